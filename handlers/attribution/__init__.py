@@ -1,0 +1,1 @@
+"""Attribution methods: pure functions on tensors, which know nothing of HTTP, TorchServe or files."""

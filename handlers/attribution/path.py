@@ -1,0 +1,197 @@
+"""Integration of a model's gradient along the straight path from a baseline to an input.
+
+One streaming pass over the path serves integrated gradients (Sundararajan, Taly, Yan 2017, arXiv 1703.01365), the
+gradient at every step, and everything that is a sum of integrated gradients over pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handlers.attribution.quadrature import Quadrature
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What was seen at each node of one path.
+
+    Attributes:
+        gradients: (n, C, H, W) gradient of the target's score.
+        points: (n, C, H, W) model inputs at which it was taken.
+        weights: (n,) quadrature weights.
+    """
+
+    gradients: Tensor
+    points: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class PathIntegral:
+    """The gradient of one score, averaged along the path from a baseline to an input.
+
+    Attributes:
+        difference: (C, H, W) Δ = input − baseline.
+        gradient: (C, H, W) ḡ = Σ w_k ∇f(baseline + α_k Δ), float32 or better.
+        score: f(input).
+        baseline_score: f(baseline).
+        evaluations: path points at which the gradient was taken (f(input) and f(baseline) come on top).
+        steps: the gradients node by node, if they were asked for.
+    """
+
+    difference: Tensor
+    gradient: Tensor
+    score: float
+    baseline_score: float
+    evaluations: int
+    steps: Steps | None = None
+
+    @property
+    def attribution(self) -> Tensor:
+        """(C, H, W) integrated gradients Δ ⊙ ḡ, signed, in units of the score."""
+        return self.difference * self.gradient
+
+    @property
+    def residual(self) -> float:
+        """f(input) − f(baseline) − Σ IG: what the quadrature missed; Captum's convergence delta is its negative."""
+        return self.score - self.baseline_score - self.attribution.sum(dtype=torch.float64).item()
+
+    @property
+    def relative_residual(self) -> float:
+        """|residual| relative to the larger of |f(input) − f(baseline)| and |Σ IG|, at least 1e-6.
+
+        Σ IG is the attribution of the whole image, which is the disjoint refinement when there are no groups.
+        """
+        total = self.attribution.sum(dtype=torch.float64).item()
+        return abs(self.residual) / max(abs(self.score - self.baseline_score), abs(total), 1e-6)
+
+
+def integrate(
+    forward: Forward,
+    inputs: Tensor,
+    baselines: Tensor,
+    targets: Tensor,
+    rules: Sequence[Quadrature],
+    *,
+    chunk: int,
+    keep_steps: Sequence[bool] | bool = False,
+    before_chunk: Callable[[int], None] | None = None,
+) -> list[PathIntegral]:
+    """Average the gradient of each input's target score along its path.
+
+    The nodes of all paths are laid end to end and evaluated in chunks, so that short paths share a chunk with long
+    ones, and memory depends on the chunk, not on the number of steps (but for the steps that are kept).
+
+    Args:
+        forward: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        inputs: (B, C, H, W) in model-input space.
+        baselines: (B, C, H, W) in the same space.
+        targets: (B,) class indices.
+        rules: B quadratures; they may differ in rule and length.
+        chunk: path points evaluated at once.
+        keep_steps: for each input, or for all: keep the gradient and the point of every node.
+        before_chunk: called before each chunk with the number of path points left; what it raises ends the pass.
+
+    Returns:
+        B path integrals, in order. Model parameters, buffers and their gradients are left untouched.
+
+    Raises:
+        ValueError: shapes or lengths that do not match, or a chunk below 1.
+
+    Source: arXiv 1703.01365, equation 1, discretised as in section 5 with quadrature weights.
+    """
+    count = len(inputs)
+    keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
+    _check(inputs, baselines, targets, rules, keep, chunk)
+    accumulate = torch.promote_types(inputs.dtype, torch.float32)
+    difference = inputs - baselines
+    gradient = torch.zeros(inputs.shape, dtype=accumulate, device=inputs.device)
+    kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
+
+    remaining = sum(map(len, rules))
+    for owner, nodes, weights in _chunks(rules, chunk, inputs.device):
+        if before_chunk is not None:
+            before_chunk(remaining)
+        remaining -= len(owner)
+        points = baselines[owner] + _per_row(nodes.to(inputs.dtype)) * difference[owner]  # (chunk, C, H, W)
+        gradients = score_gradients(forward, points, targets[owner])
+        gradient.index_add_(0, owner, _per_row(weights.to(accumulate)) * gradients)
+        for b in owner.unique_consecutive().tolist():
+            if keep[b]:
+                kept[b].append((gradients[owner == b], points[owner == b]))
+
+    scores = target_scores(forward, inputs, targets, chunk)
+    baseline_scores = target_scores(forward, baselines, targets, chunk)
+    return [
+        PathIntegral(
+            difference=difference[b],
+            gradient=gradient[b],
+            score=scores[b].item(),
+            baseline_score=baseline_scores[b].item(),
+            evaluations=len(rules[b]),
+            steps=_joined(kept[b], rules[b]) if keep[b] else None,
+        )
+        for b in range(count)
+    ]
+
+
+def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> Tensor:
+    """(N, C, H, W) gradient of each row's target score with respect to that row."""
+    points = points.detach().requires_grad_()
+    with torch.enable_grad():
+        # Rows do not interact, so the gradient of the sum holds each row's own gradient.
+        total = forward(points).gather(1, targets.unsqueeze(1)).sum()
+        (gradients,) = torch.autograd.grad(total, points)
+    return gradients
+
+
+def target_scores(forward: Forward, inputs: Tensor, targets: Tensor, chunk: int) -> Tensor:
+    """(B,) score of each row's target, evaluated ``chunk`` rows at a time."""
+    with torch.no_grad():
+        scores = torch.cat([forward(rows) for rows in inputs.split(chunk)])
+    return scores.gather(1, targets.unsqueeze(1)).squeeze(1)
+
+
+def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Split the nodes of all paths, end to end, into (owner, nodes, weights) of at most ``chunk`` rows each."""
+    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor([len(rule) for rule in rules]))
+    nodes = torch.cat([rule.nodes for rule in rules])
+    weights = torch.cat([rule.weights for rule in rules])
+    for rows in zip(owner.split(chunk), nodes.split(chunk), weights.split(chunk), strict=True):
+        yield rows[0].to(device), rows[1].to(device), rows[2].to(device)
+
+
+def _per_row(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _joined(kept: list[tuple[Tensor, Tensor]], rule: Quadrature) -> Steps:
+    gradients, points = zip(*kept, strict=True)
+    return Steps(torch.cat(gradients), torch.cat(points), rule.weights)
+
+
+def _check(
+    inputs: Tensor,
+    baselines: Tensor,
+    targets: Tensor,
+    rules: Sequence[Quadrature],
+    keep: Sequence[bool],
+    chunk: int,
+) -> None:
+    if inputs.ndim != 4:
+        raise ValueError(f"inputs: wanted (B, C, H, W), got {tuple(inputs.shape)}")
+    if baselines.shape != inputs.shape:
+        raise ValueError(f"baselines: wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
+    if targets.shape != (len(inputs),) or targets.is_floating_point():
+        raise ValueError(f"targets: wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}")
+    for name, given in (("rules", len(rules)), ("keep_steps", len(keep))):
+        if given != len(inputs):
+            raise ValueError(f"{name}: wanted one for each of {len(inputs)} inputs, got {given}")
+    if chunk < 1:
+        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
