@@ -1,0 +1,55 @@
+"""Reads the upstream implementations' key lists and tensors from the fixtures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+TARGET = 3
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What upstream computed for one image and target 3: ``eval()``, 50 Gauss–Legendre steps from a zero baseline."""
+
+    input: Tensor  # (1, 3, 32, 32)
+    output: Tensor  # (1, 10)
+    intermediates: Tensor  # (50, 3, 32, 32): the points of the path
+    integrated_directional_grads: Tensor  # (50, 3, 32, 32): the target's gradient at each
+    step_sizes: Tensor  # (50, 1) float64
+    integrated_grads: Tensor  # (1, 3, 32, 32) float64
+
+
+def explained(name: str) -> Explained:
+    with np.load(FIXTURES / name) as arrays:
+        return Explained(**{field: torch.from_numpy(arrays[field]) for field in Explained.__dataclass_fields__})
+
+
+def shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The state dict of a key list: name to shape, in upstream's order."""
+    entries = json.loads((FIXTURES / name).read_text())
+    return {key: tuple(shape) for key, shape, _ in entries}
+
+
+def gradients(model: nn.Module, images: Tensor) -> Tensor:
+    """The target score's gradient for each image of a batch, (B, 3, H, W)."""
+    images = images.detach().requires_grad_()
+    return torch.autograd.grad(model(images)[:, TARGET].sum(), images)[0]
+
+
+def integrated(expected: Explained, grads: Tensor) -> Tensor:
+    """Integrated gradients (1, 3, H, W) from the gradients at the path's points; the baseline is zero."""
+    return expected.input * (expected.step_sizes[:, :, None, None] * grads).sum(0, keepdim=True)
+
+
+def distance(given: Tensor, wanted: Tensor) -> float:
+    """‖given − wanted‖ / ‖wanted‖."""
+    given, wanted = given.detach().double(), wanted.detach().double()
+    return float((given - wanted).norm() / wanted.norm())
