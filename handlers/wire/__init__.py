@@ -1,0 +1,1 @@
+"""What arrives and what leaves: image decoding, the request schema, response encodings and errors."""

@@ -1,0 +1,79 @@
+"""The one exception a client can cause, and the JSON it is answered with."""
+
+from __future__ import annotations
+
+import reprlib
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WORDS = {
+    400: "bad_request",
+    406: "not_acceptable",
+    413: "too_large",
+    415: "unsupported_media",
+    422: "unprocessable",
+    500: "internal",
+    503: "busy",
+}
+
+_LISTED = 20
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
+_repr.maxlist = _repr.maxtuple = _repr.maxdict = 3
+_repr.maxlevel = 2
+
+
+class RequestError(Exception):
+    """A request that cannot be answered.
+
+    Attributes:
+        status: HTTP status code, one of ``WORDS``.
+        field: The part of the request at fault (``image``, ``img_data``, ``steps``, ``accept``, …).
+        message: What was wanted and what was given, in words.
+    """
+
+    def __init__(self, status: int, field: str, message: str) -> None:
+        if status not in WORDS:
+            raise ValueError(f"status: wanted one of {sorted(WORDS)}, got {status!r}")
+        super().__init__(status, field, message)
+        self.status = status
+        self.field = field
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.field}: {self.message}"
+
+    @property
+    def error(self) -> str:
+        """The status as a short word for machines, such as ``bad_request``."""
+        return WORDS[self.status]
+
+    def body(self) -> bytes:
+        """The answer's body: the JSON object ``{"code", "error", "field", "message"}``."""
+        text = {"error": self.error, "field": _encodable(self.field), "message": _encodable(self.message)}
+        return msgspec.json.encode({"code": self.status, **text})
+
+
+def shown(value: object) -> str:
+    """``value`` as a short text that is safe to show back to whoever sent it."""
+    return _repr.repr(value)
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """The sentence for a name that is none of ``known``: the nearest of them, and all of them if they are few."""
+    names = list(known)
+    near = get_close_matches(name, names, n=3) if isinstance(name, str) else []
+    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+    listed = f"known: {', '.join(names)}" if len(names) <= _LISTED else f"{len(names)} are known"
+    return f"unknown {what} {shown(name)}{hint}; {listed}"
+
+
+def _encodable(text: str) -> str:
+    """``text`` without lone surrogates, which a header or a JSON string can smuggle in and UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,159 @@
+"""From a photo to a model's input, and from a map over that input back to the photo.
+
+Pixel (r, c) covers the square [r, r + 1) × [c, c + 1): the geometry maps areas, so that a map that goes to the model's
+frame and back stays where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from handlers.wire.errors import RequestError
+
+Size = tuple[int, int]
+Kernel = Literal["bilinear", "bspline"]
+
+MAX_ASPECT = 100
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a model wants its photos.
+
+    Attributes:
+        size: Model input (height, width), pixels.
+        mean: Mean of each channel, for values in [0, 1].
+        std: Standard deviation of each channel, for values in [0, 1]; positive.
+        fit: ``stretch`` resizes both sides to ``size``; ``crop`` keeps the aspect ratio and cuts the centre out.
+        crop_fraction: With ``crop``, the part of the resized photo's tighter side that the crop keeps, in (0, 1].
+        interpolation: Filter of the resize.
+    """
+
+    size: Size
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: Literal["stretch", "crop"] = "stretch"
+    crop_fraction: float = 1.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size: wanted (height, width), both at least 1, got {self.size!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"mean, std: wanted three numbers each, std positive, got {self.mean!r}, {self.std!r}")
+        if self.fit not in ("stretch", "crop"):
+            raise ValueError(f"fit: wanted 'stretch' or 'crop', got {self.fit!r}")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction: wanted a number in (0, 1], got {self.crop_fraction!r}")
+        if self.interpolation not in _RESAMPLING:
+            raise ValueError(f"interpolation: wanted one of {sorted(_RESAMPLING)}, got {self.interpolation!r}")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The map that :func:`apply` used: resize the upright photo, then cut a box out.
+
+    Attributes:
+        photo: Upright photo (height, width), pixels.
+        resized: The resized photo (height, width), pixels.
+        box: The part of the resized photo that the model sees: (top, left, height, width), pixels.
+    """
+
+    photo: Size
+    resized: Size
+    box: tuple[int, int, int, int]
+
+    def to_photo(self, values: Tensor, kernel: Kernel = "bilinear") -> Tensor:
+        """A map over the model's input, drawn at the photo's size.
+
+        Args:
+            values: (H, W) map over the model's input; H × W need not be the input's own size.
+            kernel: ``bilinear`` goes through the values; ``bspline`` (cubic) smooths them and never overshoots.
+
+        Returns:
+            (photo height, photo width) float32 map; zero outside the crop.
+        """
+        if values.ndim != 2:
+            raise ValueError(f"values: wanted a map of shape (H, W), got {tuple(values.shape)}")
+        top, left, height, width = self.box
+        rows = _interpolation(self.photo[0], self.resized[0], top, height, values.shape[0], kernel)
+        columns = _interpolation(self.photo[1], self.resized[1], left, width, values.shape[1], kernel)
+        return rows @ values.detach().to("cpu", torch.float32) @ columns.T
+
+
+def apply(photo: Image.Image, preprocess: Preprocess) -> tuple[Tensor, Geometry]:
+    """The model's input for an upright RGB photo.
+
+    ``stretch`` gives the same numbers as torchvision's Resize((H, W)), ToTensor, Normalize; ``crop`` on a square size
+    the same as Resize(⌊H / crop_fraction⌋), CenterCrop(H), ToTensor, Normalize.
+
+    Returns:
+        The input, (3, H, W) float32, and the geometry that led to it.
+
+    Raises:
+        RequestError: 422 where a crop would leave next to nothing of a very long photo.
+    """
+    if photo.mode != "RGB":
+        raise ValueError(f"photo: wanted an RGB image, got mode {photo.mode}")
+    geometry = fit(photo.size[::-1], preprocess)
+    resized = photo.resize(geometry.resized[::-1], _RESAMPLING[preprocess.interpolation])
+    top, left, height, width = geometry.box
+    pixels = np.array(resized)[top : top + height, left : left + width]
+    values = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
+    mean, std = torch.tensor(preprocess.mean)[:, None, None], torch.tensor(preprocess.std)[:, None, None]
+    return values.sub_(mean).div_(std), geometry
+
+
+def fit(photo: Size, preprocess: Preprocess) -> Geometry:
+    """The geometry of a photo of (height, width) pixels under ``preprocess``; raises like :func:`apply`."""
+    height, width = preprocess.size
+    if preprocess.fit == "stretch":
+        return Geometry(photo, (height, width), (0, 0, height, width))
+    if max(photo) > MAX_ASPECT * min(photo):  # resized to the crop's size, such a photo would fill the memory
+        wanted = f"this model crops: wanted a photo at most {MAX_ASPECT} times as long as it is wide"
+        raise RequestError(422, "image", f"{wanted}, got {photo[1]} × {photo[0]}")
+    scaled_height, scaled_width = (math.floor(side / preprocess.crop_fraction) for side in preprocess.size)
+    if scaled_height * photo[1] >= scaled_width * photo[0]:
+        resized = (scaled_height, int(scaled_height * photo[1] / photo[0]))
+    else:
+        resized = (int(scaled_width * photo[0] / photo[1]), scaled_width)
+    top, left = round((resized[0] - height) / 2), round((resized[1] - width) / 2)
+    return Geometry(photo, resized, (top, left, height, width))
+
+
+def _interpolation(photo: int, resized: int, start: int, length: int, samples: int, kernel: Kernel) -> Tensor:
+    """The (photo, samples) matrix that draws ``samples`` values over one side of the box on ``photo`` pixels.
+
+    Rows sum to 1 inside the box and are zero outside it. Where the photo is the coarser of the two, the kernel widens,
+    so that no value is skipped.
+    """
+    centre = (torch.arange(photo, dtype=torch.float64) + 0.5) * (resized / photo) - start
+    position = centre * (samples / length)
+    widening = max(1.0, samples * resized / (photo * length))
+    distance = (position[:, None] - (torch.arange(samples, dtype=torch.float64) + 0.5)).abs() / widening
+    weights = _KERNELS[kernel](distance)
+    # At the rim the kernel hangs over the edge: what lies inside is scaled up to a sum of 1.
+    weights /= weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    inside = (centre >= 0) & (centre < length)
+    return (weights * inside[:, None]).to(torch.float32)
+
+
+def _hat(distance: Tensor) -> Tensor:
+    return (1 - distance).clamp_min(0)
+
+
+def _bspline(distance: Tensor) -> Tensor:
+    """Cubic B-spline, by distance in samples; the sum of two clipped cubes."""
+    return ((2 - distance).clamp_min(0) ** 3 - 4 * (1 - distance).clamp_min(0) ** 3) / 6
+
+
+_KERNELS = {"bilinear": _hat, "bspline": _bspline}

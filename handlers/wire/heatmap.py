@@ -1,0 +1,80 @@
+"""An attribution drawn over its photo: red speaks for the class, blue against it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+from handlers.wire.geometry import Geometry
+
+Floats = NDArray[np.float32]
+
+_FOR = np.array([202, 0, 32], dtype=np.float32)
+_AGAINST = np.array([5, 90, 190], dtype=np.float32)
+_SAMPLE = 1_000_000
+
+
+def overlay(
+    photo: Image.Image, attribution: Tensor, geometry: Geometry | None = None, percentile: float = 99.5
+) -> Image.Image:
+    """The heat map of an attribution over a photo.
+
+    Channels are summed with their signs. Full colour is reached at the percentile of the drawn map's magnitude, so that
+    a few extreme pixels do not pale the rest. A map of zeros leaves the faded photo.
+
+    Args:
+        photo: Upright RGB photo; not changed.
+        attribution: (H, W), (C, H, W) or (1, C, H, W), over the model's input.
+        geometry: How the photo became the model's input; by default it was stretched.
+        percentile: In (0, 100], of the magnitudes that are not zero.
+
+    Returns:
+        An RGB image of the photo's size.
+    """
+    height, width = photo.height, photo.width
+    values = signed_map(attribution)
+    if geometry is None:
+        geometry = Geometry((height, width), (height, width), (0, 0, height, width))
+    if geometry.photo != (height, width):
+        raise ValueError(f"geometry: wanted one of a photo of {(height, width)}, got {geometry.photo}")
+    drawn: Floats = geometry.to_photo(values, kernel="bspline").numpy()
+    scale = _scale(drawn, percentile)
+    strength = np.clip(drawn / scale, -1, 1) if scale > 0 else np.zeros_like(drawn)
+    return Image.fromarray(_blend(_fade(photo), strength))
+
+
+def signed_map(attribution: Tensor) -> Tensor:
+    """The (H, W) float32 sum over channels; entries that are not finite count as zero."""
+    values = attribution.detach().to("cpu", torch.float32)
+    if values.ndim == 4 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim == 3:
+        values = values.nan_to_num(0, 0, 0).sum(dim=0)
+    if values.ndim != 2:
+        raise ValueError(f"attribution: wanted (H, W), (C, H, W) or (1, C, H, W), got {tuple(attribution.shape)}")
+    return values.nan_to_num(0, 0, 0)
+
+
+def _scale(drawn: Floats, percentile: float) -> float:
+    stride = max(1, math.isqrt(drawn.size // _SAMPLE))  # a large photo's percentile is the same on every k-th pixel
+    magnitude = np.abs(drawn[::stride, ::stride])
+    magnitude = magnitude[magnitude > 0]
+    return float(np.percentile(magnitude, percentile)) if magnitude.size else 0.0
+
+
+def _fade(photo: Image.Image) -> Floats:
+    """The photo with most of its colour gone and lightened, (H, W, 3) in 0..255."""
+    grey = ImageEnhance.Color(photo).enhance(0.25)
+    return np.asarray(Image.blend(grey, Image.new("RGB", photo.size, "white"), 0.28), dtype=np.float32)
+
+
+def _blend(base: Floats, strength: Floats) -> NDArray[np.uint8]:
+    """``base`` under a veil of colour whose opacity grows with the magnitude of ``strength`` (H, W) in [−1, 1]."""
+    opacity = 0.85 * np.abs(strength)[..., None]
+    colour = np.where(strength[..., None] > 0, _FOR, _AGAINST)
+    return np.rint(base + opacity * (colour - base)).astype(np.uint8)

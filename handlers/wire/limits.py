@@ -1,0 +1,23 @@
+"""How large a request may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Upper bounds of one request; what lies above is answered with 413.
+
+    Attributes:
+        max_bytes: Bytes of the body, or of all parts of a multipart form. Keep it below TorchServe's
+            ``max_request_size``, whose own refusal has an empty body.
+        max_pixels: Pixels of the photo, read from its header before anything is decoded.
+        max_side: Pixels of the photo's longer side; heat maps are drawn at the photo's size.
+        max_steps: Points on the integration path.
+    """
+
+    max_bytes: int = 30_000_000
+    max_pixels: int = 50_000_000
+    max_side: int = 20_000
+    max_steps: int = 1000

@@ -1,0 +1,390 @@
+"""What a client may ask, and how: one parser for every form of request.
+
+The image comes in one of four forms, and each has its place for options:
+
+- the encoded file as the body; options form-encoded in the header ``X-Explain-Options``;
+- JSON with ``"image"``, the encoded file in base64; options beside it;
+- JSON with ``"img_data"``, the nested list of the original servers; options beside it;
+- a multipart form with a part ``image``; options as further parts.
+
+JSON and multipart requests may use the header too, but no option may come twice. Predictions take the image forms and
+ignore every option.
+
+TorchServe must hand the body over as it came (``decode_input_request=false``): its own decoder turns JSON that does not
+parse into raw bytes without a word. Bodies that are already parsed are accepted all the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from handlers.wire.errors import RequestError, shown, unknown
+from handlers.wire.image import Layout, Order, Photo, decode, from_list
+from handlers.wire.limits import Limits
+
+Kind = Literal["prediction", "explanation"]
+
+GZIP = "application/gzip"
+JSON = "application/json"
+PNG = "image/png"
+SAFETENSORS = "application/x-safetensors"
+
+#: What each kind of request can be answered with, the default first.
+MEDIA: dict[Kind, tuple[str, ...]] = {
+    "prediction": (JSON, GZIP, SAFETENSORS),
+    "explanation": (GZIP, JSON, PNG, SAFETENSORS),
+}
+
+OPTIONS = ("target_class", "method", "steps", "quadrature", "baseline", "outputs")
+METHODS = ("integrated_gradients",)
+QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
+BASELINES = ("zero",)
+OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
+
+MAX_LABEL = 200
+MAX_OPTIONS = 32
+MAX_OPTION_BYTES = 10_000
+
+_HEADER = "x-explain-options"
+_IMAGE_KEYS = ("image", "img_data")
+_BODY_KEYS = ("image", "body", "data")
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model's spec says where the client says nothing.
+
+    Attributes:
+        method: One of ``METHODS``.
+        steps: Points on the path, at least 1.
+        quadrature: One of ``QUADRATURES``.
+        baseline: One of ``BASELINES``.
+        outputs: Tensors to return beside the ones every explanation carries, some of ``OUTPUTS``.
+        layout: Layout of ``img_data``.
+        order: Colour order of ``img_data``.
+    """
+
+    method: str = "integrated_gradients"
+    steps: int = 50
+    quadrature: str = "gauss_legendre"
+    baseline: str = "zero"
+    outputs: tuple[str, ...] = ()
+    layout: Layout = "hwc"
+    order: Order = "rgb"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, checked.
+
+    Attributes:
+        kind: ``prediction`` or ``explanation``.
+        photo: The upright photo.
+        target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
+            see :func:`resolve_target`.
+        method: One of ``METHODS``.
+        steps: Points on the path, 1 … ``Limits.max_steps``.
+        quadrature: One of ``QUADRATURES``.
+        baseline: One of ``BASELINES``.
+        outputs: Tensors asked for, in the order of ``OUTPUTS``; all of them when ``legacy``.
+        accept: Media type of the answer, one of ``MEDIA[kind]``.
+        legacy: Asked exactly as the original servers were, so the answer has exactly their keys.
+    """
+
+    kind: Kind
+    photo: Photo
+    target: str | int | None
+    method: str
+    steps: int
+    quadrature: str
+    baseline: str
+    outputs: tuple[str, ...]
+    accept: str
+    legacy: bool
+
+
+def parse(
+    row: Mapping[str, Any],
+    headers: Mapping[str, str],
+    *,
+    kind: Kind,
+    limits: Limits | None = None,
+    defaults: Defaults | None = None,
+) -> Request:
+    """The request in one row of a TorchServe batch.
+
+    Args:
+        row: ``{"body": …}`` or ``{"data": …}``; for multipart one entry for each part.
+        headers: Request headers, names in lower case.
+        kind: Which of the two paths was called.
+        limits: Upper bounds.
+        defaults: What holds where the client says nothing.
+
+    Raises:
+        RequestError: 400, 406, 413 or 415. No other exception, whatever the bytes.
+    """
+    limits, defaults = limits or Limits(), defaults or Defaults()
+    accept = negotiate(headers.get("accept", ""), MEDIA[kind])
+    _check_bytes(row, limits)
+    fields, parts = _fields(row, headers)
+    options: Mapping[str, Any] = {}
+    if kind == "explanation":
+        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")))
+    legacy = (
+        kind == "explanation"
+        and accept == GZIP
+        and "img_data" in fields
+        and set(fields) <= {"img_data", "target_class"}
+        and not parts
+        and not headers.get(_HEADER)
+    )
+    return Request(
+        kind=kind,
+        target=_target(options.get("target_class")),
+        method=_choice("method", options.get("method"), METHODS, defaults.method),
+        steps=_steps(options.get("steps"), limits, defaults.steps),
+        quadrature=_choice("quadrature", options.get("quadrature"), QUADRATURES, defaults.quadrature),
+        baseline=_choice("baseline", options.get("baseline"), BASELINES, defaults.baseline),
+        outputs=OUTPUTS if legacy else _outputs(options.get("outputs"), defaults.outputs),
+        accept=accept,
+        legacy=legacy,
+        photo=_photo(fields, limits, defaults),  # last: options are cheap to refuse, an image is not cheap to decode
+    )
+
+
+def resolve_target(target: str | int, labels: Sequence[str]) -> int:
+    """The index of the class that ``target`` names: a label, or else an index (as a number or in digits).
+
+    Raises:
+        RequestError: 422 if the model has no such class, or more than one of that name.
+    """
+    count = len(labels)
+    if isinstance(target, str):
+        matches = [index for index, label in enumerate(labels) if label == target]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            wanted = f"{shown(target)} names {len(matches)} classes of this model; wanted one of the indices"
+            raise RequestError(422, "target_class", f"{wanted} {', '.join(map(str, matches))}")
+        if not re.fullmatch(r"[0-9]{1,9}", target):
+            raise RequestError(
+                422, "target_class", f"{unknown('class', target, labels)}; or an index in 0..{count - 1}"
+            )
+    index = int(target)
+    if not 0 <= index < count:
+        raise RequestError(422, "target_class", f"wanted a class index in 0..{count - 1}, got {shown(target)}")
+    return index
+
+
+def negotiate(accept: str, offered: Sequence[str]) -> str:
+    """The media type, out of ``offered``, that an ``Accept`` header asks for; the first one where it has no opinion.
+
+    The highest q-value wins; among equals the more specific range, then the one named earlier (RFC 9110, 12.5.1).
+
+    Raises:
+        RequestError: 400 for a q-value that is none, 406 where nothing offered is acceptable.
+    """
+    ranges = [_media_range(part, place) for place, part in enumerate(accept.split(",")) if part.strip()]
+    if not ranges:
+        return offered[0]
+    ranked = []
+    for media in offered:
+        fitting = [entry for entry in ranges if entry[0] in (media, media.split("/")[0] + "/*", "*/*")]
+        if fitting:
+            name, quality, place = max(fitting, key=lambda entry: (-entry[0].count("*"), -entry[2]))
+            if quality > 0:
+                ranked.append(((quality, -name.count("*"), -place), media))
+    if not ranked:
+        raise RequestError(406, "accept", f"wanted one of {', '.join(offered)}, got {shown(accept)}")
+    return max(ranked, key=lambda entry: entry[0])[1]
+
+
+def _media_range(part: str, place: int) -> tuple[str, float, int]:
+    name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = next((value[2:].strip() for value in parameters if value.startswith("q=")), "1")
+    if not re.fullmatch(r"0(\.\d*)?|1(\.0*)?", quality, re.ASCII):
+        raise RequestError(400, "accept", f"wanted a q-value in 0..1, got {shown(quality)}")
+    return ("*/*" if name == "*" else name), float(quality), place
+
+
+def _check_bytes(row: Mapping[str, Any], limits: Limits) -> None:
+    size = sum(len(value) for value in row.values() if isinstance(value, bytes | bytearray | str))
+    if size > limits.max_bytes:
+        raise RequestError(413, "body", f"wanted at most {limits.max_bytes:,} bytes, got {size:,}")
+
+
+def _fields(row: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The fields of the body, and the option parts of a multipart form, from wherever they are.
+
+    An encoded file counts as the field ``image`` in bytes, so that everything after this sees one form only. A value
+    of a JSON field is ``msgspec.Raw`` until somebody needs it.
+    """
+    sources = [key for key in _BODY_KEYS if row.get(key) is not None]
+    if not sources:
+        wanted = "wanted the encoded image as the body, JSON with img_data or image, or a multipart part named image"
+        got = f"only the parts {', '.join(map(shown, row))}" if row else "an empty body"
+        hint = "" if row else "; curl's -d sends a form: use -T FILE, or --data-binary with a content type"
+        raise RequestError(400, "image", f"{wanted}, got {got}{hint}")
+    if len(sources) > 1:
+        raise RequestError(400, "image", f"wanted one image, got the parts {' and '.join(sources)}")
+    source = sources[0]
+    parts = {key: value for key, value in row.items() if key != source}
+    body = row[source]
+    if isinstance(body, Mapping):
+        return body, parts
+    if isinstance(body, str):
+        body = body.encode("utf-8", "replace")
+    if not isinstance(body, bytes | bytearray):
+        raise RequestError(400, "body", f"wanted bytes or a JSON object, got {shown(body)}")
+    if source != "image" and _is_json(body, headers.get("content-type", "")):
+        return _object(bytes(body)), parts
+    return {"image": bytes(body)}, parts
+
+
+def _is_json(body: bytes | bytearray, content_type: str) -> bool:
+    name = content_type.partition(";")[0].strip().lower()
+    return bool(body) and (name == JSON or name.endswith("+json") or body[:64].lstrip()[:1] in (b"{", b"["))
+
+
+def _object(body: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _OBJECT.decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(400, "body", f"wanted a JSON object: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, "body", f"wanted JSON: {error}") from error
+
+
+def _header_options(header: str) -> dict[str, str]:
+    if not header.strip():
+        return {}
+    wanted = "wanted form-encoded options such as target_class=cat&steps=50"
+    try:
+        pairs = parse_qsl(
+            header.strip(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_OPTIONS
+        )
+    except ValueError as error:
+        raise RequestError(400, "X-Explain-Options", f"{wanted}, got {shown(header)}: {error}") from error
+    twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+    if twice:
+        raise RequestError(400, "X-Explain-Options", f"wanted each option once, got {shown(twice[0])} more than once")
+    return dict(pairs)
+
+
+def _merge(fields: Mapping[str, Any], parts: Mapping[str, Any], header: Mapping[str, str]) -> dict[str, Any]:
+    """All options by name, plain values; null counts as not given."""
+    options: dict[str, Any] = {}
+    sources: tuple[tuple[Mapping[str, Any], Any], ...] = ((fields, _plain), (parts, _from_form), (header, _from_form))
+    for source, convert in sources:
+        for name, value in source.items():
+            if source is fields and name in _IMAGE_KEYS:
+                continue
+            if name not in OPTIONS:
+                raise RequestError(400, str(name), unknown("option", name, OPTIONS))
+            if name in options:
+                raise RequestError(400, name, "wanted the option once, got it in two places")
+            options[name] = convert(name, value)
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if not isinstance(value, msgspec.Raw):
+        return value
+    if name in OPTIONS and len(bytes(value)) > MAX_OPTION_BYTES:
+        raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(bytes(value)):,}")
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, name, f"wanted a JSON value: {error}") from error
+
+
+def _from_form(name: str, value: Any) -> Any:
+    """An option out of text, as JSON would have carried it."""
+    if isinstance(value, bytes | bytearray):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RequestError(400, name, f"wanted text in UTF-8: {error}") from error
+    if not isinstance(value, str):
+        raise RequestError(400, name, f"wanted text, got {shown(value)}")
+    value = value.strip()
+    if name == "outputs":
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if name == "steps" and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)
+    return value
+
+
+def _target(value: object) -> str | int | None:
+    if value is None or type(value) is int:
+        return value
+    if not isinstance(value, str):
+        raise RequestError(400, "target_class", f"wanted a label or an index, got {shown(value)}")
+    if not 0 < len(value) <= MAX_LABEL:
+        given = f"one of {len(value)} characters"
+        raise RequestError(400, "target_class", f"wanted a label of 1 to {MAX_LABEL} characters, got {given}")
+    return value
+
+
+def _choice(name: str, value: object, known: tuple[str, ...], default: str) -> str:
+    if value is None:
+        return default
+    if not isinstance(value, str) or value not in known:
+        raise RequestError(400, name, unknown(name, value, known))
+    return value
+
+
+def _steps(value: object, limits: Limits, default: int) -> int:
+    if value is None:
+        return default
+    wanted = f"wanted a whole number in 1..{limits.max_steps}"
+    if type(value) is not int or value < 1:
+        raise RequestError(400, "steps", f"{wanted}, got {shown(value)}")
+    if value > limits.max_steps:
+        raise RequestError(413, "steps", f"{wanted}, got {shown(value)}")
+    return value
+
+
+def _outputs(value: object, default: tuple[str, ...]) -> tuple[str, ...]:
+    if value is None:
+        return default
+    if not isinstance(value, list | tuple):
+        raise RequestError(400, "outputs", f"wanted a list of {', '.join(OUTPUTS)}, got {shown(value)}")
+    for name in value:
+        if not isinstance(name, str) or name not in OUTPUTS:
+            raise RequestError(400, "outputs", unknown("output", name, OUTPUTS))
+    return tuple(name for name in OUTPUTS if name in value)
+
+
+def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults) -> Photo:
+    given = [key for key in _IMAGE_KEYS if key in fields]
+    if len(given) != 1:
+        got = "both" if given else f"the fields {', '.join(map(shown, fields)) or '(none)'}"
+        raise RequestError(400, "image", f"wanted exactly one of img_data and image, got {got}")
+    value = fields[given[0]]
+    if given[0] == "img_data":
+        return from_list(value, defaults.layout, defaults.order, limits)
+    if isinstance(value, bytes | bytearray):
+        return decode(value, limits)
+    return decode(_base64(_plain("image", value)), limits)
+
+
+def _base64(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise RequestError(400, "image", f"wanted an encoded image in base64, got {shown(value)}")
+    if value.startswith("data:"):
+        raise RequestError(400, "image", f"wanted base64 alone, got a data URL ({shown(value[:30])})")
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(400, "image", f"wanted an encoded image in base64: {error}") from error

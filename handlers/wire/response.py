@@ -1,0 +1,142 @@
+"""What leaves: a result as gzip, safetensors, JSON or PNG.
+
+A result is a mapping from names to tensors and plain values (numbers, text, lists and objects of them). What goes out
+is decided by :func:`select`; how, by :func:`encode`. Equal results give equal bytes.
+
+- ``application/gzip``: gzip of ``torch.save`` of a dict; loads with ``torch.load(…, weights_only=True)``.
+- ``application/x-safetensors``: the tensors; the plain values as one JSON object under ``result`` in the metadata.
+- ``application/json``: the plain values. JSON has no NaN or infinity: such a number becomes null, and its name is
+  listed under ``non_finite``.
+- ``image/png``: the picture that comes with the result.
+
+Floating-point tensors leave in float32, on the CPU, contiguous, each with storage of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import safetensors.torch
+import torch
+from isal import igzip
+from PIL import Image
+from torch import Tensor
+
+from handlers.wire.errors import RequestError
+from handlers.wire.request import GZIP, JSON, PNG, SAFETENSORS, Request
+
+#: What the original servers answered with, exactly.
+LEGACY = (
+    "integrated_grads",
+    "integrated_directional_grads",
+    "step_sizes",
+    "intermediates",
+    "output",
+    "target_class",
+)
+#: Tensors of one entry for each step; they go out only when asked for.
+PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
+#: What only the summary for people carries.
+SUMMARY = ("model", "target_label", "top")
+
+# Attributions are noise in their low bits, which no level compresses: 1 is as small as any (benchmarks/bench_wire.py).
+_GZIP_LEVEL = 1
+_PNG_LEVEL = 1
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A response body and its media type."""
+
+    body: bytes
+    media_type: str
+
+
+def select(result: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """The entries of an explanation's result that ``request`` asked for.
+
+    Raises:
+        KeyError: If the result lacks an entry that a legacy request is owed; a fault of the handler, not of the client.
+    """
+    if request.legacy:
+        return {name: result[name] for name in LEGACY}
+    hidden = {name for name in PER_STEP if name not in request.outputs}
+    if request.accept != JSON:
+        hidden.update(SUMMARY)
+    return {name: value for name, value in result.items() if name not in hidden}
+
+
+def encode(
+    result: Mapping[str, Any], media: str, *, picture: Image.Image | None = None, max_bytes: int | None = None
+) -> Encoded:
+    """A result in the form that was asked for.
+
+    Args:
+        result: Tensors and plain values by name.
+        media: One of the media types of ``handlers.wire.request.MEDIA``.
+        picture: What ``image/png`` sends.
+        max_bytes: The most that TorchServe lets through; it kills a worker that answers with more.
+
+    Raises:
+        RequestError: 413 if the body would be larger than ``max_bytes``.
+    """
+    if media == GZIP:
+        body = _gzip(result)
+    elif media == SAFETENSORS:
+        body = _safetensors(result)
+    elif media == JSON:
+        body = _json(result)
+    elif media == PNG and picture is not None:
+        body = _png(picture)
+    else:
+        raise ValueError(f"media: wanted a known media type (image/png with a picture), got {media!r}")
+    if max_bytes is not None and len(body) > max_bytes:
+        given = f"this one takes {len(body):,} as {media}: ask for fewer steps, fewer outputs or a smaller photo"
+        raise RequestError(413, "outputs", f"wanted an answer of at most {max_bytes:,} bytes, {given}")
+    return Encoded(body, media)
+
+
+def _gzip(result: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    torch.save({name: _plain(value) for name, value in result.items()}, file)
+    body: bytes = igzip.compress(file.getvalue(), _GZIP_LEVEL, mtime=0)
+    return body
+
+
+def _safetensors(result: Mapping[str, Any]) -> bytes:
+    tensors = {name: _plain(value) for name, value in result.items() if isinstance(value, Tensor)}
+    # One key only: safetensors writes several in an order that changes from call to call.
+    return safetensors.torch.save(tensors, metadata={"result": _json(result).decode("utf-8")})
+
+
+def _json(result: Mapping[str, Any]) -> bytes:
+    values = {name: value for name, value in result.items() if not isinstance(value, Tensor)}
+    non_finite = sorted(name for name, value in values.items() if not _finite(value))
+    return msgspec.json.encode({**values, "non_finite": non_finite} if non_finite else values)
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format="PNG", compress_level=_PNG_LEVEL)
+    return file.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """A tensor detached from everything larger than itself; any other value as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    dtype = torch.float32 if value.is_floating_point() else value.dtype
+    return value.detach().to(device="cpu", dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    return all(map(_finite, value)) if isinstance(value, list | tuple) else True
