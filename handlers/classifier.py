@@ -1,0 +1,146 @@
+"""The TorchServe handler of classifiers: predictions and explanations, mixed freely within a batch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handlers.deadline import Deadline, updated
+from handlers.exchange import Exchange, log_traceback
+from handlers.explanation import Sample, explain, explanation_result, predict, prediction_result, prepare
+from handlers.metrics import Metrics, Stage
+from handlers.served_model import ServedModel, load
+from handlers.wire.errors import RequestError
+from handlers.wire.heatmap import overlay
+from handlers.wire.limits import Limits
+from handlers.wire.request import PNG, Defaults, parse, resolve_target
+from handlers.wire.response import Encoded, encode, select
+
+logger = logging.getLogger(__name__)
+
+
+class ClassifierHandler:
+    """Answers each request of a batch as it asked, whatever its neighbours ask or break.
+
+    TorchServe creates one of these in each worker process, calls :meth:`initialize` once and :meth:`handle` for each
+    batch, one at a time. Nothing but the running estimate of the model's speed changes between batches.
+    """
+
+    model: ServedModel
+    metrics: Metrics
+    limits: Limits
+    defaults: Defaults
+    seconds_per_evaluation: float
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
+        properties = context.system_properties
+        gpu = properties.get("gpu_id")
+        on_gpu = gpu is not None and torch.cuda.is_available()
+        self.model = load(Path(properties["model_dir"]), torch.device(f"cuda:{gpu}" if on_gpu else "cpu"))
+        spec = self.model.spec
+        self.limits = Limits(spec.limits.max_bytes, spec.limits.max_pixels, max_steps=spec.limits.max_steps)
+        self.defaults = Defaults(**spec.explain.model_dump())
+        self.seconds_per_evaluation = self.model.seconds_per_evaluation
+        self.metrics = Metrics(context.metrics, spec.name)
+        self.metrics.prime()
+        speed = f"{self.model.chunk} path points at once, {self.seconds_per_evaluation:.4f} s each"
+        logger.info("%s on %s: %s", spec.name, self.model.device, speed)
+
+    def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
+        """One body for each row, in order; its status and headers are set in the context."""
+        deadline = Deadline.starting_now(self.model.spec.serving.deadline_s, self.seconds_per_evaluation)
+        exchanges = [Exchange(index, row, context) for index, row in enumerate(rows)]
+        for exchange in exchanges:
+            with exchange.stage("decode"):
+                exchange.sample = self._decode(exchange)
+
+        together([exchange for exchange in exchanges if exchange.pending], "attribute", self._score)
+        asked = [exchange for exchange in exchanges if exchange.pending and exchange.kind == "explanation"]
+        for exchange in asked:
+            with exchange.stage("attribute"):
+                deadline = self._admit(exchange, deadline)
+        admitted = [exchange for exchange in asked if exchange.pending]
+        together(admitted, "attribute", partial(self._explain, deadline))
+
+        for exchange in exchanges:
+            if exchange.pending:
+                with exchange.stage("encode"):
+                    exchange.answer = self._encode(exchange)
+        return [exchange.close(self.metrics) for exchange in exchanges]
+
+    def _decode(self, exchange: Exchange) -> Sample:
+        request = parse(exchange.row, exchange.headers, kind=exchange.kind, limits=self.limits, defaults=self.defaults)
+        return prepare(request, self.model)
+
+    def _score(self, exchanges: Sequence[Exchange]) -> None:
+        for exchange, scores in zip(exchanges, predict(self.model, samples(exchanges)), strict=True):
+            exchange.scores = scores
+
+    def _admit(self, exchange: Exchange, deadline: Deadline) -> Deadline:
+        """Settle the target, and whether there is time for it."""
+        assert exchange.sample is not None and exchange.scores is not None
+        request = exchange.sample.request
+        if request.target is None:
+            exchange.target = int(exchange.scores.argmax())
+        else:
+            exchange.target = resolve_target(request.target, self.model.spec.labels)
+        return deadline.admit(request.steps)
+
+    def _explain(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
+        targets = [exchange.target for exchange in exchanges if exchange.target is not None]
+        started = time.perf_counter()
+        integrals = explain(self.model, samples(exchanges), targets, deadline.check)
+        seconds = time.perf_counter() - started
+        evaluations = sum(integral.evaluations for integral in integrals)
+        self.seconds_per_evaluation = updated(self.seconds_per_evaluation, seconds, evaluations)
+        for exchange, integral in zip(exchanges, integrals, strict=True):
+            exchange.integral = integral
+
+    def _encode(self, exchange: Exchange) -> Encoded:
+        sample, scores = exchange.sample, exchange.scores
+        assert sample is not None and scores is not None
+        most = self.model.spec.limits.max_response_bytes
+        if exchange.integral is None or exchange.target is None:
+            return encode(prediction_result(self.model, scores), sample.request.accept, max_bytes=most)
+        integral = exchange.integral
+        result = explanation_result(self.model, sample, exchange.target, scores, integral)
+        if sample.request.accept == PNG:
+            picture = overlay(sample.request.photo.image, integral.attribution, sample.geometry)
+            return encode(result, PNG, picture=picture, max_bytes=most)
+        return encode(select(result, sample.request), sample.request.accept, max_bytes=most)
+
+
+def samples(exchanges: Sequence[Exchange]) -> list[Sample]:
+    """The decoded requests of exchanges that have got so far."""
+    return [exchange.sample for exchange in exchanges if exchange.sample is not None]
+
+
+def together(exchanges: Sequence[Exchange], stage: Stage, work: Callable[[Sequence[Exchange]], None]) -> None:
+    """Do the work for all at once; where that fails, for each alone, so that only the culprit fails.
+
+    A refusal (RequestError) of the whole is meant for each of them.
+    """
+    if not exchanges:
+        return
+    started = time.perf_counter()
+    try:
+        work(exchanges)
+    except RequestError as refusal:
+        for exchange in exchanges:
+            exchange.failure = refusal
+    except Exception:
+        log_traceback()
+        for exchange in exchanges:
+            with exchange.stage(stage):
+                work([exchange])
+        return
+    seconds = time.perf_counter() - started
+    for exchange in exchanges:
+        exchange.seconds[stage] = exchange.seconds.get(stage, 0) + seconds

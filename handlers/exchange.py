@@ -1,0 +1,107 @@
+"""One request of a batch and its answer: what is known of it so far, how long each stage took, and what went wrong."""
+
+from __future__ import annotations
+
+import http
+import logging
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from handlers.attribution.path import PathIntegral
+from handlers.explanation import Sample
+from handlers.metrics import Kind, Metrics, Stage
+from handlers.wire.errors import RequestError
+from handlers.wire.request import JSON
+from handlers.wire.response import Encoded
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Exchange:
+    """The state of one request between its arrival and its answer.
+
+    Attributes:
+        index: its place in the batch.
+        row: its body as TorchServe hands it over.
+        context: TorchServe's context of the batch.
+        sample: the decoded request, once it is.
+        scores: (classes,) pre-softmax scores, once they are known.
+        target: class index to explain, once it is resolved.
+        integral: the explanation, once it is computed.
+        answer: the encoded result, once there is one.
+        failure: why there will be none.
+        seconds: what each stage took.
+    """
+
+    index: int
+    row: dict[str, Any]
+    context: Any
+    sample: Sample | None = None
+    scores: Tensor | None = None
+    target: int | None = None
+    integral: PathIntegral | None = None
+    answer: Encoded | None = None
+    failure: RequestError | None = None
+    seconds: dict[Stage, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The request's headers, names in lower case; TorchServe keeps them as they were sent."""
+        return {name.lower(): value for name, value in self.context.get_all_request_header(self.index).items()}
+
+    @property
+    def kind(self) -> Kind:
+        """Which endpoint was called; TorchServe itself says so in a header that no client can set."""
+        return "explanation" if self.context.get_request_header(self.index, "explain") == "True" else "prediction"
+
+    @property
+    def pending(self) -> bool:
+        """Whether an answer is still to be made."""
+        return self.failure is None
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Time a stage, and turn whatever it raises into this request's failure."""
+        started = time.perf_counter()
+        try:
+            yield
+        except RequestError as error:
+            self.failure = error
+        except Exception:
+            log_traceback()
+            self.failure = RequestError(500, "request", "the server failed on this request; its log says why")
+        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - started
+
+    def close(self, metrics: Metrics) -> bytes:
+        """Set status and headers, count the request, and return the body."""
+        if self.failure is not None:
+            status, outcome = self.failure.status, self.failure.error
+            answer = Encoded(self.failure.body(), JSON)
+        elif self.answer is not None:
+            status, outcome, answer = 200, "ok", self.answer
+        else:
+            raise RuntimeError(f"request {self.index} has neither answer nor failure")
+        self.context.set_response_status(status, http.HTTPStatus(status).phrase, self.index)
+        self.context.set_response_content_type(self.index, answer.media_type)
+        for stage, seconds in self.seconds.items():
+            metrics.stage(stage, self.kind, seconds)
+        metrics.request(self.kind, outcome, time.perf_counter() - self.started, self._request_bytes(), len(answer.body))
+        if self.failure is None and self.integral is not None:
+            metrics.explanation(self.integral.evaluations, self.integral.relative_residual)
+        return answer.body
+
+    def _request_bytes(self) -> int:
+        return sum(len(value) for value in self.row.values() if isinstance(value, bytes | bytearray | str))
+
+
+def log_traceback() -> None:
+    """Log the exception being handled. TorchServe takes lines that hold ``[METRICS]`` for measurements: none may."""
+    logger.error("%s", traceback.format_exc().replace("[METRICS]", "[metrics]"))

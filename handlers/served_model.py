@@ -1,0 +1,71 @@
+"""A classifier as a worker holds it: loaded from its archive, frozen, and measured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from handlers import models
+from handlers.attribution.path import score_gradients
+from handlers.chunk import chunk_size
+from handlers.models.checkpoint import read
+from handlers.models.fold import fold
+from handlers.models.specialise import specialise
+from handlers.spec import WEIGHTS_FILE, ModelSpec
+from handlers.wire.geometry import Preprocess
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Everything that answering a request needs to know about the model.
+
+    Attributes:
+        spec: the archive's resolved spec.
+        preprocess: how photos become inputs.
+        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes).
+        device: where it lives.
+        chunk: path points evaluated at once.
+        seconds_per_evaluation: of one path point within a full chunk, measured after loading.
+    """
+
+    spec: ModelSpec
+    preprocess: Preprocess
+    network: nn.Module
+    device: torch.device
+    chunk: int
+    seconds_per_evaluation: float
+
+
+def load(model_dir: Path, device: torch.device) -> ServedModel:
+    """Build the network of an unpacked archive, fold and specialise it, and measure it.
+
+    Raises:
+        SpecError, CheckpointError: an archive that does not hold what it should.
+        ValueError: a network whose scores do not match the labels.
+    """
+    spec = ModelSpec.read(model_dir)
+    preprocess = Preprocess(**spec.preprocess.model_dump())
+    example = torch.zeros(1, 3, *preprocess.size)
+    network: nn.Module = fold(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE)))
+    network = specialise(network, example) if device.type == "cpu" else network
+    network = network.to(device).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        classes = network(example.to(device)).shape[1]
+    if classes != len(spec.labels):
+        raise ValueError(f"labels: wanted {classes}, one for each score of the model, got {len(spec.labels)}")
+    chunk = chunk_size(network, example.to(device))
+    return ServedModel(spec, preprocess, network, device, chunk, _measure(network, example.to(device), chunk))
+
+
+def _measure(network: nn.Module, example: Tensor, chunk: int) -> float:
+    """Seconds per path point of a full chunk; the slower of two, the first of which also warms up the worker."""
+    rows = example.expand(chunk, -1, -1, -1) + torch.linspace(0, 1, chunk, device=example.device).view(-1, 1, 1, 1)
+    targets = torch.zeros(chunk, dtype=torch.int64, device=example.device)
+    score_gradients(network, rows, targets)
+    started = time.perf_counter()
+    score_gradients(network, rows, targets).sum().item()  # .item() waits for the device
+    return (time.perf_counter() - started) / chunk

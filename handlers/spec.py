@@ -1,0 +1,265 @@
+"""Archive specifications: one YAML file says what a served model is, and an archive carries it resolved, as JSON.
+
+`ArchiveSpec` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out.
+Unknown fields are errors, and every error names the file and the field.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+SPEC_FILE = "spec.json"
+WEIGHTS_FILE = "model.safetensors"
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+Positive = Annotated[int, Field(gt=0)]
+Triple = tuple[float, float, float]
+
+
+class SpecError(ValueError):
+    """An archive spec that cannot be used; the message names the file and the field."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PreprocessSpec(_Strict):
+    """How a photo becomes the model's input: resized to `size`, then (value - mean) / std per RGB channel, in 0..1."""
+
+    size: tuple[Positive, Positive]
+    mean: Triple
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    fit: Literal["stretch", "crop"] = "stretch"
+    crop_fraction: float = Field(default=1.0, gt=0, le=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+class ExplainSpec(_Strict):
+    """What an explanation is when the request does not say."""
+
+    method: Literal["integrated_gradients"] = "integrated_gradients"
+    steps: Positive = 50
+    quadrature: Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"] = "gauss_legendre"
+    baseline: Literal["zero"] = "zero"
+
+
+class LimitsSpec(_Strict):
+    """The largest request and response; the byte limits lie below those of `config.properties`, so that ours answer."""
+
+    max_bytes: Positive = 32_000_000
+    max_pixels: Positive = 50_000_000
+    max_steps: Positive = 1000
+    max_response_bytes: Positive = 128_000_000
+
+
+class ServingSpec(_Strict):
+    """How TorchServe runs the model.
+
+    `response_timeout_s` is when TorchServe kills the worker; the handler answers within `deadline_fraction` of it.
+    """
+
+    workers: Positive = 1
+    batch_size: Positive = 4
+    batch_delay_ms: int = Field(default=5, ge=0)
+    response_timeout_s: Positive = 120
+    startup_timeout_s: Positive = 300
+    retry_timeout_s: Positive = 300
+    queue_size: Positive = 50
+    deadline_fraction: float = Field(default=0.8, gt=0, lt=1)
+    device: Literal["gpu", "cpu"] = "gpu"
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds after which a request must have been answered."""
+        return self.response_timeout_s * self.deadline_fraction
+
+
+class _Spec(_Strict):
+    name: Name
+    version: Version = "1.0"
+    description: str = ""
+    handler: Literal["classifier"] = "classifier"
+    architecture: str = Field(min_length=1)
+    preprocess: PreprocessSpec
+    explain: ExplainSpec = ExplainSpec()
+    limits: LimitsSpec = LimitsSpec()
+    serving: ServingSpec = ServingSpec()
+
+    @model_validator(mode="after")
+    def _steps_within_limit(self) -> Self:
+        if self.explain.steps > self.limits.max_steps:
+            raise ValueError(f"explain.steps is {self.explain.steps}, above limits.max_steps {self.limits.max_steps}")
+        return self
+
+
+class ModelSpec(_Spec):
+    """The resolved spec inside an archive (`spec.json`): all that a worker needs beside the weights."""
+
+    labels: tuple[str, ...] = Field(min_length=2)
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if repeated:
+            raise ValueError(f"wants different names, {', '.join(repeated)} repeats")
+        return labels
+
+    @classmethod
+    def read(cls, model_dir: str | Path) -> ModelSpec:
+        """The spec of an unpacked archive. Raises SpecError naming file and field."""
+        path = Path(model_dir) / SPEC_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise SpecError(_describe(path, error)) from None
+
+    def to_json(self) -> str:
+        """The text of `spec.json`."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+class FileSource(_Strict):
+    """A file named by its path relative to the spec file, by an environment variable, or by both.
+
+    A variable that is set and not empty wins over the path. Written as a plain string, it is the path.
+    """
+
+    path: str | None = None
+    environment: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self._is_named():
+            raise ValueError("wants a path, or `environment:` with the name of a variable")
+        return self
+
+    def _is_named(self) -> bool:
+        return bool(self.path or self.environment)
+
+    def from_environment(self, environ: Mapping[str, str]) -> Path | None:
+        """The file that the environment names, if it names one; relative to the working directory."""
+        given = environ.get(self.environment, "") if self.environment else ""
+        return Path(given).expanduser().resolve() if given else None
+
+    def locate(self, spec_file: Path, environ: Mapping[str, str]) -> Path | None:
+        """The file, or None when only an unset variable names it."""
+        named = self.from_environment(environ)
+        return named if named or not self.path else (spec_file.parent / self.path).resolve()
+
+
+class LabelSource(FileSource):
+    """Class names in order of the model's outputs: a list, or a text file with one name per line."""
+
+    names: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return {"names": value} if isinstance(value, list) else value
+
+    def _is_named(self) -> bool:
+        return bool(self.names) or super()._is_named()
+
+
+class ArchiveSpec(_Spec):
+    """An archive spec as it stands in `archive_specs/*.yaml`."""
+
+    weights: FileSource
+    labels: LabelSource
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A spec whose files were found: what goes into the archive, and where the weights are taken from."""
+
+    source: Path
+    model: ModelSpec
+    weights: Path
+
+
+def load(path: Path) -> ArchiveSpec:
+    """Reads and validates one YAML file. Raises SpecError naming file and field."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: wants fields and values, holds {type(content).__name__}")
+    try:
+        return ArchiveSpec.model_validate(content)
+    except ValidationError as error:
+        raise SpecError(_describe(path, error)) from None
+
+
+def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[Archive]:
+    """The archives to build, one per name, in order of name.
+
+    A spec whose weights only a variable names waits until that variable is set, and then wins over the other spec of
+    its name. Raises SpecError naming file and field: an invalid spec, a file that does not exist, two specs with the
+    same claim to a name.
+    """
+    claims: dict[str, list[tuple[bool, Path, ArchiveSpec]]] = {}
+    for path in sorted(paths):
+        spec = load(path)
+        if spec.weights.locate(path, environ):
+            by_user = spec.weights.from_environment(environ) is not None
+            claims.setdefault(spec.name, []).append((by_user, path, spec))
+    return [_resolve(*_winner(claims[name]), environ) for name in sorted(claims)]
+
+
+def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, ArchiveSpec]:
+    users = [claim for claim in claims if claim[0]]
+    (_, path, spec), *rivals = users or claims
+    if rivals:
+        raise SpecError(f"{rivals[0][1]}: name: {spec.name!r} is also the name in {path}")
+    return path, spec
+
+
+def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archive:
+    weights = _existing(path, "weights", spec.weights, environ)
+    labels = spec.labels.names or _lines(_existing(path, "labels", spec.labels, environ))
+    try:
+        model = ModelSpec(labels=labels, **spec.model_dump(exclude={"weights", "labels"}))
+    except ValidationError as error:
+        raise SpecError(_describe(path, error)) from None
+    return Archive(path, model, weights)
+
+
+def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, str]) -> Path:
+    file = source.locate(path, environ)
+    if file is None:
+        raise SpecError(f"{path}: {field}: the environment variable {source.environment} is not set")
+    if not file.is_file():
+        variable = f" (from {source.environment})" if source.from_environment(environ) else ""
+        raise SpecError(f"{path}: {field}: no such file: {file}{variable}")
+    return file
+
+
+def _lines(file: Path) -> tuple[str, ...]:
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return tuple(line for line in lines if line)
+
+
+def _describe(path: Path, error: ValidationError) -> str:
+    """One line per fault: file, field, what was wanted, what was given."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        field = ".".join(str(part) for part in fault["loc"]) or "spec"
+        given = "" if fault["type"] == "missing" else f" (given {fault['input']!r:.80})"
+        faults.append(f"{path}: {field}: {fault['msg']}{given}")
+    return "\n".join(faults)

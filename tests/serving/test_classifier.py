@@ -1,0 +1,250 @@
+"""The handler, called as TorchServe calls it, on a seeded network with the CIFAR-10 labels."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load, save_file
+
+from handlers import explanation as explanation_module
+from handlers.classifier import ClassifierHandler
+from handlers.models import bit
+from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
+from tests.serving.fake_torchserve import Context
+
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+LEGACY_SHAPES = {
+    "integrated_grads": (1, 3, 32, 32),
+    "integrated_directional_grads": (50, 3, 32, 32),
+    "step_sizes": (50, 1),
+    "intermediates": (50, 3, 32, 32),
+    "output": (1, 10),
+}
+
+
+def write_model(folder: Path, **changes: Any) -> Path:
+    """An unpacked archive of a small seeded BiT."""
+    torch.manual_seed(0)
+    network = bit.bit((1, 1, 1, 1), (128, 256, 512, 512), 32, len(LABELS))
+    save_file(bit.export(network), folder / WEIGHTS_FILE)
+    preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    spec = {"name": "bit", "architecture": "bit", "preprocess": preprocess, "labels": LABELS} | changes
+    (folder / SPEC_FILE).write_text(ModelSpec.model_validate(spec).to_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("model"))))
+    return handler
+
+
+def pixels(seed: int = 0, height: int = 40, width: int = 48) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def png(seed: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels(seed)).save(file, "PNG")
+    return file.getvalue()
+
+
+def explanation(options: str = "", accept: str = "application/json") -> dict[str, str]:
+    return {"explain": "True", "Accept": accept, "X-Explain-Options": options}
+
+
+def prediction(accept: str = "*/*") -> dict[str, str]:
+    return {"Accept": accept}
+
+
+def ask(handler: ClassifierHandler, *requests: tuple[dict[str, str], bytes]) -> tuple[list[bytes], Context]:
+    context = Context(headers=[headers for headers, _ in requests])
+    return handler.handle([{"body": bytearray(body)} for _, body in requests], context), context
+
+
+def unpacked(body: bytes) -> dict[str, Any]:
+    with gzip.open(io.BytesIO(body)) as file:
+        return torch.load(io.BytesIO(file.read()), weights_only=True)
+
+
+def test_prediction(handler: ClassifierHandler) -> None:
+    (body,), context = ask(handler, (prediction(), png()))
+    answer = json.loads(body)
+    assert (context.statuses[0], context.types[0]) == (200, "application/json")
+    assert answer["model"] == "bit"
+    scores = [entry["score"] for entry in answer["predictions"]]
+    assert len(scores) == 5 and scores == sorted(scores, reverse=True)
+    assert {entry["label"] for entry in answer["predictions"]} <= set(LABELS)
+
+
+def test_summary(handler: ClassifierHandler) -> None:
+    (body,), context = ask(handler, (explanation("target_class=cat&steps=20&quadrature=midpoint"), png()))
+    answer = json.loads(body)
+    assert context.statuses[0] == 200, answer
+    assert (answer["target_class"], answer["target_label"]) == (3, "cat")
+    assert (answer["steps"], answer["evaluations"], answer["quadrature"]) == (20, 20, "midpoint")
+    assert {"score", "baseline_score", "residual", "relative_residual", "top", "model"} <= set(answer)
+
+
+def test_the_predicted_class_is_explained_by_default(handler: ClassifierHandler) -> None:
+    bodies, _ = ask(handler, (prediction(), png()), (explanation("steps=2"), png()))
+    predicted, explained = map(json.loads, bodies)
+    assert explained["target_label"] == predicted["predictions"][0]["label"]
+    assert explained["score"] == pytest.approx(predicted["predictions"][0]["score"], rel=1e-4)
+
+
+def test_the_original_clients_get_what_they_got(handler: ClassifierHandler) -> None:
+    body = json.dumps({"img_data": pixels().tolist(), "target_class": "airplane"}).encode()
+    (answer,), context = ask(handler, ({"explain": "True", "Content-Type": "application/json"}, body))
+    assert context.types[0] == "application/gzip"
+    result = unpacked(answer)
+    assert {name: tuple(value.shape) for name, value in result.items() if name != "target_class"} == LEGACY_SHAPES
+    assert set(result) == {*LEGACY_SHAPES, "target_class"}
+    assert result["target_class"] == 0
+    assert all(value.dtype == torch.float32 for name, value in result.items() if name != "target_class")
+    # Everything they returned follows from one pass: IG = Δ · Σ w_k g_k, with Δ the input itself.
+    mean = (result["step_sizes"].view(-1, 1, 1, 1) * result["integrated_directional_grads"]).sum(0)
+    last = result["intermediates"][-1] / float(np.polynomial.legendre.leggauss(50)[0][-1] + 1) * 2
+    error = (mean * last - result["integrated_grads"][0]).abs().max() / result["integrated_grads"].abs().max()
+    assert error < 1e-4
+
+
+def test_safetensors_and_picture(handler: ClassifierHandler) -> None:
+    bodies, context = ask(
+        handler,
+        (explanation("steps=3", "application/x-safetensors"), png()),
+        (explanation("steps=3", "image/png"), png()),
+    )
+    assert context.statuses == {0: 200, 1: 200}
+    tensors = load(bodies[0])
+    assert tensors["integrated_grads"].shape == (1, 3, 32, 32)
+    assert "intermediates" not in tensors
+    assert Image.open(io.BytesIO(bodies[1])).size == (48, 40)  # the photo's size, not the model's
+
+
+def test_outputs_that_were_named_come_along(handler: ClassifierHandler) -> None:
+    (body,), _ = ask(handler, (explanation("steps=4&outputs=intermediates", "application/gzip"), png()))
+    result = unpacked(body)
+    assert result["intermediates"].shape == (4, 3, 32, 32)
+    assert "integrated_directional_grads" not in result
+    assert result["steps"] == 4
+
+
+def test_a_mixed_batch_answers_each_as_asked(handler: ClassifierHandler) -> None:
+    requests = [
+        (explanation("target_class=cat&steps=7"), png(1)),
+        (prediction(), png(2)),
+        (explanation("target_class=zebra"), png(3)),
+        (explanation("target_class=2&steps=12&quadrature=left"), png(4)),
+        (prediction(), png(5)[:100]),
+        (explanation(), b""),
+        (explanation("colour=red"), png(6)),
+        (explanation("steps=5", "image/png"), png(7)),
+    ]
+    bodies, context = ask(handler, *requests)
+    assert [context.statuses[index] for index in range(8)] == [200, 200, 422, 200, 400, 400, 400, 200]
+    for index in (0, 1, 3):
+        (alone,), _ = ask(handler, requests[index])
+        assert_same(json.loads(bodies[index]), json.loads(alone))
+    for index, wanted in {2: "target_class", 4: "image", 5: "image", 6: "colour"}.items():
+        error = json.loads(bodies[index])
+        assert (
+            error["code"] == context.statuses[index] and error["field"] and wanted in error["field"] + error["message"]
+        )
+        assert context.types[index] == "application/json"
+
+
+def assert_same(together: Any, alone: Any) -> None:
+    if isinstance(alone, dict):
+        assert together.keys() == alone.keys()
+        for key in alone:
+            if key not in ("residual", "relative_residual"):  # differences of nearly equal numbers
+                assert_same(together[key], alone[key])
+    elif isinstance(alone, list):
+        for left, right in zip(together, alone, strict=True):
+            assert_same(left, right)
+    else:
+        assert together == (pytest.approx(alone, rel=1e-4) if isinstance(alone, float) else alone)
+
+
+def test_a_failure_inside_hits_only_its_own_request(
+    handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = explanation_module.explain
+
+    def fails_on_class_3(model: Any, samples: Any, targets: Any, before: Any) -> Any:
+        if 3 in targets:
+            raise RuntimeError("broken [METRICS]forged:1")
+        return real(model, samples, targets, before)
+
+    monkeypatch.setattr("handlers.classifier.explain", fails_on_class_3)
+    bodies, context = ask(
+        handler, (explanation("target_class=3&steps=2"), png()), (explanation("target_class=4&steps=2"), png())
+    )
+    assert context.statuses == {0: 500, 1: 200}
+    assert "broken" not in bodies[0].decode()  # the traceback is the log's, not the client's
+    assert "broken" in caplog.text and "[METRICS]" not in caplog.text
+
+
+def test_what_cannot_be_in_time_is_refused(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "seconds_per_evaluation", 1.0)  # 96 of the 120 seconds are the deadline
+    bodies, context = ask(
+        handler, (explanation("steps=97"), png()), (explanation("steps=2"), png()), (explanation("steps=95"), png())
+    )
+    assert [context.statuses[index] for index in range(3)] == [413, 200, 503]
+    assert "at most 96 s" in json.loads(bodies[0])["message"]
+
+
+def test_too_large_an_answer_is_refused(tmp_path: Path) -> None:
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path, limits={"max_response_bytes": 10_000})))
+    (body,), context = ask(handler, (explanation("steps=2", "application/gzip"), png()))
+    assert context.statuses[0] == 413 and "10,000" in json.loads(body)["message"]
+
+
+def test_requests_leave_the_model_as_it_was(handler: ClassifierHandler) -> None:
+    network = handler.model.network
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    for _ in range(3):
+        ask(handler, (explanation("steps=4"), png(1)), (prediction(), png(2)))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
+    assert not any(module.training for module in network.modules())
+
+
+def test_the_same_request_gets_the_same_bytes(handler: ClassifierHandler) -> None:
+    first, second = (ask(handler, (explanation("steps=6", "application/gzip"), png()))[0][0] for _ in range(2))
+    assert first == second
+
+
+def context_of(handler: ClassifierHandler) -> Context:
+    store = handler.metrics.store
+    assert isinstance(store, Context)
+    return store
+
+
+def test_every_request_is_counted(handler: ClassifierHandler) -> None:
+    written = context_of(handler).written  # the context of initialize, as TorchServe has one for all batches
+    written.clear()
+    ask(handler, (prediction(), png()), (explanation("steps=3"), png()), (explanation(), b"no image"))
+    counted = {labels for name, value, labels in written if name == "explain_requests_total" and value == 1}
+    assert counted == {
+        ("bit", "prediction", "ok"),
+        ("bit", "explanation", "ok"),
+        ("bit", "explanation", "unsupported_media"),
+    }
+    assert ("explain_evaluations_sum", 3) in {(name, value) for name, value, _ in written}
+    stages = {name for name, _, _ in written if name.endswith("_seconds")}
+    assert stages == {"explain_decode_seconds", "explain_attribute_seconds", "explain_encode_seconds"}
+
+
+def test_labels_must_match_the_scores(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="labels: wanted 10, one for each score of the model, got 2"):
+        ClassifierHandler().initialize(Context(model_dir=write_model(tmp_path, labels=("cat", "dog"))))
