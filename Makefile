@@ -1,0 +1,42 @@
+# The two commands of the README are `make demo` and `make test`; the others are what they call.
+PYTHON ?= python3.11
+PORT ?=
+IMAGE ?=
+run := .venv/bin/python
+
+# A user's own weights and labels, see archive_specs/*_full.yaml. They hold until they are given again; empty
+# (`make archives LANET_WEIGHTS=`) brings the demonstration back.
+$(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS,\
+  $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
+
+.PHONY: setup archives serve stop demo test lint bench
+.DEFAULT_GOAL := demo
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON=$(PYTHON) bash scripts/setup.sh
+
+archives: setup
+	@$(run) scripts/build_archives.py
+
+serve: archives
+	@$(run) scripts/server.py start $(if $(PORT),--port $(PORT))
+
+stop:
+	@if [ -x $(run) ]; then $(run) scripts/server.py stop; else echo "not running"; fi
+
+demo: serve
+	@$(run) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")
+
+test: setup
+	@$(run) -m pytest -q --durations=10
+
+lint: setup
+	@$(run) -m ruff check .
+	@$(run) -m ruff format --check .
+	@$(run) -m mypy
+
+bench: setup
+	@$(run) -m benchmarks.bench_explanation
+	@$(run) -m benchmarks.bench_wire

@@ -1,0 +1,56 @@
+"""The demonstration: sends one photo to every served model and writes the explanations and the heat maps."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.client import Client, ClientError
+from scripts.explain import explain
+from scripts.progress import say
+from scripts.server import ROOT, ServerError, find
+from training.scenes import CLASSES, SceneSettings, scene
+
+OUT = ROOT / "run" / "demo"
+SIZE = (360, 480)  # H, W
+SEED, INDEX = 7, 6
+
+
+def draw(folder: Path) -> Path:
+    """Draws the demonstration's scene, one that no model was trained on, and returns its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    example = scene(SEED, INDEX, SceneSettings(size=SIZE))
+    path = folder / f"scene_{CLASSES[example.label]}.png"
+    Image.fromarray(example.image).save(path)
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--image", type=Path, help="any photo (default: a synthetic scene, drawn now)")
+    parser.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
+    parser.add_argument("--out", type=Path, default=OUT, help="directory for the files (default: run/demo)")
+    given = parser.parse_args(arguments)
+    try:
+        server = find(given.run.resolve())
+        if server is None:
+            raise ServerError(f"no server runs with {given.run}: make serve")
+        photo = given.image or draw(given.out)
+        say(f"photo: {photo}")
+        client = Client(server.inference, server.headers())
+        for model in server.models:
+            explain(client, photo, model, given.out, {})
+    except (ClientError, ServerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"\nThe server goes on at {server.inference} (key in {server.run}/key_file.json); `make stop` ends it.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

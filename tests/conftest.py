@@ -1,0 +1,49 @@
+"""The server that the tests ask: the repository's archives, served by a TorchServe of their own on free ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from scripts.build_archives import build_all
+from scripts.client import Client
+from scripts.server import ROOT, Server, free_port, start, stop
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server, a client of it, and its metrics before any request."""
+
+    server: Server
+    client: Client
+    first_metrics: str
+
+
+def metrics(server: Server) -> str:
+    """The Prometheus text of a server."""
+    with urlopen(server.metrics, timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+@pytest.fixture(scope="session")
+def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demonstration archives, built by the tests."""
+    store = tmp_path_factory.mktemp("model_store")
+    build_all(sorted((ROOT / "archive_specs").glob("*.yaml")), store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def served(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The demonstration archives, served."""
+    run = tmp_path_factory.mktemp("run")
+    server = start(store=model_store, run=run, port=free_port())
+    try:
+        yield Served(server, Client(server.inference, server.headers()), metrics(server))
+    finally:
+        stop(run)

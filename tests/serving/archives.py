@@ -1,0 +1,57 @@
+"""Small specs, and small archives that load in no time or do not load."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORKING = """
+class Handler:
+    def initialize(self, context):
+        pass
+
+    def handle(self, rows, context):
+        return [b"fine" for _ in rows]
+"""
+
+
+def write(store: Path, name: str, handler: str = WORKING, runtime: str = "python") -> Path:
+    """An archive of nothing but a handler; TorchServe refuses one with a runtime that it does not know."""
+    store.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "runtime": runtime,
+        "model": {
+            "modelName": name,
+            "modelVersion": "1.0",
+            "handler": "handler.py",
+            "configFile": "model-config.yaml",
+        },
+    }
+    path = store / f"{name}.mar"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("handler.py", handler)
+        archive.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
+    return path
+
+
+SPEC: dict[str, Any] = {
+    "name": "small",
+    "architecture": "bit",
+    "weights": "small.safetensors",
+    "labels": ["cat", "dog"],
+    "preprocess": {"size": [32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+}
+
+
+def write_spec(folder: Path, file: str = "small.yaml", **changes: Any) -> Path:
+    """A spec file with weights beside it; a change to None leaves the field out."""
+    (folder / "small.safetensors").touch()
+    path = folder / file
+    content = {field: value for field, value in {**SPEC, **changes}.items() if value is not None}
+    path.write_text(yaml.safe_dump(content))
+    return path

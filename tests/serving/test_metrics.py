@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import pytest
+import yaml
+from ts.metrics.metric_type_enum import MetricTypes
+
+from handlers.metrics import DURATIONS, KINDS, LONGEST, OUTCOMES, Metric, Metrics, duration_label
+from scripts.server import ROOT
+from tests.conftest import Served
+
+
+@dataclass
+class Recorder:
+    """Stands for TorchServe's metrics: keeps what is written, and refuses what is not declared."""
+
+    written: list[tuple[str, str, float, tuple[str, ...]]] = field(default_factory=list)
+
+    def get_metric(self, metric_name: str, metric_type: MetricTypes) -> Metric:
+        declared = yaml.safe_load((ROOT / "monitoring" / "metrics.yaml").read_text())["model_metrics"]
+        (metric,) = [metric for metric in declared[metric_type.value] if metric["name"] == metric_name]
+        return _Recorded(self, metric_type.value, metric_name, len(metric["dimensions"]))
+
+
+@dataclass
+class _Recorded:
+    recorder: Recorder
+    type: str
+    name: str
+    dimensions: int
+
+    def add_or_update(self, value: float, dimension_values: list[str]) -> None:
+        assert len(dimension_values) == self.dimensions
+        self.recorder.written.append((self.type, self.name, value, tuple(dimension_values)))
+
+
+def test_counters_and_gauges_are_primed_and_histograms_are_not() -> None:
+    recorder = Recorder()
+    Metrics(recorder, "small").prime()
+    declared = yaml.safe_load((ROOT / "monitoring" / "metrics.yaml").read_text())["model_metrics"]
+    ours = {m["name"] for kind in ("counter", "gauge") for m in declared[kind] if m["name"].startswith("explain_")}
+    assert {name for _, name, _, _ in recorder.written} == ours
+    assert {value for _, _, value, _ in recorder.written} == {0}
+    assert len(recorder.written) == len(set(recorder.written))
+    assert ("counter", "explain_requests_total", 0, ("small", "explanation", "ok")) in recorder.written
+
+
+def test_one_explanation_is_counted_once_everywhere() -> None:
+    recorder = Recorder()
+    metrics = Metrics(recorder, "small")
+    metrics.stage("decode", "explanation", 0.25)
+    metrics.request("explanation", "ok", 12.0, 1000, 5000)
+    metrics.explanation(50, 1e-6)
+    assert recorder.written == [
+        ("histogram", "explain_decode_seconds", 0.25, ("small", "explanation")),
+        ("counter", "explain_requests_total", 1, ("small", "explanation", "ok")),
+        ("counter", "explain_duration_total", 1, ("small", "explanation", "up_to_30s")),
+        ("counter", "explain_request_bytes_sum", 1000, ("small",)),
+        ("counter", "explain_request_bytes_count", 1, ("small",)),
+        ("counter", "explain_response_bytes_sum", 5000, ("small",)),
+        ("counter", "explain_response_bytes_count", 1, ("small",)),
+        ("counter", "explain_evaluations_sum", 50, ("small",)),
+        ("counter", "explain_evaluations_count", 1, ("small",)),
+        ("counter", "explain_relative_residual_sum", 1e-6, ("small",)),
+        ("counter", "explain_relative_residual_count", 1, ("small",)),
+        ("gauge", "explain_relative_residual", 1e-6, ("small",)),
+    ]
+
+
+def test_labels_are_bounded() -> None:
+    recorder = Recorder()
+    Metrics(recorder, "small").request("prediction", "[METRICS]forged", 0.1, 1, 1)
+    assert recorder.written[0][3] == ("small", "prediction", "internal")
+    assert [duration_label(s) for s in (0, 1, 1.01, 120, 121, float("inf"))] == [
+        "up_to_1s", "up_to_1s", "up_to_10s", "up_to_120s", LONGEST, LONGEST
+    ]  # fmt: skip
+
+
+def test_a_residual_that_is_no_number_is_not_written() -> None:
+    recorder = Recorder()
+    Metrics(recorder, "small").explanation(50, float("nan"))
+    assert {name for _, name, _, _ in recorder.written} == {"explain_evaluations_sum", "explain_evaluations_count"}
+
+
+@pytest.mark.parametrize("model", ["bit", "lanet"])
+def test_a_served_models_metrics_stand_at_0_before_the_first_request(served: Served, model: str) -> None:
+    samples = re.findall(rf'^(explain_\w+){{model_name="{model}",(.*?),?}} (\S+)$', served.first_metrics, re.MULTILINE)
+    assert {float(value) for _, _, value in samples} == {0.0}
+    names = [name for name, _, _ in samples]
+    assert names.count("explain_requests_total") == len(KINDS) * len(OUTCOMES)
+    assert names.count("explain_duration_total") == len(KINDS) * (len(DURATIONS) + 1)
+    for name in ("explain_evaluations_sum", "explain_evaluations_count", "explain_relative_residual"):
+        assert names.count(name) == 1
+
+
+def test_torchserves_own_metrics_remain(served: Served) -> None:
+    for name in ("ts_inference_requests_total", "Requests5XX", "WorkerLoadTime", "QueueTime"):
+        assert f"# TYPE {name} " in served.first_metrics

