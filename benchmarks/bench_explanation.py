@@ -1,0 +1,250 @@
+"""The explanation kernel against Captum and against the original servers' procedure, on full-size models.
+
+Each way of explaining runs in a process of its own, so that its peak memory is its own; the ways of one model follow
+each other round by round, and ratios are taken within a round, so that a machine whose speed drifts does no harm.
+
+    python -m benchmarks.bench_explanation [--models R50x1 R101x3 LaNet] [--rounds 3] [--out benchmarks/results.json]
+
+The ways:
+    original   Captum's IntegratedGradients on the unfolded, unfrozen model, then a second pass that keeps the gradient
+               at every step, as the original servers did (LaNet in train mode, as they left it).
+    captum     Captum's IntegratedGradients alone, on the folded, frozen model.
+    folded     our pass on that same folded model: the method without the specialised convolutions.
+    ours       our pass on the folded and specialised model, per-step gradients kept: what the service answers with.
+    ours_ig    the same, integrated gradients alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from handlers.attribution.path import integrate, score_gradients
+from handlers.attribution.quadrature import quadrature
+from handlers.chunk import chunk_size
+from handlers.models import bit, lanet
+from handlers.models.fold import fold
+from handlers.models.specialise import specialise
+
+STEPS = 50
+TARGET = 3
+WAYS = ("original", "captum", "folded", "ours", "ours_ig")
+
+
+def seeded(name: str) -> nn.Module:
+    """The named architecture at full size, with seeded weights, in ``eval()``."""
+    torch.manual_seed(0)
+    if name != "LaNet":
+        return bit.bit(*bit.SIZES[name], classes=10).eval()
+    network = lanet.LaNet(channels=128, layers=24, classes=10, auxiliary=True)
+    calibrate(network)
+    return network.eval()
+
+
+def calibrate(network: nn.Module) -> None:
+    """Set batch-norm statistics from one random batch; with those of initialisation, activations overflow."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    with torch.no_grad():
+        network(torch.randn(8, 3, 32, 32))
+
+
+def image() -> Tensor:
+    """A seeded model input, (1, 3, 32, 32)."""
+    return torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def original(network: nn.Module, x: Tensor) -> Tensor:
+    """The two passes of the original servers, each over all steps at once."""
+    from captum.attr import IntegratedGradients
+
+    def scores(rows: Tensor) -> Tensor:
+        output = network(rows)
+        return output[0] if isinstance(output, tuple) else output
+
+    network.eval()
+    scores(x)
+    network.train()
+    points = torch.cat([alpha * x for alpha in quadrature("gauss_legendre", STEPS).nodes.float()]).requires_grad_()
+    torch.autograd.grad(torch.unbind(scores(points)[:, TARGET]), points)
+    return IntegratedGradients(scores).attribute(x, x * 0, target=TARGET, n_steps=STEPS)
+
+
+def captum(network: nn.Module, x: Tensor, chunk: int) -> Tensor:
+    """Captum's IntegratedGradients, called as its documentation does."""
+    from captum.attr import IntegratedGradients
+
+    return IntegratedGradients(network).attribute(x, x * 0, target=TARGET, n_steps=STEPS, internal_batch_size=chunk)
+
+
+def ours(network: nn.Module, x: Tensor, chunk: int, keep_steps: bool) -> Tensor:
+    """Our one pass."""
+    rule = quadrature("gauss_legendre", STEPS)
+    targets = torch.tensor([TARGET])
+    (integral,) = integrate(network, x, torch.zeros_like(x), targets, [rule], chunk=chunk, keep_steps=keep_steps)
+    return integral.attribution.unsqueeze(0)
+
+
+def prepared(name: str, way: str) -> tuple[Callable[[], Tensor], int]:
+    """The thing to time, and the chunk it uses."""
+    network, x = seeded(name), image()
+    if way == "original":
+        if isinstance(network, lanet.LaNet):
+            network.drop_path_prob = 0.1
+        return lambda: original(network, x), STEPS
+    network = fold(network)
+    if way in ("captum", "folded"):
+        # Captum evaluates all steps at once unless told otherwise; what does not fit the memory gets our chunk.
+        chunk = min(STEPS, chunk_size(network, x)) if way == "folded" or name == "LaNet" else STEPS
+        return (lambda: captum(network, x, chunk)) if way == "captum" else (
+            lambda: ours(network, x, chunk, False)
+        ), chunk
+    network = specialise(network, x)
+    chunk = min(STEPS, chunk_size(network, x))
+    return lambda: ours(network, x, chunk, way == "ours"), chunk
+
+
+def run_one(name: str, way: str, repeats: int) -> dict[str, float]:
+    """Median seconds and peak memory above the loaded model, in this process."""
+    call, chunk = prepared(name, way)
+    before = resident_bytes()
+    seconds = []
+    for repeat in range(repeats + (repeats > 1)):
+        started = time.perf_counter()
+        call()
+        if repeat or repeats == 1:  # the first of several warms up
+            seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": statistics.median(seconds), "gigabytes": (peak - before) / 1e9, "chunk": chunk}
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def matrix_rate(size: int = 2048, repeats: int = 5) -> float:
+    """FLOP/s of a large float32 matrix product, the best of a few."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    best = float("inf")
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def pass_flops(name: str) -> int:
+    """FLOP of one pass: forward, and backward to the input, of every step, by the folded model's own convolutions."""
+    network = fold(seeded(name))
+    with FlopCounterMode(display=False) as counter:
+        score_gradients(network, image(), torch.tensor([TARGET]))
+    return STEPS * counter.get_total_flops()
+
+
+def child(name: str, way: str, repeats: int) -> dict[str, float]:
+    """Run one way in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_explanation", "--child", name, way, "--repeats", str(repeats)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{name} {way}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def bench(name: str, rounds: int, ways: tuple[str, ...]) -> dict[str, Any]:
+    """All ways of one model, round by round."""
+    slow = name == "LaNet"
+    flops = pass_flops(name)
+    rows = []
+    for number in range(rounds):
+        row: dict[str, dict[str, float]] = {}
+        rate = matrix_rate()
+        for way in ways:
+            print(f"{name} round {number + 1}/{rounds}: {way} …", end=" ", file=sys.stderr, flush=True)
+            row[way] = child(name, way, 1 if slow and way == "original" else 2 if slow else 5)
+            print(f"{row[way]['seconds']:.2f} s, {row[way]['gigabytes']:.2f} GB", file=sys.stderr, flush=True)
+        rate = (rate + matrix_rate()) / 2
+        rows.append({"ways": row, "gflops": rate / 1e9, "floor_seconds": flops / rate})
+    return {"model": name, "gflop": flops / 1e9, "rounds": rows, "summary": summary(rows, ways)}
+
+
+def summary(rows: list[dict[str, Any]], ways: tuple[str, ...]) -> dict[str, Any]:
+    """Medians over the rounds; every ratio is taken within a round."""
+    median = statistics.median
+
+    def ratio(a: str, b: str) -> float | None:
+        return (
+            median(row["ways"][a]["seconds"] / row["ways"][b]["seconds"] for row in rows)
+            if {a, b} <= set(ways)
+            else None
+        )
+
+    return {
+        "seconds": {way: median(row["ways"][way]["seconds"] for row in rows) for way in ways},
+        "gigabytes": {way: median(row["ways"][way]["gigabytes"] for row in rows) for way in ways},
+        "original / ours": ratio("original", "ours"),
+        "captum / ours_ig": ratio("captum", "ours_ig"),
+        "captum / folded": ratio("captum", "folded"),
+        "ours / floor": median(row["ways"]["ours"]["seconds"] / row["floor_seconds"] for row in rows),
+        "gflops": median(row["gflops"] for row in rows),
+    }
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were measured on."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "?",
+    )
+    return {
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["R50x1", "R101x3", "LaNet"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", nargs=2, metavar=("MODEL", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--repeats", type=int, default=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        name, way = options.child
+        print(json.dumps(run_one(name, way, options.repeats)))
+        return
+    results: dict[str, Any] = {"machine": machine(), "steps": STEPS, "models": []}
+    for name in options.models:
+        result = bench(name, 1 if name == "LaNet" else options.rounds, tuple(options.ways))
+        results["models"].append(result)
+        print(
+            json.dumps({"model": name, "gflop": round(result["gflop"], 1), **result["summary"]}, indent=2), flush=True
+        )
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
