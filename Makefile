@@ -40,3 +40,4 @@ lint: setup
 bench: setup
 	@$(run) -m benchmarks.bench_explanation
 	@$(run) -m benchmarks.bench_wire
+	@$(run) -m benchmarks.bench_serving

@@ -1,0 +1,270 @@
+"""The demonstration models over real HTTP: what a client sends, and what comes back."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+from PIL import Image
+from safetensors.torch import load
+
+from tests.conftest import Served, metrics
+from training.scenes import CLASSES, scene
+
+MODELS = ("bit", "lanet")
+
+
+def photo(mode: str = "RGB", form: str = "JPEG", size: tuple[int, int] = (64, 48), **options: Any) -> bytes:
+    ramp = np.indices((size[1], size[0])).sum(0) * 3 % 251
+    image = Image.fromarray(np.stack([ramp, ramp[::-1], 255 - ramp], -1).astype(np.uint8)).convert(mode)
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def scene_png(index: int = 0) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(scene(21, index).image).save(file, "PNG")
+    return file.getvalue()
+
+
+def post(served: Served, path: str, body: bytes, **headers: str) -> requests.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    url = f"{served.server.inference}/{path}"
+    return requests.post(url, data=body, headers={**served.server.headers(), **named}, timeout=120)
+
+
+def unpacked(body: bytes) -> dict[str, Any]:
+    with gzip.open(io.BytesIO(body)) as file:
+        return torch.load(io.BytesIO(file.read()), weights_only=True)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_predictions_name_the_deciding_object(served: Served, model: str) -> None:
+    right = 0
+    for index in range(10):
+        answer = post(served, f"predictions/{model}", scene_png(index), Content_Type="image/png")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "application/json"
+        right += answer.json()["predictions"][0]["label"] == CLASSES[scene(21, index).label]
+    assert right >= 8
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_explanation_in_every_form(served: Served, model: str) -> None:
+    body, path = photo(), f"explanations/{model}"
+    packed = post(served, path, body, Content_Type="image/jpeg")
+    assert packed.headers["Content-Type"] == "application/gzip"
+    result = unpacked(packed.content)
+    assert result["integrated_grads"].shape == (1, 3, 32, 32)
+    assert result["output"].shape == (1, 10)
+    # What the summary says is what the tensors hold.
+    summary = post(served, path, body, Accept="application/json").json()
+    assert summary["score"] == pytest.approx(result["output"][0, summary["target_class"]].item(), rel=1e-4)
+    total = result["integrated_grads"].sum(dtype=torch.float64).item()
+    assert result["residual"] == pytest.approx(result["score"] - result["baseline_score"] - total, abs=1e-5)
+    tensors = load(post(served, path, body, Accept="application/x-safetensors").content)
+    torch.testing.assert_close(tensors["integrated_grads"], result["integrated_grads"])
+    picture = Image.open(io.BytesIO(post(served, path, body, Accept="image/png").content))
+    assert (picture.format, picture.size) == ("PNG", (64, 48))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_explanations_are_complete_on_trained_models(served: Served, model: str) -> None:
+    headers = {"Accept": "application/json", "X_Explain_Options": "steps=200&quadrature=midpoint"}
+    for index in range(3):
+        answer = post(served, f"explanations/{model}", scene_png(index), **headers).json()
+        assert answer["relative_residual"] < 0.05
+
+
+def test_the_same_image_in_every_request_form(served: Served) -> None:
+    body = photo(form="PNG")
+    pixels = np.asarray(Image.open(io.BytesIO(body)))
+    as_bytes = post(
+        served, "explanations/bit", body, Accept="application/json", X_Explain_Options="target_class=star&steps=8"
+    )
+    options = {"target_class": "star", "steps": 8}
+    as_base64 = post(
+        served,
+        "explanations/bit",
+        json.dumps({"image": base64.b64encode(body).decode(), **options}).encode(),
+        Content_Type="application/json",
+        Accept="application/json",
+    )
+    as_list = post(
+        served,
+        "explanations/bit",
+        json.dumps({"img_data": pixels.tolist(), **options}).encode(),
+        Content_Type="application/json",
+        Accept="application/json",
+    )
+    as_form = requests.post(
+        f"{served.server.inference}/explanations/bit",
+        files={"image": ("photo.png", body, "image/png")},
+        data={name: str(value) for name, value in options.items()},
+        headers={**served.server.headers(), "Accept": "application/json"},
+        timeout=120,
+    )
+    answers = [answer.json() for answer in (as_bytes, as_base64, as_list, as_form)]
+    assert all(answer == answers[0] for answer in answers)
+    assert (answers[0]["target_label"], answers[0]["steps"]) == ("star", 8)
+
+
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [
+        (photo("L"), (64, 48)),
+        (photo("CMYK"), (64, 48)),
+        (photo("RGBA", "PNG"), (64, 48)),
+        (photo("P", "PNG"), (64, 48)),
+        (photo("1", "PNG"), (64, 48)),
+        (photo("RGB", "WEBP"), (64, 48)),
+        (photo(size=(1, 1)), (1, 1)),
+        (photo(size=(700, 3)), (700, 3)),
+        (photo("LA", "PNG"), (64, 48)),
+    ],
+    ids=["grey", "cmyk", "alpha", "palette", "bilevel", "webp", "one pixel", "strip", "grey alpha"],
+)
+def test_photos_of_every_mode_and_size(served: Served, body: bytes, size: tuple[int, int]) -> None:
+    answer = post(served, "explanations/bit", body, Accept="image/png", X_Explain_Options="steps=2")
+    assert answer.status_code == 200, answer.text
+    assert Image.open(io.BytesIO(answer.content)).size == size
+
+
+def test_a_rotated_photo_comes_back_upright(served: Served) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    answer = post(served, "explanations/lanet", photo(exif=exif), Accept="image/png", X_Explain_Options="steps=2")
+    assert Image.open(io.BytesIO(answer.content)).size == (48, 64)
+
+
+def bomb() -> bytes:
+    """A PNG whose header promises 60,000 × 60,000 pixels."""
+    body = bytearray(photo("L", "PNG"))
+    body[16:24] = (60_000).to_bytes(4, "big") * 2
+    body[29:33] = zlib.crc32(body[12:29]).to_bytes(4, "big")
+    return bytes(body)
+
+
+PIXEL = [[[1, 2, 3]]]
+JSON = {"Content_Type": "application/json"}
+BAD = {
+    "malformed JSON": (b'{"img_data": [[', JSON, 400, "body"),
+    "a JSON list": (b"[1, 2]", JSON, 400, "body"),
+    "an empty body": (b"", {}, 400, "image"),
+    "a truncated JPEG": (photo()[:300], {}, 400, "image"),
+    "no image at all": (b"hello", {}, 415, "image"),
+    "a GIF": (photo("L", "GIF"), {}, 415, "image"),
+    "a decompression bomb": (bomb(), {}, 413, "image"),
+    "a wrong class": (photo(), {"X_Explain_Options": "target_class=zebra"}, 422, "target_class"),
+    "an index out of range": (photo(), {"X_Explain_Options": "target_class=10"}, 422, "target_class"),
+    "a ragged list": (json.dumps({"img_data": [[[1, 2, 3]], []]}).encode(), JSON, 400, "img_data"),
+    "a list of floats": (json.dumps({"img_data": [[[0.5, 2, 3]]]}).encode(), JSON, 400, "img_data"),
+    "values above 255": (json.dumps({"img_data": [[[256, 2, 3]]]}).encode(), JSON, 400, "img_data"),
+    "two images": (json.dumps({"img_data": PIXEL, "image": "AAAA"}).encode(), JSON, 400, "image"),
+    "bad base64": (json.dumps({"image": "%%%"}).encode(), JSON, 400, "image"),
+    "an unknown option": (photo(), {"X_Explain_Options": "colour=red"}, 400, "colour"),
+    "an unknown method": (photo(), {"X_Explain_Options": "method=magic"}, 400, "method"),
+    "too many steps": (photo(), {"X_Explain_Options": "steps=100000"}, 413, "steps"),
+    "no steps": (photo(), {"X_Explain_Options": "steps=0"}, 400, "steps"),
+    "an unknown form of answer": (photo(), {"Accept": "text/html"}, 406, "accept"),
+    "too many bytes": (b"\xff\xd8\xff" + bytes(32_500_000), {}, 413, "body"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("model", MODELS)
+def test_bad_input_is_answered_in_words(served: Served, model: str, case: str) -> None:
+    body, headers, status, field = BAD[case]
+    answer = post(served, f"explanations/{model}", body, **headers)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    error = answer.json()
+    assert set(error) == {"code", "error", "field", "message"}
+    assert error["code"] == status
+    assert field in error["field"] or field in error["message"]
+    assert "Traceback" not in answer.text
+    assert 'File "' not in answer.text
+
+
+def worker_pids(served: Served, model: str) -> list[int]:
+    answer = requests.get(
+        f"{served.server.management}/models/{model}", headers=served.server.headers("management"), timeout=10
+    )
+    return [worker["pid"] for worker in answer.json()[0]["workers"]]
+
+
+def test_workers_survive_a_storm_of_bad_and_good_requests(served: Served) -> None:
+    """Concurrent requests share batches: each gets its own answer, and no worker is restarted."""
+    before = {model: worker_pids(served, model) for model in MODELS}
+    good = [
+        ("explanations", {"X_Explain_Options": f"target_class={index % 10}&steps={2 + index}"}) for index in range(8)
+    ]
+    alone = [post(served, "explanations/bit", photo(), Accept="application/json", **h).json() for _, h in good]
+    storm: list[tuple[str, bytes, dict[str, str]]] = []
+    for (endpoint, headers), (bad_body, bad_headers, _, _) in zip(good * 2, list(BAD.values())[:16], strict=True):
+        storm.append((f"{endpoint}/bit", photo(), {"Accept": "application/json", **headers}))
+        storm.append(("explanations/bit", bad_body, bad_headers))
+        storm.append(("predictions/bit", photo(), {}))
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda request: post(served, request[0], request[1], **request[2]), storm))
+    for number, answer in enumerate(answers):
+        kind, index = number % 3, number // 3
+        if kind == 0:
+            assert answer.status_code == 200
+            expected, got = alone[index % 8], answer.json()
+            assert (got["target_class"], got["steps"]) == (expected["target_class"], expected["steps"])
+            assert got["score"] == pytest.approx(expected["score"], rel=1e-4, abs=1e-4)
+        elif kind == 1:
+            assert answer.status_code == list(BAD.values())[index][2]
+        else:
+            assert "predictions" in answer.json()
+    assert {model: worker_pids(served, model) for model in MODELS} == before
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_first_answer_and_the_hundredth_are_the_same_bytes(served: Served, model: str) -> None:
+    """The original servers' LaNet changed with every request; nothing here does."""
+    first = post(served, f"explanations/{model}", photo(), X_Explain_Options="steps=3")
+    for index in range(98):
+        post(served, f"predictions/{model}", scene_png(index % 5))
+    last = post(served, f"explanations/{model}", photo(), X_Explain_Options="steps=3")
+    assert first.content == last.content
+
+
+def test_the_metrics_count_what_happened(served: Served) -> None:
+    def sample(name: str) -> float:
+        lines = [line for line in metrics(served.server).splitlines() if line.startswith(name)]
+        return float(lines[0].split()[-1]) if lines else 0.0
+
+    ok = 'explain_requests_total{model_name="bit",kind="explanation",outcome="ok"'
+    bad = 'explain_requests_total{model_name="bit",kind="explanation",outcome="unprocessable"'
+    evaluations, seconds = (
+        'explain_evaluations_sum{model_name="bit"',
+        'explain_attribute_seconds_count{model_name="bit"',
+    )
+    before = [sample(name) for name in (ok, bad, evaluations, seconds)]
+    post(served, "explanations/bit", photo(), X_Explain_Options="steps=7")
+    post(served, "explanations/bit", photo(), X_Explain_Options="target_class=zebra")
+    after = [sample(name) for name in (ok, bad, evaluations, seconds)]
+    assert np.subtract(after, before).tolist()[:3] == [1, 1, 7]
+    assert after[3] > before[3]
+
+
+def test_an_unknown_model_is_torchserves_own_404(served: Served) -> None:
+    assert post(served, "explanations/resnet", photo()).status_code == 404
+
+
+def test_a_request_without_a_key_is_refused(served: Served) -> None:
+    answer = requests.post(f"{served.server.inference}/predictions/bit", data=photo(), timeout=10)
+    assert answer.status_code in (400, 401)
+    assert "predictions" not in answer.json()
