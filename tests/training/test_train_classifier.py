@@ -1,0 +1,119 @@
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from torch import nn
+
+from handlers import models
+from handlers.models import checkpoint
+from training import pool, train_classifier
+from training.scenes import CLASSES, SceneSettings, scenes
+from training.train_classifier import HELD_OUT_SEED, RECIPES, Recipe, Report
+
+SPECS = Path(__file__).parents[2] / "archive_specs"
+
+TOY = Recipe(
+    create=lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)),
+    export=checkpoint.exported,
+    dimensions="a linear classifier of the mean colour",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    steps=100,
+    batch=16,
+    rate=0.1,
+)
+
+
+def equal(first: pool.Labelled, second: pool.Labelled) -> bool:
+    return np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("architecture", RECIPES)
+def test_the_shipped_weights_recognise_held_out_scenes(architecture: str) -> None:
+    path = SPECS / "weights" / f"{architecture}_scenes.safetensors"
+    model = models.build(architecture, checkpoint.read(path))
+    held_out = train_classifier.tensors(scenes(HELD_OUT_SEED, 0, 500))
+    assert train_classifier.accuracy(model, held_out, RECIPES[architecture]) >= 0.95
+    assert path.stat().st_size <= 2_500_000
+
+
+@pytest.mark.parametrize("architecture", RECIPES)
+def test_the_shipped_weights_say_what_they_are(architecture: str) -> None:
+    path = SPECS / "weights" / f"{architecture}_scenes.safetensors"
+    report = Report(**json.loads(path.with_suffix(".json").read_text()))
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {name: str(value) for name, value in asdict(report).items()}
+        stored = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118 (safe_open is no mapping)
+    assert report.architecture == architecture
+    assert report.accuracy >= 0.95
+    assert report.parameters == sum(tensor.numel() for tensor in stored)
+    assert {tensor.dtype for tensor in stored} == {torch.float16}
+    assert train_classifier.table(path.parent) == (path.parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize("architecture", RECIPES)
+def test_the_spec_preprocesses_and_labels_as_in_training(architecture: str) -> None:
+    spec = yaml.safe_load((SPECS / f"{architecture}.yaml").read_text())
+    assert tuple(spec["preprocess"]["mean"]) == RECIPES[architecture].mean
+    assert tuple(spec["preprocess"]["std"]) == RECIPES[architecture].std
+    assert tuple((SPECS / spec["labels"]).read_text().split()) == CLASSES
+
+
+def test_training_learns_a_task_that_can_be_learned() -> None:
+    labels = torch.arange(64) % 2
+    images = (60 + 120 * labels)[:, None, None, None].expand(64, 4, 4, 3).to(torch.uint8)
+    model = train_classifier.train(TOY, images, labels, (images, labels), seed=0)
+    assert not model.training
+    assert train_classifier.accuracy(model, (images, labels), TOY) == 1
+    again = train_classifier.train(TOY, images, labels, (images, labels), seed=0)
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+
+
+def test_alterations_keep_every_pixel_of_an_image() -> None:
+    images = torch.arange(40 * 2 * 2 * 3, dtype=torch.uint8).reshape(40, 2, 2, 3)
+    altered = train_classifier.altered(images, torch.Generator().manual_seed(0))
+    assert torch.equal(altered.flatten(1).sort(1).values, images.flatten(1).sort(1).values)
+    assert len({tuple((a.int() - b.int()).flatten().tolist()) for a, b in zip(altered, images, strict=True)}) > 20
+
+
+def test_every_image_comes_once_before_any_comes_again() -> None:
+    drawn = list(train_classifier.batches(10, 4, 5, torch.Generator().manual_seed(0)))
+    assert [len(chosen) for chosen in drawn] == [4] * 5
+    order = torch.cat(drawn).tolist()
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+
+
+def test_normalised_follows_the_recipe() -> None:
+    images = torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8)
+    x = train_classifier.normalised(images, TOY)
+    torch.testing.assert_close(x, torch.tensor([-1.0, -0.6, 1.0]).reshape(1, 3, 1, 1))
+
+
+def test_float16_raises_vanishing_variances_and_refuses_overflow() -> None:
+    small = train_classifier.as_float16({"bn.running_var": torch.tensor([0.0, 2.0]), "w": torch.tensor([1e-9])})
+    assert small["bn.running_var"].tolist() == [torch.finfo(torch.float16).smallest_normal, 2.0]
+    assert small["w"].item() == 0
+    for value in (1e5, math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"bn\.running_mean"):
+            train_classifier.as_float16({"bn.running_mean": torch.tensor([0.0, value])})
+
+
+def test_a_pool_is_kept_and_refused_for_another_purpose(tmp_path: Path) -> None:
+    kept = tmp_path / "scenes.npz"
+    first = pool.draw_or_read(kept, 4, 6, SceneSettings())
+    second = pool.draw_or_read(kept, 4, 6, SceneSettings())
+    assert equal(first, second)
+    assert equal(first, scenes(4, 0, 6))
+    with pytest.raises(ValueError, match="seed 5"):
+        pool.draw_or_read(kept, 5, 6, SceneSettings())
+
+
+def test_processes_do_not_change_a_pool() -> None:
+    one, two = pool.draw(6, 510, SceneSettings(), processes=1), pool.draw(6, 510, SceneSettings(), processes=2)
+    assert equal(one, two)

@@ -1,0 +1,1 @@
+"""What trains the demonstration models: the scene generator and the recipes; never packed into an archive."""
