@@ -10,7 +10,8 @@ The ways:
                at every step, as the original servers did (LaNet in train mode, as they left it).
     captum     Captum's IntegratedGradients alone, on the folded, frozen model.
     folded     our pass on that same folded model: the method without the specialised convolutions.
-    ours       our pass on the folded and specialised model, per-step gradients kept: what the service answers with.
+    ours       our pass on the folded and specialised model, per-step gradients kept, with the allocator's settings of
+               a worker: what the service answers with.
     ours_ig    the same, integrated gradients alone.
 """
 
@@ -33,9 +34,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from handlers.attribution.path import integrate, score_gradients
+from handlers.attribution.path import integrate
 from handlers.attribution.quadrature import quadrature
 from handlers.chunk import chunk_size
+from handlers.memory import keep_freed_memory
 from handlers.models import bit, lanet
 from handlers.models.fold import fold
 from handlers.models.specialise import specialise
@@ -111,12 +113,13 @@ def prepared(name: str, way: str) -> tuple[Callable[[], Tensor], int]:
     network = fold(network)
     if way in ("captum", "folded"):
         # Captum evaluates all steps at once unless told otherwise; what does not fit the memory gets our chunk.
-        chunk = min(STEPS, chunk_size(network, x)) if way == "folded" or name == "LaNet" else STEPS
+        chunk = chunk_size(network, x) if way == "folded" or name == "LaNet" else STEPS
         return (lambda: captum(network, x, chunk)) if way == "captum" else (
             lambda: ours(network, x, chunk, False)
         ), chunk
+    keep_freed_memory()
     network = specialise(network, x)
-    chunk = min(STEPS, chunk_size(network, x))
+    chunk = chunk_size(network, x)
     return lambda: ours(network, x, chunk, way == "ours"), chunk
 
 
@@ -151,11 +154,11 @@ def matrix_rate(size: int = 2048, repeats: int = 5) -> float:
 
 
 def pass_flops(name: str) -> int:
-    """FLOP of one pass: forward, and backward to the input, of every step, by the folded model's own convolutions."""
+    """FLOP of one pass by the folded model's own convolutions: forward, and as much again backward to the input."""
     network = fold(seeded(name))
-    with FlopCounterMode(display=False) as counter:
-        score_gradients(network, image(), torch.tensor([TARGET]))
-    return STEPS * counter.get_total_flops()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image())
+    return STEPS * 2 * counter.get_total_flops()
 
 
 def child(name: str, way: str, repeats: int) -> dict[str, float]:
@@ -170,7 +173,7 @@ def child(name: str, way: str, repeats: int) -> dict[str, float]:
 
 def bench(name: str, rounds: int, ways: tuple[str, ...]) -> dict[str, Any]:
     """All ways of one model, round by round."""
-    slow = name == "LaNet"
+    slow = name == "LaNet"  # its original procedure takes a minute or more, once
     flops = pass_flops(name)
     rows = []
     for number in range(rounds):
@@ -178,7 +181,7 @@ def bench(name: str, rounds: int, ways: tuple[str, ...]) -> dict[str, Any]:
         rate = matrix_rate()
         for way in ways:
             print(f"{name} round {number + 1}/{rounds}: {way} …", end=" ", file=sys.stderr, flush=True)
-            row[way] = child(name, way, 1 if slow and way == "original" else 2 if slow else 5)
+            row[way] = child(name, way, 1 if slow and way == "original" else 2 if slow or name != "R50x1" else 5)
             print(f"{row[way]['seconds']:.2f} s, {row[way]['gigabytes']:.2f} GB", file=sys.stderr, flush=True)
         rate = (rate + matrix_rate()) / 2
         rows.append({"ways": row, "gflops": rate / 1e9, "floor_seconds": flops / rate})

@@ -13,8 +13,9 @@ from handlers.attribution.path import score_gradients
 LARGEST = 64
 """More rows than this gain nothing: the matrix products are at their full rate."""
 
-CPU_BUDGET = 2 * 1024**3
-"""Bytes for what a chunk keeps for its backward pass; the pass as a whole stays near this above the weights."""
+CPU_BUDGET = 1024**3
+"""Bytes for what a chunk keeps for its backward pass; its temporaries come on top. More gains nothing: the maps of a
+large network are past the caches long before."""
 
 FREE_SHARE = 0.25
 """Part of the free memory that a worker may take; the other workers of the host want theirs."""

@@ -14,6 +14,7 @@ import torch
 from handlers.deadline import Deadline, updated
 from handlers.exchange import Exchange, log_traceback
 from handlers.explanation import Sample, explain, explanation_result, predict, prediction_result, prepare
+from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics, Stage
 from handlers.served_model import ServedModel, load
 from handlers.wire.errors import RequestError
@@ -40,6 +41,7 @@ class ClassifierHandler:
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
+        keep_freed_memory()
         properties = context.system_properties
         gpu = properties.get("gpu_id")
         on_gpu = gpu is not None and torch.cuda.is_available()

@@ -29,7 +29,7 @@ class ServedModel:
         network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes).
         device: where it lives.
         chunk: path points evaluated at once.
-        seconds_per_evaluation: of one path point within a full chunk, measured after loading.
+        seconds_per_evaluation: of one path point within a chunk, measured after loading.
     """
 
     spec: ModelSpec
@@ -58,14 +58,15 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     if classes != len(spec.labels):
         raise ValueError(f"labels: wanted {classes}, one for each score of the model, got {len(spec.labels)}")
     chunk = chunk_size(network, example.to(device))
-    return ServedModel(spec, preprocess, network, device, chunk, _measure(network, example.to(device), chunk))
+    seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
+    return ServedModel(spec, preprocess, network, device, chunk, seconds)
 
 
-def _measure(network: nn.Module, example: Tensor, chunk: int) -> float:
-    """Seconds per path point of a full chunk; the slower of two, the first of which also warms up the worker."""
-    rows = example.expand(chunk, -1, -1, -1) + torch.linspace(0, 1, chunk, device=example.device).view(-1, 1, 1, 1)
-    targets = torch.zeros(chunk, dtype=torch.int64, device=example.device)
+def _measure(network: nn.Module, example: Tensor, count: int) -> float:
+    """Seconds per path point, of ``count`` at once. Also warms up: the first pass of a shape compiles its kernels."""
+    rows = example + torch.linspace(0, 1, count, device=example.device).view(-1, 1, 1, 1)
+    targets = torch.zeros(count, dtype=torch.int64, device=example.device)
     score_gradients(network, rows, targets)
     started = time.perf_counter()
-    score_gradients(network, rows, targets).sum().item()  # .item() waits for the device
-    return (time.perf_counter() - started) / chunk
+    score_gradients(network, rows, targets)[0].sum().item()  # .item() waits for the device
+    return (time.perf_counter() - started) / count

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from handlers.attribution.quadrature import Quadrature
@@ -41,7 +42,7 @@ class PathIntegral:
         gradient: (C, H, W) ḡ = Σ w_k ∇f(baseline + α_k Δ), float32 or better.
         score: f(input).
         baseline_score: f(baseline).
-        evaluations: path points at which the gradient was taken (f(input) and f(baseline) come on top).
+        evaluations: path points at which the gradient was taken (f(baseline) and f(input) come on top).
         steps: the gradients node by node, if they were asked for.
     """
 
@@ -86,7 +87,8 @@ def integrate(
     """Average the gradient of each input's target score along its path.
 
     The nodes of all paths are laid end to end and evaluated in chunks, so that short paths share a chunk with long
-    ones, and memory depends on the chunk, not on the number of steps (but for the steps that are kept).
+    ones, and memory depends on the chunk, not on the number of steps (but for the steps that are kept). Both ends of
+    each path go along with weight 0: their scores cost less there than in a forward pass of two rows of its own.
 
     Args:
         forward: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
@@ -94,9 +96,10 @@ def integrate(
         baselines: (B, C, H, W) in the same space.
         targets: (B,) class indices.
         rules: B quadratures; they may differ in rule and length.
-        chunk: path points evaluated at once.
+        chunk: path points evaluated at once, at most.
         keep_steps: for each input, or for all: keep the gradient and the point of every node.
-        before_chunk: called before each chunk with the number of path points left; what it raises ends the pass.
+        before_chunk: called before each chunk with the number of points left, ends included; what it raises ends the
+            pass.
 
     Returns:
         B path integrals, in order. Model parameters, buffers and their gradients are left untouched.
@@ -110,30 +113,31 @@ def integrate(
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
     _check(inputs, baselines, targets, rules, keep, chunk)
     accumulate = torch.promote_types(inputs.dtype, torch.float32)
-    difference = inputs - baselines
     gradient = torch.zeros(inputs.shape, dtype=accumulate, device=inputs.device)
+    scores: list[Tensor] = []
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
 
-    remaining = sum(map(len, rules))
+    remaining = sum(len(rule) + 2 for rule in rules)
     for owner, nodes, weights in _chunks(rules, chunk, inputs.device):
         if before_chunk is not None:
             before_chunk(remaining)
         remaining -= len(owner)
-        points = baselines[owner] + _per_row(nodes.to(inputs.dtype)) * difference[owner]  # (chunk, C, H, W)
-        gradients = score_gradients(forward, points, targets[owner])
+        # lerp meets both ends exactly, which baseline + 1 · Δ need not.
+        points = torch.lerp(baselines[owner], inputs[owner], _per_row(nodes.to(inputs.dtype)))  # (chunk, C, H, W)
+        point_scores, gradients = score_gradients(forward, points, targets[owner])
         gradient.index_add_(0, owner, _per_row(weights.to(accumulate)) * gradients)
+        scores.append(point_scores)
         for b in owner.unique_consecutive().tolist():
             if keep[b]:
                 kept[b].append((gradients[owner == b], points[owner == b]))
 
-    scores = target_scores(forward, inputs, targets, chunk)
-    baseline_scores = target_scores(forward, baselines, targets, chunk)
+    paths = torch.cat(scores).split([len(rule) + 2 for rule in rules])  # baseline first, input last
     return [
         PathIntegral(
-            difference=difference[b],
+            difference=inputs[b] - baselines[b],
             gradient=gradient[b],
-            score=scores[b].item(),
-            baseline_score=baseline_scores[b].item(),
+            score=paths[b][-1].item(),
+            baseline_score=paths[b][0].item(),
             evaluations=len(rules[b]),
             steps=_joined(kept[b], rules[b]) if keep[b] else None,
         )
@@ -141,29 +145,23 @@ def integrate(
     ]
 
 
-def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> Tensor:
-    """(N, C, H, W) gradient of each row's target score with respect to that row."""
+def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W)."""
     points = points.detach().requires_grad_()
     with torch.enable_grad():
+        scores = forward(points).gather(1, targets.unsqueeze(1)).squeeze(1)
         # Rows do not interact, so the gradient of the sum holds each row's own gradient.
-        total = forward(points).gather(1, targets.unsqueeze(1)).sum()
-        (gradients,) = torch.autograd.grad(total, points)
-    return gradients
-
-
-def target_scores(forward: Forward, inputs: Tensor, targets: Tensor, chunk: int) -> Tensor:
-    """(B,) score of each row's target, evaluated ``chunk`` rows at a time."""
-    with torch.no_grad():
-        scores = torch.cat([forward(rows) for rows in inputs.split(chunk)])
-    return scores.gather(1, targets.unsqueeze(1)).squeeze(1)
+        (gradients,) = torch.autograd.grad(scores.sum(), points)
+    return scores.detach(), gradients
 
 
 def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Split the nodes of all paths, end to end, into (owner, nodes, weights) of at most ``chunk`` rows each."""
-    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor([len(rule) for rule in rules]))
-    nodes = torch.cat([rule.nodes for rule in rules])
-    weights = torch.cat([rule.weights for rule in rules])
-    for rows in zip(owner.split(chunk), nodes.split(chunk), weights.split(chunk), strict=True):
+    """Lay all paths end to end, each between its two ends, and cut them evenly into (owner, nodes, weights)."""
+    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor([len(rule) + 2 for rule in rules]))
+    nodes = torch.cat([F.pad(F.pad(rule.nodes, (1, 0), value=0.0), (0, 1), value=1.0) for rule in rules])
+    weights = torch.cat([F.pad(rule.weights, (1, 1)) for rule in rules])
+    pieces = -(-len(owner) // chunk)
+    for rows in zip(*(values.tensor_split(pieces) for values in (owner, nodes, weights)), strict=True):
         yield rows[0].to(device), rows[1].to(device), rows[2].to(device)
 
 
@@ -172,8 +170,8 @@ def _per_row(values: Tensor) -> Tensor:
 
 
 def _joined(kept: list[tuple[Tensor, Tensor]], rule: Quadrature) -> Steps:
-    gradients, points = zip(*kept, strict=True)
-    return Steps(torch.cat(gradients), torch.cat(points), rule.weights)
+    gradients, points = (torch.cat(parts)[1:-1] for parts in zip(*kept, strict=True))  # without the ends
+    return Steps(gradients, points, rule.weights)
 
 
 def _check(

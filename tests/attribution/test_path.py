@@ -167,7 +167,7 @@ def test_runs_inside_no_grad() -> None:
 def test_before_chunk_counts_down_and_can_end_the_pass() -> None:
     seen: list[int] = []
     one(product, row(3, 4), steps=5, chunk=2, before_chunk=seen.append)
-    assert seen == [5, 3, 1]
+    assert seen == [7, 5, 3, 1]  # five steps and both ends, two at a time
 
     def refuse(remaining: int) -> None:
         raise TimeoutError
