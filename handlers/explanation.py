@@ -53,18 +53,24 @@ def explain(
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None = None,
 ) -> list[PathIntegral]:
-    """The path integral of each sample's target score, from the model-space zero baseline, all in one pass."""
-    inputs = torch.stack([sample.image for sample in samples]).to(model.device)
+    """The path integral of each sample's target score, all in one pass."""
     return integrate(
         model.network,
-        inputs,
-        torch.zeros_like(inputs),
+        torch.stack([sample.image for sample in samples]).to(model.device),
+        torch.stack([baseline(model, sample.request.baseline) for sample in samples]).to(model.device),
         torch.tensor(targets, device=model.device),
         [quadrature(sample.request.quadrature, sample.request.steps) for sample in samples],
         chunk=model.chunk,
         keep_steps=[wants_steps(sample.request) for sample in samples],
         before_chunk=before_chunk,
     )
+
+
+def baseline(model: ServedModel, name: str) -> Tensor:
+    """(3, H, W) where the path starts: zero in model space, or a black or white photo."""
+    if name == "zero":
+        return torch.zeros(3, *model.preprocess.size)
+    return model.preprocess.grey({"black": 0.0, "white": 1.0}[name])
 
 
 def wants_steps(request: Request) -> bool:

@@ -49,7 +49,7 @@ class ExplainSpec(_Strict):
     method: Literal["integrated_gradients"] = "integrated_gradients"
     steps: Positive = 50
     quadrature: Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"] = "gauss_legendre"
-    baseline: Literal["zero"] = "zero"
+    baseline: Literal["zero", "black", "white"] = "zero"
 
 
 class LimitsSpec(_Strict):

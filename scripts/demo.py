@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.client import Client, ClientError
@@ -17,7 +17,9 @@ from training.scenes import CLASSES, SceneSettings, scene
 
 OUT = ROOT / "run" / "demo"
 SIZE = (360, 480)  # H, W
-SEED, INDEX = 7, 6
+SEED, INDEX = 7, 15
+PANEL = 360  # pixels, the longer side of a panel of the overview
+MARGIN = 28
 
 
 def draw(folder: Path) -> Path:
@@ -27,6 +29,23 @@ def draw(folder: Path) -> Path:
     path = folder / f"scene_{CLASSES[example.label]}.png"
     Image.fromarray(example.image).save(path)
     return path
+
+
+def overview(photo: Path, heat_maps: dict[str, Path]) -> Image.Image:
+    """The photo and its heat maps side by side, each under its name."""
+    panels = {"photo": photo, **heat_maps}
+    sheet = Image.new("RGB", (len(panels) * (PANEL + 8) - 8, PANEL + MARGIN), "white")
+    font, draw = ImageFont.load_default(16), ImageDraw.Draw(sheet)
+    bottom = MARGIN
+    for column, (name, file) in enumerate(panels.items()):
+        with Image.open(file) as picture:
+            panel = ImageOps.exif_transpose(picture).convert("RGB")
+        panel = ImageOps.contain(panel, (PANEL, PANEL), Image.Resampling.LANCZOS)
+        left = column * (PANEL + 8)
+        draw.text((left + 2, 4), name, "black", font)
+        sheet.paste(panel, (left, MARGIN))
+        bottom = max(bottom, MARGIN + panel.height)
+    return sheet.crop((0, 0, sheet.width, bottom))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,8 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
         photo = given.image or draw(given.out)
         say(f"photo: {photo}")
         client = Client(server.inference, server.headers())
+        heat_maps = {}
         for model in server.models:
-            explain(client, photo, model, given.out, {})
+            files = explain(client, photo, model, given.out, {})
+            heat_maps[model] = next(file for file in files if file.suffix == ".png")
+        sheet = given.out / f"{photo.stem}_overview.png"
+        overview(photo, heat_maps).save(sheet)
+        say(f"side by side: {sheet}")
     except (ClientError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -57,6 +57,11 @@ class Preprocess:
         if self.interpolation not in _RESAMPLING:
             raise ValueError(f"interpolation: wanted one of {sorted(_RESAMPLING)}, got {self.interpolation!r}")
 
+    def grey(self, value: float) -> Tensor:
+        """The model input, (3, H, W) float32, of a photo that is ``value`` everywhere: 0 is black, 1 white."""
+        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
+        return ((value - mean) / std).expand(3, *self.size)
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -47,7 +47,7 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
 OPTIONS = ("target_class", "method", "steps", "quadrature", "baseline", "outputs")
 METHODS = ("integrated_gradients",)
 QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
-BASELINES = ("zero",)
+BASELINES = ("zero", "black", "white")
 OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
 
 MAX_LABEL = 200
@@ -81,6 +81,10 @@ class Defaults:
     outputs: tuple[str, ...] = ()
     layout: Layout = "hwc"
     order: Order = "rgb"
+
+
+ORIGINAL = Defaults(outputs=OUTPUTS)
+"""What the original servers computed, whatever the model's spec says: 50 Gauss–Legendre steps from a zero baseline."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +152,15 @@ def parse(
         and not parts
         and not headers.get(_HEADER)
     )
+    unsaid = ORIGINAL if legacy else defaults
     return Request(
         kind=kind,
         target=_target(options.get("target_class")),
-        method=_choice("method", options.get("method"), METHODS, defaults.method),
-        steps=_steps(options.get("steps"), limits, defaults.steps),
-        quadrature=_choice("quadrature", options.get("quadrature"), QUADRATURES, defaults.quadrature),
-        baseline=_choice("baseline", options.get("baseline"), BASELINES, defaults.baseline),
-        outputs=OUTPUTS if legacy else _outputs(options.get("outputs"), defaults.outputs),
+        method=_choice("method", options.get("method"), METHODS, unsaid.method),
+        steps=_steps(options.get("steps"), limits, unsaid.steps),
+        quadrature=_choice("quadrature", options.get("quadrature"), QUADRATURES, unsaid.quadrature),
+        baseline=_choice("baseline", options.get("baseline"), BASELINES, unsaid.baseline),
+        outputs=_outputs(options.get("outputs"), unsaid.outputs),
         accept=accept,
         legacy=legacy,
         photo=_photo(fields, limits, defaults),  # last: options are cheap to refuse, an image is not cheap to decode

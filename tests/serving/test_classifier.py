@@ -116,6 +116,28 @@ def test_the_original_clients_get_what_they_got(handler: ClassifierHandler) -> N
     assert error < 1e-4
 
 
+def test_baselines(handler: ClassifierHandler) -> None:
+    names = ("zero", "black", "white")
+    bodies, _ = ask(handler, *((explanation(f"steps=3&target_class=1&baseline={name}"), png()) for name in names))
+    answers = [json.loads(body) for body in bodies]
+    assert [answer["baseline"] for answer in answers] == list(names)
+    inputs = torch.stack([torch.full((3, 32, 32), value) for value in (0.0, -1.0, 1.0)])  # mean and std are 0.5
+    scores = handler.model.network(inputs)[:, 1].tolist()
+    assert [answer["baseline_score"] for answer in answers] == pytest.approx(scores, rel=1e-4, abs=1e-5)
+
+
+def test_the_original_clients_get_their_path_whatever_the_spec_says(tmp_path: Path) -> None:
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path, explain={"steps": 7, "baseline": "black"})))
+    body = json.dumps({"img_data": pixels().tolist(), "target_class": "airplane"}).encode()
+    (answer,), _ = ask(handler, ({"explain": "True", "Content-Type": "application/json"}, body))
+    result = unpacked(answer)
+    assert len(result["step_sizes"]) == 50
+    # From zero, all points of the path are multiples of one another.
+    ratio = result["intermediates"][0] / result["intermediates"][-1]
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=0)
+
+
 def test_safetensors_and_picture(handler: ClassifierHandler) -> None:
     bodies, context = ask(
         handler,

@@ -80,10 +80,16 @@ def test_an_explanation_in_every_form(served: Served, model: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_explanations_are_complete_on_trained_models(served: Served, model: str) -> None:
-    headers = {"Accept": "application/json", "X_Explain_Options": "steps=200&quadrature=midpoint"}
-    for index in range(3):
-        answer = post(served, f"explanations/{model}", scene_png(index), **headers).json()
-        assert answer["relative_residual"] < 0.05
+    """More steps leave less of the score unexplained; one image may be an exception, ten together are not."""
+
+    def mean_residual(steps: int) -> float:
+        headers = {"Accept": "application/json", "X_Explain_Options": f"steps={steps}&quadrature=midpoint"}
+        answers = [post(served, f"explanations/{model}", scene_png(index), **headers).json() for index in range(10)]
+        return float(np.mean([answer["relative_residual"] for answer in answers]))
+
+    few, many = mean_residual(10), mean_residual(300)
+    assert many < few / 4
+    assert many < 0.03
 
 
 def test_the_same_image_in_every_request_form(served: Served) -> None:

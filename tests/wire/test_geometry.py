@@ -160,3 +160,14 @@ def test_bspline_never_overshoots(height: int, width: int, h: int, w: int) -> No
 def test_a_map_needs_two_dimensions() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4, 4\)"):
         Geometry((4, 4), (4, 4), (0, 0, 4, 4)).to_photo(torch.zeros(3, 4, 4))
+
+
+def test_a_grey_photo_in_model_space() -> None:
+    preprocess = Preprocess((2, 3), (0.5, 0.4, 0.3), (0.5, 0.2, 0.1))
+    black, white = preprocess.grey(0), preprocess.grey(1)
+    assert black.shape == (3, 2, 3)
+    torch.testing.assert_close(black[:, 0, 0], torch.tensor([-1.0, -2.0, -3.0]))
+    torch.testing.assert_close(white[:, 1, 2], torch.tensor([1.0, 3.0, 7.0]))
+    for value, grey in ((0, black), (255, white)):
+        photo = Image.new("RGB", (5, 4), (value, value, value))
+        torch.testing.assert_close(apply(photo, preprocess)[0], grey)

@@ -217,7 +217,7 @@ EXPLAIN = "X-Explain-Options"
         (body(image=BASE64, method="occlusion"), 400, "method", "integrated_gradients"),
         (body(image=BASE64, method=3), 400, "method", "3"),
         (body(image=BASE64, quadrature="simpson"), 400, "quadrature", "trapezoid"),
-        (body(image=BASE64, baseline="blur"), 400, "baseline", "zero"),
+        (body(image=BASE64, baseline="blur"), 400, "baseline", "zero, black, white"),
         (body(image=BASE64, baseline=0), 400, "baseline", "zero"),
         (body(image=BASE64, target_class=["x" * 10_000]), 400, "target_class", "10,000 bytes"),
         (body(image=BASE64, steps=0), 400, "steps", "1..100, got 0"),
