@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from handlers.attribution.path import points_on
 from handlers.deadline import Deadline, updated
 from handlers.exchange import Exchange, log_traceback
-from handlers.explanation import Sample, explain, explanation_result, predict, prediction_result, prepare
+from handlers.explanation import Sample, explain, explanation_result, predict, prediction_result, prepare, rule
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics, Stage
 from handlers.served_model import ServedModel, load
@@ -37,7 +38,7 @@ class ClassifierHandler:
     metrics: Metrics
     limits: Limits
     defaults: Defaults
-    seconds_per_evaluation: float
+    seconds_per_point: float
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
@@ -49,15 +50,17 @@ class ClassifierHandler:
         spec = self.model.spec
         self.limits = Limits(spec.limits.max_bytes, spec.limits.max_pixels, max_steps=spec.limits.max_steps)
         self.defaults = Defaults(**spec.explain.model_dump())
-        self.seconds_per_evaluation = self.model.seconds_per_evaluation
+        self.seconds_per_point = self.model.seconds_per_point
         self.metrics = Metrics(context.metrics, spec.name)
         self.metrics.prime()
-        speed = f"{self.model.chunk} path points at once, {self.seconds_per_evaluation:.4f} s each"
+        speed = f"{self.model.chunk} path points at once, {self.seconds_per_point:.4f} s each"
         logger.info("%s on %s: %s", spec.name, self.model.device, speed)
 
     def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
         """One body for each row, in order; its status and headers are set in the context."""
-        deadline = Deadline.starting_now(self.model.spec.serving.deadline_s, self.seconds_per_evaluation)
+        spec = self.model.spec
+        trusted = spec.explain.steps + 2
+        deadline = Deadline.starting_now(spec.serving.deadline_s, self.seconds_per_point, trusted)
         exchanges = [Exchange(index, row, context) for index, row in enumerate(rows)]
         for exchange in exchanges:
             with exchange.stage("decode"):
@@ -93,15 +96,25 @@ class ClassifierHandler:
             exchange.target = int(exchange.scores.argmax())
         else:
             exchange.target = resolve_target(request.target, self.model.spec.labels)
-        return deadline.admit(request.steps)
+        return deadline.admit(points_on(rule(request)))
 
     def _explain(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
         targets = [exchange.target for exchange in exchanges if exchange.target is not None]
+        total = left = sum(points_on(rule(sample.request)) for sample in samples(exchanges))
         started = time.perf_counter()
-        integrals = explain(self.model, samples(exchanges), targets, deadline.check)
-        seconds = time.perf_counter() - started
-        evaluations = sum(integral.evaluations for integral in integrals)
-        self.seconds_per_evaluation = updated(self.seconds_per_evaluation, seconds, evaluations)
+
+        def before_chunk(remaining: int) -> None:
+            nonlocal left
+            left = remaining
+            deadline.check(remaining)
+
+        try:
+            integrals = explain(self.model, samples(exchanges), targets, before_chunk)
+            left = 0
+        finally:  # a pass that was given up has measured the speed as well
+            if left < total:
+                seconds = time.perf_counter() - started
+                self.seconds_per_point = updated(self.seconds_per_point, seconds, total - left)
         for exchange, integral in zip(exchanges, integrals, strict=True):
             exchange.integral = integral
 
@@ -137,12 +150,15 @@ def together(exchanges: Sequence[Exchange], stage: Stage, work: Callable[[Sequen
     except RequestError as refusal:
         for exchange in exchanges:
             exchange.failure = refusal
+        return
     except Exception:
         log_traceback()
+    else:
+        seconds = time.perf_counter() - started
         for exchange in exchanges:
-            with exchange.stage(stage):
-                work([exchange])
+            exchange.seconds[stage] = exchange.seconds.get(stage, 0) + seconds
         return
-    seconds = time.perf_counter() - started
+    # Out of the except clause, whose traceback would keep the failed pass's tensors alive.
     for exchange in exchanges:
-        exchange.seconds[stage] = exchange.seconds.get(stage, 0) + seconds
+        with exchange.stage(stage):
+            work([exchange])

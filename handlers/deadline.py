@@ -11,50 +11,57 @@ from handlers.wire.errors import RequestError
 NEWEST = 0.3
 """Weight of the latest measurement in the running estimate of the speed."""
 
+CHUNK_SHARE = 0.1
+"""Part of the budget that one chunk may take, so that the check between two chunks comes often enough."""
+
 
 @dataclass(frozen=True)
 class Deadline:
-    """A budget of seconds for one batch, and what one path point costs.
+    """A budget of seconds for one batch, and what one point of a path costs.
 
     Attributes:
-        ends: clock reading by which the batch must be answered.
+        ends: clock reading by which the batch must be computed.
         budget: seconds a batch may take in all.
-        seconds_per_evaluation: of one path point.
-        committed: path points already admitted.
+        seconds_per_point: estimate, of one point among many.
+        trusted: points that are always tried when they are alone: the estimate is only one, and without a pass it would
+            never be corrected.
+        committed: points already admitted.
         clock: seconds, monotonic.
     """
 
     ends: float
     budget: float
-    seconds_per_evaluation: float
+    seconds_per_point: float
+    trusted: int = 0
     committed: int = 0
     clock: Callable[[], float] = time.monotonic
 
     @classmethod
     def starting_now(
-        cls, budget: float, seconds_per_evaluation: float, clock: Callable[[], float] = time.monotonic
+        cls, budget: float, seconds_per_point: float, trusted: int = 0, clock: Callable[[], float] = time.monotonic
     ) -> Deadline:
         """A deadline ``budget`` seconds from now."""
-        return cls(clock() + budget, budget, seconds_per_evaluation, clock=clock)
+        return cls(clock() + budget, budget, seconds_per_point, trusted, clock=clock)
 
-    def admit(self, evaluations: int) -> Deadline:
-        """The deadline with that many more path points committed.
+    def admit(self, points: int) -> Deadline:
+        """The deadline with that many more points committed.
 
         Raises:
             RequestError: 413 if they would not fit an empty batch either, 503 if they do not fit beside the others.
         """
-        seconds = evaluations * self.seconds_per_evaluation
-        if seconds > self.budget:
-            most = int(self.budget / self.seconds_per_evaluation)
-            message = f"wanted an explanation of at most {self.budget:.0f} s, about {most} steps on this host"
-            raise RequestError(413, "steps", f"{message}, got {evaluations} steps, about {seconds:.0f} s")
-        if self.clock() + self.committed * self.seconds_per_evaluation + seconds > self.ends:
-            message = f"the batch is full: {evaluations} steps, about {seconds:.0f} s, do not fit it; try again"
-            raise RequestError(503, "steps", message)
-        return replace(self, committed=self.committed + evaluations)
+        seconds = points * self.seconds_per_point
+        if self.committed or points > self.trusted:
+            if seconds > self.budget:
+                most = int(self.budget / self.seconds_per_point)
+                message = f"wanted an explanation of at most {self.budget:.0f} s, about {most} points on this host"
+                raise RequestError(413, "steps", f"{message}, got {points} points, about {seconds:.0f} s")
+            if self.clock() + self.committed * self.seconds_per_point + seconds > self.ends:
+                message = f"the batch is full: {points} points, about {seconds:.0f} s, do not fit it; try again"
+                raise RequestError(503, "steps", message)
+        return replace(self, committed=self.committed + points)
 
     def check(self, remaining: int) -> None:
-        """Give up between two chunks when the rest cannot be in time, rather than be killed with the worker.
+        """Give up between two chunks once the time is over, rather than be killed with the worker.
 
         Raises:
             RequestError: 503.
@@ -64,6 +71,6 @@ class Deadline:
             raise RequestError(503, "steps", message)
 
 
-def updated(estimate: float, seconds: float, evaluations: int) -> float:
-    """The running estimate of seconds per path point, after a pass of so many points took so many seconds."""
-    return (1 - NEWEST) * estimate + NEWEST * seconds / evaluations
+def updated(estimate: float, seconds: float, points: int) -> float:
+    """The running estimate of seconds per point, after a pass of so many points took so many seconds."""
+    return (1 - NEWEST) * estimate + NEWEST * seconds / points

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.path import PathIntegral, integrate
-from handlers.attribution.quadrature import quadrature
+from handlers.attribution.quadrature import Quadrature, quadrature
 from handlers.served_model import ServedModel
 from handlers.wire.geometry import Geometry, apply
 from handlers.wire.request import Request
@@ -59,11 +59,16 @@ def explain(
         torch.stack([sample.image for sample in samples]).to(model.device),
         torch.stack([baseline(model, sample.request.baseline) for sample in samples]).to(model.device),
         torch.tensor(targets, device=model.device),
-        [quadrature(sample.request.quadrature, sample.request.steps) for sample in samples],
+        [rule(sample.request) for sample in samples],
         chunk=model.chunk,
         keep_steps=[wants_steps(sample.request) for sample in samples],
         before_chunk=before_chunk,
     )
+
+
+def rule(request: Request) -> Quadrature:
+    """The quadrature that a request asks for."""
+    return quadrature(request.quadrature, request.steps)
 
 
 def baseline(model: ServedModel, name: str) -> Tensor:
@@ -88,7 +93,6 @@ def explanation_result(
 ) -> dict[str, Any]:
     """Everything ``/explanations`` can answer with; :func:`handlers.wire.response.select` picks from it."""
     request = sample.request
-    rule = quadrature(request.quadrature, request.steps)
     result = {
         "integrated_grads": integral.attribution.unsqueeze(0),
         "output": scores.unsqueeze(0),
@@ -105,7 +109,7 @@ def explanation_result(
         "evaluations": integral.evaluations,
         "model": model.spec.name,
         "top": ranking(model, scores),
-        "step_sizes": rule.weights.unsqueeze(1),
+        "step_sizes": rule(request).weights.unsqueeze(1),
     }
     if integral.steps is not None:
         result["integrated_directional_grads"] = integral.steps.gradients

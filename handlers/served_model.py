@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from handlers import models
 from handlers.attribution.path import score_gradients
 from handlers.chunk import chunk_size
+from handlers.deadline import CHUNK_SHARE
 from handlers.models.checkpoint import read
 from handlers.models.fold import fold
 from handlers.models.specialise import specialise
@@ -29,7 +30,7 @@ class ServedModel:
         network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes).
         device: where it lives.
         chunk: path points evaluated at once.
-        seconds_per_evaluation: of one path point within a chunk, measured after loading.
+        seconds_per_point: of one path point within a chunk, measured after loading.
     """
 
     spec: ModelSpec
@@ -37,7 +38,7 @@ class ServedModel:
     network: nn.Module
     device: torch.device
     chunk: int
-    seconds_per_evaluation: float
+    seconds_per_point: float
 
 
 def load(model_dir: Path, device: torch.device) -> ServedModel:
@@ -47,6 +48,8 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         SpecError, CheckpointError: an archive that does not hold what it should.
         ValueError: a network whose scores do not match the labels.
     """
+    # TF32, which cuDNN takes for convolutions by default, has 10 bits of mantissa: attributions would be off by 1e-3.
+    torch.backends.cudnn.allow_tf32 = False
     spec = ModelSpec.read(model_dir)
     preprocess = Preprocess(**spec.preprocess.model_dump())
     example = torch.zeros(1, 3, *preprocess.size)
@@ -59,14 +62,20 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         raise ValueError(f"labels: wanted {classes}, one for each score of the model, got {len(spec.labels)}")
     chunk = chunk_size(network, example.to(device))
     seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
+    chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
     return ServedModel(spec, preprocess, network, device, chunk, seconds)
 
 
 def _measure(network: nn.Module, example: Tensor, count: int) -> float:
-    """Seconds per path point, of ``count`` at once. Also warms up: the first pass of a shape compiles its kernels."""
+    """Seconds per path point, of ``count`` at once, the best of two after a first that compiles the kernels.
+
+    The best, because other workers load at the same time.
+    """
     rows = example + torch.linspace(0, 1, count, device=example.device).view(-1, 1, 1, 1)
     targets = torch.zeros(count, dtype=torch.int64, device=example.device)
-    score_gradients(network, rows, targets)
-    started = time.perf_counter()
-    score_gradients(network, rows, targets)[0].sum().item()  # .item() waits for the device
-    return (time.perf_counter() - started) / count
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        score_gradients(network, rows, targets)[1].sum().item()  # .item() waits for the device
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:]) / count

@@ -10,7 +10,7 @@ from captum.attr import GradientAttribution
 from torch import Tensor
 
 from handlers.attribution.directional import directional_gradients
-from handlers.attribution.path import PathIntegral, integrate
+from handlers.attribution.path import PathIntegral, integrate, points_on
 from handlers.attribution.quadrature import quadrature
 
 CAPTUM_RULES = {
@@ -90,7 +90,7 @@ class IntegratedGradients(GradientAttribution):
             start.expand_as(inputs),
             classes.reshape(-1).expand(len(inputs)),
             [rule] * len(inputs),
-            chunk=internal_batch_size or n_steps * len(inputs),
+            chunk=internal_batch_size or points_on(rule) * len(inputs),
         )
 
 

@@ -117,7 +117,7 @@ def integrate(
     scores: list[Tensor] = []
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
 
-    remaining = sum(len(rule) + 2 for rule in rules)
+    remaining = sum(map(points_on, rules))
     for owner, nodes, weights in _chunks(rules, chunk, inputs.device):
         if before_chunk is not None:
             before_chunk(remaining)
@@ -131,7 +131,7 @@ def integrate(
             if keep[b]:
                 kept[b].append((gradients[owner == b], points[owner == b]))
 
-    paths = torch.cat(scores).split([len(rule) + 2 for rule in rules])  # baseline first, input last
+    paths = torch.cat(scores).split(list(map(points_on, rules)))  # baseline first, input last
     return [
         PathIntegral(
             difference=inputs[b] - baselines[b],
@@ -143,6 +143,11 @@ def integrate(
         )
         for b in range(count)
     ]
+
+
+def points_on(rule: Quadrature) -> int:
+    """How many points :func:`integrate` evaluates for a path with this rule: its nodes, and both ends."""
+    return len(rule) + 2
 
 
 def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,7 +162,7 @@ def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> tuple[
 
 def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Lay all paths end to end, each between its two ends, and cut them evenly into (owner, nodes, weights)."""
-    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor([len(rule) + 2 for rule in rules]))
+    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor(list(map(points_on, rules))))
     nodes = torch.cat([F.pad(F.pad(rule.nodes, (1, 0), value=0.0), (0, 1), value=1.0) for rule in rules])
     weights = torch.cat([F.pad(rule.weights, (1, 1)) for rule in rules])
     pieces = -(-len(owner) // chunk)

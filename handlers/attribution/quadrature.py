@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -71,8 +72,9 @@ RULES: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
 }
 
 
+@lru_cache(maxsize=64)  # a thousand Gauss–Legendre nodes are an eigenvalue problem
 def quadrature(rule: str, steps: int) -> Quadrature:
-    """The named rule with the given number of nodes.
+    """The named rule with the given number of nodes. Equal calls return the same object: leave its tensors alone.
 
     Raises:
         ValueError: unknown rule, or fewer steps than it needs.

@@ -7,7 +7,7 @@ outputs, and a cell rectifies each of its states at most once. The function is t
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,14 +31,39 @@ class FoldedLaNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         before = previous = F.relu(self.stem(x))
-        for cell in self.cells:
-            output = cell(before, previous)
-            before, previous = previous, F.relu(output)
-        return self.classifier(F.adaptive_avg_pool2d(output, 1).flatten(1))  # the last output is read unrectified
+        *inner, last = self.cells
+        for cell in inner:
+            before, previous = previous, RectifiedStack.apply(*cell(before, previous))
+        output = torch.cat(last(before, previous), dim=1)  # the classifier reads it unrectified
+        return self.classifier(F.adaptive_avg_pool2d(output, 1).flatten(1))
+
+
+class RectifiedStack(torch.autograd.Function):
+    """ReLU of maps stacked along the channels, in one pass over memory each way.
+
+    ``relu(cat(maps))`` writes the stack twice, and its backward pass masks the whole gradient before it is cut into
+    strided pieces, which every consumer then has to copy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:  # each (N, C_i, H, W)
+        ctx.widths = [part.shape[1] for part in maps]
+        shape = (len(maps[0]), sum(ctx.widths), *maps[0].shape[2:])
+        stack = torch.empty(shape, dtype=maps[0].dtype, device=maps[0].device, memory_format=torch.channels_last)
+        for part, place in zip(maps, stack.split(ctx.widths, dim=1), strict=True):
+            torch.clamp_min(part, 0, out=place)
+        ctx.save_for_backward(stack)
+        return stack
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        (stack,) = ctx.saved_tensors
+        pieces = zip(gradients[0].split(ctx.widths, dim=1), stack.split(ctx.widths, dim=1), strict=True)
+        return tuple(torch.ops.aten.threshold_backward(gradient, place, 0) for gradient, place in pieces)
 
 
 class FoldedCell(nn.Module):
-    """A cell whose two inputs come rectified; its output does not."""
+    """A cell whose two inputs come rectified; its outputs, still to be stacked, do not."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
@@ -46,7 +71,7 @@ class FoldedCell(nn.Module):
         self.adapt = nn.ModuleList([_convolutional(cell.preprocess0), _convolutional(cell.preprocess1)])
         self.operations = nn.ModuleList(_convolutional(operation) for operation in cell._ops)
 
-    def forward(self, before: Tensor, previous: Tensor) -> Tensor:
+    def forward(self, before: Tensor, previous: Tensor) -> list[Tensor]:
         states = [self.adapt[0](before), self.adapt[1](previous)]
         rectified: dict[int, Tensor] = {}
 
@@ -60,7 +85,7 @@ class FoldedCell(nn.Module):
 
         for node, ((_, first), (_, second)) in enumerate(self.genotype.nodes):
             states.append(branch(2 * node, first) + branch(2 * node + 1, second))
-        return torch.cat([states[state] for state in self.genotype.outputs], dim=1)
+        return [states[state] for state in self.genotype.outputs]
 
 
 class FoldedSepConv(nn.Module):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load, save_file
 
 from handlers import explanation as explanation_module
 from handlers.classifier import ClassifierHandler
+from handlers.deadline import Deadline
 from handlers.models import bit
 from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
 from tests.serving.fake_torchserve import Context
@@ -216,12 +218,30 @@ def test_a_failure_inside_hits_only_its_own_request(
 
 
 def test_what_cannot_be_in_time_is_refused(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "seconds_per_evaluation", 1.0)  # 96 of the 120 seconds are the deadline
+    monkeypatch.setattr(handler, "seconds_per_point", 1.0)  # 96 of the 120 seconds are the deadline
     bodies, context = ask(
-        handler, (explanation("steps=97"), png()), (explanation("steps=2"), png()), (explanation("steps=95"), png())
+        handler, (explanation("steps=95"), png()), (explanation("steps=2"), png()), (explanation("steps=93"), png())
     )
     assert [context.statuses[index] for index in range(3)] == [413, 200, 503]
     assert "at most 96 s" in json.loads(bodies[0])["message"]
+
+
+def test_a_pass_that_is_given_up_still_corrects_the_estimate(
+    handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "model", replace(handler.model, chunk=2))
+    monkeypatch.setattr(handler, "seconds_per_point", 1e-9)
+    real, asked = Deadline.check, []
+
+    def over_at_the_third_chunk(deadline: Deadline, remaining: int) -> None:
+        asked.append(remaining)
+        real(replace(deadline, ends=0.0) if len(asked) == 3 else deadline, remaining)
+
+    monkeypatch.setattr(Deadline, "check", over_at_the_third_chunk)
+    (body,), context = ask(handler, (explanation("steps=10"), png()))
+    assert context.statuses[0] == 503
+    assert "8 path points were left" in json.loads(body)["message"]
+    assert handler.seconds_per_point > 1e-6
 
 
 def test_too_large_an_answer_is_refused(tmp_path: Path) -> None:
