@@ -11,6 +11,7 @@ The ways:
     authors    the same, with BiT's weights standardised as its authors' code does, by var_mean, and as the original
                servers therefore did; timm's formulation, which `original` has, is faster.
     captum     Captum's IntegratedGradients alone, on the folded, frozen model.
+    captum_delta   the same with its convergence delta, which ours always returns.
     folded     our pass on that same folded model: the method without the specialised convolutions.
     ours       our pass on the folded and specialised model, per-step gradients kept, with the allocator's settings of
                a worker: what the service answers with.
@@ -46,7 +47,7 @@ from handlers.models.specialise import specialise
 
 STEPS = 50
 TARGET = 3
-WAYS = ("authors", "original", "captum", "folded", "ours", "ours_ig")
+WAYS = ("authors", "original", "captum", "captum_delta", "folded", "ours", "ours_ig")
 
 
 def seeded(name: str) -> nn.Module:
@@ -102,11 +103,13 @@ def original(network: nn.Module, x: Tensor) -> Tensor:
     return IntegratedGradients(scores).attribute(x, x * 0, target=TARGET, n_steps=STEPS)
 
 
-def captum(network: nn.Module, x: Tensor, chunk: int) -> Tensor:
+def captum(network: nn.Module, x: Tensor, chunk: int, delta: bool) -> object:
     """Captum's IntegratedGradients, called as its documentation does."""
     from captum.attr import IntegratedGradients
 
-    return IntegratedGradients(network).attribute(x, x * 0, target=TARGET, n_steps=STEPS, internal_batch_size=chunk)
+    return IntegratedGradients(network).attribute(
+        x, x * 0, target=TARGET, n_steps=STEPS, internal_batch_size=chunk, return_convergence_delta=delta
+    )
 
 
 def ours(network: nn.Module, x: Tensor, chunk: int, keep_steps: bool) -> Tensor:
@@ -117,7 +120,7 @@ def ours(network: nn.Module, x: Tensor, chunk: int, keep_steps: bool) -> Tensor:
     return integral.attribution.unsqueeze(0)
 
 
-def prepared(name: str, way: str) -> tuple[Callable[[], Tensor], int]:
+def prepared(name: str, way: str) -> tuple[Callable[[], object], int]:
     """The thing to time, and the chunk it uses."""
     network, x = seeded(name), image()
     if way in ("authors", "original"):
@@ -127,12 +130,11 @@ def prepared(name: str, way: str) -> tuple[Callable[[], Tensor], int]:
             standardise_as_authors(network)
         return lambda: original(network, x), STEPS
     network = fold(network)
-    if way in ("captum", "folded"):
-        # Captum evaluates all steps at once unless told otherwise; what does not fit the memory gets our chunk.
-        chunk = chunk_size(network, x) if way == "folded" or name == "LaNet" else STEPS
-        return (lambda: captum(network, x, chunk)) if way == "captum" else (
-            lambda: ours(network, x, chunk, False)
-        ), chunk
+    chunk = chunk_size(network, x)
+    if way.startswith("captum"):
+        return lambda: captum(network, x, chunk, way == "captum_delta"), chunk
+    if way == "folded":
+        return lambda: ours(network, x, chunk, False), chunk
     keep_freed_memory()
     network = specialise(network, x)
     chunk = chunk_size(network, x)
@@ -140,7 +142,7 @@ def prepared(name: str, way: str) -> tuple[Callable[[], Tensor], int]:
 
 
 def run_one(name: str, way: str, repeats: int) -> dict[str, float]:
-    """Median seconds and peak memory above the loaded model, in this process."""
+    """Median seconds, and the peak memory of this process since loading, alone and above what it held then."""
     call, chunk = prepared(name, way)
     before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, not from loading
@@ -151,7 +153,12 @@ def run_one(name: str, way: str, repeats: int) -> dict[str, float]:
         if repeat or repeats == 1:  # the first of several warms up
             seconds.append(time.perf_counter() - started)
     peak = resident_bytes("VmHWM")
-    return {"seconds": statistics.median(seconds), "gigabytes": (peak - before) / 1e9, "chunk": chunk}
+    return {
+        "seconds": statistics.median(seconds),
+        "gigabytes": (peak - before) / 1e9,
+        "process_gigabytes": peak / 1e9,  # weights and interpreter included; since loading
+        "chunk": chunk,
+    }
 
 
 def resident_bytes(which: str) -> int:
@@ -225,6 +232,7 @@ def summary(rows: list[dict[str, Any]], ways: tuple[str, ...]) -> dict[str, Any]
         "original / ours": ratio("original", "ours"),
         "captum / ours_ig": ratio("captum", "ours_ig"),
         "captum / folded": ratio("captum", "folded"),
+        "captum_delta / folded": ratio("captum_delta", "folded"),
         "ours / floor": median(row["ways"]["ours"]["seconds"] / row["floor_seconds"] for row in rows),
         "gflops": median(row["gflops"] for row in rows),
     }

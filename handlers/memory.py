@@ -12,7 +12,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep what it frees, instead of returning it to the system and asking for it again.
 
     glibc maps every large tensor anew, and the system clears each of its pages at the first touch: a fifth of the time
-    of a full-size LaNet explanation. Kept, memory stays at the peak of one chunk, which it would reach again anyway.
+    of a full-size LaNet explanation. Kept, memory stays at its peak, which the next chunk reaches again anyway.
 
     Returns:
         Whether the allocator took the settings; False where it is not glibc's.

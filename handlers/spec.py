@@ -53,12 +53,16 @@ class ExplainSpec(_Strict):
 
 
 class LimitsSpec(_Strict):
-    """The largest request and response; the byte limits lie below those of `config.properties`, so that ours answer."""
+    """The largest request and response.
 
-    max_bytes: Positive = 32_000_000
+    The byte limits lie below those of `config.properties`, so that ours answer: TorchServe's own refusal is empty, and
+    it kills a worker that answers with more.
+    """
+
+    max_bytes: int = Field(default=32_000_000, gt=0, le=33_000_000)
     max_pixels: Positive = 50_000_000
     max_steps: Positive = 1000
-    max_response_bytes: Positive = 128_000_000
+    max_response_bytes: int = Field(default=64_000_000, gt=0, le=67_000_000)
 
 
 class ServingSpec(_Strict):
@@ -73,7 +77,7 @@ class ServingSpec(_Strict):
     response_timeout_s: Positive = 120
     startup_timeout_s: Positive = 300
     retry_timeout_s: Positive = 300
-    queue_size: Positive = 50
+    queue_size: Positive = 20
     deadline_fraction: float = Field(default=0.8, gt=0, lt=1)
     device: Literal["gpu", "cpu"] = "gpu"
 
@@ -98,6 +102,8 @@ class _Spec(_Strict):
     def _steps_within_limit(self) -> Self:
         if self.explain.steps > self.limits.max_steps:
             raise ValueError(f"explain.steps is {self.explain.steps}, above limits.max_steps {self.limits.max_steps}")
+        if self.explain.quadrature == "trapezoid" and self.explain.steps < 2:
+            raise ValueError(f"explain.steps: wanted at least 2 for the trapezoid, got {self.explain.steps}")
         return self
 
 

@@ -329,7 +329,7 @@ def _traceback(lines: list[str]) -> str | None:
 
 def _fingerprint(root: Path, archives: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in (root / "config.properties", *sorted((root / "monitoring").glob("*.yaml"))):
+    for path in (root / "config.properties", *sorted((root / "monitoring").iterdir())):
         digest.update(path.read_bytes())
     for path in archives:
         status = path.stat()

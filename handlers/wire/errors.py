@@ -22,6 +22,8 @@ WORDS = {
 }
 
 _LISTED = 20
+_LONGEST_NAME = 200  # characters; beyond it, nearest names are not looked for, and a field is cut
+_LONGEST_MESSAGE = 2000
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
@@ -43,8 +45,9 @@ class RequestError(Exception):
             raise ValueError(f"status: wanted one of {sorted(WORDS)}, got {status!r}")
         super().__init__(status, field, message)
         self.status = status
-        self.field = field
-        self.message = message
+        # Parts of both come from the client: a short request must not make a long answer.
+        self.field = _cut(field, _LONGEST_NAME)
+        self.message = _cut(message, _LONGEST_MESSAGE)
 
     def __str__(self) -> str:
         return f"{self.status} {self.field}: {self.message}"
@@ -68,10 +71,21 @@ def shown(value: object) -> str:
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """The sentence for a name that is none of ``known``: the nearest of them, and all of them if they are few."""
     names = list(known)
-    near = get_close_matches(name, names, n=3) if isinstance(name, str) else []
+    near = get_close_matches(name, names, n=3) if isinstance(name, str) and len(name) <= _LONGEST_NAME else []
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
     listed = f"known: {', '.join(names)}" if len(names) <= _LISTED else f"{len(names)} are known"
     return f"unknown {what} {shown(name)}{hint}; {listed}"
+
+
+def listed(names: Iterable[object]) -> str:
+    """The first few of names that a client sent, and how many there are."""
+    names = list(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (", ".join(map(shown, names[:5])) or "(none)") + more
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _encodable(text: str) -> str:

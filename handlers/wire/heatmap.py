@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 _FOR = np.array([202, 0, 32], dtype=np.float32)
 _AGAINST = np.array([5, 90, 190], dtype=np.float32)
 _SAMPLE = 1_000_000
+_STRIP = 256  # rows
 
 
 def overlay(
@@ -44,8 +45,13 @@ def overlay(
         raise ValueError(f"geometry: wanted one of a photo of {(height, width)}, got {geometry.photo}")
     drawn: Floats = geometry.to_photo(values, kernel="bspline").numpy()
     scale = _scale(drawn, percentile)
-    strength = np.clip(drawn / scale, -1, 1) if scale > 0 else np.zeros_like(drawn)
-    return Image.fromarray(_blend(_fade(photo), strength))
+    picture = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, _STRIP):  # strip by strip: in float32 a large photo would take gigabytes
+        bottom = min(top + _STRIP, height)
+        strip = drawn[top:bottom]
+        strength = np.clip(strip / scale, -1, 1) if scale > 0 else np.zeros_like(strip)
+        picture[top:bottom] = _blend(_fade(photo.crop((0, top, width, bottom))), strength)
+    return Image.fromarray(picture)
 
 
 def signed_map(attribution: Tensor) -> Tensor:

@@ -43,6 +43,9 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
 }
 FORMATS = tuple(_READERS)
 
+_SCAN = b"\xff\xda"  # never within a scan, where every ff is followed by 00 or a restart marker
+MAX_SCANS = 100  # progressive encoders write about ten, and a thumbnail some of its own
+
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,6 +114,7 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
     try:
         with _READERS[source_format](io.BytesIO(data)) as file:
             _check_pixels(file.height, file.width, limits, field)
+            _check_scans(data, source_format, field)
             file.load()
             mode = file.mode
             image = _upright(_rgb(file), _orientation(file))
@@ -176,6 +180,13 @@ def _check_pixels(height: int, width: int, limits: Limits, field: str) -> None:
         raise RequestError(413, field, f"wanted at most {limits.max_pixels:,} pixels, got {given}")
     if max(height, width) > limits.max_side:
         raise RequestError(413, field, f"wanted sides of at most {limits.max_side:,} pixels, got {width} × {height}")
+
+
+def _check_scans(data: bytes, source_format: str, field: str) -> None:
+    """Refuse a JPEG of many nearly empty scans, each of which costs the decoder a pass over the whole photo."""
+    scans = data.count(_SCAN) if source_format == "JPEG" else 0
+    if scans > MAX_SCANS:
+        raise RequestError(413, field, f"wanted a JPEG of at most {MAX_SCANS} scans, got {scans}")
 
 
 def _orientation(file: Image.Image) -> int:

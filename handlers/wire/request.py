@@ -27,7 +27,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from handlers.wire.errors import RequestError, shown, unknown
+from handlers.wire.errors import RequestError, listed, shown, unknown
 from handlers.wire.image import Layout, Order, Photo, decode, from_list
 from handlers.wire.limits import Limits
 
@@ -153,12 +153,16 @@ def parse(
         and not headers.get(_HEADER)
     )
     unsaid = ORIGINAL if legacy else defaults
+    steps = _steps(options.get("steps"), limits, unsaid.steps)
+    quadrature = _choice("quadrature", options.get("quadrature"), QUADRATURES, unsaid.quadrature)
+    if quadrature == "trapezoid" and steps < 2:
+        raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
     return Request(
         kind=kind,
         target=_target(options.get("target_class")),
         method=_choice("method", options.get("method"), METHODS, unsaid.method),
-        steps=_steps(options.get("steps"), limits, unsaid.steps),
-        quadrature=_choice("quadrature", options.get("quadrature"), QUADRATURES, unsaid.quadrature),
+        steps=steps,
+        quadrature=quadrature,
         baseline=_choice("baseline", options.get("baseline"), BASELINES, unsaid.baseline),
         outputs=_outputs(options.get("outputs"), unsaid.outputs),
         accept=accept,
@@ -237,7 +241,7 @@ def _fields(row: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[Mapping
     sources = [key for key in _BODY_KEYS if row.get(key) is not None]
     if not sources:
         wanted = "wanted the encoded image as the body, JSON with img_data or image, or a multipart part named image"
-        got = f"only the parts {', '.join(map(shown, row))}" if row else "an empty body"
+        got = f"only the parts {listed(row)}" if row else "an empty body"
         hint = "" if row else "; curl's -d sends a form: use -T FILE, or --data-binary with a content type"
         raise RequestError(400, "image", f"{wanted}, got {got}{hint}")
     if len(sources) > 1:
@@ -315,6 +319,8 @@ def _plain(name: str, value: Any) -> Any:
 
 def _from_form(name: str, value: Any) -> Any:
     """An option out of text, as JSON would have carried it."""
+    if isinstance(value, bytes | bytearray | str) and len(value) > MAX_OPTION_BYTES:
+        raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(value):,}")
     if isinstance(value, bytes | bytearray):
         try:
             value = value.decode("utf-8")
@@ -374,7 +380,7 @@ def _outputs(value: object, default: tuple[str, ...]) -> tuple[str, ...]:
 def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults) -> Photo:
     given = [key for key in _IMAGE_KEYS if key in fields]
     if len(given) != 1:
-        got = "both" if given else f"the fields {', '.join(map(shown, fields)) or '(none)'}"
+        got = "both" if given else f"the fields {listed(fields)}"
         raise RequestError(400, "image", f"wanted exactly one of img_data and image, got {got}")
     value = fields[given[0]]
     if given[0] == "img_data":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from handlers.wire.errors import RequestError, shown, unknown
+from handlers.wire.errors import RequestError, listed, shown, unknown
 
 
 def test_body_is_the_json_of_the_contract() -> None:
@@ -54,3 +54,16 @@ def test_unknown_names_the_nearest_and_the_known() -> None:
     )
     assert unknown("option", 7, ["steps"]) == "unknown option 7; known: steps"
     assert unknown("class", "zzz", [f"label {i}" for i in range(1000)]) == "unknown class 'zzz'; 1000 are known"
+
+
+def test_what_a_client_sent_never_makes_a_long_answer() -> None:
+    error = RequestError(400, "f" * 10_000, "m" * 10_000_000)
+    assert len(error.body()) < 3000
+    assert error.field.endswith("…")
+    assert "did you mean" not in unknown("option", "steps" * 1000, ["steps"])
+
+
+def test_long_lists_of_names_are_cut() -> None:
+    assert listed(["a", "b"]) == "'a', 'b'"
+    assert listed(map(str, range(7))) == "'0', '1', '2', '3', '4' and 2 more"
+    assert listed([]) == "(none)"

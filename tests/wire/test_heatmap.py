@@ -81,3 +81,13 @@ def test_geometry_must_be_of_this_photo() -> None:
 
 def test_one_pixel_photo() -> None:
     assert overlay(grey(1, 1), torch.ones(3, 32, 32)).size == (1, 1)
+
+
+def test_strips_leave_no_seams() -> None:
+    """The picture is drawn in strips of rows; one drawn in a single strip is the same."""
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (700, 40, 3), dtype=np.uint8))
+    attribution = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    in_strips = np.asarray(overlay(photo, attribution))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("handlers.wire.heatmap._STRIP", 10_000)
+        assert np.array_equal(in_strips, np.asarray(overlay(photo, attribution)))

@@ -364,3 +364,15 @@ def test_image_is_not_tied_to_the_bytes() -> None:
     photo = decode(data, LIMITS)
     assert photo.image.load() is not None
     assert encoded(photo.image) == encoded(Image.open(io.BytesIO(data)))
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded() -> None:
+    """Each scan costs the decoder a pass over all blocks, and needs only a few bytes."""
+    photo = encoded(Image.new("RGB", (64, 48)), "JPEG", progressive=True)
+    last = photo.rindex(b"\xff\xda")
+    bomb = photo[:last] + photo[last:-2] * 1000 + photo[-2:]
+    error = refusal(decode, bomb, Limits())
+    assert error is not None
+    assert (error.status, error.field) == (413, "image")
+    assert "100 scans" in error.message
+    assert decode(photo, Limits()).size == (48, 64)

@@ -405,3 +405,18 @@ def test_bad_quality(accept: str) -> None:
 def test_predictions_have_no_picture() -> None:
     assert negotiate("*/*", MEDIA["prediction"]) == JSON
     assert refused({"body": png()}, kind="prediction", accept="image/png")[:2] == (406, "accept")
+
+
+def test_unbounded_names_and_values_are_refused_briefly() -> None:
+    many = {"body": bytearray(json.dumps({f"\x7f{index}" * 20: 1 for index in range(60)}).encode())}
+    for row in (many, body(**{"n" * 10_000: 1}), {"image": png(), "method": b"m" * 15_000}):
+        status, field, message = refused(row)
+        assert status == 400
+        assert len(field) + len(message) < 3000
+
+
+def test_the_trapezoid_needs_two_steps() -> None:
+    assert ask(body(image=BASE64, quadrature="trapezoid", steps=2)).steps == 2
+    status, field, message = refused(body(image=BASE64, quadrature="trapezoid", steps=1))
+    assert (status, field) == (400, "steps")
+    assert "trapezoid" in message
