@@ -186,6 +186,29 @@ def pass_flops(name: str) -> int:
     return STEPS * 2 * counter.get_total_flops()
 
 
+KINDS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
+    "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward"),
+    "group norm": ("aten::native_group_norm", "aten::native_group_norm_backward"),
+    "ReLU": ("aten::clamp_min", "aten::clamp_min_", "aten::threshold_backward"),
+    "max pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
+    "sums, copies, fills": ("aten::add", "aten::add_", "aten::copy_", "aten::fill_", "aten::cat", "aten::index_add_"),
+}
+
+
+def profile(name: str) -> dict[str, float]:
+    """The part of the service's pass that each kind of operator takes by itself, in percent."""
+    call, _ = prepared(name, "ours_ig")
+    call()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as record:
+        call()
+    took = {event.key: event.self_cpu_time_total for event in record.key_averages()}
+    shares = {kind: sum(took.get(key, 0.0) for key in keys) for kind, keys in KINDS.items()}
+    total = sum(took.values())
+    shares["everything else"] = total - sum(shares.values())
+    return {kind: round(100 * share / total, 1) for kind, share in shares.items()}
+
+
 def child(name: str, way: str, repeats: int) -> dict[str, float]:
     """Run one way in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.bench_explanation", "--child", name, way, "--repeats", str(repeats)]
@@ -259,12 +282,17 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--profile", action="store_true", help="show where the time of our pass goes, and end")
     parser.add_argument("--child", nargs=2, metavar=("MODEL", "WAY"), help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         name, way = options.child
         print(json.dumps(run_one(name, way, options.repeats)))
+        return
+    if options.profile:
+        for name in options.models:
+            print(json.dumps({"model": name, "percent": profile(name)}), flush=True)
         return
     results: dict[str, Any] = {"machine": machine(), "steps": STEPS, "models": []}
     for name in options.models:

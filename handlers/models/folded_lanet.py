@@ -1,12 +1,14 @@
 """A folded LaNet that computes every activation once.
 
 In LaNet each operation applies its own ReLU, so that a cell's output is rectified by both cells that read it, and a
-state by each separable convolution on it. Once training is over this can be shared: cells hand each other rectified
-outputs, and a cell rectifies each of its states at most once. The function is the same.
+state by each separable convolution on it. Once training is over this can be shared: cells hand on rectified outputs,
+and a cell rectifies each of its states at most once. Nor need the widest maps of the network, the cells' outputs, be
+read twice: the 1×1 convolutions with which the next two cells begin become one. The function is the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -25,17 +27,43 @@ class FoldedLaNet(nn.Module):
 
     def __init__(self, folded: LaNet) -> None:
         super().__init__()
+        cells = [cast(Cell, cell) for cell in folded.cells]
         self.stem = folded.stem
-        self.cells = nn.ModuleList(FoldedCell(cast(Cell, cell)) for cell in folded.cells)
+        # A cell begins by adapting the older and the newer of the last two outputs to its own width.
+        older = [_convolutional(cell.preprocess0) for cell in cells]
+        newer = [_convolutional(cell.preprocess1) for cell in cells]
+        self.stem_readers = SharedInput(older[0], newer[0], older[1])
+        self.cells = nn.ModuleList(FoldedCell(cell) for cell in cells)
+        self.readers = nn.ModuleList(SharedInput(*pair) for pair in zip(newer[1:-1], older[2:], strict=True))
+        self.last_reader = newer[-1]
         self.classifier = folded.classifier
 
     def forward(self, x: Tensor) -> Tensor:
-        before = previous = F.relu(self.stem(x))
-        *inner, last = self.cells
-        for cell in inner:
-            before, previous = previous, RectifiedStack.apply(*cell(before, previous))
-        output = torch.cat(last(before, previous), dim=1)  # the classifier reads it unrectified
+        older, newer, next_older = self.stem_readers(F.relu(self.stem(x)))
+        *inner, before_last, last = self.cells
+        for cell, readers in zip(inner, self.readers, strict=True):
+            output = RectifiedStack.apply(*cell(older, newer))
+            older, (newer, next_older) = next_older, readers(output)
+        output = RectifiedStack.apply(*before_last(older, newer))
+        output = torch.cat(last(next_older, self.last_reader(output)), dim=1)  # the classifier reads it unrectified
         return self.classifier(F.adaptive_avg_pool2d(output, 1).flatten(1))
+
+
+class SharedInput(nn.Module):
+    """Operations on one input, one output each: first the 1×1 convolutions, which are done as one, then the others.
+
+    The backward pass of one convolution sums the gradients for the input, which is wide here, as it goes.
+    """
+
+    def __init__(self, *operations: nn.Module) -> None:
+        super().__init__()
+        convolutions = [operation for operation in operations if isinstance(operation, nn.Conv2d)]
+        self.widths = [convolution.out_channels for convolution in convolutions]
+        self.together = _pointwise(convolutions)
+        self.others = nn.ModuleList(operation for operation in operations if operation not in convolutions)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (*self.together(x).split(self.widths, dim=1), *(operation(x) for operation in self.others))
 
 
 class RectifiedStack(torch.autograd.Function):
@@ -63,16 +91,15 @@ class RectifiedStack(torch.autograd.Function):
 
 
 class FoldedCell(nn.Module):
-    """A cell whose two inputs come rectified; its outputs, still to be stacked, do not."""
+    """A cell's graph, from its first two states to the states that it hands on, still to be rectified and stacked."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
         self.genotype = cell.genotype
-        self.adapt = nn.ModuleList([_convolutional(cell.preprocess0), _convolutional(cell.preprocess1)])
         self.operations = nn.ModuleList(_convolutional(operation) for operation in cell._ops)
 
-    def forward(self, before: Tensor, previous: Tensor) -> list[Tensor]:
-        states = [self.adapt[0](before), self.adapt[1](previous)]
+    def forward(self, older: Tensor, newer: Tensor) -> list[Tensor]:
+        states = [older, newer]
         rectified: dict[int, Tensor] = {}
 
         def branch(edge: int, source: int) -> Tensor:
@@ -101,14 +128,43 @@ class FoldedSepConv(nn.Module):
 
 
 class FoldedReduce(nn.Module):
-    """Two strided 1×1 convolutions, one on the even and one on the odd rows and columns of a rectified input."""
+    """Two 1×1 convolutions, one of the even and one of the odd rows and columns of a rectified input."""
 
     def __init__(self, folded: FactorizedReduce) -> None:
         super().__init__()
-        self.even, self.odd = folded.conv_1, folded.conv_2
+        self.even, self.odd = _pointwise([folded.conv_1]), _pointwise([folded.conv_2])
 
     def forward(self, rectified: Tensor) -> Tensor:
-        return torch.cat([self.even(rectified), self.odd(rectified[:, :, 1:, 1:])], dim=1)
+        even, odd = EvenAndOdd.apply(rectified)
+        return torch.cat([self.even(even), self.odd(odd)], dim=1)
+
+
+class EvenAndOdd(torch.autograd.Function):
+    """The pixels of even row and column of a map, (N, C, H / 2, W / 2), and those of odd row and column.
+
+    The backward pass writes the gradient once; that of two slices writes it four times, mostly zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W)
+        even, odd = x[:, :, ::2, ::2], x[:, :, 1::2, 1::2]
+        return even.contiguous(memory_format=torch.channels_last), odd.contiguous(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        even, odd = gradients
+        count, channels, height, width = even.shape
+        gradient = torch.empty(
+            (count, channels, 2 * height, 2 * width),
+            dtype=even.dtype,
+            device=even.device,
+            memory_format=torch.channels_last,
+        )
+        gradient[:, :, ::2, ::2] = even
+        gradient[:, :, 1::2, 1::2] = odd
+        gradient[:, :, ::2, 1::2] = 0
+        gradient[:, :, 1::2, ::2] = 0
+        return gradient
 
 
 def _convolutional(operation: nn.Module) -> nn.Module:
@@ -124,3 +180,13 @@ def _convolutional(operation: nn.Module) -> nn.Module:
         case nn.MaxPool2d() | nn.Identity():
             return operation
     raise TypeError(f"operation: wanted one of LaNet's, got {type(operation).__name__}")
+
+
+def _pointwise(convolutions: Sequence[nn.Conv2d]) -> nn.Conv2d:
+    """One 1×1 convolution, without a stride, whose output is those of several, stacked along the channels."""
+    first = convolutions[0]
+    with torch.device("meta"):
+        joined = nn.Conv2d(first.in_channels, sum(layer.out_channels for layer in convolutions), 1)
+    joined.weight = nn.Parameter(torch.cat([layer.weight for layer in convolutions]))
+    joined.bias = nn.Parameter(torch.cat([cast(Tensor, layer.bias) for layer in convolutions]))
+    return joined

@@ -122,6 +122,6 @@ def test_a_folded_lanet_rectifies_each_map_once(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("handlers.models.folded_lanet.F.relu", counted)
     with torch.no_grad():
-        folded.get_submodule("cells.0")(torch.zeros(1, 24, 32, 32), torch.zeros(1, 24, 32, 32))
+        folded.get_submodule("cells.0")(torch.zeros(1, 8, 32, 32), torch.zeros(1, 8, 32, 32))
     # One of state 1, shared by three separable convolutions, one of state 4, and one within each of the four.
     assert len(seen) == 6
