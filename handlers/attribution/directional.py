@@ -1,4 +1,7 @@
-"""Integrated directional gradients of groups of pixels (Sikdar, Bhattacharya, Heese, ACL-IJCNLP 2021).
+"""Integrated directional gradients of groups of pixels, their dividends and values.
+
+Sikdar, Bhattacharya, Heese, "Integrated Directional Gradients: Feature Interaction Attribution for Neural NLP Models",
+ACL-IJCNLP 2021. (Integrated *Decision* Gradients and IDGI are other methods.)
 
 The directional gradient of a group is the gradient along the group's own part of Δ, integrated over the whole path. Its
 integral needs no pass of its own: with integrated gradients IG = Δ ⊙ ḡ it is a sum over the group, divided by a norm.
@@ -6,12 +9,114 @@ integral needs no pass of its own: with integrated gradients IG = Δ ⊙ ḡ it 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from handlers.attribution.group_sums import group_sums
+from handlers.attribution.groups import Family, containment
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """What a family's groups carry; tensors are (G,), float64 unless said otherwise.
+
+    ``attribution`` and ``directional`` of a group depend on nothing but the group. ``dividend`` and ``value`` are
+    relative to the family: one more group changes them all.
+
+    Attributes:
+        attribution: ig_S, the signed part of the score that the group carries; adds up over disjoint groups.
+        directional: IDG(S) = ig_S / ‖Δ_S‖, signed, in units of the score per unit of Δ; 0 where ‖Δ_S‖ = 0.
+        dividend: d(S) = |IDG(S)| / Σ_T |IDG(T)|, in [0, 1]; all 0 where the sum is 0.
+        value: v(S), the sum of the dividends of the groups within S, itself included, in [0, 1].
+        area: pixels, int64.
+        norm: ‖Δ_S‖.
+        attribution_spread: standard deviation of ig_S over the draws of the baseline, 0 for a single one.
+        directional_spread: the same of IDG(S).
+        pixel_dividend: (H, W) d of each single pixel where these belong to the family, else None; 0 for a pixel that is
+            a group of its own.
+    """
+
+    attribution: Tensor
+    directional: Tensor
+    dividend: Tensor
+    value: Tensor
+    area: Tensor
+    norm: Tensor
+    attribution_spread: Tensor
+    directional_spread: Tensor
+    pixel_dividend: Tensor | None = None
+
+
+def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> GroupScores:
+    """The table of a family's groups, from integrated gradients.
+
+    Args:
+        attribution: (C, H, W) integrated gradients; (D, C, H, W) for D draws of the baseline.
+        difference: Δ = input − baseline in model-input space, shaped like the attribution.
+        family: over H × W.
+
+    Returns:
+        Scores on the CPU. Over draws, attribution, directional and norm are means (a mean of ratios, not a ratio of
+        means); dividend and value follow from the mean directional gradients.
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Source: the definitions of the paper, through the identity ∫∇f·Δ_S/‖Δ_S‖ dα = Σ_{p∈S} IG_p / ‖Δ_S‖.
+    """
+    if attribution.shape != difference.shape or attribution.ndim not in (3, 4):
+        given = f"{tuple(attribution.shape)} and {tuple(difference.shape)}"
+        raise ValueError(f"attribution, difference: wanted the same (C, H, W) or (D, C, H, W), got {given}")
+    if family.masks.shape[1:] != attribution.shape[-2:]:
+        raise ValueError(
+            f"family: wanted masks of {tuple(attribution.shape[-2:])}, got {tuple(family.masks.shape[1:])}"
+        )
+    masks = family.masks.cpu()
+    shares_map = _per_draw(attribution).sum(1, keepdim=True)  # (D, 1, H, W) float64
+    squares_map = _per_draw(difference).square().sum(1, keepdim=True)
+    one = torch.ones_like(shares_map[0])
+    shares = group_sums(shares_map, one, masks)  # (D, G)
+    norms = group_sums(squares_map, one, masks).sqrt()
+    draws = directional(shares, norms)
+    mean = draws.mean(0)
+    pixels = torch.zeros(masks.shape[1:], dtype=torch.float64)
+    if family.pixels:
+        alone = masks.flatten(1).sum(1) == 1  # a segment of one pixel is that pixel already
+        pixels = directional(shares_map, squares_map.sqrt()).mean(0)[0]
+        pixels[masks[alone].any(0)] = 0
+    total = mean.abs().sum() + pixels.abs().sum()
+    normaliser = total if total > 0 else 1.0
+    dividend, pixel_dividend = mean.abs() / normaliser, pixels.abs() / normaliser
+    value = containment(masks).double() @ dividend + group_sums(pixel_dividend[None, None], one, masks)[0]
+    return GroupScores(
+        attribution=shares.mean(0),
+        directional=mean,
+        dividend=dividend,
+        value=value,
+        area=masks.flatten(1).sum(1),
+        norm=norms.mean(0),
+        attribution_spread=shares.std(0, correction=0),
+        directional_spread=draws.std(0, correction=0),
+        pixel_dividend=pixel_dividend if family.pixels else None,
+    )
+
+
+def directional(shares: Tensor, norms: Tensor) -> Tensor:
+    """IDG(S) = ig_S / ‖Δ_S‖, and 0 where the norm is 0: a group that does not differ from the baseline has no part."""
+    return torch.where(norms > 0, shares / norms, 0.0)
+
+
+def group_norms(difference: Tensor, masks: Tensor) -> Tensor:
+    """‖Δ_S‖ of masks (G, H, W) bool: (G,) float64 from (C, H, W), (D, G) from (D, C, H, W); on the CPU."""
+    squares = _per_draw(difference).square().sum(1, keepdim=True)
+    norms = group_sums(squares, torch.ones_like(squares[0]), masks.cpu()).sqrt()
+    return norms if difference.ndim == 4 else norms[0]
+
 
 def directional_gradients(attribution: Tensor, difference: Tensor, segments: Tensor) -> Tensor:
-    """IDG(S) = Σ_{p∈S} IG_p / ‖Δ_S‖ for every segment S of a partition, 0 where ‖Δ_S‖ = 0.
+    """IDG(S) for every segment S of a partition, in units of the score per unit of Δ, signed.
 
     Args:
         attribution: (C, H, W) integrated gradients.
@@ -19,12 +124,10 @@ def directional_gradients(attribution: Tensor, difference: Tensor, segments: Ten
         segments: (H, W) int64 labels 0 … G−1; a segment holds its pixels in every channel.
 
     Returns:
-        (G,) signed directional gradients in units of the score per unit of Δ, float64.
+        (G,) float64; 0 where ‖Δ_S‖ = 0.
 
     Raises:
         ValueError: segments of another size than the attribution, or negative labels.
-
-    Source: the definition of IDG in the paper, through the identity ∫∇f·Δ_S/‖Δ_S‖ dα = Σ_{p∈S} IG_p / ‖Δ_S‖.
     """
     if segments.shape != attribution.shape[1:]:
         raise ValueError(f"segments: wanted {tuple(attribution.shape[1:])}, got {tuple(segments.shape)}")
@@ -33,4 +136,10 @@ def directional_gradients(attribution: Tensor, difference: Tensor, segments: Ten
     labels = segments.flatten()
     shares = torch.bincount(labels, attribution.double().sum(0).flatten())
     norms = torch.bincount(labels, difference.double().square().sum(0).flatten()).sqrt()
-    return torch.where(norms > 0, shares / norms, 0.0)
+    return directional(shares, norms)
+
+
+def _per_draw(values: Tensor) -> Tensor:
+    """(D, C, H, W) float64 on the CPU."""
+    values = values.to("cpu", torch.float64)
+    return values if values.ndim == 4 else values.unsqueeze(0)

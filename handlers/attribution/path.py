@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handlers.attribution.group_sums import group_sums
 from handlers.attribution.quadrature import Quadrature
 
 Forward = Callable[[Tensor], Tensor]
@@ -44,6 +45,7 @@ class PathIntegral:
         baseline_score: f(baseline).
         evaluations: path points at which the gradient was taken (f(baseline) and f(input) come on top).
         steps: the gradients node by node, if they were asked for.
+        absolute: (G,) Σ w_k |Σ_{p∈S} ∇f(baseline + α_k Δ)·Δ| of the groups that were asked for.
     """
 
     difference: Tensor
@@ -52,6 +54,7 @@ class PathIntegral:
     baseline_score: float
     evaluations: int
     steps: Steps | None = None
+    absolute: Tensor | None = None
 
     @property
     def attribution(self) -> Tensor:
@@ -65,12 +68,19 @@ class PathIntegral:
 
     @property
     def relative_residual(self) -> float:
-        """|residual| relative to the larger of |f(input) − f(baseline)| and |Σ IG|, at least 1e-6.
+        """|residual|, relative as :func:`relative_to` says for the whole image as the only part."""
+        total = self.attribution.sum(dtype=torch.float64).reshape(1)
+        return abs(self.residual) / relative_to(self.score - self.baseline_score, total)
 
-        Σ IG is the attribution of the whole image, which is the disjoint refinement when there are no groups.
-        """
-        total = self.attribution.sum(dtype=torch.float64).item()
-        return abs(self.residual) / max(abs(self.score - self.baseline_score), abs(total), 1e-6)
+
+def relative_to(score_difference: float, shares: Tensor) -> float:
+    """What every error and tolerance is relative to: the larger of |f(x) − f(b)| and Σ|ig_S|, at least 1e-6.
+
+    Args:
+        score_difference: f(x) − f(b).
+        shares: (A,) the attributions ig_S of disjoint parts of the image.
+    """
+    return max(abs(score_difference), shares.abs().sum().item(), 1e-6)
 
 
 def integrate(
@@ -82,6 +92,7 @@ def integrate(
     *,
     chunk: int,
     keep_steps: Sequence[bool] | bool = False,
+    groups: Sequence[Tensor | None] | None = None,
     before_chunk: Callable[[int], None] | None = None,
 ) -> list[PathIntegral]:
     """Average the gradient of each input's target score along its path.
@@ -98,6 +109,8 @@ def integrate(
         rules: B quadratures; they may differ in rule and length.
         chunk: path points evaluated at once, at most.
         keep_steps: for each input, or for all: keep the gradient and the point of every node.
+        groups: for each input, masks (G, H, W) bool of groups whose share of the gradient is also summed without its
+            sign; the one thing about groups that cannot be had from the mean gradient afterwards.
         before_chunk: called before each chunk with the number of points left, ends included; what it raises ends the
             pass.
 
@@ -111,35 +124,43 @@ def integrate(
     """
     count = len(inputs)
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
-    _check(inputs, baselines, targets, rules, keep, chunk)
+    masks = [None] * count if groups is None else list(groups)
+    _check(inputs, baselines, targets, rules, keep, masks, chunk)
     accumulate = torch.promote_types(inputs.dtype, torch.float32)
     gradient = torch.zeros(inputs.shape, dtype=accumulate, device=inputs.device)
-    scores: list[Tensor] = []
+    # In one piece: small tensors that outlive their chunk would lie between the large ones, and the heap would grow.
+    scores = torch.empty(sum(map(points_on, rules)), dtype=inputs.dtype, device=inputs.device)
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
+    absolute = [None if mask is None else gradient.new_zeros(len(mask)) for mask in masks]
 
-    remaining = sum(map(points_on, rules))
+    remaining = len(scores)
     for owner, nodes, weights in _chunks(rules, chunk, inputs.device):
         if before_chunk is not None:
             before_chunk(remaining)
-        remaining -= len(owner)
         # lerp meets both ends exactly, which baseline + 1 · Δ need not.
         points = torch.lerp(baselines[owner], inputs[owner], _per_row(nodes.to(inputs.dtype)))  # (chunk, C, H, W)
         point_scores, gradients = score_gradients(forward, points, targets[owner])
         gradient.index_add_(0, owner, _per_row(weights.to(accumulate)) * gradients)
-        scores.append(point_scores)
+        scores[len(scores) - remaining :][: len(owner)] = point_scores
+        remaining -= len(owner)
         for b in owner.unique_consecutive().tolist():
+            own = owner == b
             if keep[b]:
-                kept[b].append((gradients[owner == b], points[owner == b]))
+                kept[b].append((gradients[own], points[own]))
+            if (mask := masks[b]) is not None and (total := absolute[b]) is not None:
+                shares = group_sums(gradients[own], inputs[b] - baselines[b], mask).abs()  # (nodes, G)
+                total += weights[own].to(shares.dtype) @ shares
 
-    paths = torch.cat(scores).split(list(map(points_on, rules)))  # baseline first, input last
+    paths = scores.split(list(map(points_on, rules)))  # baseline first, input last
     return [
         PathIntegral(
             difference=inputs[b] - baselines[b],
-            gradient=gradient[b],
+            gradient=gradient[b].clone(),  # not a view, which would keep the whole batch's alive
             score=paths[b][-1].item(),
             baseline_score=paths[b][0].item(),
             evaluations=len(rules[b]),
             steps=_joined(kept[b], rules[b]) if keep[b] else None,
+            absolute=absolute[b],
         )
         for b in range(count)
     ]
@@ -185,6 +206,7 @@ def _check(
     targets: Tensor,
     rules: Sequence[Quadrature],
     keep: Sequence[bool],
+    masks: Sequence[Tensor | None],
     chunk: int,
 ) -> None:
     if inputs.ndim != 4:
@@ -193,7 +215,7 @@ def _check(
         raise ValueError(f"baselines: wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
     if targets.shape != (len(inputs),) or targets.is_floating_point():
         raise ValueError(f"targets: wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}")
-    for name, given in (("rules", len(rules)), ("keep_steps", len(keep))):
+    for name, given in (("rules", len(rules)), ("keep_steps", len(keep)), ("groups", len(masks))):
         if given != len(inputs):
             raise ValueError(f"{name}: wanted one for each of {len(inputs)} inputs, got {given}")
     if chunk < 1:

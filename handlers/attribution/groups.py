@@ -1,0 +1,160 @@
+"""Groups of pixels: the family over which importance is shared out, and the disjoint pieces of overlapping masks.
+
+Groups are masks over the model's input; a group holds its pixels in every channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Kind = Literal["segment", "rest", "whole"]
+
+REST = "rest"
+WHOLE = "whole image"
+
+
+@dataclass(frozen=True)
+class Family:
+    """The family M of groups of one image (DESIGN's and the paper's M).
+
+    Attributes:
+        masks: (G, H, W) bool; no two are equal, none is empty. Segments in the order given, the rest, the whole image.
+        labels: (G,) their names.
+        kinds: (G,) what each is.
+        pixels: every single pixel is a group of the family, too; these have no row in ``masks``.
+        dropped: names of the segments that were empty.
+        merged: (name, name of the group whose mask is the same) for each segment that was not kept.
+    """
+
+    masks: Tensor
+    labels: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    pixels: bool = False
+    dropped: tuple[str, ...] = ()
+    merged: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False) -> Family:
+    """The segments, the rest of the image, and the whole image.
+
+    A hierarchy needs no word: a segment that contains others is their coarser node.
+
+    Args:
+        segments: (S, H, W) bool, which may overlap, nest, repeat or be empty.
+        labels: (S,) names.
+        pixels: take every single pixel into the family as well.
+
+    Raises:
+        ValueError: no pixels, masks that are not (S, H, W) bool, or another number of labels.
+    """
+    _check(segments)
+    if len(labels) != len(segments):
+        raise ValueError(f"labels: wanted one for each of {len(segments)} segments, got {len(labels)}")
+    whole = torch.ones((1, *segments.shape[1:]), dtype=torch.bool, device=segments.device)
+    covered = segments.any(0, keepdim=True)
+    rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
+    candidates = torch.cat([segments, rest, whole])
+    names = [*labels, REST, WHOLE]
+    segment: Kind = "segment"
+    kinds: tuple[Kind, ...] = (*(segment for _ in labels), "rest", "whole")
+    kept: dict[bytes, int] = {}
+    dropped, merged = [], []
+    for index, (row, filled) in enumerate(zip(_packed(candidates), candidates.flatten(1).any(1).tolist(), strict=True)):
+        if not filled:
+            if kinds[index] == "segment":
+                dropped.append(names[index])
+        elif (first := kept.setdefault(row.tobytes(), index)) != index:
+            merged.append((names[index], names[first]))
+    rows = list(kept.values())
+    return Family(
+        masks=candidates[rows],
+        labels=tuple(names[row] for row in rows),
+        kinds=tuple(kinds[row] for row in rows),
+        pixels=pixels,
+        dropped=tuple(dropped),
+        merged=tuple(merged),
+    )
+
+
+def containment(masks: Tensor) -> Tensor:
+    """(G, G) bool: whether group S (row) contains group T (column); every group contains itself."""
+    flat = masks.flatten(1).float()  # counts below 2²⁴ are exact
+    return flat @ flat.T == flat.sum(1)
+
+
+def parents(masks: Tensor) -> Tensor:
+    """(G,) int64: the smallest other group that contains each group, the earlier of two equally small; −1 if none does.
+
+    Args:
+        masks: (G, H, W) bool, no two equal.
+    """
+    contains = containment(masks)
+    area = masks.flatten(1).sum(1)
+    above = contains.fill_diagonal_(False).T  # (G, G): row T, column S ⊃ T
+    smallest = torch.where(above, area, area.max() + 1).argmin(1)
+    return torch.where(above.any(1), smallest, -1)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The coarsest partition of the image in which every mask is a union of parts.
+
+    Attributes:
+        atoms: (H, W) int64, the part 0 … A−1 that each pixel lies in.
+        members: (A, S) bool, the masks that contain each part.
+    """
+
+    atoms: Tensor
+    members: Tensor
+
+    def sums(self, attribution: Tensor) -> Tensor:
+        """(A,) float64 sums of an attribution (C, H, W) over each part; together they are its total."""
+        shares = attribution.to(self.atoms.device, torch.float64).sum(0).flatten()
+        return torch.bincount(self.atoms.flatten(), shares, minlength=len(self.members))
+
+    @property
+    def area(self) -> Tensor:
+        """(A,) int64 pixels of each part."""
+        return torch.bincount(self.atoms.flatten(), minlength=len(self.members))
+
+
+def refinement(masks: Tensor) -> Refinement:
+    """The disjoint parts of masks (S, H, W) bool that may overlap, in the order in which the image shows them.
+
+    Raises:
+        ValueError: no pixels, or masks that are not (S, H, W) bool.
+    """
+    _check(masks)
+    height, width = masks.shape[1:]
+    if len(masks) == 0:
+        return Refinement(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
+    columns = masks.flatten(1).T.contiguous()  # (H·W, S)
+    packed = _packed(columns)
+    keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+    _, first, part = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    atoms = torch.from_numpy(rank[part]).view(height, width).to(masks.device)
+    return Refinement(atoms, columns[torch.from_numpy(first[order])])
+
+
+def _packed(rows: Tensor) -> np.ndarray:
+    """(N, …) bool as (N, bytes) uint8, eight to a byte."""
+    return np.packbits(rows.flatten(1).cpu().numpy(), axis=1)
+
+
+def _check(masks: Tensor) -> None:
+    if masks.ndim != 3 or masks.dtype != torch.bool:
+        raise ValueError(f"masks: wanted (S, H, W) bool, got {tuple(masks.shape)} {masks.dtype}")
+    if masks.shape[1] * masks.shape[2] == 0:
+        raise ValueError(f"masks: wanted at least one pixel, got {masks.shape[1]}×{masks.shape[2]}")
