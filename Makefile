@@ -9,7 +9,7 @@ run := .venv/bin/python
 $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup archives serve stop demo test lint bench
+.PHONY: setup archives serve stop demo test lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -41,3 +41,6 @@ bench: setup
 	@$(run) -m benchmarks.bench_explanation
 	@$(run) -m benchmarks.bench_wire
 	@$(run) -m benchmarks.bench_serving
+
+evaluate: setup
+	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json

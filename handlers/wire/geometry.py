@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -62,6 +63,11 @@ class Preprocess:
         mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
         return ((value - mean) / std).expand(3, *self.size)
 
+    def rgb(self, image: Tensor) -> Tensor:
+        """The pixels of a model input, (3, H, W) float32 in [0, 1]."""
+        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
+        return (image * std + mean).clamp(0, 1)
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -93,6 +99,37 @@ class Geometry:
         rows = _interpolation(self.photo[0], self.resized[0], top, height, values.shape[0], kernel)
         columns = _interpolation(self.photo[1], self.resized[1], left, width, values.shape[1], kernel)
         return rows @ values.detach().to("cpu", torch.float32) @ columns.T
+
+    def coverage(self, mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Tensor:
+        """The part of each pixel of the model's input that a mask over the photo covers.
+
+        Args:
+            mask: (h, w) over a part of the photo; nothing else of the photo is covered.
+            corner: (top, left) of that part, photo pixels.
+
+        Returns:
+            (H, W) float64 in [0, 1] over the model's input: exact areas, not samples.
+        """
+        top, left, height, width = self.box
+        rows = _edges(self.photo[0], self.resized[0], top, height) - corner[0]
+        columns = _edges(self.photo[1], self.resized[1], left, width) - corner[1]
+        above = _area_up_to(mask, rows)  # (H + 1, w): how much of each column lies above each row's edge
+        within = np.diff(_area_up_to(above.T, columns).T, axis=0)  # (H, W + 1): how much of each row lies to the left
+        pixel = (self.photo[0] / self.resized[0]) * (self.photo[1] / self.resized[1])
+        return torch.from_numpy(np.diff(within, axis=1) / pixel).clamp(0, 1)
+
+    def labels_to_photo(self, labels: Tensor, outside: int) -> Tensor:
+        """A label map (H, W) over the model's input at the photo's size: each photo pixel takes its square's label.
+
+        Args:
+            labels: int64.
+            outside: what pixels that the model does not see take.
+        """
+        top, left, height, width = self.box
+        rows = _squares(self.photo[0], self.resized[0], top, height)
+        columns = _squares(self.photo[1], self.resized[1], left, width)
+        drawn = labels[rows.clamp(min=0)][:, columns.clamp(min=0)]
+        return torch.where((rows < 0)[:, None] | (columns < 0), outside, drawn)
 
 
 def apply(photo: Image.Image, preprocess: Preprocess) -> tuple[Tensor, Geometry]:
@@ -150,6 +187,28 @@ def _interpolation(photo: int, resized: int, start: int, length: int, samples: i
     weights /= weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
     inside = (centre >= 0) & (centre < length)
     return (weights * inside[:, None]).to(torch.float32)
+
+
+def _edges(photo: int, resized: int, start: int, length: int) -> NDArray[np.float64]:
+    """(length + 1,) where the edges of the box's pixels lie on the photo, within its frame."""
+    return ((start + np.arange(length + 1)) * (photo / resized)).clip(0, photo)
+
+
+def _area_up_to(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(edges, columns): the sum of each column of (rows, columns) above each edge, parts of pixels included."""
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    edges = edges.clip(0, len(values))
+    whole = np.minimum(edges.astype(np.int64), max(len(values) - 1, 0))
+    part = (edges - whole)[:, None]
+    upper = np.minimum(whole + 1, len(values))
+    return sums[whole] * (1 - part) + sums[upper] * part
+
+
+def _squares(photo: int, resized: int, start: int, length: int) -> Tensor:
+    """(photo,) int64: in which of the box's pixels the centre of each photo pixel lies, −1 for none."""
+    position = ((torch.arange(photo, dtype=torch.float64) + 0.5) * (resized / photo) - start).floor().long()
+    return torch.where((position >= 0) & (position < length), position, -1)
 
 
 def _hat(distance: Tensor) -> Tensor:

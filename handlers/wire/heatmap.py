@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -45,13 +46,22 @@ def overlay(
         raise ValueError(f"geometry: wanted one of a photo of {(height, width)}, got {geometry.photo}")
     drawn: Floats = geometry.to_photo(values, kernel="bspline").numpy()
     scale = _scale(drawn, percentile)
+    return Image.fromarray(veiled(photo, lambda rows: np.clip(drawn[rows] / (scale or 1), -1, 1)))
+
+
+def veiled(photo: Image.Image, strength: Callable[[slice], Floats]) -> NDArray[np.uint8]:
+    """The faded photo, (H, W, 3), under a veil of colour.
+
+    Args:
+        photo: RGB.
+        strength: gives the strengths, in [−1, 1], of a slice of the rows.
+    """
+    width, height = photo.size
     picture = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, _STRIP):  # strip by strip: in float32 a large photo would take gigabytes
-        bottom = min(top + _STRIP, height)
-        strip = drawn[top:bottom]
-        strength = np.clip(strip / scale, -1, 1) if scale > 0 else np.zeros_like(strip)
-        picture[top:bottom] = _blend(_fade(photo.crop((0, top, width, bottom))), strength)
-    return Image.fromarray(picture)
+        rows = slice(top, min(top + _STRIP, height))
+        picture[rows] = blend(_fade(photo.crop((0, rows.start, width, rows.stop))), strength(rows))
+    return picture
 
 
 def signed_map(attribution: Tensor) -> Tensor:
@@ -79,7 +89,7 @@ def _fade(photo: Image.Image) -> Floats:
     return np.asarray(Image.blend(grey, Image.new("RGB", photo.size, "white"), 0.28), dtype=np.float32)
 
 
-def _blend(base: Floats, strength: Floats) -> NDArray[np.uint8]:
+def blend(base: Floats, strength: Floats) -> NDArray[np.uint8]:
     """``base`` under a veil of colour whose opacity grows with the magnitude of ``strength`` (H, W) in [−1, 1]."""
     opacity = 0.85 * np.abs(strength)[..., None]
     colour = np.where(strength[..., None] > 0, _FOR, _AGAINST)

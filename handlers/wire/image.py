@@ -12,6 +12,8 @@ Nothing here depends on Pillow's global settings (``MAX_IMAGE_PIXELS``): TorchSe
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import math
 from collections.abc import Callable
@@ -124,6 +126,18 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
         reason = str(error) or type(error).__name__
         raise RequestError(400, field, f"the {source_format} is truncated or damaged: {reason}") from error
     return Photo(image, source_format, mode)
+
+
+def from_base64(value: object, field: str = "image") -> bytes:
+    """The bytes of a file that stands in JSON as base64 text. Raises RequestError 400."""
+    if not isinstance(value, str):
+        raise RequestError(400, field, f"wanted a file in base64, got {shown(value)}")
+    if value.startswith("data:"):
+        raise RequestError(400, field, f"wanted base64 alone, got a data URL ({shown(value[:30])})")
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(400, field, f"wanted a file in base64: {error}") from error
 
 
 def from_list(

@@ -15,9 +15,13 @@ class Limits:
         max_pixels: Pixels of the photo, read from its header before anything is decoded.
         max_side: Pixels of the photo's longer side; heat maps are drawn at the photo's size.
         max_steps: Points on the integration path.
+        max_groups: Masks that are sent, or segments that are made.
+        max_draws: Draws of a random baseline.
     """
 
     max_bytes: int = 30_000_000
     max_pixels: int = 50_000_000
     max_side: int = 20_000
     max_steps: int = 1000
+    max_groups: int = 500
+    max_draws: int = 64

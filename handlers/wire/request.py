@@ -16,8 +16,6 @@ parse into raw bytes without a word. Bodies that are already parsed are accepted
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,8 +26,27 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from handlers.wire.errors import RequestError, listed, shown, unknown
-from handlers.wire.image import Layout, Order, Photo, decode, from_list
+from handlers.wire.image import Layout, Order, Photo, decode, from_base64, from_list
 from handlers.wire.limits import Limits
+from handlers.wire.masks import PhotoMasks, parse_masks
+from handlers.wire.options import (
+    BASELINE_OPTIONS,
+    FILES,
+    FRACTIONS,
+    GROUP_OPTIONS,
+    INTEGERS,
+    METHODS,
+    PATH_OPTIONS,
+    SWITCHES,
+    Baseline,
+    Path,
+    Segments,
+    baseline_options,
+    choice,
+    path_options,
+    segment_options,
+    switch,
+)
 
 Kind = Literal["prediction", "explanation"]
 
@@ -44,11 +61,13 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
     "explanation": (GZIP, JSON, PNG, SAFETENSORS),
 }
 
-OPTIONS = ("target_class", "method", "steps", "quadrature", "baseline", "outputs")
-METHODS = ("integrated_gradients",)
-QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
-BASELINES = ("zero", "black", "white")
-OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
+OPTIONS = ("target_class", "method", *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS, "outputs")
+#: What the original servers answered with.
+ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
+OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
+
+#: Outputs of one entry for each step.
+PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
 
 MAX_LABEL = 200
 MAX_OPTIONS = 32
@@ -67,8 +86,9 @@ class Defaults:
     Attributes:
         method: One of ``METHODS``.
         steps: Points on the path, at least 1.
+        tolerance: Accuracy to refine to instead, or None.
         quadrature: One of ``QUADRATURES``.
-        baseline: One of ``BASELINES``.
+        baseline: One of ``BASELINES`` that needs nothing from the client.
         outputs: Tensors to return beside the ones every explanation carries, some of ``OUTPUTS``.
         layout: Layout of ``img_data``.
         order: Colour order of ``img_data``.
@@ -76,6 +96,7 @@ class Defaults:
 
     method: str = "integrated_gradients"
     steps: int = 50
+    tolerance: float | None = None
     quadrature: str = "gauss_legendre"
     baseline: str = "zero"
     outputs: tuple[str, ...] = ()
@@ -83,7 +104,7 @@ class Defaults:
     order: Order = "rgb"
 
 
-ORIGINAL = Defaults(outputs=OUTPUTS)
+ORIGINAL = Defaults(outputs=ORIGINAL_OUTPUTS)
 """What the original servers computed, whatever the model's spec says: 50 Gauss–Legendre steps from a zero baseline."""
 
 
@@ -97,10 +118,12 @@ class Request:
         target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
             see :func:`resolve_target`.
         method: One of ``METHODS``.
-        steps: Points on the path, 1 … ``Limits.max_steps``.
-        quadrature: One of ``QUADRATURES``.
-        baseline: One of ``BASELINES``.
-        outputs: Tensors asked for, in the order of ``OUTPUTS``; all of them when ``legacy``.
+        path: How the path is taken.
+        baseline: Where it starts.
+        masks: Groups that the client sent, over the photo.
+        segments: Groups that the server is to make.
+        pixels: Single pixels belong to the family of groups, too.
+        outputs: Tensors asked for, in the order of ``OUTPUTS``; the original servers' when ``legacy``.
         accept: Media type of the answer, one of ``MEDIA[kind]``.
         legacy: Asked exactly as the original servers were, so the answer has exactly their keys.
     """
@@ -109,12 +132,19 @@ class Request:
     photo: Photo
     target: str | int | None
     method: str
-    steps: int
-    quadrature: str
-    baseline: str
+    path: Path
+    baseline: Baseline
+    masks: PhotoMasks | None
+    segments: Segments | None
+    pixels: bool
     outputs: tuple[str, ...]
     accept: str
     legacy: bool
+
+    @property
+    def wants_groups(self) -> bool:
+        """Whether groups are to be scored."""
+        return self.masks is not None or self.segments is not None or self.pixels
 
 
 def parse(
@@ -153,21 +183,22 @@ def parse(
         and not headers.get(_HEADER)
     )
     unsaid = ORIGINAL if legacy else defaults
-    steps = _steps(options.get("steps"), limits, unsaid.steps)
-    quadrature = _choice("quadrature", options.get("quadrature"), QUADRATURES, unsaid.quadrature)
-    if quadrature == "trapezoid" and steps < 2:
-        raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
+    path = path_options(options, limits, Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature))
+    baseline = baseline_options(options, limits, unsaid.baseline)
+    segments, pixels = segment_options(options, limits), switch("pixels", options.get("pixels"))
+    method = choice("method", options.get("method"), METHODS, unsaid.method)
+    outputs = _outputs(options.get("outputs"), unsaid.outputs)
+    target = _target(options.get("target_class"))
+    grouped = segments is not None or pixels or "masks" in options
+    if "absolute_directional" in outputs and not (grouped and path.tolerance is None):
+        wanted = "absolute_directional is of groups and takes steps: wanted masks, segments or pixels beside it"
+        raise RequestError(400, "outputs", wanted if path.tolerance is None else f"{wanted}, and no tolerance")
+    if baseline.name == "uniform" and not set(PER_STEP).isdisjoint(outputs):
+        raise RequestError(400, "outputs", "a random baseline has several paths: wanted no output per step beside it")
+    photo = _photo(fields, limits, defaults)  # last: options are cheap to refuse, an image is not cheap to decode
+    masks = parse_masks(options["masks"], photo.image.size[::-1], limits) if "masks" in options else None
     return Request(
-        kind=kind,
-        target=_target(options.get("target_class")),
-        method=_choice("method", options.get("method"), METHODS, unsaid.method),
-        steps=steps,
-        quadrature=quadrature,
-        baseline=_choice("baseline", options.get("baseline"), BASELINES, unsaid.baseline),
-        outputs=_outputs(options.get("outputs"), unsaid.outputs),
-        accept=accept,
-        legacy=legacy,
-        photo=_photo(fields, limits, defaults),  # last: options are cheap to refuse, an image is not cheap to decode
+        kind, photo, target, method, path, baseline, masks, segments, pixels, outputs, accept=accept, legacy=legacy
     )
 
 
@@ -309,7 +340,7 @@ def _merge(fields: Mapping[str, Any], parts: Mapping[str, Any], header: Mapping[
 def _plain(name: str, value: Any) -> Any:
     if not isinstance(value, msgspec.Raw):
         return value
-    if name in OPTIONS and len(bytes(value)) > MAX_OPTION_BYTES:
+    if name in OPTIONS and name not in FILES and len(bytes(value)) > MAX_OPTION_BYTES:
         raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(bytes(value)):,}")
     try:
         return msgspec.json.decode(value)
@@ -318,22 +349,36 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _from_form(name: str, value: Any) -> Any:
-    """An option out of text, as JSON would have carried it."""
-    if isinstance(value, bytes | bytearray | str) and len(value) > MAX_OPTION_BYTES:
+    """An option out of text, as JSON would have carried it; a file as its bytes."""
+    if not isinstance(value, bytes | bytearray | str):
+        raise RequestError(400, name, f"wanted text, got {shown(value)}")
+    if name in FILES:
+        return _file(name, value)
+    if len(value) > MAX_OPTION_BYTES:
         raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(value):,}")
-    if isinstance(value, bytes | bytearray):
+    if not isinstance(value, str):
         try:
             value = value.decode("utf-8")
         except UnicodeDecodeError as error:
             raise RequestError(400, name, f"wanted text in UTF-8: {error}") from error
-    if not isinstance(value, str):
-        raise RequestError(400, name, f"wanted text, got {shown(value)}")
     value = value.strip()
     if name == "outputs":
         return [part.strip() for part in value.split(",") if part.strip()]
-    if name == "steps" and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    if name in INTEGERS and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
+    if name in FRACTIONS and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?", value):
+        return float(value)
+    if name in SWITCHES and value in ("true", "false"):
+        return value == "true"
     return value
+
+
+def _file(name: str, value: bytes | bytearray | str) -> Any:
+    """A part of a form that is a file: bytes, or what its JSON says."""
+    start = value[:64].lstrip()[:1]
+    if start in (b"[", b"{", "[", "{"):
+        return _plain(name, msgspec.Raw(value if isinstance(value, str) else bytes(value)))
+    return value if isinstance(value, str) else bytes(value)
 
 
 def _target(value: object) -> str | int | None:
@@ -344,25 +389,6 @@ def _target(value: object) -> str | int | None:
     if not 0 < len(value) <= MAX_LABEL:
         given = f"one of {len(value)} characters"
         raise RequestError(400, "target_class", f"wanted a label of 1 to {MAX_LABEL} characters, got {given}")
-    return value
-
-
-def _choice(name: str, value: object, known: tuple[str, ...], default: str) -> str:
-    if value is None:
-        return default
-    if not isinstance(value, str) or value not in known:
-        raise RequestError(400, name, unknown(name, value, known))
-    return value
-
-
-def _steps(value: object, limits: Limits, default: int) -> int:
-    if value is None:
-        return default
-    wanted = f"wanted a whole number in 1..{limits.max_steps}"
-    if type(value) is not int or value < 1:
-        raise RequestError(400, "steps", f"{wanted}, got {shown(value)}")
-    if value > limits.max_steps:
-        raise RequestError(413, "steps", f"{wanted}, got {shown(value)}")
     return value
 
 
@@ -387,15 +413,4 @@ def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults) -> Pho
         return from_list(value, defaults.layout, defaults.order, limits)
     if isinstance(value, bytes | bytearray):
         return decode(value, limits)
-    return decode(_base64(_plain("image", value)), limits)
-
-
-def _base64(value: object) -> bytes:
-    if not isinstance(value, str):
-        raise RequestError(400, "image", f"wanted an encoded image in base64, got {shown(value)}")
-    if value.startswith("data:"):
-        raise RequestError(400, "image", f"wanted base64 alone, got a data URL ({shown(value[:30])})")
-    try:
-        return base64.b64decode("".join(value.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(400, "image", f"wanted an encoded image in base64: {error}") from error
+    return decode(from_base64(_plain("image", value)), limits)

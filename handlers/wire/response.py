@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from handlers.wire.errors import RequestError
-from handlers.wire.request import GZIP, JSON, PNG, SAFETENSORS, Request
+from handlers.wire.request import GZIP, JSON, PER_STEP, PNG, SAFETENSORS, Request
 
 #: What the original servers answered with, exactly.
 LEGACY = (
@@ -39,10 +39,8 @@ LEGACY = (
     "output",
     "target_class",
 )
-#: Tensors of one entry for each step; they go out only when asked for.
-PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
 #: What only the summary for people carries.
-SUMMARY = ("model", "target_label", "top")
+SUMMARY = ("model", "target_label", "top", "groups")
 
 # Attributions are noise in their low bits, which no level compresses: 1 is as small as any (benchmarks/bench_wire.py).
 _GZIP_LEVEL = 1

@@ -16,7 +16,7 @@ from handlers.wire.request import (
     GZIP,
     JSON,
     MEDIA,
-    OUTPUTS,
+    ORIGINAL_OUTPUTS,
     PNG,
     SAFETENSORS,
     Defaults,
@@ -60,8 +60,8 @@ def test_encoded_body_under_any_content_type(content_type: str | None, key: str)
     request = ask({key: bytearray(png())}, **header)
     assert request.photo.source_format == "PNG"
     assert not request.legacy
-    assert (request.target, request.steps, request.method) == (None, 50, "integrated_gradients")
-    assert (request.quadrature, request.baseline, request.outputs) == ("gauss_legendre", "zero", ())
+    assert (request.target, request.path.steps, request.method) == (None, 50, "integrated_gradients")
+    assert (request.path.quadrature, request.baseline.name, request.outputs) == ("gauss_legendre", "zero", ())
     assert request.accept == GZIP
 
 
@@ -74,14 +74,14 @@ def test_options_in_the_header() -> None:
     }
     for encode in (urlencode, lambda pairs: urlencode(pairs, quote_via=quote)):
         request = ask({"body": jpeg()}, x_explain_options=encode(options))
-        assert (request.target, request.steps, request.quadrature) == ("tench, Tinca & co", 20, "left")
+        assert (request.target, request.path.steps, request.path.quadrature) == ("tench, Tinca & co", 20, "left")
         assert request.outputs == ("step_sizes", "output")
 
 
 def test_json_with_a_list_the_original_way() -> None:
     request = ask(body(img_data=LIST, target_class="airplane"), content_type="application/json", accept="*/*")
     assert request.legacy
-    assert request.outputs == OUTPUTS
+    assert request.outputs == ORIGINAL_OUTPUTS
     assert request.target == "airplane"
     assert np.asarray(request.photo.image).tolist() == LIST
 
@@ -108,7 +108,7 @@ def test_original_way_without_target() -> None:
 def test_json_with_base64() -> None:
     request = ask(body(image=BASE64, target_class=3, steps=7, outputs=["output"], baseline="zero"))
     assert request.photo.source_format == "PNG"
-    assert (request.target, request.steps, request.outputs) == (3, 7, ("output",))
+    assert (request.target, request.path.steps, request.outputs) == (3, 7, ("output",))
 
 
 def test_base64_may_be_wrapped() -> None:
@@ -118,7 +118,7 @@ def test_base64_may_be_wrapped() -> None:
 
 def test_parsed_bodies_are_taken_too() -> None:
     assert ask({"body": {"img_data": LIST, "target_class": "cat"}}).legacy
-    assert ask({"body": json.dumps({"image": BASE64, "steps": 3})}).steps == 3
+    assert ask({"body": json.dumps({"image": BASE64, "steps": 3})}).path.steps == 3
 
 
 def test_json_without_a_content_type_or_behind_spaces() -> None:
@@ -134,33 +134,33 @@ def test_multipart() -> None:
         "quadrature": "right",
     }
     request = ask(row, content_type="multipart/form-data; boundary=x")
-    assert (request.target, request.steps, request.quadrature) == ("café", 9, "right")
+    assert (request.target, request.path.steps, request.path.quadrature) == ("café", 9, "right")
     assert request.outputs == ("intermediates", "output")
     assert not request.legacy
 
 
 def test_multipart_part_named_data() -> None:
-    assert ask({"data": png(), "steps": b"4"}, content_type="multipart/form-data; boundary=x").steps == 4
+    assert ask({"data": png(), "steps": b"4"}, content_type="multipart/form-data; boundary=x").path.steps == 4
 
 
 def test_null_is_not_given() -> None:
     request = ask(body(image=BASE64, target_class=None, steps=None, outputs=None, method=None))
-    assert (request.target, request.steps, request.outputs) == (None, 50, ())
+    assert (request.target, request.path.steps, request.outputs) == (None, 50, ())
 
 
 def test_defaults_of_the_spec() -> None:
     defaults = Defaults(steps=11, quadrature="midpoint", outputs=("output",), order="bgr")
     request = ask(body(img_data=LIST, quadrature="left"), defaults=defaults)
-    assert (request.steps, request.quadrature, request.outputs) == (11, "left", ("output",))
+    assert (request.path.steps, request.path.quadrature, request.outputs) == (11, "left", ("output",))
     assert np.asarray(request.photo.image).tolist() == [[[3, 2, 1], [6, 5, 4]]]
 
 
 def test_predictions_ignore_every_option() -> None:
     row = {"image": png(), "steps": b"many", "what": b"ever"}
     request = ask(row, kind="prediction", x_explain_options="%%%&=")
-    assert (request.target, request.steps, request.accept) == (None, 50, JSON)
+    assert (request.target, request.path.steps, request.accept) == (None, 50, JSON)
     request = ask(body(image=BASE64, steps="many", target_class=[1], segments="slic"), kind="prediction")
-    assert (request.target, request.steps) == (None, 50)
+    assert (request.target, request.path.steps) == (None, 50)
 
 
 # Bad input
@@ -207,8 +207,8 @@ EXPLAIN = "X-Explain-Options"
         ({"body": bytes(20_001)}, 413, "body", "20,000 bytes, got 20,001"),
         ({"image": png(), "steps": bytes(20_000)}, 413, "body", "20,000 bytes"),
         (body(image=BASE64, step=5), 400, "step", "did you mean 'steps'"),
-        (body(image=BASE64, segments="slic"), 400, "segments", "known: target_class, method"),
-        ({"image": png(), "masks": b"x"}, 400, "masks", "unknown option"),
+        (body(image=BASE64, segment="slic"), 400, "segment", "did you mean 'segments'"),
+        ({"image": png(), "mask": b"x"}, 400, "mask", "unknown option"),
         (body(image=BASE64, target_class=1.5), 400, "target_class", "1.5"),
         (body(image=BASE64, target_class=True), 400, "target_class", "True"),
         (body(image=BASE64, target_class=["cat"]), 400, "target_class", "['cat']"),
@@ -217,7 +217,7 @@ EXPLAIN = "X-Explain-Options"
         (body(image=BASE64, method="occlusion"), 400, "method", "integrated_gradients"),
         (body(image=BASE64, method=3), 400, "method", "3"),
         (body(image=BASE64, quadrature="simpson"), 400, "quadrature", "trapezoid"),
-        (body(image=BASE64, baseline="blur"), 400, "baseline", "zero, black, white"),
+        (body(image=BASE64, baseline="blurred"), 400, "baseline", "did you mean 'blur'?"),
         (body(image=BASE64, baseline=0), 400, "baseline", "zero"),
         (body(image=BASE64, target_class=["x" * 10_000]), 400, "target_class", "10,000 bytes"),
         (body(image=BASE64, steps=0), 400, "steps", "1..100, got 0"),
@@ -416,7 +416,7 @@ def test_unbounded_names_and_values_are_refused_briefly() -> None:
 
 
 def test_the_trapezoid_needs_two_steps() -> None:
-    assert ask(body(image=BASE64, quadrature="trapezoid", steps=2)).steps == 2
+    assert ask(body(image=BASE64, quadrature="trapezoid", steps=2)).path.steps == 2
     status, field, message = refused(body(image=BASE64, quadrature="trapezoid", steps=1))
     assert (status, field) == (400, "steps")
     assert "trapezoid" in message

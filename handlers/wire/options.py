@@ -1,0 +1,249 @@
+"""What a client may ask of an explanation: how the path is taken, where it starts, and which groups are scored.
+
+Options arrive as plain values by name, from JSON or from text (:func:`handlers.wire.request.parse` sees to that). One
+that has no part in what was asked is an error, so that a typing mistake does not pass for a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from handlers.wire.errors import RequestError, shown, unknown
+from handlers.wire.image import Photo, decode, from_base64
+from handlers.wire.limits import Limits
+
+METHODS = ("integrated_gradients",)
+QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
+BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
+SEGMENTS = ("slic", "grid")
+
+PATH_OPTIONS = ("steps", "tolerance", "quadrature")
+BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "baseline_tensor")
+GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "pixels")
+
+INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns")
+FRACTIONS = ("tolerance", "blur", "compactness")
+SWITCHES = ("pixels",)
+FILES = ("masks", "baseline_image", "baseline_tensor")
+"""Options that may be as long as a request's body; all others are short."""
+
+_OWNER = {
+    "blur": ("baseline", "blur"),
+    "draws": ("baseline", "uniform"),
+    "seed": ("baseline", "uniform"),
+    "baseline_image": ("baseline", "image"),
+    "baseline_tensor": ("baseline", "tensor"),
+    "n_segments": ("segments", "slic"),
+    "compactness": ("segments", "slic"),
+    "rows": ("segments", "grid"),
+    "columns": ("segments", "grid"),
+}
+"""The choice without which an option means nothing."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """How the path is taken.
+
+    Attributes:
+        steps: Points on the path; with a tolerance, the most of them.
+        tolerance: Refine until residual and groups change by less than this, relative; None for a fixed rule.
+        quadrature: One of ``QUADRATURES``; of no account with a tolerance.
+    """
+
+    steps: int = 50
+    tolerance: float | None = None
+    quadrature: str = "gauss_legendre"
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Where the path starts.
+
+    Attributes:
+        name: One of ``BASELINES``.
+        blur: Standard deviation of the blur, as a part of the model input's shorter side, in (0, 1].
+        draws: Noise images that are averaged over, 1 … ``Limits.max_draws``.
+        seed: Of the noise.
+        photo: The second image of ``image``, upright.
+        tensor: (C, H, W) float32, the model-space input of ``tensor``.
+    """
+
+    name: str = "zero"
+    blur: float = 0.1
+    draws: int = 4
+    seed: int = 0
+    photo: Photo | None = None
+    tensor: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments that the server makes.
+
+    Attributes:
+        name: One of ``SEGMENTS``.
+        n_segments: About how many superpixels.
+        compactness: Of superpixels: how much nearness weighs against colour; None for the default.
+        rows, columns: Of the grid.
+    """
+
+    name: str
+    n_segments: int = 50
+    compactness: float | None = None
+    rows: int = 4
+    columns: int = 4
+
+
+def path_options(options: Mapping[str, Any], limits: Limits, default: Path) -> Path:
+    """The path's options; what is not said is taken from ``default``.
+
+    Raises:
+        RequestError: 400, and 413 for more steps than the limit.
+    """
+    tolerance = _number("tolerance", options.get("tolerance"), 1)
+    if tolerance is None and "steps" not in options:  # who names the steps wants so many
+        tolerance = default.tolerance
+    if tolerance is not None and "quadrature" in options:
+        raise RequestError(400, "quadrature", "with a tolerance the points are placed where they are needed")
+    unsaid = default.steps if tolerance is None or default.tolerance is not None else limits.max_steps
+    steps = _count("steps", options.get("steps"), unsaid, limits.max_steps)
+    quadrature = choice("quadrature", options.get("quadrature"), QUADRATURES, default.quadrature)
+    if quadrature == "trapezoid" and steps < 2:
+        raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
+    return Path(steps, tolerance, quadrature)
+
+
+def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -> Baseline:
+    """The baseline's options.
+
+    Raises:
+        RequestError: 400 for an option that is malformed or does not go with the baseline, a tensor that holds NaN or
+            infinity; 413 and 415 as for any image.
+    """
+    name = choice("baseline", options.get("baseline"), BASELINES, default)
+    _check_owners(options, "baseline", name)
+    usual = Baseline()
+    photo = tensor = None
+    if name == "image":
+        photo = _second_photo(options.get("baseline_image"), limits)
+    if name == "tensor":
+        tensor = _tensor("baseline_tensor", options.get("baseline_tensor"))
+    return Baseline(
+        name=name,
+        blur=_number("blur", options.get("blur"), 1) or usual.blur,
+        draws=_count("draws", options.get("draws"), usual.draws, limits.max_draws),
+        seed=_count("seed", options.get("seed"), usual.seed, 2**63 - 1, least=0),
+        photo=photo,
+        tensor=tensor,
+    )
+
+
+def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | None:
+    """The segments to make, None where none are asked for.
+
+    Raises:
+        RequestError: 400 for an option that is malformed or does not go with the segments, 413 for too many of them.
+    """
+    name = options.get("segments")
+    if name is not None:
+        name = choice("segments", name, SEGMENTS, "")
+    _check_owners(options, "segments", name)
+    if name is None:
+        return None
+    usual = Segments(name)
+    segments = Segments(
+        name=name,
+        n_segments=_count("n_segments", options.get("n_segments"), usual.n_segments, limits.max_groups),
+        compactness=_number("compactness", options.get("compactness"), 1e6),
+        rows=_count("rows", options.get("rows"), usual.rows, limits.max_groups),
+        columns=_count("columns", options.get("columns"), usual.columns, limits.max_groups),
+    )
+    if name == "grid" and segments.rows * segments.columns > limits.max_groups:
+        given = f"{segments.rows} × {segments.columns}"
+        raise RequestError(413, "rows", f"wanted a grid of at most {limits.max_groups} cells, got {given}")
+    return segments
+
+
+def choice(name: str, value: object, known: tuple[str, ...], default: str) -> str:
+    """One of the known words, ``default`` where the client gave none. Raises RequestError 400."""
+    if value is None:
+        return default
+    if not isinstance(value, str) or value not in known:
+        raise RequestError(400, name, unknown(name, value, known))
+    return value
+
+
+def switch(name: str, value: object) -> bool:
+    """A truth value, false where the client gave none. Raises RequestError 400."""
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise RequestError(400, name, f"wanted true or false, got {shown(value)}")
+    return value
+
+
+def _check_owners(options: Mapping[str, Any], owner: str, chosen: str | None) -> None:
+    for name in options:
+        if name in _OWNER and _OWNER[name][0] == owner and _OWNER[name][1] != chosen:
+            wanted = f"wanted {owner}={_OWNER[name][1]} beside it"
+            raise RequestError(400, name, f"{wanted}, got {owner}={chosen}" if chosen else wanted)
+
+
+def _count(name: str, value: object, default: int, most: int, least: int = 1) -> int:
+    if value is None:
+        return default
+    wanted = f"wanted a whole number in {least}..{most}"
+    if type(value) is not int or value < least:
+        raise RequestError(400, name, f"{wanted}, got {shown(value)}")
+    if value > most:
+        raise RequestError(413, name, f"{wanted}, got {shown(value)}")
+    return value
+
+
+def _number(name: str, value: object, most: float) -> float | None:
+    """A positive number up to ``most``, None where the client gave none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise RequestError(400, name, f"wanted a number above 0 and up to {most:g}, got {shown(value)}")
+    return float(value)
+
+
+def _second_photo(value: object, limits: Limits) -> Photo:
+    if value is None:
+        raise RequestError(400, "baseline_image", "wanted the image that baseline=image starts from, got none")
+    data = value if isinstance(value, bytes) else from_base64(value, "baseline_image")
+    return decode(data, limits, "baseline_image")
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    """A (C, H, W) tensor: a nested list of numbers, or a safetensors file that holds one."""
+    if value is None:
+        raise RequestError(400, name, "wanted the tensor that baseline=tensor starts from, got none")
+    if isinstance(value, bytes):
+        try:
+            tensors = safetensors.torch.load(value)
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise RequestError(400, name, f"wanted a safetensors file with one tensor: {error}") from None
+        if len(tensors) != 1:
+            raise RequestError(400, name, f"wanted a safetensors file with one tensor, got {len(tensors)}")
+        (tensor,) = tensors.values()
+    else:
+        try:
+            tensor = torch.from_numpy(np.array(value, dtype=np.float32))
+        except (TypeError, ValueError, OverflowError):
+            raise RequestError(400, name, f"wanted a nested list of numbers, got {shown(value)}") from None
+    if tensor.ndim != 3:
+        raise RequestError(400, name, f"wanted three axes (channel, row, column), got {tensor.ndim}")
+    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+        raise RequestError(400, name, "wanted finite numbers in the model's input space, got NaN, infinity or integers")
+    return tensor.float()
