@@ -11,15 +11,26 @@ from typing import Any
 
 import torch
 
-from handlers.attribution.path import points_on
+from handlers.cache import Cache
 from handlers.deadline import Deadline, updated
 from handlers.exchange import Exchange, log_traceback
-from handlers.explanation import Sample, explain, explanation_result, predict, prediction_result, prepare, rule
+from handlers.explanation import (
+    Explanation,
+    explain,
+    explanation_result,
+    path_key,
+    points,
+    predict,
+    prediction_result,
+    size_of,
+    worth_keeping,
+)
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics, Stage
+from handlers.picture import picture
+from handlers.sample import Sample, prepare
 from handlers.served_model import ServedModel, load
 from handlers.wire.errors import RequestError
-from handlers.wire.heatmap import overlay
 from handlers.wire.limits import Limits
 from handlers.wire.request import PNG, Defaults, parse, resolve_target
 from handlers.wire.response import Encoded, encode, select
@@ -31,7 +42,8 @@ class ClassifierHandler:
     """Answers each request of a batch as it asked, whatever its neighbours ask or break.
 
     TorchServe creates one of these in each worker process, calls :meth:`initialize` once and :meth:`handle` for each
-    batch, one at a time. Nothing but the running estimate of the model's speed changes between batches.
+    batch, one at a time. Between batches it keeps the running estimate of the model's speed, and what it computed for
+    recent images.
     """
 
     model: ServedModel
@@ -39,6 +51,8 @@ class ClassifierHandler:
     limits: Limits
     defaults: Defaults
     seconds_per_point: float
+    scores: Cache[torch.Tensor]
+    explanations: Cache[Explanation]
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
@@ -48,9 +62,16 @@ class ClassifierHandler:
         on_gpu = gpu is not None and torch.cuda.is_available()
         self.model = load(Path(properties["model_dir"]), torch.device(f"cuda:{gpu}" if on_gpu else "cpu"))
         spec = self.model.spec
-        self.limits = Limits(spec.limits.max_bytes, spec.limits.max_pixels, max_steps=spec.limits.max_steps)
+        self.limits = Limits(
+            spec.limits.max_bytes,
+            spec.limits.max_pixels,
+            max_steps=spec.limits.max_steps,
+            max_groups=spec.limits.max_groups,
+        )
         self.defaults = Defaults(**spec.explain.model_dump())
         self.seconds_per_point = self.model.seconds_per_point
+        self.scores = Cache(spec.limits.cache_bytes // 16)
+        self.explanations = Cache(spec.limits.cache_bytes)
         self.metrics = Metrics(context.metrics, spec.name)
         self.metrics.prime()
         speed = f"{self.model.chunk} path points at once, {self.seconds_per_point:.4f} s each"
@@ -71,7 +92,7 @@ class ClassifierHandler:
         for exchange in asked:
             with exchange.stage("attribute"):
                 deadline = self._admit(exchange, deadline)
-        admitted = [exchange for exchange in asked if exchange.pending]
+        admitted = [exchange for exchange in asked if exchange.pending and exchange.explanation is None]
         together(admitted, "attribute", partial(self._explain, deadline))
 
         for exchange in exchanges:
@@ -85,22 +106,34 @@ class ClassifierHandler:
         return prepare(request, self.model)
 
     def _score(self, exchanges: Sequence[Exchange]) -> None:
-        for exchange, scores in zip(exchanges, predict(self.model, samples(exchanges)), strict=True):
-            exchange.scores = scores
+        unknown = []
+        for exchange in exchanges:
+            assert exchange.sample is not None
+            exchange.scores = self.scores.get(exchange.sample.key)
+            if exchange.scores is None:
+                unknown.append(exchange)
+        if unknown:
+            for exchange, scores in zip(unknown, predict(self.model, samples(unknown)), strict=True):
+                exchange.scores = scores
+                assert exchange.sample is not None
+                self.scores.put(exchange.sample.key, scores, scores.nbytes)
 
     def _admit(self, exchange: Exchange, deadline: Deadline) -> Deadline:
-        """Settle the target, and whether there is time for it."""
+        """Settle the target, and whether the explanation is known or there is time for it."""
         assert exchange.sample is not None and exchange.scores is not None
         request = exchange.sample.request
         if request.target is None:
             exchange.target = int(exchange.scores.argmax())
         else:
             exchange.target = resolve_target(request.target, self.model.spec.labels)
-        return deadline.admit(points_on(rule(request)))
+        key = path_key(exchange.sample, exchange.target)
+        exchange.explanation = self.explanations.get(key)
+        exchange.cached = exchange.explanation is not None
+        return deadline if exchange.cached else deadline.admit(points(exchange.sample))
 
     def _explain(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
         targets = [exchange.target for exchange in exchanges if exchange.target is not None]
-        total = left = sum(points_on(rule(sample.request)) for sample in samples(exchanges))
+        total = left = sum(map(points, samples(exchanges)))
         started = time.perf_counter()
 
         def before_chunk(remaining: int) -> None:
@@ -109,26 +142,27 @@ class ClassifierHandler:
             deadline.check(remaining)
 
         try:
-            integrals = explain(self.model, samples(exchanges), targets, before_chunk)
+            explanations = explain(self.model, samples(exchanges), targets, before_chunk)
             left = 0
         finally:  # a pass that was given up has measured the speed as well
             if left < total:
                 seconds = time.perf_counter() - started
                 self.seconds_per_point = updated(self.seconds_per_point, seconds, total - left)
-        for exchange, integral in zip(exchanges, integrals, strict=True):
-            exchange.integral = integral
+        for exchange, target, explanation in zip(exchanges, targets, explanations, strict=True):
+            exchange.explanation = explanation
+            assert exchange.sample is not None
+            if worth_keeping(explanation):
+                self.explanations.put(path_key(exchange.sample, target), explanation, size_of(explanation))
 
     def _encode(self, exchange: Exchange) -> Encoded:
         sample, scores = exchange.sample, exchange.scores
         assert sample is not None and scores is not None
         most = self.model.spec.limits.max_response_bytes
-        if exchange.integral is None or exchange.target is None:
+        if exchange.explanation is None or exchange.target is None:
             return encode(prediction_result(self.model, scores), sample.request.accept, max_bytes=most)
-        integral = exchange.integral
-        result = explanation_result(self.model, sample, exchange.target, scores, integral)
+        result = explanation_result(self.model, sample, exchange.target, scores, exchange.explanation)
         if sample.request.accept == PNG:
-            picture = overlay(sample.request.photo.image, integral.attribution, sample.geometry)
-            return encode(result, PNG, picture=picture, max_bytes=most)
+            return encode(result, PNG, picture=picture(sample, exchange.explanation), max_bytes=most)
         return encode(select(result, sample.request), sample.request.accept, max_bytes=most)
 
 

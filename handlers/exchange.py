@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor
 
-from handlers.attribution.path import PathIntegral
-from handlers.explanation import Sample
+from handlers.explanation import Explanation
 from handlers.metrics import Kind, Metrics, Stage
+from handlers.sample import Sample
 from handlers.wire.errors import RequestError
 from handlers.wire.request import JSON
 from handlers.wire.response import Encoded
@@ -34,7 +34,8 @@ class Exchange:
         sample: the decoded request, once it is.
         scores: (classes,) pre-softmax scores, once they are known.
         target: class index to explain, once it is resolved.
-        integral: the explanation, once it is computed.
+        explanation: the path integrals, once they are computed.
+        cached: whether they were at hand.
         answer: the encoded result, once there is one.
         failure: why there will be none.
         seconds: what each stage took.
@@ -46,7 +47,8 @@ class Exchange:
     sample: Sample | None = None
     scores: Tensor | None = None
     target: int | None = None
-    integral: PathIntegral | None = None
+    explanation: Explanation | None = None
+    cached: bool = False
     answer: Encoded | None = None
     failure: RequestError | None = None
     seconds: dict[Stage, float] = field(default_factory=dict)
@@ -94,8 +96,14 @@ class Exchange:
         for stage, seconds in self.seconds.items():
             metrics.stage(stage, self.kind, seconds)
         metrics.request(self.kind, outcome, time.perf_counter() - self.started, self._request_bytes(), len(answer.body))
-        if self.failure is None and self.integral is not None:
-            metrics.explanation(self.integral.evaluations, self.integral.relative_residual)
+        if self.failure is None and self.explanation is not None and self.sample is not None:
+            groups = self.sample.groups
+            metrics.explanation(
+                evaluations=0 if self.cached else self.explanation.evaluations,
+                relative_residual=self.explanation.relative_residual(groups),
+                groups=0 if groups is None else len(groups.family),
+                cached=self.cached,
+            )
         return answer.body
 
     def _request_bytes(self) -> int:

@@ -1,43 +1,79 @@
-"""From decoded requests to results: the prediction and the explanation of a batch by one served model."""
+"""From samples to results: the prediction and the explanation of a batch by one served model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from handlers.attribution.path import PathIntegral, integrate
+from handlers import cache
+from handlers.attribution.directional import GroupScores, directional, group_norms, group_scores
+from handlers.attribution.groups import parents
+from handlers.attribution.path import PathIntegral, integrate, points_on, relative_to
 from handlers.attribution.quadrature import Quadrature, quadrature
+from handlers.attribution.refine import OutOfTimeError, Refined, refine
+from handlers.cache import digest
+from handlers.sample import Groups, Sample
 from handlers.served_model import ServedModel
-from handlers.wire.geometry import Geometry, apply
-from handlers.wire.request import Request
+from handlers.wire.errors import RequestError
+from handlers.wire.request import PER_STEP, Request
+
+Item = TypeVar("Item")
 
 TOP = 5
 """How many of the best classes a summary lists."""
 
+FEWEST = 16
+"""Path points for which a refinement must find time; what it needs beyond them it takes while there is time."""
+
 
 @dataclass(frozen=True)
-class Sample:
-    """A request with its image in model space.
+class Explanation:
+    """The path integrals of one sample.
 
     Attributes:
-        request: as parsed.
-        image: (3, H, W) model input on the CPU.
-        geometry: the map from the photo to it.
+        integrals: one for each draw of the baseline.
+        converged: whether the tolerance was met; None if none was asked for.
+        stability: the largest relative change of a group's attribution at the last refinement; None likewise.
     """
 
-    request: Request
-    image: Tensor
-    geometry: Geometry
+    integrals: tuple[PathIntegral, ...]
+    converged: bool | None = None
+    stability: float | None = None
 
+    @property
+    def attribution(self) -> Tensor:
+        """(C, H, W) integrated gradients, averaged over the draws."""
+        return torch.stack([integral.attribution for integral in self.integrals]).mean(0)
 
-def prepare(request: Request, model: ServedModel) -> Sample:
-    """Bring a request's photo into model space; raises what :func:`handlers.wire.geometry.apply` raises."""
-    image, geometry = apply(request.photo.image, model.preprocess)
-    return Sample(request, image, geometry)
+    @property
+    def score(self) -> float:
+        """f(input)."""
+        return self.integrals[0].score
+
+    @property
+    def baseline_score(self) -> float:
+        """f(baseline), averaged over the draws."""
+        return _mean([integral.baseline_score for integral in self.integrals])
+
+    @property
+    def residual(self) -> float:
+        """f(input) − f(baseline) − Σ IG, averaged over the draws."""
+        return _mean([integral.residual for integral in self.integrals])
+
+    @property
+    def evaluations(self) -> int:
+        """Path points at which the gradient was taken."""
+        return sum(integral.evaluations for integral in self.integrals)
+
+    def relative_residual(self, groups: Groups | None) -> float:
+        """|residual| relative to the score difference or the disjoint parts of the groups, whichever is more."""
+        total = self.attribution
+        shares = total.sum().reshape(1) if groups is None else groups.parts.sums(total)
+        return abs(self.residual) / relative_to(self.score - self.baseline_score, shares)
 
 
 def predict(model: ServedModel, samples: Sequence[Sample]) -> Tensor:
@@ -52,35 +88,155 @@ def explain(
     samples: Sequence[Sample],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None = None,
-) -> list[PathIntegral]:
-    """The path integral of each sample's target score, all in one pass."""
-    return integrate(
+) -> list[Explanation]:
+    """The path integrals of each sample's target score: those of a fixed rule all in one pass."""
+    fixed = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is None]
+    refined = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is not None]
+    found: dict[int, Explanation] = {}
+    for indices, work in ((fixed, _integrate), (refined, _refine)):
+        if indices:
+            chosen = [samples[index] for index in indices]
+            done = work(model, chosen, [targets[index] for index in indices], before_chunk)
+            found.update(zip(indices, done, strict=True))
+    return [found[index] for index in range(len(samples))]
+
+
+def _integrate(
+    model: ServedModel,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    before_chunk: Callable[[int], None] | None,
+) -> list[Explanation]:
+    inputs, starts, classes, draws = _paths(model, samples, targets)
+    per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
+    integrals = integrate(
         model.network,
-        torch.stack([sample.image for sample in samples]).to(model.device),
-        torch.stack([baseline(model, sample.request.baseline) for sample in samples]).to(model.device),
-        torch.tensor(targets, device=model.device),
-        [rule(sample.request) for sample in samples],
+        inputs,
+        starts,
+        classes,
+        [rule(sample.request) for sample in per_path],
         chunk=model.chunk,
-        keep_steps=[wants_steps(sample.request) for sample in samples],
+        keep_steps=[wants_steps(sample.request) for sample in per_path],
+        groups=[_absolute_masks(sample, model) for sample in per_path],
         before_chunk=before_chunk,
+    )
+    return [Explanation(tuple(own)) for own in _split(integrals, draws)]
+
+
+def _refine(
+    model: ServedModel,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    before_chunk: Callable[[int], None] | None,
+) -> list[Explanation]:
+    inputs, starts, classes, draws = _paths(model, samples, targets)
+    per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
+
+    def within_time(remaining: int) -> None:
+        try:
+            if before_chunk is not None:
+                before_chunk(remaining)
+        except RequestError as refusal:
+            raise OutOfTimeError from refusal
+
+    try:
+        refined: list[Refined] = refine(
+            model.network,
+            inputs,
+            starts,
+            classes,
+            [None if sample.groups is None else sample.groups.family.masks for sample in per_path],
+            torch.tensor([sample.request.path.tolerance for sample in per_path], dtype=torch.float64),
+            chunk=model.chunk,
+            most=[sample.request.path.steps for sample in per_path],
+            keep_steps=[wants_steps(sample.request) for sample in per_path],
+            before_chunk=within_time,
+        )
+    except OutOfTimeError as error:  # before there was anything to answer with
+        raise (error.__cause__ or error) from None
+    return [
+        Explanation(
+            tuple(one.integral for one in own), all(one.converged for one in own), max(one.stability for one in own)
+        )
+        for own in _split(refined, draws)
+    ]
+
+
+def _paths(
+    model: ServedModel, samples: Sequence[Sample], targets: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Inputs, baselines and targets of all paths, and how many paths each sample has."""
+    draws = [len(sample.baselines) for sample in samples]
+    counts = torch.tensor(draws)
+    inputs = torch.stack([sample.image for sample in samples]).repeat_interleave(counts, 0)
+    classes = torch.tensor(targets).repeat_interleave(counts)
+    starts = torch.cat([sample.baselines for sample in samples])
+    return inputs.to(model.device), starts.to(model.device), classes.to(model.device), draws
+
+
+def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
+    iterator = iter(items)
+    return [[next(iterator) for _ in range(count)] for count in counts]
+
+
+def points(sample: Sample) -> int:
+    """The path points that a sample's explanation evaluates, ends included; at least so many with a tolerance."""
+    path, draws = sample.request.path, len(sample.baselines)
+    if path.tolerance is not None:
+        return draws * min(path.steps, FEWEST)
+    return draws * points_on(rule(sample.request))
+
+
+def path_key(sample: Sample, target: int) -> tuple[object, ...]:
+    """What a sample's explanation depends on; masks are not part of it unless they decide what is computed."""
+    request = sample.request
+    masks = None
+    if sample.groups is not None and (request.path.tolerance is not None or _wants_absolute(request)):
+        masks = digest(sample.groups.family.masks)
+    return (
+        sample.key,
+        digest(sample.baselines),
+        target,
+        request.method,
+        request.path,
+        wants_steps(request),
+        _wants_absolute(request),
+        masks,
     )
 
 
+def worth_keeping(explanation: Explanation) -> bool:
+    """Whether the same request would get the same answer again: not where time ran out, which a next try may have."""
+    return explanation.converged is not False
+
+
+def size_of(explanation: Explanation) -> int:
+    """Bytes of an explanation's tensors."""
+    return sum(map(cache.size_of, explanation.integrals))
+
+
 def rule(request: Request) -> Quadrature:
-    """The quadrature that a request asks for."""
-    return quadrature(request.quadrature, request.steps)
-
-
-def baseline(model: ServedModel, name: str) -> Tensor:
-    """(3, H, W) where the path starts: zero in model space, or a black or white photo."""
-    if name == "zero":
-        return torch.zeros(3, *model.preprocess.size)
-    return model.preprocess.grey({"black": 0.0, "white": 1.0}[name])
+    """The quadrature of a request without a tolerance."""
+    return quadrature(request.path.quadrature, request.path.steps)
 
 
 def wants_steps(request: Request) -> bool:
     """Whether the answer holds a tensor with one entry for each step."""
-    return not {"integrated_directional_grads", "intermediates"}.isdisjoint(request.outputs)
+    return not set(PER_STEP).isdisjoint(request.outputs)
+
+
+def _wants_absolute(request: Request) -> bool:
+    return "absolute_directional" in request.outputs
+
+
+def _absolute_masks(sample: Sample, model: ServedModel) -> Tensor | None:
+    if sample.groups is None or not _wants_absolute(sample.request):
+        return None
+    return sample.groups.family.masks.to(model.device)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def prediction_result(model: ServedModel, scores: Tensor) -> dict[str, Any]:
@@ -89,31 +245,100 @@ def prediction_result(model: ServedModel, scores: Tensor) -> dict[str, Any]:
 
 
 def explanation_result(
-    model: ServedModel, sample: Sample, target: int, scores: Tensor, integral: PathIntegral
+    model: ServedModel, sample: Sample, target: int, scores: Tensor, explanation: Explanation
 ) -> dict[str, Any]:
     """Everything ``/explanations`` can answer with; :func:`handlers.wire.response.select` picks from it."""
-    request = sample.request
-    result = {
-        "integrated_grads": integral.attribution.unsqueeze(0),
+    request, path = sample.request, sample.request.path
+    attribution = explanation.attribution
+    result: dict[str, Any] = {
+        "integrated_grads": attribution.unsqueeze(0),
         "output": scores.unsqueeze(0),
         "target_class": target,
         "target_label": model.spec.labels[target],
-        "score": integral.score,
-        "baseline_score": integral.baseline_score,
-        "residual": integral.residual,
-        "relative_residual": integral.relative_residual,
+        "score": explanation.score,
+        "baseline_score": explanation.baseline_score,
+        "residual": explanation.residual,
+        "relative_residual": explanation.relative_residual(sample.groups),
+        "finite": bool(attribution.isfinite().all()),
         "method": request.method,
-        "baseline": request.baseline,
-        "quadrature": request.quadrature,
-        "steps": request.steps,
-        "evaluations": integral.evaluations,
+        "baseline": request.baseline.name,
+        "evaluations": explanation.evaluations,
         "model": model.spec.name,
         "top": ranking(model, scores),
-        "step_sizes": rule(request).weights.unsqueeze(1),
     }
-    if integral.steps is not None:
-        result["integrated_directional_grads"] = integral.steps.gradients
-        result["intermediates"] = integral.steps.points
+    if path.tolerance is None:
+        result |= {"quadrature": path.quadrature, "steps": path.steps}
+    else:
+        result |= {"tolerance": path.tolerance, "steps": explanation.evaluations}
+        result |= {"converged": explanation.converged, "stability": explanation.stability}
+    if len(explanation.integrals) > 1:
+        result["draws"] = len(explanation.integrals)
+    if (steps := explanation.integrals[0].steps) is not None:
+        result["integrated_directional_grads"] = steps.gradients
+        result["step_sizes"] = steps.weights.unsqueeze(1)
+        result["intermediates"] = steps.points
+    if sample.groups is not None:
+        result |= group_result(explanation, sample.groups)
+    return result
+
+
+def scores_of(explanation: Explanation, groups: Groups) -> GroupScores:
+    """The table of a sample's groups."""
+    attribution = torch.stack([integral.attribution for integral in explanation.integrals])
+    difference = torch.stack([integral.difference for integral in explanation.integrals])
+    return group_scores(attribution, difference, groups.family)
+
+
+def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
+    """What an answer says of groups: tensors (G,) by name, the same as a table of rows, and the disjoint parts."""
+    family, scores = groups.family, scores_of(explanation, groups)
+    columns = {
+        "attribution": scores.attribution,
+        "directional": scores.directional,
+        "dividend": scores.dividend,
+        "value": scores.value,
+        "area": scores.area,
+        "norm": scores.norm,
+        "parent": parents(family.masks),
+    }
+    if len(explanation.integrals) > 1:
+        columns["attribution_spread"] = scores.attribution_spread
+        columns["directional_spread"] = scores.directional_spread
+    absolute = [integral.absolute.cpu().double() for integral in explanation.integrals if integral.absolute is not None]
+    if absolute:
+        norms = [group_norms(integral.difference, family.masks) for integral in explanation.integrals]
+        columns["absolute_directional"] = directional(torch.stack(absolute), torch.stack(norms)).mean(0)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    segments = [index for index, kind in enumerate(family.kinds) if kind != "whole"]
+    largest = max(segments, key=lambda index: abs(scores.attribution[index].item()), default=None)
+    names = [label for label, kind in zip(family.labels, family.kinds, strict=True) if kind == "segment"]
+    shares = groups.parts.sums(explanation.attribution)
+    result: dict[str, Any] = {
+        **columns,
+        "group_masks": family.masks,
+        "labels": list(family.labels),
+        "largest": None if largest is None else family.labels[largest],
+        "groups": [
+            {"label": label, "kind": kind, **dict(zip(columns, row, strict=True))}
+            for label, kind, row in zip(family.labels, family.kinds, rows, strict=True)
+        ],
+        "refinement": [
+            {
+                "segments": [name for name, inside in zip(names, row, strict=True) if inside],
+                "attribution": share,
+                "area": area,
+            }
+            for row, share, area in zip(
+                groups.parts.members.tolist(), shares.tolist(), groups.parts.area.tolist(), strict=True
+            )
+        ],
+        "dropped": list(family.dropped),
+        "merged": [list(pair) for pair in family.merged],
+        "cropped": groups.cropped,
+        "rescued": list(groups.rescued),
+    }
+    if scores.pixel_dividend is not None:
+        result["pixel_dividend"] = scores.pixel_dividend
     return result
 
 

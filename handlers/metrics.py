@@ -22,6 +22,7 @@ OUTCOMES = ("ok", *WORDS.values())
 # TorchServe's histograms end at 10 seconds, so slower requests are counted by these bounds (seconds) as well.
 DURATIONS = {"up_to_1s": 1.0, "up_to_10s": 10.0, "up_to_30s": 30.0, "up_to_60s": 60.0, "up_to_120s": 120.0}
 LONGEST = "over_120s"
+CACHE = ("hit", "miss")
 
 
 class Metric(Protocol):
@@ -55,7 +56,9 @@ class Metrics:
                 self._count("explain_requests_total", 0, kind, outcome)
             for label in (*DURATIONS, LONGEST):
                 self._count("explain_duration_total", 0, kind, label)
-        for name in ("evaluations", "request_bytes", "response_bytes", "relative_residual"):
+        for known in CACHE:
+            self._count("explain_cache_total", 0, known)
+        for name in ("evaluations", "groups", "request_bytes", "response_bytes", "relative_residual"):
             self._count(f"explain_{name}_sum", 0)
             self._count(f"explain_{name}_count", 0)
         self._write(MetricTypes.GAUGE, "explain_relative_residual", 0)
@@ -71,9 +74,18 @@ class Metrics:
         self._sum("request_bytes", request_bytes)
         self._sum("response_bytes", response_bytes)
 
-    def explanation(self, evaluations: int, relative_residual: float) -> None:
-        """Counts what one explanation took: points evaluated on the path, and the residual's relative size (>= 0)."""
+    def explanation(self, evaluations: int, relative_residual: float, groups: int, cached: bool) -> None:
+        """Counts what one explanation took.
+
+        Args:
+            evaluations: points at which the gradient was taken for it, 0 where it was at hand.
+            relative_residual: the residual's relative size (>= 0).
+            groups: groups that were scored.
+            cached: whether its path integral was at hand.
+        """
         self._sum("evaluations", evaluations)
+        self._sum("groups", groups)
+        self._count("explain_cache_total", 1, CACHE[0] if cached else CACHE[1])
         if math.isfinite(relative_residual):
             self._sum("relative_residual", abs(relative_residual))
             self._write(MetricTypes.GAUGE, "explain_relative_residual", abs(relative_residual))

@@ -48,12 +48,13 @@ class ExplainSpec(_Strict):
 
     method: Literal["integrated_gradients"] = "integrated_gradients"
     steps: Positive = 50
+    tolerance: float | None = Field(default=None, gt=0, le=1)
     quadrature: Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"] = "gauss_legendre"
-    baseline: Literal["zero", "black", "white"] = "zero"
+    baseline: Literal["zero", "black", "white", "mean", "blur", "uniform"] = "zero"
 
 
 class LimitsSpec(_Strict):
-    """The largest request and response.
+    """The largest request and response, and how much a worker remembers (0: nothing).
 
     The byte limits lie below those of `config.properties`, so that ours answer: TorchServe's own refusal is empty, and
     it kills a worker that answers with more.
@@ -62,7 +63,9 @@ class LimitsSpec(_Strict):
     max_bytes: int = Field(default=32_000_000, gt=0, le=33_000_000)
     max_pixels: Positive = 50_000_000
     max_steps: Positive = 1000
+    max_groups: Positive = 500
     max_response_bytes: int = Field(default=64_000_000, gt=0, le=67_000_000)
+    cache_bytes: int = Field(default=64_000_000, ge=0)
 
 
 class ServingSpec(_Strict):

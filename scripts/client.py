@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import mimetypes
 import threading
@@ -62,10 +63,23 @@ class Client:
             raise ClientError(f"{path}: {answer.status_code} {_message(answer)}")
         return Answer(answer.content, answer.headers.get("Content-Type", ""), seconds)
 
-    def photo(self, path: str, photo: Path, **settings: Any) -> Answer:
-        """Posts an encoded photo as it is. Raises ClientError."""
+    def photo(self, path: str, photo: Path, *, files: Mapping[str, Path] | None = None, **settings: Any) -> Answer:
+        """Posts an encoded photo as it is; with further files, JSON and images, all of them as JSON.
+
+        Raises:
+            ClientError: no answer, or no success.
+        """
+        if files:
+            fields = {"image": _in_json(photo), **{name: _in_json(file) for name, file in files.items()}}
+            return self.post(path, json.dumps(fields).encode(), "application/json", **settings)
         media = mimetypes.guess_type(photo.name)[0] or "application/octet-stream"
         return self.post(path, photo.read_bytes(), media, **settings)
+
+
+def _in_json(file: Path) -> Any:
+    """A file's contents as a field of JSON."""
+    data = file.read_bytes()
+    return json.loads(data) if file.suffix == ".json" else base64.b64encode(data).decode("ascii")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

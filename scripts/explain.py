@@ -2,6 +2,7 @@
 
 explain.py photo.jpg --model lanet
 explain.py photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
+explain.py photo.jpg --model lanet --masks masks.json --option segments=slic --option n_segments=30
 """
 
 from __future__ import annotations
@@ -23,13 +24,25 @@ FORMS = {
     "image/png": ".png",
     "application/x-safetensors": ".safetensors",
 }
+ROWS = 10
+"""Most groups of a summary."""
 DEFAULT_FORMS = ("application/json", "application/gzip", "image/png")
 
 
 def explain(
-    client: Client, photo: Path, model: str, out: Path, options: dict[str, Any], accept: tuple[str, ...] = DEFAULT_FORMS
+    client: Client,
+    photo: Path,
+    model: str,
+    out: Path,
+    options: dict[str, Any],
+    accept: tuple[str, ...] = DEFAULT_FORMS,
+    files: dict[str, Path] | None = None,
 ) -> list[Path]:
     """Asks for a prediction and for the explanation in each form; prints what came, and returns the files written.
+
+    Args:
+        options: of the explanation, short ones as text.
+        files: options that are files, by name.
 
     Raises:
         ClientError: the server refused, with its reason.
@@ -39,9 +52,9 @@ def explain(
     prediction = with_progress(f"{model} predicts", partial(client.photo, f"predictions/{model}", photo))
     best = ", ".join(f"{item['label']} {item['probability']:.1%}" for item in prediction.json()["predictions"][:3])
     say(f"{model}: {best} ({prediction.seconds:.2f} s)")
-    files = []
+    written = []
     for form in accept:
-        ask = partial(client.photo, f"explanations/{model}", photo, accept=form, options=options)
+        ask = partial(client.photo, f"explanations/{model}", photo, accept=form, options=options, files=files)
         answer = with_progress(f"{model} explains", ask)
         if form == "application/json":
             say(_summary(answer.json()))
@@ -49,17 +62,27 @@ def explain(
                 continue
         file = out / f"{photo.stem}_{model}{FORMS[form]}"
         file.write_bytes(answer.body)
-        files.append(file)
+        written.append(file)
         say(f"  {file} ({len(answer.body) / 1e3:.0f} kB, {answer.seconds:.2f} s)")
-    return files
+    return written
 
 
 def _summary(result: dict[str, Any]) -> str:
-    return (
-        f"  explained: {result['target_label']}, score {result['score']:.3f}, baseline {result['baseline_score']:.3f}\n"
-        f"  {result['method']} with {result['steps']} steps of {result['quadrature']}: "
-        f"residual {result['residual']:.2e} (relative {result['relative_residual']:.1e})"
-    )
+    placed = f"of {result['quadrature']}" if "quadrature" in result else f"for a tolerance of {result['tolerance']:g}"
+    lines = [
+        f"  explained: {result['target_label']}, score {result['score']:.3f}, baseline {result['baseline_score']:.3f}",
+        f"  {result['method']} with {result['steps']} steps {placed}: "
+        f"residual {result['residual']:.2e} (relative {result['relative_residual']:.1e})",
+    ]
+    groups = sorted(result.get("groups", []), key=lambda row: -abs(row["directional"]))
+    for row in groups[:ROWS]:
+        lines.append(
+            f"    {row['label']:24.24} attribution {row['attribution']:+8.3f}  directional {row['directional']:+8.4f}  "
+            f"dividend {row['dividend']:6.1%}  area {row['area']}"
+        )
+    if len(groups) > ROWS:
+        lines.append(f"    and {len(groups) - ROWS} more groups")
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,6 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
     parser.add_argument("--quadrature", help="gauss_legendre, midpoint, left, right or trapezoid")
     parser.add_argument("--outputs", help="more tensors to return, separated by commas")
+    parser.add_argument("--tolerance", help="relative accuracy to refine to, instead of steps")
+    parser.add_argument("--baseline", help="where the path starts: zero, black, white, mean, blur, uniform")
+    parser.add_argument("--segments", help="score the superpixels (slic) or the cells of a grid (grid)")
+    parser.add_argument("--masks", type=Path, help="masks to score: COCO run-length masks (.json) or a PNG label map")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
     parser.add_argument("--accept", action="append", choices=FORMS, help="form of the answer; may be repeated")
     parser.add_argument("--out", type=Path, default=Path("run/explanations"), help="directory for the files")
     add_arguments(parser)
@@ -78,13 +106,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = {
         "target_class": given.target,
         "steps": given.steps,
+        "tolerance": given.tolerance,
         "quadrature": given.quadrature,
+        "baseline": given.baseline,
+        "segments": given.segments,
         "outputs": given.outputs,
     }
     options = {name: value for name, value in options.items() if value is not None}
+    options |= dict(option.partition("=")[::2] for option in given.option)
+    files = {"masks": given.masks} if given.masks else None
+    forms = tuple(given.accept or DEFAULT_FORMS)
     try:
-        explain(connect(given), given.image, given.model, given.out, options, tuple(given.accept or DEFAULT_FORMS))
-    except (ClientError, ServerError, OSError) as error:
+        explain(connect(given), given.image, given.model, given.out, options, forms, files)
+    except (ClientError, ServerError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

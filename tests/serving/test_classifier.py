@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load, save_file
 
 from handlers import explanation as explanation_module
+from handlers.cache import Cache
 from handlers.classifier import ClassifierHandler
 from handlers.deadline import Deadline
 from handlers.models import bit
@@ -42,10 +43,17 @@ def write_model(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("model"))))
     return handler
+
+
+@pytest.fixture
+def handler(loaded: ClassifierHandler) -> ClassifierHandler:
+    """One that remembers nothing of other tests."""
+    loaded.scores, loaded.explanations = Cache(1_000_000), Cache(10_000_000)
+    return loaded
 
 
 def pixels(seed: int = 0, height: int = 40, width: int = 48) -> np.ndarray:

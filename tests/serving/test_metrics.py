@@ -52,7 +52,7 @@ def test_one_explanation_is_counted_once_everywhere() -> None:
     metrics = Metrics(recorder, "small")
     metrics.stage("decode", "explanation", 0.25)
     metrics.request("explanation", "ok", 12.0, 1000, 5000)
-    metrics.explanation(50, 1e-6)
+    metrics.explanation(50, 1e-6, groups=7, cached=False)
     assert recorder.written == [
         ("histogram", "explain_decode_seconds", 0.25, ("small", "explanation")),
         ("counter", "explain_requests_total", 1, ("small", "explanation", "ok")),
@@ -63,6 +63,9 @@ def test_one_explanation_is_counted_once_everywhere() -> None:
         ("counter", "explain_response_bytes_count", 1, ("small",)),
         ("counter", "explain_evaluations_sum", 50, ("small",)),
         ("counter", "explain_evaluations_count", 1, ("small",)),
+        ("counter", "explain_groups_sum", 7, ("small",)),
+        ("counter", "explain_groups_count", 1, ("small",)),
+        ("counter", "explain_cache_total", 1, ("small", "miss")),
         ("counter", "explain_relative_residual_sum", 1e-6, ("small",)),
         ("counter", "explain_relative_residual_count", 1, ("small",)),
         ("gauge", "explain_relative_residual", 1e-6, ("small",)),
@@ -80,8 +83,15 @@ def test_labels_are_bounded() -> None:
 
 def test_a_residual_that_is_no_number_is_not_written() -> None:
     recorder = Recorder()
-    Metrics(recorder, "small").explanation(50, float("nan"))
-    assert {name for _, name, _, _ in recorder.written} == {"explain_evaluations_sum", "explain_evaluations_count"}
+    Metrics(recorder, "small").explanation(50, float("nan"), groups=0, cached=False)
+    assert not [name for _, name, _, _ in recorder.written if "residual" in name]
+
+
+def test_hits_and_misses_are_told_apart() -> None:
+    recorder = Recorder()
+    Metrics(recorder, "small").explanation(0, 0.0, groups=3, cached=True)
+    assert ("counter", "explain_cache_total", 1, ("small", "hit")) in recorder.written
+    assert ("counter", "explain_evaluations_sum", 0, ("small",)) in recorder.written
 
 
 @pytest.mark.parametrize("model", ["bit", "lanet"])

@@ -1,0 +1,31 @@
+"""The picture of an explanation: a heat map, or coloured segments where groups were scored."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+
+from handlers.explanation import Explanation, scores_of
+from handlers.sample import Sample
+from handlers.wire.heatmap import overlay
+from handlers.wire.segment_picture import Entry, coloured, shortened
+
+
+def picture(sample: Sample, explanation: Explanation) -> Image.Image:
+    """An RGB image of the photo's size.
+
+    Segments take the colour of their directional gradient, relative to the strongest of them; the legend names the
+    strongest, with the part of all dividends that each of them has.
+    """
+    photo = sample.request.photo.image
+    groups = sample.groups
+    if groups is None or "segment" not in groups.family.kinds:
+        return overlay(photo, explanation.attribution, sample.geometry)
+    scores = scores_of(explanation, groups)
+    shown = torch.tensor([kind != "whole" for kind in groups.family.kinds])
+    directional, dividend = scores.directional[shown], scores.dividend[shown]
+    strengths = directional / directional.abs().max().clamp_min(1e-30)
+    labels = [label for label, use in zip(groups.family.labels, shown.tolist(), strict=True) if use]
+    order = strengths.abs().argsort(descending=True, stable=True).tolist()
+    legend = [Entry(f"{shortened(labels[row])}  {dividend[row]:.1%}", strengths[row].item()) for row in order]
+    return coloured(photo, groups.family.masks[shown], strengths, sample.geometry, legend)

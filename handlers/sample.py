@@ -1,0 +1,134 @@
+"""A request brought into the model's frame: its image, where its path starts, and the groups to be scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handlers.attribution import baselines
+from handlers.attribution.groups import Family, Refinement, family, refinement
+from handlers.cache import digest
+from handlers.served_model import ServedModel
+from handlers.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
+from handlers.wire.errors import RequestError
+from handlers.wire.geometry import Geometry, apply
+from handlers.wire.masks import to_model
+from handlers.wire.options import Baseline, Segments
+from handlers.wire.request import Request
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of one request, over the model's input.
+
+    Attributes:
+        family: what importance is shared out over.
+        parts: the disjoint parts of its segments.
+        cropped: by label, the part of a sent mask's area that the model's crop cut off, where it did.
+        rescued: labels of masks that are too small for the model's grid and keep their best pixel.
+    """
+
+    family: Family
+    parts: Refinement
+    cropped: dict[str, float]
+    rescued: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A request with its image in model space; tensors are on the CPU.
+
+    Attributes:
+        request: as parsed.
+        image: (3, H, W) model input.
+        geometry: the map from the photo to it.
+        key: digest of the image, by which results on it are remembered.
+        baselines: (D, 3, H, W), one for each draw; none for a prediction.
+        groups: what is to be scored beside pixels, if anything.
+    """
+
+    request: Request
+    image: Tensor
+    geometry: Geometry
+    key: bytes
+    baselines: Tensor
+    groups: Groups | None = None
+
+
+def prepare(request: Request, model: ServedModel) -> Sample:
+    """Bring a request into model space.
+
+    Raises:
+        RequestError: 422 for a photo, mask or baseline that this model's frame has no place for.
+    """
+    image, geometry = apply(request.photo.image, model.preprocess)
+    key = digest(image)
+    if request.kind == "prediction":
+        return Sample(request, image, geometry, key, image.new_zeros(0, *image.shape))
+    starts = _baselines(request.baseline, image, model)
+    groups = _groups(request, image, geometry, model) if request.wants_groups else None
+    return Sample(request, image, geometry, key, starts, groups)
+
+
+def _baselines(choice: Baseline, image: Tensor, model: ServedModel) -> Tensor:
+    """(D, 3, H, W) where the paths start."""
+    preprocess = model.preprocess
+    match choice.name:
+        case "zero":
+            start = torch.zeros_like(image)
+        case "black":
+            start = preprocess.grey(0.0)
+        case "white":
+            start = preprocess.grey(1.0)
+        case "mean":
+            start = baselines.image_mean(image)
+        case "blur":
+            start = baselines.blurred(image, choice.blur * min(preprocess.size))
+        case "uniform":
+            return baselines.uniform_noise(preprocess.grey(0.0), preprocess.grey(1.0), choice.draws, choice.seed)
+        case "image":
+            assert choice.photo is not None
+            start = apply(choice.photo.image, preprocess)[0]
+        case "tensor":
+            assert choice.tensor is not None
+            start = choice.tensor
+            if start.shape != image.shape:
+                raise RequestError(
+                    422,
+                    "baseline_tensor",
+                    f"wanted {tuple(image.shape)} like the model's input, got {tuple(start.shape)}",
+                )
+        case name:
+            raise ValueError(f"baseline: {name!r} is not known here")
+    return start.unsqueeze(0)
+
+
+def _groups(request: Request, image: Tensor, geometry: Geometry, model: ServedModel) -> Groups:
+    masks = [torch.zeros(0, *image.shape[1:], dtype=torch.bool)]
+    labels: list[str] = []
+    cropped: dict[str, float] = {}
+    rescued: tuple[str, ...] = ()
+    if request.masks is not None:
+        sent = to_model(request.masks, geometry)
+        masks.append(sent.masks)
+        labels += sent.labels
+        cropped = {label: lost for label, lost in zip(sent.labels, sent.cropped.tolist(), strict=True) if lost > 0}
+        rescued = sent.rescued
+    if request.segments is not None:
+        made = _segments(request.segments, image, model)
+        masks.append(made)
+        labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
+    groups = family(torch.cat(masks), labels, pixels=request.pixels)
+    segments = torch.tensor([kind == "segment" for kind in groups.kinds])
+    return Groups(groups, refinement(groups.masks[segments]), cropped, rescued)
+
+
+def _segments(settings: Segments, image: Tensor, model: ServedModel) -> Tensor:
+    """(S, H, W) bool, a partition."""
+    if settings.name == "grid":
+        return one_hot(grid(model.preprocess.size, GridSettings(settings.rows, settings.columns)))
+    usual = SlicSettings(settings.n_segments)
+    compactness = settings.compactness or usual.compactness
+    return one_hot(slic(model.preprocess.rgb(image), SlicSettings(settings.n_segments, compactness)))
