@@ -109,7 +109,7 @@ class ClassifierHandler:
         unknown = []
         for exchange in exchanges:
             assert exchange.sample is not None
-            exchange.scores = self.scores.get(exchange.sample.key)
+            exchange.scores = None if exchange.fresh else self.scores.get(exchange.sample.key)
             if exchange.scores is None:
                 unknown.append(exchange)
         if unknown:
@@ -126,8 +126,8 @@ class ClassifierHandler:
             exchange.target = int(exchange.scores.argmax())
         else:
             exchange.target = resolve_target(request.target, self.model.spec.labels)
-        key = path_key(exchange.sample, exchange.target)
-        exchange.explanation = self.explanations.get(key)
+        if not exchange.fresh:
+            exchange.explanation = self.explanations.get(path_key(exchange.sample, exchange.target))
         exchange.cached = exchange.explanation is not None
         return deadline if exchange.cached else deadline.admit(points(exchange.sample))
 

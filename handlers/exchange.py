@@ -65,6 +65,11 @@ class Exchange:
         return "explanation" if self.context.get_request_header(self.index, "explain") == "True" else "prediction"
 
     @property
+    def fresh(self) -> bool:
+        """Whether the client wants nothing that is remembered from earlier requests (RFC 9111, 5.2.1.4)."""
+        return "no-cache" in self.headers.get("cache-control", "").lower()
+
+    @property
     def pending(self) -> bool:
         """Whether an answer is still to be made."""
         return self.failure is None

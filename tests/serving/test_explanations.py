@@ -218,7 +218,8 @@ def test_workers_survive_a_storm_of_bad_and_good_requests(served: Served) -> Non
     alone = [post(served, "explanations/bit", photo(), Accept="application/json", **h).json() for _, h in good]
     storm: list[tuple[str, bytes, dict[str, str]]] = []
     for (endpoint, headers), (bad_body, bad_headers, _, _) in zip(good * 2, list(BAD.values())[:16], strict=True):
-        storm.append((f"{endpoint}/bit", photo(), {"Accept": "application/json", **headers}))
+        computed = {"Accept": "application/json", "Cache_Control": "no-cache", **headers}
+        storm.append((f"{endpoint}/bit", photo(), computed))
         storm.append(("explanations/bit", bad_body, bad_headers))
         storm.append(("predictions/bit", photo(), {}))
     with ThreadPoolExecutor(12) as pool:
@@ -240,28 +241,33 @@ def test_workers_survive_a_storm_of_bad_and_good_requests(served: Served) -> Non
 @pytest.mark.parametrize("model", MODELS)
 def test_the_first_answer_and_the_hundredth_are_the_same_bytes(served: Served, model: str) -> None:
     """The original servers' LaNet changed with every request; nothing here does."""
-    first = post(served, f"explanations/{model}", photo(), X_Explain_Options="steps=3")
+    computed = {"X_Explain_Options": "steps=3", "Cache_Control": "no-cache"}
+    first = post(served, f"explanations/{model}", photo(), **computed)
     for index in range(98):
         post(served, f"predictions/{model}", scene_png(index % 5))
-    last = post(served, f"explanations/{model}", photo(), X_Explain_Options="steps=3")
+    before = sample(served, f'explain_evaluations_sum{{model_name="{model}"')
+    last = post(served, f"explanations/{model}", photo(), **computed)
     assert first.content == last.content
+    assert sample(served, f'explain_evaluations_sum{{model_name="{model}"') == before + 3
+
+
+def sample(served: Served, name: str) -> float:
+    """The value of the first metric that starts so."""
+    lines = [line for line in metrics(served.server).splitlines() if line.startswith(name)]
+    return float(lines[0].split()[-1]) if lines else 0.0
 
 
 def test_the_metrics_count_what_happened(served: Served) -> None:
-    def sample(name: str) -> float:
-        lines = [line for line in metrics(served.server).splitlines() if line.startswith(name)]
-        return float(lines[0].split()[-1]) if lines else 0.0
-
     ok = 'explain_requests_total{model_name="bit",kind="explanation",outcome="ok"'
     bad = 'explain_requests_total{model_name="bit",kind="explanation",outcome="unprocessable"'
     evaluations, seconds = (
         'explain_evaluations_sum{model_name="bit"',
         'explain_attribute_seconds_count{model_name="bit"',
     )
-    before = [sample(name) for name in (ok, bad, evaluations, seconds)]
+    before = [sample(served, name) for name in (ok, bad, evaluations, seconds)]
     post(served, "explanations/bit", photo(), X_Explain_Options="steps=7")
     post(served, "explanations/bit", photo(), X_Explain_Options="target_class=zebra")
-    after = [sample(name) for name in (ok, bad, evaluations, seconds)]
+    after = [sample(served, name) for name in (ok, bad, evaluations, seconds)]
     assert np.subtract(after, before).tolist()[:3] == [1, 1, 7]
     assert after[3] > before[3]
 
@@ -274,3 +280,55 @@ def test_a_request_without_a_key_is_refused(served: Served) -> None:
     answer = requests.post(f"{served.server.inference}/predictions/bit", data=photo(), timeout=10)
     assert answer.status_code in (400, 401)
     assert "predictions" not in answer.json()
+
+
+def multipart(served: Served, model: str, files: dict[str, Any], accept: str = "application/json") -> requests.Response:
+    headers = {**served.server.headers(), "Accept": accept}
+    return requests.post(f"{served.server.inference}/explanations/{model}", files=files, headers=headers, timeout=120)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_label_map_in_a_form_scores_its_segments(served: Served, model: str) -> None:
+    """The scene's own instance masks, sent as a PNG beside it: the deciding object is a group of the answer."""
+    example = scene(21, 3)
+    labels = np.zeros(example.image.shape[:2], dtype=np.uint8)
+    for number, instance in enumerate(example.instances, 1):
+        labels[instance.mask] = number
+    file = io.BytesIO()
+    Image.fromarray(labels).save(file, "PNG")
+    files = {"image": ("scene.png", scene_png(3)), "masks": ("labels.png", file.getvalue()), "steps": (None, "20")}
+    answer = multipart(served, model, files)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    segments = [row for row in found["groups"] if row["kind"] == "segment"]
+    areas = {f"segment {number}": int((labels == number).sum()) for number in np.unique(labels) if number}
+    assert {row["label"]: row["area"] for row in segments} == areas
+    parts = sum(row["attribution"] for row in found["groups"] if row["kind"] != "whole")
+    assert parts == pytest.approx(found["score"] - found["baseline_score"] - found["residual"], abs=1e-4)
+    picture = Image.open(io.BytesIO(multipart(served, model, files, "image/png").content))
+    assert picture.size == (32, 32)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_superpixels_to_a_tolerance(served: Served, model: str) -> None:
+    options = "segments=slic&n_segments=12&tolerance=0.1&baseline=black"
+    found = post(
+        served, f"explanations/{model}", scene_png(5), Accept="application/json", X_Explain_Options=options
+    ).json()
+    assert found["converged"] is True
+    assert found["stability"] <= 0.1
+    assert found["evaluations"] == found["steps"] >= 5
+    assert any(row["label"].startswith("slic ") for row in found["groups"])
+
+
+def test_other_masks_cost_no_evaluation(served: Served) -> None:
+    evaluations, hits = (
+        'explain_evaluations_sum{model_name="lanet"',
+        'explain_cache_total{model_name="lanet",outcome="hit"',
+    )
+    path, body = "explanations/lanet", scene_png(77)
+    post(served, path, body, Accept="application/json", X_Explain_Options="segments=grid&steps=9")
+    before = sample(served, evaluations), sample(served, hits)
+    again = post(served, path, body, Accept="application/json", X_Explain_Options="segments=slic&steps=9").json()
+    assert again["evaluations"] == 9  # what the answer rests on, though nothing was evaluated for it now
+    assert (sample(served, evaluations), sample(served, hits)) == (before[0], before[1] + 1)
