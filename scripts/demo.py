@@ -1,14 +1,16 @@
-"""The demonstration: sends one photo to every served model and writes the explanations and the heat maps."""
+"""The demonstration: sends one photo to every served model and writes what comes back, by pixel and by segment."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from handlers.wire.rle import write
 from scripts.client import Client, ClientError
 from scripts.explain import explain
 from scripts.progress import say
@@ -22,18 +24,20 @@ PANEL = 360  # pixels, the longer side of a panel of the overview
 MARGIN = 28
 
 
-def draw(folder: Path) -> Path:
-    """Draws the demonstration's scene, one that no model was trained on, and returns its file."""
+def draw(folder: Path) -> tuple[Path, Path]:
+    """Draws the demonstration's scene, one that no model was trained on; returns its file and that of its masks."""
     folder.mkdir(parents=True, exist_ok=True)
     example = scene(SEED, INDEX, SceneSettings(size=SIZE))
     path = folder / f"scene_{CLASSES[example.label]}.png"
     Image.fromarray(example.image).save(path)
-    return path
+    masks = folder / f"{path.stem}_masks.json"
+    masks.write_text(json.dumps([write(instance.mask) | {"label": instance.kind} for instance in example.instances]))
+    return path, masks
 
 
-def overview(photo: Path, heat_maps: dict[str, Path]) -> Image.Image:
-    """The photo and its heat maps side by side, each under its name."""
-    panels = {"photo": photo, **heat_maps}
+def overview(photo: Path, pictures: dict[str, Path]) -> Image.Image:
+    """The photo and what was drawn over it side by side, each under its name."""
+    panels = {"photo": photo, **pictures}
     sheet = Image.new("RGB", (len(panels) * (PANEL + 8) - 8, PANEL + MARGIN), "white")
     font, draw = ImageFont.load_default(16), ImageDraw.Draw(sheet)
     bottom = MARGIN
@@ -48,6 +52,10 @@ def overview(photo: Path, heat_maps: dict[str, Path]) -> Image.Image:
     return sheet.crop((0, 0, sheet.width, bottom))
 
 
+def _picture(files: list[Path]) -> Path:
+    return next(file for file in files if file.suffix == ".png")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,15 +67,17 @@ def main(arguments: list[str] | None = None) -> int:
         server = find(given.run.resolve())
         if server is None:
             raise ServerError(f"no server runs with {given.run}: make serve")
-        photo = given.image or draw(given.out)
+        photo, masks = (given.image, None) if given.image else draw(given.out)
+        options, files = ({}, {"masks": masks}) if masks else ({"segments": "slic"}, None)
         say(f"photo: {photo}")
         client = Client(server.inference, server.headers())
-        heat_maps = {}
+        pictures: dict[str, Path] = {}
         for model in server.models:
-            files = explain(client, photo, model, given.out, {})
-            heat_maps[model] = next(file for file in files if file.suffix == ".png")
+            pictures[model] = _picture(explain(client, photo, model, given.out, {}))
+            by_segment = explain(client, photo, model, given.out / "segments", options, files=files)
+            pictures[f"{model}, by segment"] = _picture(by_segment)
         sheet = given.out / f"{photo.stem}_overview.png"
-        overview(photo, heat_maps).save(sheet)
+        overview(photo, pictures).save(sheet)
         say(f"side by side: {sheet}")
     except (ClientError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

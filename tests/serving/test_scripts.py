@@ -92,4 +92,6 @@ def test_the_demonstration_explains_a_scene_with_every_model(served: Served, tmp
     assert demo.main(["--run", served.server.run, "--out", str(tmp_path)]) == 0
     drawn = next(tmp_path.glob("scene_*.png")).stem.split("_")[1]
     names = {path.name.removeprefix(f"scene_{drawn}") for path in tmp_path.iterdir()}
-    assert {".png", "_bit.gzip", "_bit.png", "_lanet.gzip", "_lanet.png", "_overview.png"} == names
+    answers = {"_bit.gzip", "_bit.png", "_lanet.gzip", "_lanet.png"}
+    assert {".png", "_masks.json", "_overview.png", "segments", *answers} == names
+    assert {path.name.removeprefix(f"scene_{drawn}") for path in (tmp_path / "segments").iterdir()} == answers
