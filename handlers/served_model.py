@@ -60,7 +60,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         classes = network(example.to(device)).shape[1]
     if classes != len(spec.labels):
         raise ValueError(f"labels: wanted {classes}, one for each score of the model, got {len(spec.labels)}")
-    chunk = chunk_size(network, example.to(device))
+    chunk = spec.serving.chunk or chunk_size(network, example.to(device))
     seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
     chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
     return ServedModel(spec, preprocess, network, device, chunk, seconds)

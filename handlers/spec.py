@@ -71,6 +71,7 @@ class LimitsSpec(_Strict):
 class ServingSpec(_Strict):
     """How TorchServe runs the model.
 
+    `chunk` is the number of path points that are evaluated at once, by default as many as fit the free memory.
     `response_timeout_s` is when TorchServe kills the worker; the handler answers within `deadline_fraction` of it.
     """
 
@@ -81,6 +82,7 @@ class ServingSpec(_Strict):
     startup_timeout_s: Positive = 300
     retry_timeout_s: Positive = 300
     queue_size: Positive = 20
+    chunk: Positive | None = None
     deadline_fraction: float = Field(default=0.8, gt=0, lt=1)
     device: Literal["gpu", "cpu"] = "gpu"
 

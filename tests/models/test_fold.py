@@ -8,6 +8,7 @@ from torch import nn
 from handlers import models
 from handlers.models import checkpoint, lanet
 from handlers.models.fold import fold
+from handlers.models.folded_lanet import EvenAndOdd, RectifiedStack
 from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
 
@@ -125,3 +126,19 @@ def test_a_folded_lanet_rectifies_each_map_once(monkeypatch: pytest.MonkeyPatch)
         folded.get_submodule("cells.0")(torch.zeros(1, 8, 32, 32), torch.zeros(1, 8, 32, 32))
     # One of state 1, shared by three separable convolutions, one of state 4, and one within each of the four.
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_own_backward_passes_are_the_gradients_of_their_forward_passes(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [
+        torch.randn(2, channels, 4, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+        for channels in (3, 1, 2)
+    ]
+    assert torch.autograd.gradcheck(RectifiedStack.apply, maps)
+    assert torch.autograd.gradcheck(EvenAndOdd.apply, maps[:1])
+
+
+def test_even_and_odd_pixels_by_hand() -> None:
+    even, odd = EvenAndOdd.apply(torch.arange(16.0).view(1, 1, 4, 4))
+    assert (even.flatten().tolist(), odd.flatten().tolist()) == ([0, 2, 8, 10], [5, 7, 13, 15])

@@ -298,3 +298,9 @@ def test_every_request_is_counted(handler: ClassifierHandler) -> None:
 def test_labels_must_match_the_scores(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels: wanted 10, one for each score of the model, got 2"):
         ClassifierHandler().initialize(Context(model_dir=write_model(tmp_path, labels=("cat", "dog"))))
+
+
+def test_the_chunk_can_be_set(tmp_path: Path) -> None:
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path, serving={"chunk": 3})))
+    assert handler.model.chunk == 3
