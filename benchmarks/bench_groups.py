@@ -37,7 +37,7 @@ from torch import Tensor
 from benchmarks.bench_explanation import machine
 from handlers import served_model
 from handlers.attribution.directional import group_scores
-from handlers.attribution.groups import family, refinement
+from handlers.attribution.groups import family
 from handlers.attribution.path import PathIntegral, integrate, relative_to
 from handlers.attribution.quadrature import Quadrature, quadrature
 from handlers.served_model import ServedModel
@@ -72,7 +72,7 @@ def table(integral: PathIntegral, labels: Tensor, groups: int) -> Tensor:
     masks = labels == torch.arange(groups).view(-1, 1, 1)
     groups_of = family(masks, [str(index) for index in range(groups)])
     scores = group_scores(integral.attribution, integral.difference, groups_of)
-    refinement(masks).sums(integral.attribution)
+    groups_of.parts.sums(integral.attribution)
     return scores.attribution[:groups]
 
 

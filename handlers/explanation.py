@@ -72,7 +72,7 @@ class Explanation:
     def relative_residual(self, groups: Groups | None) -> float:
         """|residual| relative to the score difference or the disjoint parts of the groups, whichever is more."""
         total = self.attribution
-        shares = total.sum().reshape(1) if groups is None else groups.parts.sums(total)
+        shares = total.sum().reshape(1) if groups is None else groups.family.parts.sums(total)
         return abs(self.residual) / relative_to(self.score - self.baseline_score, shares)
 
 
@@ -299,20 +299,20 @@ def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
         "value": scores.value,
         "area": scores.area,
         "norm": scores.norm,
-        "parent": parents(family.masks),
+        "parent": parents(family),
     }
     if len(explanation.integrals) > 1:
         columns["attribution_spread"] = scores.attribution_spread
         columns["directional_spread"] = scores.directional_spread
     absolute = [integral.absolute.cpu().double() for integral in explanation.integrals if integral.absolute is not None]
     if absolute:
-        norms = [group_norms(integral.difference, family.masks) for integral in explanation.integrals]
+        norms = [group_norms(integral.difference, family) for integral in explanation.integrals]
         columns["absolute_directional"] = directional(torch.stack(absolute), torch.stack(norms)).mean(0)
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     segments = [index for index, kind in enumerate(family.kinds) if kind != "whole"]
     largest = max(segments, key=lambda index: abs(scores.attribution[index].item()), default=None)
-    names = [label for label, kind in zip(family.labels, family.kinds, strict=True) if kind == "segment"]
-    shares = groups.parts.sums(explanation.attribution)
+    listed = [index for index, kind in enumerate(family.kinds) if kind == "segment"]
+    parts = family.parts
     result: dict[str, Any] = {
         **columns,
         "group_masks": family.masks,
@@ -323,13 +323,12 @@ def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
             for label, kind, row in zip(family.labels, family.kinds, rows, strict=True)
         ],
         "refinement": [
-            {
-                "segments": [name for name, inside in zip(names, row, strict=True) if inside],
-                "attribution": share,
-                "area": area,
-            }
+            {"segments": [family.labels[index] for index in listed if row[index]], "attribution": share, "area": area}
             for row, share, area in zip(
-                groups.parts.members.tolist(), shares.tolist(), groups.parts.area.tolist(), strict=True
+                parts.members.tolist(),
+                parts.sums(explanation.attribution).tolist(),
+                parts.area.tolist(),
+                strict=True,
             )
         ],
         "dropped": list(family.dropped),

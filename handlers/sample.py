@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution import baselines
-from handlers.attribution.groups import Family, Refinement, family, refinement
+from handlers.attribution.groups import Family, family
 from handlers.cache import digest
 from handlers.served_model import ServedModel
 from handlers.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
@@ -25,13 +25,11 @@ class Groups:
 
     Attributes:
         family: what importance is shared out over.
-        parts: the disjoint parts of its segments.
         cropped: by label, the part of a sent mask's area that the model's crop cut off, where it did.
         rescued: labels of masks that are too small for the model's grid and keep their best pixel.
     """
 
     family: Family
-    parts: Refinement
     cropped: dict[str, float]
     rescued: tuple[str, ...]
 
@@ -120,9 +118,7 @@ def _groups(request: Request, image: Tensor, geometry: Geometry, model: ServedMo
         made = _segments(request.segments, image, model)
         masks.append(made)
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
-    groups = family(torch.cat(masks), labels, pixels=request.pixels)
-    segments = torch.tensor([kind == "segment" for kind in groups.kinds])
-    return Groups(groups, refinement(groups.masks[segments]), cropped, rescued)
+    return Groups(family(torch.cat(masks), labels, pixels=request.pixels), cropped, rescued)
 
 
 def _segments(settings: Segments, image: Tensor, model: ServedModel) -> Tensor:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handlers.attribution.group_sums import group_sums
 from handlers.attribution.groups import Family, containment
 
 
@@ -55,7 +54,7 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
     Args:
         attribution: (C, H, W) integrated gradients; (D, C, H, W) for D draws of the baseline.
         difference: Δ = input − baseline in model-input space, shaped like the attribution.
-        family: over H × W.
+        family: over H × W, on the CPU.
 
     Returns:
         Scores on the CPU. Over draws, attribution, directional and norm are means (a mean of ratios, not a ratio of
@@ -73,29 +72,27 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
         raise ValueError(
             f"family: wanted masks of {tuple(attribution.shape[-2:])}, got {tuple(family.masks.shape[1:])}"
         )
-    masks = family.masks.cpu()
-    shares_map = _per_draw(attribution).sum(1, keepdim=True)  # (D, 1, H, W) float64
-    squares_map = _per_draw(difference).square().sum(1, keepdim=True)
-    one = torch.ones_like(shares_map[0])
-    shares = group_sums(shares_map, one, masks)  # (D, G)
-    norms = group_sums(squares_map, one, masks).sqrt()
+    attribution, difference = _per_draw(attribution), _per_draw(difference)
+    incidence = family.parts.incidence
+    shares = family.parts.sums(attribution) @ incidence  # (D, G)
+    norms = group_norms(difference, family)
     draws = directional(shares, norms)
     mean = draws.mean(0)
-    pixels = torch.zeros(masks.shape[1:], dtype=torch.float64)
+    pixels = attribution.new_zeros(attribution.shape[-2:])
     if family.pixels:
-        alone = masks.flatten(1).sum(1) == 1  # a segment of one pixel is that pixel already
-        pixels = directional(shares_map, squares_map.sqrt()).mean(0)[0]
-        pixels[masks[alone].any(0)] = 0
+        pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
+        alone = family.masks.flatten(1).sum(1) == 1  # a segment of one pixel is that pixel already
+        pixels[family.masks[alone].any(0)] = 0
     total = mean.abs().sum() + pixels.abs().sum()
     normaliser = total if total > 0 else 1.0
     dividend, pixel_dividend = mean.abs() / normaliser, pixels.abs() / normaliser
-    value = containment(masks).double() @ dividend + group_sums(pixel_dividend[None, None], one, masks)[0]
+    value = containment(family).double() @ dividend + family.parts.sums(pixel_dividend.unsqueeze(0)) @ incidence
     return GroupScores(
         attribution=shares.mean(0),
         directional=mean,
         dividend=dividend,
         value=value,
-        area=masks.flatten(1).sum(1),
+        area=family.masks.flatten(1).sum(1),
         norm=norms.mean(0),
         attribution_spread=shares.std(0, correction=0),
         directional_spread=draws.std(0, correction=0),
@@ -108,11 +105,9 @@ def directional(shares: Tensor, norms: Tensor) -> Tensor:
     return torch.where(norms > 0, shares / norms, 0.0)
 
 
-def group_norms(difference: Tensor, masks: Tensor) -> Tensor:
-    """‖Δ_S‖ of masks (G, H, W) bool: (G,) float64 from (C, H, W), (D, G) from (D, C, H, W); on the CPU."""
-    squares = _per_draw(difference).square().sum(1, keepdim=True)
-    norms = group_sums(squares, torch.ones_like(squares[0]), masks.cpu()).sqrt()
-    return norms if difference.ndim == 4 else norms[0]
+def group_norms(difference: Tensor, family: Family) -> Tensor:
+    """‖Δ_S‖: (G,) float64 on the CPU from (C, H, W), (D, G) from (D, C, H, W)."""
+    return (family.parts.sums(difference.to("cpu", torch.float64).square()) @ family.parts.incidence).sqrt()
 
 
 def directional_gradients(attribution: Tensor, difference: Tensor, segments: Tensor) -> Tensor:

@@ -20,6 +20,35 @@ WHOLE = "whole image"
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """The coarsest partition of the image in which every mask is a union of parts.
+
+    Attributes:
+        atoms: (H, W) int64, the part 0 … A−1 that each pixel lies in.
+        members: (A, S) bool, the masks that contain each part.
+    """
+
+    atoms: Tensor
+    members: Tensor
+
+    def sums(self, values: Tensor) -> Tensor:
+        """(..., A) float64 sums of maps (..., C, H, W) over channels and each part; together they are the total."""
+        pixels = values.to(self.atoms.device, torch.float64).sum(-3).flatten(-2)  # (..., H·W)
+        sums = pixels.new_zeros(*pixels.shape[:-1], len(self.members))
+        return sums.index_add_(-1, self.atoms.flatten(), pixels)
+
+    @property
+    def area(self) -> Tensor:
+        """(A,) int64 pixels of each part."""
+        return torch.bincount(self.atoms.flatten(), minlength=len(self.members))
+
+    @property
+    def incidence(self) -> Tensor:
+        """(A, S) float64, 1 where a part lies in a mask: sums over parts times this are sums over masks."""
+        return self.members.double()
+
+
+@dataclass(frozen=True)
 class Family:
     """The family M of groups of one image (DESIGN's and the paper's M).
 
@@ -27,6 +56,7 @@ class Family:
         masks: (G, H, W) bool; no two are equal, none is empty. Segments in the order given, the rest, the whole image.
         labels: (G,) their names.
         kinds: (G,) what each is.
+        parts: the disjoint parts of its masks.
         pixels: every single pixel is a group of the family, too; these have no row in ``masks``.
         dropped: names of the segments that were empty.
         merged: (name, name of the group whose mask is the same) for each segment that was not kept.
@@ -35,6 +65,7 @@ class Family:
     masks: Tensor
     labels: tuple[str, ...]
     kinds: tuple[Kind, ...]
+    parts: Refinement
     pixels: bool = False
     dropped: tuple[str, ...] = ()
     merged: tuple[tuple[str, str], ...] = ()
@@ -75,56 +106,30 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False) -> 
         elif (first := kept.setdefault(row.tobytes(), index)) != index:
             merged.append((names[index], names[first]))
     rows = list(kept.values())
+    masks = candidates[rows]
     return Family(
-        masks=candidates[rows],
+        masks=masks,
         labels=tuple(names[row] for row in rows),
         kinds=tuple(kinds[row] for row in rows),
+        parts=refinement(masks),
         pixels=pixels,
         dropped=tuple(dropped),
         merged=tuple(merged),
     )
 
 
-def containment(masks: Tensor) -> Tensor:
+def containment(family: Family) -> Tensor:
     """(G, G) bool: whether group S (row) contains group T (column); every group contains itself."""
-    flat = masks.flatten(1).float()  # counts below 2²⁴ are exact
-    return flat @ flat.T == flat.sum(1)
+    inside = family.parts.members.float()  # (A, G); counts below 2²⁴ are exact
+    return (1 - inside).T @ inside == 0  # no part of T lies outside S
 
 
-def parents(masks: Tensor) -> Tensor:
-    """(G,) int64: the smallest other group that contains each group, the earlier of two equally small; −1 if none does.
-
-    Args:
-        masks: (G, H, W) bool, no two equal.
-    """
-    contains = containment(masks)
-    area = masks.flatten(1).sum(1)
-    above = contains.fill_diagonal_(False).T  # (G, G): row T, column S ⊃ T
+def parents(family: Family) -> Tensor:
+    """(G,) int64: the smallest other group that contains each group, the earlier of two equally small; −1 for none."""
+    area = family.masks.flatten(1).sum(1)
+    above = containment(family).fill_diagonal_(False).T  # (G, G): row T, column S ⊃ T
     smallest = torch.where(above, area, area.max() + 1).argmin(1)
     return torch.where(above.any(1), smallest, -1)
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """The coarsest partition of the image in which every mask is a union of parts.
-
-    Attributes:
-        atoms: (H, W) int64, the part 0 … A−1 that each pixel lies in.
-        members: (A, S) bool, the masks that contain each part.
-    """
-
-    atoms: Tensor
-    members: Tensor
-
-    def sums(self, attribution: Tensor) -> Tensor:
-        """(A,) float64 sums of an attribution (C, H, W) over each part; together they are its total."""
-        shares = attribution.to(self.atoms.device, torch.float64).sum(0).flatten()
-        return torch.bincount(self.atoms.flatten(), shares, minlength=len(self.members))
-
-    @property
-    def area(self) -> Tensor:
-        """(A,) int64 pixels of each part."""
-        return torch.bincount(self.atoms.flatten(), minlength=len(self.members))
 
 
 def refinement(masks: Tensor) -> Refinement:

@@ -289,7 +289,7 @@ def test_what_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_triton_is_not_imported_on_a_cpu() -> None:
     code = (
-        "import sys, torch; from handlers.attribution.directional import group_sums; "
+        "import sys, torch; from handlers.attribution.path import group_sums; "
         "group_sums(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool)); "
         "sys.exit('triton' in sys.modules)"
     )

@@ -81,8 +81,8 @@ def test_containment_and_parents_of_a_hierarchy() -> None:
         [0, 0, 0, 1, 0],
         [1, 1, 1, 1, 1],
     ]
-    assert containment(groups.masks).int().tolist() == wanted
-    assert parents(groups.masks).tolist() == [1, 4, 4, 4, -1]
+    assert containment(groups).int().tolist() == wanted
+    assert parents(groups).tolist() == [1, 4, 4, 4, -1]
 
 
 def test_refinement_of_overlapping_masks() -> None:
@@ -124,4 +124,4 @@ def test_a_family_has_different_groups_that_cover_the_image(segments: Tensor) ->
     assert found >= {str(index) for index in range(len(segments))}
     # Containment by its definition, group by group.
     wanted = [[bool((inner & ~outer).any()) is False for inner in groups.masks] for outer in groups.masks]
-    assert containment(groups.masks).tolist() == wanted
+    assert containment(groups).tolist() == wanted
