@@ -1,0 +1,1 @@
+"""Scores explanations against scenes whose deciding object is known. Nothing of it ships inside an archive."""

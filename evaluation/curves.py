@@ -1,0 +1,51 @@
+"""Insertion and deletion curves by segment, and the areas under them.
+
+Source: Petsiuk, Das, Saenko, "RISE", arXiv 1806.07421, with groups in place of pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evaluation.game import Game
+from evaluation.shapley import joining
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Areas under the curve of the target's score while groups change, best first; mean heights of the curves.
+
+    Attributes:
+        logit: of the pre-softmax score.
+        probability: of the softmax probability, 0 … 1.
+    """
+
+    logit: float
+    probability: float
+
+
+def insertion(game: Game, scores: Tensor, area: Tensor) -> Areas:
+    """From the baseline, groups of the image come in from the highest score down. Higher is better."""
+    order = _order(scores)
+    return _areas(game, joining(order), order, area)
+
+
+def deletion(game: Game, scores: Tensor, area: Tensor) -> Areas:
+    """From the image, groups give way to the baseline from the highest score down. Lower is better."""
+    order = _order(scores)
+    return _areas(game, ~joining(order), order, area)
+
+
+def _order(scores: Tensor) -> Tensor:
+    """Highest first; of equal scores the first group comes first."""
+    return scores.argsort(descending=True, stable=True)
+
+
+def _areas(game: Game, coalitions: Tensor, order: Tensor, area: Tensor) -> Areas:
+    """By the trapezoid rule over the part of the pixels that has changed (so a large group costs what it covers)."""
+    changed = torch.cat([torch.zeros(1, dtype=torch.float64), area[order].double().cumsum(0) / area.sum()])
+    logit, probability = torch.trapezoid(game.play(coalitions), changed.unsqueeze(1), dim=0).tolist()
+    return Areas(logit, probability)

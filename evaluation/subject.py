@@ -1,0 +1,95 @@
+"""The served models as the evaluation uses them: network, preprocessing and their own explanation defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from handlers import models
+from handlers.attribution.baselines import uniform_noise
+from handlers.attribution.path import PathIntegral, integrate
+from handlers.attribution.quadrature import Quadrature, quadrature
+from handlers.models.checkpoint import read
+from handlers.models.fold import fold
+from handlers.models.specialise import specialise
+from handlers.spec import Archive, select
+from handlers.wire.geometry import Preprocess
+
+CHUNK = 26  # half of a path of 50 steps and its two ends
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model whose explanations are scored.
+
+    Attributes:
+        name: of its archive.
+        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes).
+        preprocess: how photos become inputs.
+        rule: quadrature of its explanations, its own default.
+        baseline: name of its own default baseline.
+    """
+
+    name: str
+    network: nn.Module
+    preprocess: Preprocess
+    rule: Quadrature
+    baseline: str
+
+    def start(self, name: str | None = None) -> Tensor:
+        """(3, H, W) baseline of that name, or the model's own: zero in model space, a black or a white photo."""
+        name = name or self.baseline
+        return (
+            torch.zeros(3, *self.preprocess.size) if name == "zero" else self.grey({"black": 0.0, "white": 1.0}[name])
+        )
+
+    def grey(self, value: float) -> Tensor:
+        """(3, H, W) input of a photo that is ``value`` everywhere, in 0 … 1."""
+        return self.preprocess.grey(value).contiguous()
+
+    def photos(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB of 0 … 1 that inputs (B, 3, H, W) came from."""
+        black, white = self.grey(0.0), self.grey(1.0)
+        return (images - black) / (white - black)
+
+    def noise(self, draws: int, seed: int) -> Tensor:
+        """(draws, 3, H, W) inputs of photos of uniform noise."""
+        return uniform_noise(self.grey(0.0), self.grey(1.0), draws, seed)
+
+    def explain(
+        self, images: Tensor, baselines: Tensor, target: int, rule: Quadrature | None = None
+    ) -> list[PathIntegral]:
+        """The path integral of the target's score for each of the images (B, 3, H, W), from its baseline."""
+        targets = torch.full((len(images),), target)
+        return integrate(self.network, images, baselines, targets, [rule or self.rule] * len(images), chunk=CHUNK)
+
+
+def subjects(folder: Path, names: Sequence[str]) -> list[tuple[Subject, nn.Module]]:
+    """The named models, each with its folded network, from which :func:`with_network` makes relatives.
+
+    Raises:
+        ValueError: a name without a demonstration model.
+    """
+    archives = {archive.model.name: archive for archive in select(sorted(folder.glob("*.yaml")), environ={})}
+    for name in names:
+        if name not in archives:
+            raise ValueError(f"models: wanted some of {', '.join(archives)}, got {name!r}")
+    return [_subject(archives[name]) for name in names]
+
+
+def with_network(subject: Subject, network: nn.Module) -> Subject:
+    """The same model with another folded network."""
+    example = torch.zeros(1, 3, *subject.preprocess.size)
+    return Subject(subject.name, specialise(network, example), subject.preprocess, subject.rule, subject.baseline)
+
+
+def _subject(archive: Archive) -> tuple[Subject, nn.Module]:
+    spec = archive.model
+    folded = fold(models.build(spec.architecture, read(archive.weights)))
+    rule = quadrature(spec.explain.quadrature, spec.explain.steps)
+    bare = Subject(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
+    return with_network(bare, folded), folded
