@@ -41,6 +41,8 @@ bench: setup
 	@$(run) -m benchmarks.bench_explanation
 	@$(run) -m benchmarks.bench_wire
 	@$(run) -m benchmarks.bench_serving
+	@$(run) -m benchmarks.bench_group_sums
+	@$(run) -m benchmarks.bench_groups
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json

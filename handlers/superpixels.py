@@ -19,12 +19,12 @@ class SlicSettings:
 
     Attributes:
         n_segments: about how many; what comes out may be fewer.
-        compactness: how much nearness weighs against colour. 10 suits colours in CIELAB, where 10 is a distance that
-            one sees at a glance, on small and on large pictures alike.
+        compactness: how much nearness weighs against colour. With skimage's own 10, textured pictures of 32×32 pixels
+            fall into as few as 6 of 50 pieces; with 20 into 25 to 39 of them, and of 224×224 pixels into 41 to 51.
     """
 
     n_segments: int = 50
-    compactness: float = 10.0
+    compactness: float = 20.0
 
     def __post_init__(self) -> None:
         if self.n_segments < 1:
