@@ -109,7 +109,9 @@ class _Path:
 
     def add(self, nodes: Tensor, scores: Tensor, gradients: Tensor) -> None:
         """Put new nodes in their places."""
-        per_pixel = (gradients * self.difference).sum(1, dtype=torch.float64).flatten(1)  # (m, H·W)
+        accumulate = torch.promote_types(gradients.dtype, torch.float32)
+        products = gradients.to(accumulate) * self.difference
+        per_pixel = products.sum(1, dtype=torch.float64).flatten(1)  # (m, H·W)
         shares = per_pixel.new_zeros(len(self.members), len(nodes)).index_add_(0, self.atoms, per_pixel.T)
         nodes = torch.cat([self.nodes, nodes])
         order = nodes.argsort()
