@@ -1,13 +1,17 @@
 """What a table of groups costs, against Captum's ways to score the segments of one image.
 
-Each model explains one held-out scene from its default baseline, on segments of a partition (pixels dealt out in blocks
-of rows, so that any number of groups is possible). The ways:
+Each model explains one image on segments of a partition (pixels dealt out in blocks of rows, so that any number of
+groups is possible): the demonstration models a held-out scene, R50x1 at full size, with seeded weights, a random image.
+The ways:
 
     plain         integrated gradients alone, our pass.
     table         the same pass and the full table: every column, and the disjoint parts.
     captum_numpy  Captum's IntegratedGradients with its convergence delta, then np.add.at over the segments.
     ablation      Captum's FeatureAblation on the same segments.
     kernel_shap   Captum's KernelShap on the same segments, with as many samples as our path has points.
+
+"table / plain" sets the whole of "table" against the pass in that same call, so that a machine whose speed drifts does
+no harm to a difference of a few percent.
 
 Evaluations count forward passes of one image; a gradient counts as three of them. Errors of the attributions are the
 largest over the groups against 2,000 midpoints, relative to the larger of |f(x) − f(b)| and Σ|ig_S|. Ablation and
@@ -24,7 +28,8 @@ import statistics
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +37,29 @@ import numpy as np
 import torch
 from captum.attr import FeatureAblation, IntegratedGradients, KernelShap
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.bench_explanation import machine
+from benchmarks.bench_explanation import image, machine, seeded
 from handlers import served_model
 from handlers.attribution.directional import group_scores
 from handlers.attribution.groups import family
 from handlers.attribution.path import PathIntegral, integrate, relative_to
 from handlers.attribution.quadrature import Quadrature, quadrature
-from handlers.served_model import ServedModel
+from handlers.chunk import chunk_size
+from handlers.memory import keep_freed_memory
+from handlers.models.fold import fold
+from handlers.models.specialise import specialise
 from handlers.wire.geometry import apply
 from scripts.build_archives import ROOT, build_all
 from training.scenes import SceneSettings, scene
+from training.train_classifier import HELD_OUT_SEED
 
 STEPS = 50
 GRADIENT = 3
 """Forward passes that a gradient counts as."""
+
+PAUSE = 0.2
+"""Seconds before each way: after a linear regression OpenBLAS's threads spin for a while, in the next one's time."""
 
 
 def partition(groups: int, size: tuple[int, int]) -> Tensor:
@@ -56,15 +68,45 @@ def partition(groups: int, size: tuple[int, int]) -> Tensor:
     return (torch.arange(count) * groups // count).view(size)
 
 
-def scene_input(model: ServedModel, index: int = 0) -> Tensor:
-    """A scene of the training distribution, as the model's input (1, 3, H, W)."""
-    picture = scene(1, index, SceneSettings(size=(96, 96))).image
-    return apply(Image.fromarray(picture), model.preprocess)[0].unsqueeze(0)
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what it explains.
+
+    Attributes:
+        network: as served.
+        x, start: (1, 3, H, W) input and baseline.
+        chunk: path points evaluated at once.
+    """
+
+    network: nn.Module
+    x: Tensor
+    start: Tensor
+    chunk: int
+
+    def run(self, target: int, rule: Quadrature) -> PathIntegral:
+        """Our pass."""
+        targets = torch.tensor([target])
+        return integrate(self.network, self.x, self.start, targets, [rule], chunk=self.chunk)[0]
 
 
-def path(model: ServedModel, x: Tensor, start: Tensor, target: int, rule: Quadrature) -> PathIntegral:
-    """Our pass."""
-    return integrate(model.network, x, start, torch.tensor([target]), [rule], chunk=model.chunk)[0]
+def demonstration(name: str) -> Subject:
+    """A demonstration model as a worker holds it, and a held-out scene."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder)
+        build_all([ROOT / "archive_specs" / f"{name}.yaml"], store, environ={})
+        with zipfile.ZipFile(store / f"{name}.mar") as archive:
+            archive.extractall(store / name)
+        model = served_model.load(store / name, torch.device("cpu"))
+    picture = scene(HELD_OUT_SEED, 0, SceneSettings(size=(96, 96))).image
+    x, _ = apply(Image.fromarray(picture), model.preprocess)
+    return Subject(model.network, x.unsqueeze(0), model.preprocess.grey(0.0).unsqueeze(0), model.chunk)
+
+
+def full_size(name: str) -> Subject:
+    """A model at full size with seeded weights, folded and specialised."""
+    x = image()
+    network = specialise(fold(seeded(name)), x)
+    return Subject(network, x, torch.zeros_like(x), chunk_size(network, x))
 
 
 def table(integral: PathIntegral, labels: Tensor, groups: int) -> Tensor:
@@ -76,19 +118,33 @@ def table(integral: PathIntegral, labels: Tensor, groups: int) -> Tensor:
     return scores.attribution[:groups]
 
 
-def bench(model: ServedModel, groups: int, rounds: int) -> dict[str, Any]:
-    """All ways on one number of groups; seconds are medians, ratios are taken within a round."""
-    x = scene_input(model)
-    start = model.preprocess.grey(0.0).unsqueeze(0)
+def bench(subject: Subject, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+    """All ways on each number of groups."""
     with torch.no_grad():
-        target = int(model.network(x).argmax())
-    labels = partition(groups, model.preprocess.size)
+        target = int(subject.network(subject.x).argmax())
+    reference = subject.run(target, quadrature("midpoint", 2000))
+    return [_bench(subject, target, reference, groups, rounds) for groups in counts]
+
+
+def _bench(subject: Subject, target: int, reference: PathIntegral, groups: int, rounds: int) -> dict[str, Any]:
+    """Seconds are medians, ratios are taken within a round."""
+    network, x, start, chunk = subject.network, subject.x, subject.start, subject.chunk
+    height, width = x.shape[-2:]
+    labels = partition(groups, (height, width))
     rule = quadrature("gauss_legendre", STEPS)
     feature_mask = labels.expand(1, 3, -1, -1)
+    of_table: list[float] = []
+
+    def ours() -> Tensor:
+        integral = subject.run(target, rule)
+        started = time.perf_counter()
+        found = table(integral, labels, groups)
+        of_table.append(time.perf_counter() - started)
+        return found
 
     def captum_numpy() -> Tensor:
-        attribution, _ = IntegratedGradients(model.network).attribute(
-            x, start, target=target, n_steps=STEPS, internal_batch_size=model.chunk, return_convergence_delta=True
+        attribution, _ = IntegratedGradients(network).attribute(
+            x, start, target=target, n_steps=STEPS, internal_batch_size=chunk, return_convergence_delta=True
         )
         sums = np.zeros(groups)
         np.add.at(sums, labels.numpy(), attribution[0].sum(0).numpy())
@@ -98,80 +154,75 @@ def bench(model: ServedModel, groups: int, rounds: int) -> dict[str, Any]:
         first = [int((labels.flatten() == group).nonzero()[0]) for group in range(groups)]
         return attribution[0, 0].flatten()[first].double()
 
+    def ablation() -> Tensor:
+        per_evaluation = min(chunk, groups)
+        return per_group(
+            FeatureAblation(network).attribute(
+                x, start, target=target, feature_mask=feature_mask, perturbations_per_eval=per_evaluation
+            )
+        )
+
+    def kernel_shap() -> Tensor:
+        return per_group(
+            KernelShap(network).attribute(
+                x, start, target=target, feature_mask=feature_mask, n_samples=GRADIENT * STEPS
+            )
+        )
+
     ways: dict[str, tuple[Callable[[], Any], int]] = {
-        "plain": (lambda: path(model, x, start, target, rule), GRADIENT * STEPS + 2),
-        "table": (lambda: table(path(model, x, start, target, rule), labels, groups), GRADIENT * STEPS + 2),
+        "plain": (lambda: subject.run(target, rule), GRADIENT * STEPS + 2),
+        "table": (ours, GRADIENT * STEPS + 2),
         "captum_numpy": (captum_numpy, GRADIENT * STEPS + 2),
-        "ablation": (
-            lambda: per_group(
-                FeatureAblation(model.network).attribute(
-                    x, start, target=target, feature_mask=feature_mask, perturbations_per_eval=min(model.chunk, groups)
-                )
-            ),
-            groups + 1,
-        ),
-        "kernel_shap": (
-            lambda: per_group(
-                KernelShap(model.network).attribute(
-                    x, start, target=target, feature_mask=feature_mask, n_samples=GRADIENT * STEPS
-                )
-            ),
-            GRADIENT * STEPS,
-        ),
+        "ablation": (ablation, groups + 1),
+        "kernel_shap": (kernel_shap, GRADIENT * STEPS),
     }
     if groups == 1:
         del ways["kernel_shap"]  # which needs two
-    reference = path(model, x, start, target, quadrature("midpoint", 2000))
     exact = table(reference, labels, groups)
     scale = relative_to(reference.score - reference.baseline_score, exact)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     errors: dict[str, float] = {}
-    for number in range(rounds + 1):
+    for _ in range(rounds + 1):  # the first round warms up
         for way, (work, _) in ways.items():
+            time.sleep(PAUSE)
             started = time.perf_counter()
             found = work()
-            if number:  # the first round warms up
-                seconds[way].append(time.perf_counter() - started)
+            seconds[way].append(time.perf_counter() - started)
             if way != "plain":
                 errors[way] = ((found - exact).abs().max() / scale).item()
+
+    def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+        return statistics.median(a / b for a, b in zip(above[1:], below[1:], strict=True))
+
+    passes = [whole - part for whole, part in zip(seconds["table"], of_table, strict=True)]
     return {
         "groups": groups,
-        "seconds": {way: statistics.median(values) for way, values in seconds.items()},
+        "seconds": {way: statistics.median(values[1:]) for way, values in seconds.items()},
         "evaluations": {way: count for way, (_, count) in ways.items()},
         "error": errors,
-        "table / plain": statistics.median(a / b for a, b in zip(seconds["table"], seconds["plain"], strict=True)),
-        "captum_numpy / table": statistics.median(
-            a / b for a, b in zip(seconds["captum_numpy"], seconds["table"], strict=True)
-        ),
+        "table_ms": 1000 * statistics.median(of_table[1:]),
+        "table / plain": ratio(seconds["table"], passes),
+        "captum_numpy / table": ratio(seconds["captum_numpy"], seconds["table"]),
     }
-
-
-def loaded(name: str) -> ServedModel:
-    """A demonstration model as a worker holds it."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder)
-        build_all(sorted((ROOT / "archive_specs").glob("*.yaml")), store, environ={})
-        with zipfile.ZipFile(store / f"{name}.mar") as archive:
-            archive.extractall(store / name)
-        return served_model.load(store / name, torch.device("cpu"))
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["bit", "lanet"])
+    parser.add_argument("--models", nargs="+", default=["bit", "lanet", "R50x1"])
     parser.add_argument("--groups", nargs="+", type=int, default=[1, 10, 100, 500])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()
     results: dict[str, Any] = {"machine": machine(), "steps": STEPS, "models": {}}
     for name in options.models:
-        model = loaded(name)
-        results["models"][name] = [bench(model, groups, options.rounds) for groups in options.groups]
+        subject = demonstration(name) if name in ("bit", "lanet") else full_size(name)
+        results["models"][name] = bench(subject, options.groups, options.rounds)
         for row in results["models"][name]:
             print(name, json.dumps(row), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n")
+        if options.out:
+            options.out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -74,25 +74,26 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
         )
     attribution, difference = _per_draw(attribution), _per_draw(difference)
     incidence = family.parts.incidence
-    shares = family.parts.sums(attribution) @ incidence  # (D, G)
-    norms = group_norms(difference, family)
+    shares, squares = (family.parts.sums(torch.cat([attribution, difference.square()])) @ incidence).chunk(2)  # (D, G)
+    norms = squares.sqrt()
     draws = directional(shares, norms)
     mean = draws.mean(0)
     pixels = attribution.new_zeros(attribution.shape[-2:])
     if family.pixels:
         pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
-        alone = family.masks.flatten(1).sum(1) == 1  # a segment of one pixel is that pixel already
-        pixels[family.masks[alone].any(0)] = 0
+        pixels[family.masks[family.area == 1].any(0)] = 0  # a segment of one pixel is that pixel already
     total = mean.abs().sum() + pixels.abs().sum()
     normaliser = total if total > 0 else 1.0
     dividend, pixel_dividend = mean.abs() / normaliser, pixels.abs() / normaliser
-    value = containment(family).double() @ dividend + family.parts.sums(pixel_dividend.unsqueeze(0)) @ incidence
+    value = containment(family).double() @ dividend
+    if family.pixels:
+        value += family.parts.sums(pixel_dividend.unsqueeze(0)) @ incidence
     return GroupScores(
         attribution=shares.mean(0),
         directional=mean,
         dividend=dividend,
         value=value,
-        area=family.masks.flatten(1).sum(1),
+        area=family.area,
         norm=norms.mean(0),
         attribution_spread=shares.std(0, correction=0),
         directional_spread=draws.std(0, correction=0),

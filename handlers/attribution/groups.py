@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -42,7 +43,7 @@ class Refinement:
         """(A,) int64 pixels of each part."""
         return torch.bincount(self.atoms.flatten(), minlength=len(self.members))
 
-    @property
+    @cached_property
     def incidence(self) -> Tensor:
         """(A, S) float64, 1 where a part lies in a mask: sums over parts times this are sums over masks."""
         return self.members.double()
@@ -73,6 +74,11 @@ class Family:
     def __len__(self) -> int:
         return len(self.masks)
 
+    @cached_property
+    def area(self) -> Tensor:
+        """(G,) int64 pixels of each group."""
+        return (self.parts.area.double() @ self.parts.incidence).long()
+
 
 def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False) -> Family:
     """The segments, the rest of the image, and the whole image.
@@ -90,28 +96,31 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False) -> 
     _check(segments)
     if len(labels) != len(segments):
         raise ValueError(f"labels: wanted one for each of {len(segments)} segments, got {len(labels)}")
-    whole = torch.ones((1, *segments.shape[1:]), dtype=torch.bool, device=segments.device)
-    covered = segments.any(0, keepdim=True)
+    parts = refinement(segments)
+    covered = parts.members.any(1, keepdim=True)  # (A, 1)
     rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
-    candidates = torch.cat([segments, rest, whole])
+    members = torch.cat([parts.members, rest, torch.ones_like(rest)], 1)
     names = [*labels, REST, WHOLE]
     segment: Kind = "segment"
     kinds: tuple[Kind, ...] = (*(segment for _ in labels), "rest", "whole")
     kept: dict[bytes, int] = {}
     dropped, merged = [], []
-    for index, (row, filled) in enumerate(zip(_packed(candidates), candidates.flatten(1).any(1).tolist(), strict=True)):
+    packed = _packed(members.T)  # masks of the same parts are equal, and those of no part empty
+    for index, (row, filled) in enumerate(zip(packed, members.any(0).tolist(), strict=True)):
         if not filled:
             if kinds[index] == "segment":
                 dropped.append(names[index])
         elif (first := kept.setdefault(row.tobytes(), index)) != index:
             merged.append((names[index], names[first]))
     rows = list(kept.values())
-    masks = candidates[rows]
+    masks = torch.cat([segments, members[:, -2:].T[:, parts.atoms]])
+    if len(rows) < len(masks):
+        masks, members = masks[rows], members[:, rows]
     return Family(
         masks=masks,
         labels=tuple(names[row] for row in rows),
         kinds=tuple(kinds[row] for row in rows),
-        parts=refinement(masks),
+        parts=Refinement(parts.atoms, members),
         pixels=pixels,
         dropped=tuple(dropped),
         merged=tuple(merged),
@@ -126,7 +135,7 @@ def containment(family: Family) -> Tensor:
 
 def parents(family: Family) -> Tensor:
     """(G,) int64: the smallest other group that contains each group, the earlier of two equally small; −1 for none."""
-    area = family.masks.flatten(1).sum(1)
+    area = family.area
     above = containment(family).fill_diagonal_(False).T  # (G, G): row T, column S ⊃ T
     smallest = torch.where(above, area, area.max() + 1).argmin(1)
     return torch.where(above.any(1), smallest, -1)
@@ -142,20 +151,23 @@ def refinement(masks: Tensor) -> Refinement:
     height, width = masks.shape[1:]
     if len(masks) == 0:
         return Refinement(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
-    columns = masks.flatten(1).T.contiguous()  # (H·W, S)
+    flat = masks.flatten(1).cpu().numpy()
+    starts = np.flatnonzero(np.concatenate([[True], (flat[:, 1:] != flat[:, :-1]).any(0)]))
+    columns = torch.from_numpy(flat[:, starts].T)  # (runs, S): pixels in a row mostly lie in the same masks
     packed = _packed(columns)
     keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     _, first, part = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    atoms = torch.from_numpy(rank[part]).view(height, width).to(masks.device)
-    return Refinement(atoms, columns[torch.from_numpy(first[order])])
+    atoms = np.repeat(rank[part], np.diff(starts, append=flat.shape[1]))
+    members = columns[torch.from_numpy(first[order])]
+    return Refinement(torch.from_numpy(atoms).view(height, width).to(masks.device), members.to(masks.device))
 
 
 def _packed(rows: Tensor) -> np.ndarray:
-    """(N, …) bool as (N, bytes) uint8, eight to a byte."""
-    return np.packbits(rows.flatten(1).cpu().numpy(), axis=1)
+    """(N, M) bool as (N, bytes) uint8, eight to a byte."""
+    return np.packbits(rows.contiguous().cpu().numpy(), axis=1)
 
 
 def _check(masks: Tensor) -> None:
