@@ -43,6 +43,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_serving
 	@$(run) -m benchmarks.bench_group_sums
 	@$(run) -m benchmarks.bench_groups
+	@$(run) -m benchmarks.bench_refinement --scenes 5
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json
