@@ -8,8 +8,10 @@ the interval to account for its rise. The intervals with the largest errors are 
 Measured on the demonstration models (benchmarks/bench_refinement.py) this needs fewer gradients than uniform rules and
 than steps placed by forward probes. Where the score jumps within a thousandth of the path, as behind a group
 normalisation that starts from a constant image, bisection alone gets anywhere, but its verdict is wrong for a third of
-what it calls converged: the groups' gradients change there faster than their ends tell. It has to keep every gradient until the end,
-since the weights of a node are final only when its intervals are, so that memory grows with the nodes; it is bounded.
+what it calls converged: the groups' gradients change there faster than their ends tell.
+
+It has to keep every gradient until the end, since the weights of a node are final only when its intervals are, so that
+memory grows with the nodes; it is bounded.
 """
 
 from __future__ import annotations
