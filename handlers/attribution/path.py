@@ -181,6 +181,16 @@ def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> tuple[
     return scores.detach(), gradients
 
 
+def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:
+    """Raises ValueError unless these are (B, C, H, W) ends of paths, their beginnings and (B,) class indices."""
+    if inputs.ndim != 4:
+        raise ValueError(f"inputs: wanted (B, C, H, W), got {tuple(inputs.shape)}")
+    if baselines.shape != inputs.shape:
+        raise ValueError(f"baselines: wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
+    if targets.shape != (len(inputs),) or targets.is_floating_point():
+        raise ValueError(f"targets: wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}")
+
+
 def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Lay all paths end to end, each between its two ends, and cut them evenly into (owner, nodes, weights)."""
     owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor(list(map(points_on, rules))))
@@ -209,12 +219,7 @@ def _check(
     masks: Sequence[Tensor | None],
     chunk: int,
 ) -> None:
-    if inputs.ndim != 4:
-        raise ValueError(f"inputs: wanted (B, C, H, W), got {tuple(inputs.shape)}")
-    if baselines.shape != inputs.shape:
-        raise ValueError(f"baselines: wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
-    if targets.shape != (len(inputs),) or targets.is_floating_point():
-        raise ValueError(f"targets: wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}")
+    check_ends(inputs, baselines, targets)
     for name, given in (("rules", len(rules)), ("keep_steps", len(keep)), ("groups", len(masks))):
         if given != len(inputs):
             raise ValueError(f"{name}: wanted one for each of {len(inputs)} inputs, got {given}")

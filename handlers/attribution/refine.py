@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.groups import refinement
-from handlers.attribution.path import Forward, PathIntegral, Steps, relative_to, score_gradients
+from handlers.attribution.path import Forward, PathIntegral, Steps, check_ends, relative_to, score_gradients
 
 START = 4
 """Intervals to begin with."""
@@ -355,12 +355,7 @@ def _check(
     keep: Sequence[bool],
     chunk: int,
 ) -> None:
-    if inputs.ndim != 4:
-        raise ValueError(f"inputs: wanted (B, C, H, W), got {tuple(inputs.shape)}")
-    if baselines.shape != inputs.shape:
-        raise ValueError(f"baselines: wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
-    if targets.shape != (len(inputs),) or targets.is_floating_point():
-        raise ValueError(f"targets: wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}")
+    check_ends(inputs, baselines, targets)
     lengths = (("groups", groups), ("tolerances", tolerances), ("most", most), ("keep_steps", keep))
     for name, given in lengths:
         if len(given) != len(inputs):
