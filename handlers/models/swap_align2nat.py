@@ -84,6 +84,24 @@ def masks_at(x: Tensor, lambda_: int, locations: Tensor, offset: tuple[int, int]
     return mask
 
 
+def covered(lambda_: int, size: int, locations: Tensor, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The positions that some windows read: the least rectangle that contains them, within the tensor.
+
+    Args:
+        lambda_: as above.
+        size: V.
+        locations: (L, 3) as above, at least one.
+        shape: height and width of the aligned tensor.
+
+    Returns:
+        First row, first column, and the row and column after the last.
+    """
+    first = lambda_ * locations[:, 1:] - lambda_ * size // 2
+    top, left = first.amin(0).clamp(min=0).tolist()
+    bottom, right = (first.amax(0) + lambda_ * size + 1).tolist()
+    return top, left, min(bottom, shape[0]), min(right, shape[1])
+
+
 def grid_size(x: Tensor, lambda_: int) -> int:
     """V, of aligned masks (N, V·V, H, W); checks the arguments of the operator."""
     size = round(x.shape[1] ** 0.5)
