@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from math import ceil, floor
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 THRESHOLD = 0.5
@@ -35,15 +34,14 @@ def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -
         bottom, right = min(ceil(y1), height), min(ceil(x1), width)
         if top >= bottom or left >= right:
             continue
-        y = _coordinates(top, bottom, box[1], box[3])
-        x = _coordinates(left, right, box[0], box[2])
-        grid = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None]), dim=-1)
-        values = F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
-        pasted[top:bottom, left:right] = values >= THRESHOLD
+        rows = _weights(top, bottom, box[1], box[3], mask.shape[0])
+        columns = _weights(left, right, box[0], box[2], mask.shape[1])
+        pasted[top:bottom, left:right] = rows @ mask @ columns.T >= THRESHOLD
     return photo
 
 
-def _coordinates(start: int, stop: int, low: Tensor, high: Tensor) -> Tensor:
-    """Centres of the pixels from ``start`` to ``stop``, −1 at the box's one edge and 1 at the other."""
+def _weights(start: int, stop: int, low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Linear interpolation along one axis: (pixel, mask pixel), for the pixels from ``start`` to before ``stop``."""
     centres = torch.arange(start, stop, device=low.device, dtype=low.dtype) + 0.5
-    return (centres - low) / (high - low) * 2 - 1
+    positions = (centres - low) / (high - low) * size - 0.5
+    return (1 - (positions[:, None] - torch.arange(size, device=low.device)).abs()).clamp(min=0)

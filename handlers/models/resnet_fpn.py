@@ -13,8 +13,9 @@ detectron2's, from ``bottom_up.stem.conv1.weight`` to ``top_block.p7.bias``.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -62,11 +63,12 @@ class NormedConv2d(nn.Conv2d):
         self.norm = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = self.norm
+        norm = cast(nn.BatchNorm2d, self.norm)  # the frozen one has the same tensors
         if isinstance(norm, nn.BatchNorm2d) and norm.training:
             return norm(super().forward(x))
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return self._conv_forward(x, self.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale)
+        scale = norm.weight * (cast(Tensor, norm.running_var) + norm.eps).rsqrt()
+        shift = norm.bias - cast(Tensor, norm.running_mean) * scale
+        return self._conv_forward(x, self.weight * scale[:, None, None, None], shift)
 
 
 class Bottleneck(nn.Module):
@@ -81,8 +83,8 @@ class Bottleneck(nn.Module):
         self.conv3 = NormedConv2d(stage.bottleneck, stage.channels, 1, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))
-        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+        y = self.conv3(_relu(self.conv2(_relu(self.conv1(x)))))
+        return _relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class Stem(nn.Module):
@@ -93,7 +95,7 @@ class Stem(nn.Module):
         self.conv1 = NormedConv2d(3, channels, 7, 2, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(F.relu(self.conv1(x)), 3, stride=2, padding=1)
+        return F.max_pool2d(_relu(self.conv1(x)), 3, stride=2, padding=1)
 
 
 class ResNet(nn.Module):
@@ -150,7 +152,7 @@ class FeaturePyramid(nn.Module):
 
     def levels(self, images: Tensor, wanted: Collection[int]) -> dict[int, Tensor]:
         """The maps of some levels (0 is stride 4), without the convolutions that only others need."""
-        stages = self.bottom_up(images)
+        stages = self.bottom_up(images.contiguous(memory_format=torch.channels_last))
         features: dict[int, Tensor] = {}
         above: Tensor | None = None
         for level in reversed(range(min(wanted), len(STAGES))):
@@ -167,3 +169,8 @@ def padded(images: Tensor) -> Tensor:
     """Zeros below and to the right, up to the next multiples of :data:`DIVISOR`."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % DIVISOR, 0, -height % DIVISOR)) if height % DIVISOR or width % DIVISOR else images
+
+
+def _relu(x: Tensor) -> Tensor:
+    """In place: only for what a convolution or a sum has just made, whose own backward does not read it."""
+    return F.relu(x, inplace=True)

@@ -316,7 +316,8 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
     with torch.device("meta"):
         model = TensorMask(size, settings)
     checkpoint.fill(model, weights)
-    return model
+    # Filters and maps in one memory layout, the faster one; it costs a copy of the weights.
+    return model.to(memory_format=torch.channels_last)
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:

@@ -165,5 +165,5 @@ class TensorMaskHead(nn.Module):
 def _tower(channels_in: int, channels: int, convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for conv in range(convs):
-        layers += [nn.Conv2d(channels if conv else channels_in, channels, 3, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(channels if conv else channels_in, channels, 3, padding=1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
