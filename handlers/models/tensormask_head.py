@@ -1,9 +1,9 @@
 """The head of TensorMask: from feature maps to class logits, box deltas and masks.
 
 Three towers of 3×3 convolutions, shared by all levels, predict classes, boxes and mask features at every position, for
-each of A sizes of windows. The *tensor bipyramid* gives coarse levels fine masks: a level's mask features are brought up
-to the finest level's resolution, added to the finest ones and mixed by one convolution; a 1×1 convolution then predicts
-aligned masks there, and SwapAlign2Nat turns them into the masks of the level's windows.
+each of A sizes of windows. The *tensor bipyramid* gives coarse levels fine masks: a level's mask features are brought
+to the finest level's resolution, added to the finest ones and mixed by one convolution; a 1×1 convolution then
+predicts aligned masks there, and SwapAlign2Nat turns them into the masks of the level's windows.
 
 Source: Chen, Girshick, He, Dollár, "TensorMask: A Foundation for Dense Object Segmentation", ICCV 2019, arXiv
 1903.12174, sections 4 and 5. Layer names and constants are those of detectron2's ``projects/TensorMask``
@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handlers.models.swap_align2nat import covered, masks_at
-
 
 _VALUES = 2**21  # of masks read at once; each takes about 40 bytes while it is computed
 
