@@ -13,7 +13,7 @@ from torch import Tensor
 from handlers.models import checkpoint
 from handlers.models.checkpoint import CheckpointError
 
-ARRAYS = {
+ARRAYS: dict[str, Any] = {
     "conv.weight": np.arange(12, dtype=np.float32).reshape(2, 3, 2, 1),
     "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "swapped": np.arange(3, dtype=">f4"),
@@ -60,7 +60,7 @@ def _read_bytes(content: bytes, tmp_path: Path) -> dict[str, Tensor]:
     [(2, "numpy.core"), (2, "numpy._core"), (3, "numpy.core"), (3, "numpy._core"), (4, "")],
 )
 def test_published_files(protocol: int, core: str, tmp_path: Path) -> None:
-    """The model zoo's form, as NumPy 1 (``core``) and 2 (``_core``) write it; with protocol 4 as the NumPy here does."""
+    """The model zoo's form, with the module names of NumPy 1 and 2; with protocol 4 those of the installed NumPy."""
     content = {"model": ARRAYS, "__author__": "the authors", "matching_heuristics": True}
     written = pickle.dumps(content, protocol)
     if protocol < 4:  # names have no length before them
@@ -189,9 +189,10 @@ def test_damaged_bytes_are_an_error_or_tensors(tmp_path: Path) -> None:
 
 def test_bytes_that_do_not_fill_the_shape(tmp_path: Path) -> None:
     array = np.ones(4, np.float32)
-    function, arguments, state = array.__reduce__()
+    reduced: Any = array.__reduce__()
+    function, arguments, (version, _, *rest) = reduced
     for shape in ((5,), (-4,), (2, 1)):
-        wrong = (*state[:1], shape, *state[2:])
+        wrong = (version, shape, *rest)
         with pytest.raises(CheckpointError, match="bytes for shape"):
             _read({"a": Calls(function, *arguments, state=wrong)}, tmp_path)
 
