@@ -58,7 +58,7 @@ def masks_at(x: Tensor, lambda_: int, locations: Tensor, offset: tuple[int, int]
 
     Args:
         x: aligned mask logits (N, V·V, H, W); or a crop of them that contains all the windows' pixels.
-        lambda_: as above.
+        lambda_: as in :func:`swap_align2nat`.
         locations: (L, 3) int64: index of the picture, and row and column in the coarse grid.
         offset: row and column of the crop's first position in the whole tensor.
 
@@ -66,13 +66,13 @@ def masks_at(x: Tensor, lambda_: int, locations: Tensor, offset: tuple[int, int]
         (L, λV, λV).
 
     Raises:
-        ValueError: as above.
+        ValueError: as in :func:`swap_align2nat`.
     """
     size = grid_size(x, lambda_)
     picture, row, column = locations.unbind(1)
     rows = _axis(row, size, lambda_, x.shape[2], offset[0])
     columns = _axis(column, size, lambda_, x.shape[3], offset[1])
-    y = _bordered(x, size, lambda_)  # (N, V, U, H, W)
+    y = _bordered(x, size, lambda_).contiguous()  # (N, V, V, H', W'): indexed flat, below
     per_picture, per_row, per_column, per_line, _ = y.stride()
     start = (picture[:, None] * per_picture + rows.position * per_line)[:, :, None] + columns.position[:, None, :]
     flat = y.flatten()
@@ -88,9 +88,9 @@ def covered(lambda_: int, size: int, locations: Tensor, shape: tuple[int, int]) 
     """The positions that some windows read: the least rectangle that contains them, within the tensor.
 
     Args:
-        lambda_: as above.
+        lambda_: as in :func:`swap_align2nat`.
         size: V.
-        locations: (L, 3) as above, at least one.
+        locations: (L, 3) as in :func:`masks_at`, at least one.
         shape: height and width of the aligned tensor.
 
     Returns:

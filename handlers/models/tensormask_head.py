@@ -139,9 +139,9 @@ class TensorMaskHead(nn.Module):
         Returns:
             N logits (S, S), S = 2^level · V.
         """
-        masks = [features[0]] * len(anchors)
-        if not masks:
-            return masks
+        if not len(anchors):
+            return []
+        masks: dict[int, Tensor] = {}
         finest = self.mask_subnet(features[0])
         for level in anchors[:, 1].unique().tolist():
             coarse = self.mask_subnet(features[level]) if level else finest
@@ -156,9 +156,8 @@ class TensorMaskHead(nn.Module):
                 chosen = (of_level & (anchors[:, 4] == index)).nonzero()[:, 0]
                 for some in chosen.split(max(_VALUES // (size << level) ** 2, 1)):
                     found = masks_at(aligned, 2**level, locations[some], (part.top, part.left))
-                    for position, mask in zip(some.tolist(), found, strict=True):
-                        masks[position] = mask
-        return masks
+                    masks |= zip(some.tolist(), found, strict=True)
+        return [masks[which] for which in range(len(anchors))]
 
 
 def _tower(channels_in: int, channels: int, convs: int) -> nn.Sequential:

@@ -123,6 +123,17 @@ def test_a_crop_of_what_the_windows_cover_is_enough(size: int, lambda_: int) -> 
     )
 
 
+@pytest.mark.parametrize(("size", "lambda_"), [(3, 1), (4, 1), (3, 2)])
+def test_the_memory_layout_does_not_matter(size: int, lambda_: int) -> None:
+    x = torch.randn(2, size * size, 6, 7, generator=torch.Generator().manual_seed(0))
+    turned = x.contiguous(memory_format=torch.channels_last)
+    y = swap_align2nat(x, lambda_)
+    assert torch.allclose(swap_align2nat(turned, lambda_), y, atol=1e-6)
+    masks = masks_at(turned, lambda_, _everywhere(y))
+    wanted = y.permute(0, 2, 3, 1).reshape(masks.shape)
+    assert torch.allclose(masks, wanted, atol=1e-6)
+
+
 def test_no_windows_and_one_position() -> None:
     x = torch.zeros(1, 9, 1, 1)
     assert masks_at(x, 2, torch.zeros(0, 3, dtype=torch.int64)).shape == (0, 6, 6)
