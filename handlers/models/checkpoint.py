@@ -197,8 +197,6 @@ _UNREADABLE = (
     LookupError,
     EOFError,
     OSError,
-    MemoryError,
-    OverflowError,
 )
 
 

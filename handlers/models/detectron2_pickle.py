@@ -30,11 +30,14 @@ def load(path: Path) -> Any:
     Raises:
         pickle.UnpicklingError: the file names something else than NumPy's constructors of arrays, holds an array of
             something else than numbers, or is damaged. A damaged file raises other exceptions too: EOFError,
-            ValueError, TypeError, LookupError, AttributeError, MemoryError, RecursionError, OverflowError.
+            ValueError, TypeError, LookupError, AttributeError, RecursionError.
     """
     with path.open("rb") as file:
-        # Python 2 wrote the bytes of an array as text.
-        return _with_tensors(_Reader(file, encoding="latin1").load())
+        try:
+            # Python 2 wrote the bytes of an array as text.
+            return _with_tensors(_Reader(file, encoding="latin1").load())
+        except (MemoryError, OverflowError) as error:
+            raise pickle.UnpicklingError("a length in it is beyond the memory") from error
 
 
 class _Reader(pickle.Unpickler):

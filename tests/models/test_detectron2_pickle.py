@@ -187,6 +187,11 @@ def test_damaged_bytes_are_an_error_or_tensors(tmp_path: Path) -> None:
     assert failed > len(written)
 
 
+def test_a_length_beyond_the_memory(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="damaged"):
+        _read_bytes(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"abc.", tmp_path)
+
+
 def test_bytes_that_do_not_fill_the_shape(tmp_path: Path) -> None:
     array = np.ones(4, np.float32)
     reduced: Any = array.__reduce__()
