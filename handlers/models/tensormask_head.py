@@ -95,7 +95,6 @@ class TensorMaskHead(nn.Module):
         class_channels, box_channels, mask_channels = towers
         self.classes = classes
         self.mask_sizes = mask_sizes
-        self.convs = convs
         self.reach = convs + 1
         self.cls_subnet = _tower(channels, class_channels, convs)
         self.cls_score = nn.Conv2d(class_channels, len(mask_sizes) * classes, 3, padding=1)
