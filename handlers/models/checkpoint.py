@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from handlers.models import detectron2_pickle
+
 WRAPPERS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts keep the state dict, beside an optimiser's state or an epoch."""
 
@@ -62,8 +64,8 @@ def read(path: Path | str) -> dict[str, Tensor]:
 
     Args:
         path: ``.safetensors``; ``.pth``, ``.pt``, ``.bin`` or ``.tar`` as ``torch.save`` writes them, flat or under one
-            of :data:`WRAPPERS`; or ``.npz``. A ``module.`` in front of every name, left by ``DataParallel``, is
-            removed; otherwise names and layouts stay the file's own.
+            of :data:`WRAPPERS`; ``.pkl`` as detectron2 publishes them; or ``.npz``. A ``module.`` in front of every
+            name, left by ``DataParallel``, is removed; otherwise names and layouts stay the file's own.
 
     Raises:
         CheckpointError: unknown suffix, a damaged file, or anything in it that is not a tensor. Nothing in the file
@@ -179,9 +181,10 @@ _READERS: dict[str, Callable[[Path], Any]] = {
     ".bin": _read_torch,
     ".tar": _read_torch,
     ".npz": _read_numpy,
+    ".pkl": detectron2_pickle.load,
 }
 
-# What the three readers raise on a damaged or hostile file, seen by giving them such files.
+# What the readers raise on a damaged or hostile file, seen by giving them such files.
 _UNREADABLE = (
     SafetensorError,
     pickle.UnpicklingError,
