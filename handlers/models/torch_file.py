@@ -3,8 +3,8 @@
 A pickle names classes and functions, and unpickling calls them. ``torch.load(weights_only=True)`` refuses a file that
 names any it does not know: a log history, a configuration, an optimiser. Here the few names from which tensors and
 containers are built stand for functions of this file, and every other name, whatever it names, stands for
-:class:`Placeholder`, which takes any arguments and does nothing. Nothing is imported, nothing of the file's is called, and
-what is no tensor is dropped.
+:class:`Placeholder`, which takes any arguments and does nothing. Nothing is imported, nothing of the file's is called,
+and what is no tensor is dropped.
 
 Both containers are read: the ZIP archive of torch 1.6 and later, and the pickles in a row that came before. A tensor's
 bytes are read only when it is in the state dict: an optimiser's, twice as many, are not.
