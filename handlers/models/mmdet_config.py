@@ -30,8 +30,11 @@ SCOPES = ("mmdet.", "mmcv.", "mmengine.")
 SUPPRESSIONS = {"nms", "soft_nms"}
 """Types that mmcv looks up by itself, by evaluating their names."""
 
-DROPPED = {"init_cfg", "pretrained", "train_cfg"}
-"""Keys of a model that matter to training only; the first two may fetch weights."""
+DROPPED = {"init_cfg", "pretrained"}
+"""Keys of a model that say where its first weights come from, possibly over the network."""
+
+TRAINING = "train_cfg"
+"""Key of what matters to training only. It stays, as None: constructors may want the argument."""
 
 SYNCHRONISED = {"SyncBN": "BN", "MMSyncBN": "BN"}
 """Norms that average over processes in training, and what computes the same at inference."""
@@ -150,7 +153,9 @@ def _plain(value: Any, where: str) -> Any:
         if kept.get("_scope_") in ("mmdet", "mmcv", "mmengine"):
             del kept["_scope_"]
         return {
-            key: _name(item) if key == "type" and item is not None else _plain(item, f"{where}.{key}")
+            key: _name(item)
+            if key == "type" and item is not None
+            else _plain(None if key == TRAINING else item, f"{where}.{key}")
             for key, item in kept.items()
         }
     if isinstance(value, tuple):
@@ -173,7 +178,11 @@ def _safe(value: Any, where: str, names: set[str]) -> Any:
     for key in value:
         if str(key).startswith("_"):
             raise ConfigError(f"{where}: {key} is for mmengine's own machinery; wanted a resolved configuration")
-    kept = {key: _safe(item, f"{where}.{key}", names) for key, item in value.items() if key not in DROPPED}
+    kept = {
+        key: _safe(None if key == TRAINING else item, f"{where}.{key}", names)
+        for key, item in value.items()
+        if key not in DROPPED
+    }
     if kept.get("type") is not None:
         kept["type"] = _type(kept["type"], where, names)
     return kept

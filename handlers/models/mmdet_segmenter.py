@@ -31,6 +31,9 @@ from handlers.models.mmdet_config import ConfigError, checked, resolve
 
 __all__ = ["ConfigError", "MMDetSegmenter", "Seen", "build", "resolve"]
 
+REHEARSAL = 32
+"""Side of the input, in pixels, that a new segmenter is tried on."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -65,12 +68,14 @@ class MMDetSegmenter:
     @property
     def explains(self) -> bool:
         """Whether :meth:`class_logits` is there: for two-stage detectors that find boxes as mmdet's plain ones do."""
-        from mmdet.models import BaseRoIHead, TwoStageDetector
+        from mmdet.models import BaseRoIHead, CascadeRoIHead, StandardRoIHead, TwoStageDetector
 
+        roi_head: Any = type(getattr(self.model, "roi_head", None))
         return (
             isinstance(self.model, TwoStageDetector)
             and type(self.model).predict is TwoStageDetector.predict
-            and type(self.model.roi_head).predict is BaseRoIHead.predict
+            and roi_head.predict is BaseRoIHead.predict
+            and roi_head.predict_bbox in (StandardRoIHead.predict_bbox, CascadeRoIHead.predict_bbox)
         )
 
     @property
@@ -189,10 +194,8 @@ class MMDetSegmenter:
         found = sample.pred_instances
         if "masks" not in found:
             raise ConfigError(f"model: {type(self.model).__name__} finds no masks; wanted an instance segmenter")
-        order = found.scores.argsort(descending=True, stable=True)
         if threshold is not None:
-            order = order[found.scores[order] > threshold]
-        found = found[order]
+            found = found[found.scores > threshold]
         return _detections(found, found.bboxes.new_zeros(len(found), 0, 4))
 
     def _box_heads(self) -> list[Any]:
@@ -209,6 +212,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MMDetSegmen
     Raises:
         ConfigError: a configuration that is not resolved, wants code imported, or does not fit mmdet; the message says
             where.
+        MissingOperatorError: the model needs an operator of the compiled mmcv, which is not installed.
         CheckpointError: listing every missing, unexpected and wrongly shaped tensor.
         ModuleNotFoundError: mmdet or mmcv is not installed.
     """
@@ -231,7 +235,19 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MMDetSegmen
         state = swin_keys.from_authors(state)
     checkpoint.fill(model, state)
     classes = safe["classes"]
-    return MMDetSegmenter(model.requires_grad_(False), pipeline, tuple(classes) if classes else None)
+    segmenter = MMDetSegmenter(model.requires_grad_(False), pipeline, tuple(classes) if classes else None)
+    segmenter.find(_rehearsal(), threshold=0)
+    return segmenter
+
+
+def _rehearsal() -> Seen:
+    """A small grey input: what it meets, every photo meets, an operator that is missing for example."""
+    from mmdet.structures import DetDataSample
+
+    size = (REHEARSAL, REHEARSAL)
+    meta = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
+    sample = DetDataSample(metainfo={**meta, "scale_factor": (1.0, 1.0), "img_id": 0, "img_path": None})
+    return Seen(torch.zeros(1, 3, *size), size, size, sample)
 
 
 @contextmanager
@@ -252,4 +268,9 @@ def _listed(modules: Any) -> list[Any]:
 
 
 def _detections(found: Any, anchors: Tensor) -> Detections:
-    return Detections(found.bboxes.float(), found.scores.float(), found.labels, found.masks.bool(), anchors.float())
+    # Heads that rate their masks change the scores after the boxes were sorted.
+    order = found.scores.argsort(descending=True, stable=True)
+    found = found[order]
+    return Detections(
+        found.bboxes.float(), found.scores.float(), found.labels, found.masks.bool(), anchors[order].float()
+    )
