@@ -30,6 +30,9 @@ SCOPES = ("mmdet.", "mmcv.", "mmengine.")
 SUPPRESSIONS = {"nms", "soft_nms"}
 """Types that mmcv looks up by itself, by evaluating their names."""
 
+EVALUATES = {"CameraMotionCompensation"}
+"""Registered classes that evaluate text of the configuration as code."""
+
 DROPPED = {"init_cfg", "pretrained"}
 """Keys of a model that say where its first weights come from, possibly over the network."""
 
@@ -137,7 +140,7 @@ def _registered() -> set[str]:
     registered = {name for leaf in leaves for each in (leaf, leaf.parent) for name in each.module_dict}
     # RoI extractors take their layers from there, unregistered.
     layers = {name for name, value in vars(ops).items() if isinstance(value, type) and issubclass(value, nn.Module)}
-    return registered | layers | SUPPRESSIONS
+    return (registered | layers | SUPPRESSIONS) - EVALUATES
 
 
 def _name(kind: Any) -> str:

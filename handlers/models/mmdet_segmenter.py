@@ -132,9 +132,7 @@ class MMDetSegmenter:
             ``anchors`` are (N, stages, 4) float32: the region x0, y0, x1, y1, in pixels of the model's input, that each
             stage of a two-stage detector scored. For others they are empty, (N, 0, 4).
         """
-        with warnings.catch_warnings():
-            # mmdet copies its masks in a way that torch advises against.
-            warnings.filterwarnings("ignore", message="To copy construct from a tensor", category=UserWarning)
+        with _quiet():
             return self._find_in_stages(seen, threshold) if self.explains else self._find(seen, threshold)
 
     def class_logits(self, inputs: Tensor, anchor: Tensor) -> Tensor:
@@ -165,6 +163,32 @@ class MMDetSegmenter:
             which = (stage,) if isinstance(roi_head.bbox_head, nn.ModuleList) else ()
             total = total + roi_head._bbox_forward(*which, features, rois)["cls_score"]
         return total[:, : heads[-1].num_classes] / len(heads)
+
+    @torch.no_grad()
+    def rehearse(self) -> None:
+        """Runs every part of the model once, on a small grey input, so that a missing operator is found at the start.
+
+        Raises:
+            MissingOperatorError: the model needs an operator of the compiled mmcv, which is not installed.
+        """
+        from mmdet.structures import DetDataSample
+        from mmengine.structures import InstanceData
+
+        size = (REHEARSAL, REHEARSAL)
+        meta = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
+        sample = DetDataSample(metainfo={**meta, "scale_factor": (1.0, 1.0), "img_id": 0, "img_path": None})
+        seen = Seen(torch.zeros(1, 3, *size), size, size, sample)
+        if not self.explains:
+            self.find(seen, 0)
+            return
+        # One region instead of all that are proposed: hundreds would take seconds.
+        region = torch.tensor([[4.0, 4.0, 28.0, 28.0]])
+        features = self.model.extract_feat(seen.inputs)
+        self.model.rpn_head.predict(features, [sample], rescale=False)
+        self.class_logits(seen.inputs, region.expand(len(self._box_heads()), 4))
+        instance = InstanceData(bboxes=region, scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.int64))
+        with _quiet():
+            self.model.roi_head.predict_mask(features, [sample.metainfo], [instance], rescale=True)
 
     def _find_in_stages(self, seen: Seen, threshold: float | None) -> Detections:
         """Proposals, boxes, suppression, then the masks of what is left."""
@@ -236,18 +260,16 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MMDetSegmen
     checkpoint.fill(model, state)
     classes = safe["classes"]
     segmenter = MMDetSegmenter(model.requires_grad_(False), pipeline, tuple(classes) if classes else None)
-    segmenter.find(_rehearsal(), threshold=0)
+    segmenter.rehearse()
     return segmenter
 
 
-def _rehearsal() -> Seen:
-    """A small grey input: what it meets, every photo meets, an operator that is missing for example."""
-    from mmdet.structures import DetDataSample
-
-    size = (REHEARSAL, REHEARSAL)
-    meta = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
-    sample = DetDataSample(metainfo={**meta, "scale_factor": (1.0, 1.0), "img_id": 0, "img_path": None})
-    return Seen(torch.zeros(1, 3, *size), size, size, sample)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning that mmdet's way of copying masks brings."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="To copy construct from a tensor", category=UserWarning)
+        yield
 
 
 @contextmanager

@@ -120,6 +120,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("model.neck.type", "mmengine.load", r"model\.neck\.type: wanted a class .* given 'mmengine\.load'"),
         ("model.neck.type", ["FPN"], r"model\.neck\.type: wanted a class"),
         ("model.test_cfg.rcnn.nms.type", "print('evaluated')", r"model\.test_cfg\.rcnn\.nms\.type: wanted a class"),
+        (
+            "model.roi_head.bbox_head.0.bbox_coder",
+            {"type": "CameraMotionCompensation", "warp_mode": "print('evaluated')"},
+            r"bbox_head\[0\]\.bbox_coder\.type: wanted a class",
+        ),
         ("pipeline.0.type", "os.system", r"pipeline\[0\]\.type: wanted a class"),
         ("model.neck.colour", 3, r"config: mmdet makes no model of it: .*colour"),
         ("model.backbone.depths", 3, r"config: mmdet makes no model of it"),
