@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from handlers.models import mmdet_segmenter
+from handlers.models import mmdet_segmenter, torch_file
 from handlers.models.checkpoint import CheckpointError
 from handlers.models.detections import Detections
 from handlers.models.mmcv_ext import MissingOperatorError
@@ -360,6 +360,20 @@ def authors_name(name: str) -> str:
     ):
         name = name.replace(new, old)
     return name
+
+
+def test_from_a_training_run(tmp_path: Path) -> None:
+    """What mmengine saves beside the weights, among it classes of its own."""
+    from mmengine.config import Config
+    from mmengine.logging import HistoryBuffer
+
+    config = mmdet_models.small_config()
+    state = mmdet_models.small_state(config)
+    history = HistoryBuffer([0.5, 0.25], [1, 1])
+    meta = {"epoch": 12, "cfg": Config({"a": 1}), "dataset_meta": {"classes": ("a",)}, "seed": np.int64(3)}
+    torch.save({"meta": meta, "message_hub": {"train/loss": history}, "state_dict": state}, tmp_path / "epoch_12.pth")
+    model = build(config, torch_file.read(tmp_path / "epoch_12.pth")).model
+    assert torch.equal(model.state_dict()["rpn_head.rpn_cls.weight"], state["rpn_head.rpn_cls.weight"])
 
 
 def test_every_tensor_is_accounted_for() -> None:
