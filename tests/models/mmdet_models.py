@@ -1,7 +1,8 @@
 """mmdet models of the tests: the Swin reference's, and small ones of the same parts.
 
 The reference was computed by mmdet 3.3.0 over the compiled operators of mmcv 2.1.0, on the CPU, with weights made from
-their names. Its photo is scikit-learn's ``china.jpg``.
+their names. Its photo is scikit-learn's ``china.jpg`` (photo by danielbuechele,
+https://www.flickr.com/photos/danielbuechele/6061409035, CC BY 2.0), as PNG.
 """
 
 from __future__ import annotations

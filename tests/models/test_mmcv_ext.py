@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from importlib import import_module, metadata
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import pytest
@@ -111,6 +112,13 @@ def test_install_is_idempotent_and_leaves_a_compiled_module_alone(monkeypatch: p
     monkeypatch.setitem(sys.modules, mmcv_ext.NAME, type(sys)(mmcv_ext.NAME))
     assert not mmcv_ext.install()
     assert sys.modules[mmcv_ext.NAME] is not stand_in
+
+
+def test_a_compiled_module_that_is_not_yet_imported_is_left_to_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, mmcv_ext.NAME)
+    monkeypatch.setattr(mmcv_ext, "find_spec", lambda name: ModuleSpec(name, loader=None))
+    assert not mmcv_ext.install()
+    assert mmcv_ext.NAME not in sys.modules
 
 
 def test_without_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
