@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -27,3 +28,7 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def to(self, device: torch.device | str) -> Detections:
+        """The same on another device."""
+        return Detections(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
