@@ -83,7 +83,37 @@ def read(path: Path | str) -> dict[str, Tensor]:
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"{path.name}: damaged, or holds more than tensors: {reason}") from error
-    return _state(content, path.name)
+    return named_tensors(content, path.name)
+
+
+def named_tensors(content: Any, source: str) -> dict[str, Tensor]:
+    """The state dict in what a checkpoint file holds: see :func:`read`.
+
+    Args:
+        content: the file's outermost object. What lies beside a state dict under one of :data:`WRAPPERS` is dropped.
+        source: the file's name, for messages.
+
+    Raises:
+        CheckpointError: no state dict, or something in it that is not a tensor.
+    """
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{source}: wanted a mapping of names to tensors, given {type(content).__name__}")
+    others = [f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
+    if others or not content:
+        raise CheckpointError(f"{source}: wanted tensors only; {_enumerated('given', others) or 'given none'}")
+    nameless = [repr(name) for name in content if not isinstance(name, str)]
+    if nameless:
+        raise CheckpointError(f"{source}: wanted text as names; {_enumerated('given', nameless)}")
+    # Only where every name has it: stripping some could make two names one.
+    parallel = all(name.startswith("module.") for name in content)
+    return {
+        (name.removeprefix("module.") if parallel else name): _as_float32(tensor.detach())
+        for name, tensor in content.items()
+    }
 
 
 def shape(state: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
@@ -137,27 +167,6 @@ def exported(model: nn.Module, name: Callable[[str], str] = str) -> dict[str, Te
         name(key): tensor.detach().cpu().contiguous()
         for key, tensor in model.state_dict().items()
         if not key.endswith(COUNTER)
-    }
-
-
-def _state(content: Any, source: str) -> dict[str, Tensor]:
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{source}: wanted a mapping of names to tensors, given {type(content).__name__}")
-    others = [f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
-    if others or not content:
-        raise CheckpointError(f"{source}: wanted tensors only; {_enumerated('given', others) or 'given none'}")
-    nameless = [repr(name) for name in content if not isinstance(name, str)]
-    if nameless:
-        raise CheckpointError(f"{source}: wanted text as names; {_enumerated('given', nameless)}")
-    # Only where every name has it: stripping some could make two names one.
-    parallel = all(name.startswith("module.") for name in content)
-    return {
-        (name.removeprefix("module.") if parallel else name): _as_float32(tensor.detach())
-        for name, tensor in content.items()
     }
 
 

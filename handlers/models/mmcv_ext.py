@@ -1,0 +1,180 @@
+"""A stand-in for ``mmcv._ext``, the compiled half of mmcv, over torchvision's operators.
+
+``mmcv-lite`` carries the Python side of every operator and none of the compiled code. Of the compiled code, R-CNNs need
+non-maximum suppression and RoIAlign at inference; torchvision has both, for CPU and CUDA, differentiable in the same
+way. Everything else that mmcv asks for at import is there by name, and says what to install when it is called.
+
+Provenance: the calling conventions are facts of mmcv 2.1.0 (https://github.com/open-mmlab/mmcv, Apache-2.0); the
+operators are torchvision's (BSD-3-Clause). No code of mmcv's is here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NoReturn
+
+import torch
+import torchvision  # noqa: F401  (registers torch.ops.torchvision)
+from torch import Tensor
+
+NAME = "mmcv._ext"
+
+AVERAGE = 1
+"""mmcv's number for averaging the samples of a bin; 0 takes their maximum."""
+
+
+class MissingOperatorError(NotImplementedError):
+    """An operator of the compiled mmcv that the stand-in lacks."""
+
+
+class _StandIn(ModuleType):
+    """Has every operator's name, so that ``import mmcv.ops`` finds all it looks for."""
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*args: Any, **kwargs: Any) -> NoReturn:
+            raise MissingOperatorError(_advice(name))
+
+        missing.__name__ = name
+        return missing
+
+
+def install() -> bool:
+    """Puts the stand-in where ``mmcv.ops`` looks for its compiled module, unless there is one. Idempotent.
+
+    Call it before anything imports ``mmcv.ops``, hence before ``mmdet``.
+
+    Returns:
+        Whether the stand-in is in use; False where a compiled mmcv is installed.
+
+    Raises:
+        ModuleNotFoundError: there is no mmcv at all; the message says what to install.
+    """
+    if NAME not in sys.modules:
+        try:
+            compiled = find_spec(NAME)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "mmcv: not installed; wanted mmcv-lite==2.1.0 (or mmcv==2.1.0 with its compiled operators)", name="mmcv"
+            ) from error
+        if compiled is None:
+            sys.modules[NAME] = _module()
+    return isinstance(sys.modules.get(NAME), _StandIn)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes: (N, 4) as x1, y1, x2, y2.
+        scores: (N,).
+        iou_threshold: a box that overlaps a better one by more is dropped.
+        offset: 1 where a box from x1 to x2 is x2 − x1 + 1 wide, as old models count; else 0.
+
+    Returns:
+        Indices of the kept boxes, int64, by descending score.
+    """
+    if offset:
+        boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
+    return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
+
+
+def roi_align_forward(
+    features: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """RoIAlign (He et al., arXiv 1703.06870), written into ``output``.
+
+    Args:
+        features: (B, C, H, W).
+        rois: (N, 5) as index into the batch, x1, y1, x2, y2 in pixels of the model's input.
+        output: (N, C, aligned_height, aligned_width); overwritten.
+        argmax_y, argmax_x: of no use here, they belong to maximum pooling.
+        aligned_height, aligned_width: bins per RoI.
+        spatial_scale: pixels of ``features`` per pixel of the input.
+        sampling_ratio: samples per bin and axis; 0 for as many as the bin has pixels.
+        pool_mode: :data:`AVERAGE`.
+        aligned: whether a pixel's value sits at its centre, that is, coordinates are shifted by half a pixel.
+
+    Raises:
+        MissingOperatorError: for maximum pooling.
+    """
+    _average_only(pool_mode)
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            features, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned
+        )
+    )
+
+
+def roi_align_backward(
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_features: Tensor,
+    *,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
+) -> None:
+    """The gradient of :func:`roi_align_forward` with respect to ``features``, added to ``grad_features`` (B, C, H, W).
+
+    The other arguments are those of the forward pass; ``grad_output`` has its output's shape.
+
+    Raises:
+        MissingOperatorError: for maximum pooling.
+    """
+    _average_only(pool_mode)
+    grad_features.add_(
+        torch.ops.torchvision._roi_align_backward(
+            grad_output,
+            rois,
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *grad_features.shape,
+            sampling_ratio,
+            aligned,
+        )
+    )
+
+
+def _average_only(pool_mode: int) -> None:
+    if pool_mode != AVERAGE:
+        raise MissingOperatorError(_advice("roi_align with maximum pooling"))
+
+
+def _advice(operator: str) -> str:
+    return (
+        f"{operator}: the model wants this operator of mmcv's compiled module, and torchvision has none; install a "
+        "compiled mmcv in place of mmcv-lite: MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0"
+    )
+
+
+def _module() -> ModuleType:
+    module = _StandIn(NAME, __doc__)
+    # So that find_spec() answers instead of raising.
+    module.__spec__ = ModuleSpec(NAME, loader=None)
+    for operator in (nms, roi_align_forward, roi_align_backward):
+        setattr(module, operator.__name__, operator)
+    return module
