@@ -6,7 +6,8 @@ run := .venv/bin/python
 
 # A user's own weights and labels, see archive_specs/*_full.yaml. They hold until they are given again; empty
 # (`make archives LANET_WEIGHTS=`) brings the demonstration back.
-$(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS,\
+$(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIGHTS TENSORMASK_LABELS \
+  SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
 .PHONY: setup archives serve stop demo test lint bench evaluate
@@ -44,6 +45,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_group_sums
 	@$(run) -m benchmarks.bench_groups
 	@$(run) -m benchmarks.bench_refinement --scenes 5
+	@$(run) -m benchmarks.bench_segments
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json

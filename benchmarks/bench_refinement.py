@@ -45,7 +45,7 @@ from handlers.attribution.refine import MARKED, START, refine
 from handlers.models.checkpoint import read
 from handlers.models.fold import fold
 from handlers.models.specialise import specialise
-from handlers.spec import select
+from handlers.spec import ClassifierSpec, select
 from handlers.wire.geometry import Preprocess, apply
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
@@ -252,8 +252,10 @@ def cases(name: str, count: int) -> dict[str, list[Case]]:
     """The first held-out scenes for a served model, by baseline; the target is the predicted class."""
     archives = select(sorted(Path("archive_specs").glob("*.yaml")), environ={})
     archive = next(archive for archive in archives if archive.model.name == name)
-    preprocess = Preprocess(**archive.model.preprocess.model_dump())
-    network = fold(models.build(archive.model.architecture, read(archive.weights)))
+    spec = archive.model
+    assert isinstance(spec, ClassifierSpec)
+    preprocess = Preprocess(**spec.preprocess.model_dump())
+    network = fold(models.build(spec.architecture, read(archive.weights)))
     network = specialise(network, torch.zeros(1, 3, *preprocess.size))
     return {which: [one_case(network, preprocess, index, which) for index in range(count)] for which in BASELINES}
 

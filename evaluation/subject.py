@@ -16,7 +16,7 @@ from handlers.attribution.quadrature import Quadrature, quadrature
 from handlers.models.checkpoint import read
 from handlers.models.fold import fold
 from handlers.models.specialise import specialise
-from handlers.spec import Archive, select
+from handlers.spec import Archive, ClassifierSpec, select
 from handlers.wire.geometry import Preprocess
 
 CHUNK = 26  # half of a path of 50 steps and its two ends
@@ -74,7 +74,8 @@ def subjects(folder: Path, names: Sequence[str]) -> list[tuple[Subject, nn.Modul
     Raises:
         ValueError: a name without a demonstration model.
     """
-    archives = {archive.model.name: archive for archive in select(sorted(folder.glob("*.yaml")), environ={})}
+    found = select(sorted(folder.glob("*.yaml")), environ={})
+    archives = {archive.model.name: archive for archive in found if isinstance(archive.model, ClassifierSpec)}
     for name in names:
         if name not in archives:
             raise ValueError(f"models: wanted some of {', '.join(archives)}, got {name!r}")
@@ -89,6 +90,7 @@ def with_network(subject: Subject, network: nn.Module) -> Subject:
 
 def _subject(archive: Archive) -> tuple[Subject, nn.Module]:
     spec = archive.model
+    assert isinstance(spec, ClassifierSpec)
     folded = fold(models.build(spec.architecture, read(archive.weights)))
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
     bare = Subject(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)

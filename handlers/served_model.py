@@ -16,7 +16,7 @@ from handlers.deadline import CHUNK_SHARE
 from handlers.models.checkpoint import read
 from handlers.models.fold import fold
 from handlers.models.specialise import specialise
-from handlers.spec import WEIGHTS_FILE, ModelSpec
+from handlers.spec import WEIGHTS_FILE, ClassifierSpec
 from handlers.wire.geometry import Preprocess
 
 
@@ -33,7 +33,7 @@ class ServedModel:
         seconds_per_point: of one path point within a chunk, measured after loading.
     """
 
-    spec: ModelSpec
+    spec: ClassifierSpec
     preprocess: Preprocess
     network: nn.Module
     device: torch.device
@@ -50,7 +50,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     """
     # TF32, which cuDNN takes for convolutions by default, has 10 bits of mantissa: attributions would be off by 1e-3.
     torch.backends.cudnn.allow_tf32 = False
-    spec = ModelSpec.read(model_dir)
+    spec = ClassifierSpec.read(model_dir)
     preprocess = Preprocess(**spec.preprocess.model_dump())
     example = torch.zeros(1, 3, *preprocess.size)
     network: nn.Module = fold(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE)))

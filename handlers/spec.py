@@ -1,6 +1,7 @@
 """Archive specifications: one YAML file says what a served model is, and an archive carries it resolved, as JSON.
 
-`ArchiveSpec` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out.
+`ArchiveSpec` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out. There
+is one of each for every kind of model.
 Unknown fields are errors, and every error names the file and the field.
 """
 
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 SPEC_FILE = "spec.json"
 WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+"""The resolved configuration of an mmdet model."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
@@ -68,6 +71,25 @@ class LimitsSpec(_Strict):
     cache_bytes: int = Field(default=64_000_000, ge=0)
 
 
+class ImgDataSpec(_Strict):
+    """How the nested lists of the original server's clients are laid out."""
+
+    layout: Literal["hwc", "chw"] = "hwc"
+    order: Literal["rgb", "bgr"] = "rgb"
+
+
+class ResizeSpec(_Strict):
+    """Photos are resized to a shorter side of so many pixels, or less where the longer one would exceed its limit."""
+
+    shorter: Positive
+    longer: Positive
+
+    def size(self, photo: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of a resized photo of (height, width)."""
+        scale = min(self.shorter / min(photo), self.longer / max(photo))
+        return max(1, round(photo[0] * scale)), max(1, round(photo[1] * scale))
+
+
 class ServingSpec(_Strict):
     """How TorchServe runs the model.
 
@@ -96,9 +118,7 @@ class _Spec(_Strict):
     name: Name
     version: Version = "1.0"
     description: str = ""
-    handler: Literal["classifier"] = "classifier"
-    architecture: str = Field(min_length=1)
-    preprocess: PreprocessSpec
+    handler: str
     explain: ExplainSpec = ExplainSpec()
     limits: LimitsSpec = LimitsSpec()
     serving: ServingSpec = ServingSpec()
@@ -110,6 +130,21 @@ class _Spec(_Strict):
         if self.explain.quadrature == "trapezoid" and self.explain.steps < 2:
             raise ValueError(f"explain.steps: wanted at least 2 for the trapezoid, got {self.explain.steps}")
         return self
+
+
+class _Classifier(_Spec):
+    handler: Literal["classifier"] = "classifier"
+    architecture: str = Field(min_length=1)
+    preprocess: PreprocessSpec
+
+
+class _Segmenter(_Spec):
+    handler: Literal["segmenter"]
+    engine: Literal["torchvision", "detectron2", "mmdet"]
+    img_data: ImgDataSpec = ImgDataSpec()
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    resize: ResizeSpec | None = None
+    settings: dict[str, Any] = {}
 
 
 class ModelSpec(_Spec):
@@ -126,7 +161,7 @@ class ModelSpec(_Spec):
         return labels
 
     @classmethod
-    def read(cls, model_dir: str | Path) -> ModelSpec:
+    def read(cls, model_dir: str | Path) -> Self:
         """The spec of an unpacked archive. Raises SpecError naming file and field."""
         path = Path(model_dir) / SPEC_FILE
         try:
@@ -137,6 +172,29 @@ class ModelSpec(_Spec):
     def to_json(self) -> str:
         """The text of `spec.json`."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+class ClassifierSpec(_Classifier, ModelSpec):
+    """A classifier's: from photos to class scores.
+
+    Attributes:
+        architecture: a key of :data:`handlers.models.ARCHITECTURES`.
+        preprocess: how photos become inputs.
+    """
+
+
+class SegmenterSpec(_Segmenter, ModelSpec):
+    """An instance segmenter's: from photos to masks, boxes, scores and labels.
+
+    Attributes:
+        engine: `torchvision` (our TensorMask), `detectron2` (its TensorMask), or `mmdet` (any of its instance
+            segmenters).
+        img_data: how clients of the original server lay out their lists.
+        threshold: the least score of a detection, where the request does not say.
+        resize: what TensorMask does to photos first; None for nothing, like the original server. mmdet models have a
+            pipeline of their own.
+        settings: of TensorMask, where they differ from the published ones.
+    """
 
 
 class FileSource(_Strict):
@@ -187,11 +245,44 @@ class LabelSource(FileSource):
         return bool(self.names) or super()._is_named()
 
 
-class ArchiveSpec(_Spec):
-    """An archive spec as it stands in `archive_specs/*.yaml`."""
-
+class _Sources(_Strict):
     weights: FileSource
     labels: LabelSource
+
+    @property
+    def sources(self) -> tuple[FileSource, ...]:
+        """Every file that the archive is made of."""
+        return (self.weights, self.labels)
+
+
+class ClassifierFile(_Classifier, _Sources):
+    """The spec of a classifier as it stands in `archive_specs/*.yaml`."""
+
+
+class SegmenterFile(_Segmenter, _Sources):
+    """The spec of a segmenter as it stands in `archive_specs/*.yaml`.
+
+    Attributes:
+        config: of an mmdet model, as mmdet reads it. A `.py` file is code, which building the archive runs.
+    """
+
+    config: FileSource | None = None
+
+    @property
+    def sources(self) -> tuple[FileSource, ...]:
+        """Every file that the archive is made of."""
+        return super().sources + ((self.config,) if self.config else ())
+
+    @model_validator(mode="after")
+    def _config_where_it_belongs(self) -> Self:
+        if (self.config is not None) != (self.engine == "mmdet"):
+            raise ValueError("config: goes with engine mmdet, which wants one")
+        return self
+
+
+ArchiveSpec = ClassifierFile | SegmenterFile
+
+_FILES: dict[str, type[ArchiveSpec]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
 
 
 @dataclass(frozen=True)
@@ -199,8 +290,9 @@ class Archive:
     """A spec whose files were found: what goes into the archive, and where the weights are taken from."""
 
     source: Path
-    model: ModelSpec
+    model: ClassifierSpec | SegmenterSpec
     weights: Path
+    config: Path | None = None
 
 
 def load(path: Path) -> ArchiveSpec:
@@ -211,8 +303,11 @@ def load(path: Path) -> ArchiveSpec:
         raise SpecError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: wants fields and values, holds {type(content).__name__}")
+    handler = content.get("handler", "classifier")
+    if not isinstance(handler, str) or handler not in _FILES:
+        raise SpecError(f"{path}: handler: wants one of {', '.join(_FILES)} (given {handler!r:.80})")
     try:
-        return ArchiveSpec.model_validate(content)
+        return _FILES[handler].model_validate(content)
     except ValidationError as error:
         raise SpecError(_describe(path, error)) from None
 
@@ -244,11 +339,16 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, Archive
 def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archive:
     weights = _existing(path, "weights", spec.weights, environ)
     labels = spec.labels.names or _lines(_existing(path, "labels", spec.labels, environ))
+    fields = spec.model_dump(exclude={"weights", "labels", "config"})
+    config = None
     try:
-        model = ModelSpec(labels=labels, **spec.model_dump(exclude={"weights", "labels"}))
+        if isinstance(spec, ClassifierFile):
+            return Archive(path, ClassifierSpec(labels=labels, **fields), weights)
+        if spec.config is not None:
+            config = _existing(path, "config", spec.config, environ)
+        return Archive(path, SegmenterSpec(labels=labels, **fields), weights, config)
     except ValidationError as error:
         raise SpecError(_describe(path, error)) from None
-    return Archive(path, model, weights)
 
 
 def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, str]) -> Path:

@@ -26,14 +26,25 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from handlers.spec import SPEC_FILE, WEIGHTS_FILE, Archive, ModelSpec, SpecError, load, select
+from handlers.spec import (
+    CONFIG_FILE,
+    SPEC_FILE,
+    WEIGHTS_FILE,
+    Archive,
+    ClassifierSpec,
+    ModelSpec,
+    SegmenterSpec,
+    SpecError,
+    load,
+    select,
+)
 from scripts.progress import say, with_progress
 
 if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up to date does not need
     from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG_FILE = "model-config.yaml"
+SERVING_FILE = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
@@ -118,7 +129,7 @@ def _variables(specs: list[Path], before: Mapping[str, str], environ: Mapping[st
     So `make archives LANET_WEIGHTS=...` holds for the `make serve` after it, until the variable is given again; given
     empty, it is forgotten.
     """
-    sources = [source for path in specs for spec in (load(path),) for source in (spec.weights, spec.labels)]
+    sources = [source for path in specs for source in load(path).sources]
     named = {source.environment: source for source in sources if source.environment}
     now = {name: source.from_environment(environ) for name, source in named.items() if name in environ}
     kept = {name: before[name] for name in sorted(named) if name in before and name not in now}
@@ -131,7 +142,7 @@ def _stage(archive: Archive, content: Path) -> None:
     """Writes the files of the archive, as the archiver wants them, into an empty directory."""
     _package(content / "extra" / "handlers")
     (content / "extra" / SPEC_FILE).write_text(archive.model.to_json(), encoding="utf-8")
-    (content / CONFIG_FILE).write_text(yaml.safe_dump(model_config(archive.model), sort_keys=True), encoding="utf-8")
+    (content / SERVING_FILE).write_text(yaml.safe_dump(model_config(archive.model), sort_keys=True), encoding="utf-8")
     _weights(archive, content / WEIGHTS_FILE)
 
 
@@ -141,23 +152,55 @@ def _package(target: Path) -> None:
 
 def _weights(archive: Archive, target: Path) -> None:
     """Converts the checkpoint to safetensors, after every key and the number of classes were found to fit."""
-    import torch
     from safetensors.torch import save_file
 
-    from handlers import models
     from handlers.models import checkpoint
 
     try:
-        state = checkpoint.read(archive.weights)
-        model = models.build(archive.model.architecture, state).eval()
-    except (checkpoint.CheckpointError, ValueError) as error:
+        state = _state(archive)
+        config = _config(archive, target.parent / "extra")
+        classes = _classes(archive.model, state, config)
+    except (checkpoint.CheckpointError, ValueError, ImportError) as error:
         raise SpecError(f"{archive.source}: weights: {archive.weights}: {error}") from None
-    with torch.no_grad():
-        classes = model(torch.zeros(1, 3, *archive.model.preprocess.size)).shape[-1]
-    if classes != len(archive.model.labels):
+    if classes not in (None, len(archive.model.labels)):
         given = len(archive.model.labels)
         raise SpecError(f"{archive.source}: labels: the weights have {classes} classes, given are {given} labels")
     save_file({key: _smallest(state[key]).contiguous() for key in sorted(state)}, target)
+
+
+def _state(archive: Archive) -> Mapping[str, Tensor]:
+    """The checkpoint's tensors; mmdet's own hold a log and more beside them, which is dropped unread."""
+    from handlers.models import checkpoint, torch_file
+
+    if archive.config is not None and archive.weights.suffix in (".pth", ".pt"):
+        return torch_file.read(archive.weights)
+    return checkpoint.read(archive.weights)
+
+
+def _config(archive: Archive, extra: Path) -> dict[str, Any] | None:
+    """The resolved configuration of an mmdet model, which goes into the archive; runs the file if it is Python."""
+    if archive.config is None:
+        return None
+    from handlers.models.mmdet_config import resolve
+
+    config = resolve(archive.config)
+    (extra / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return config
+
+
+def _classes(
+    model: ClassifierSpec | SegmenterSpec, state: Mapping[str, Tensor], config: Mapping[str, Any] | None
+) -> int | None:
+    """The number of classes of the network that the weights make; raises what building the network raises."""
+    import torch
+
+    from handlers import engines, models
+
+    if isinstance(model, SegmenterSpec):
+        return engines.build(model, state, config, torch.device("cpu")).classes
+    network = models.build(model.architecture, state).eval()
+    with torch.no_grad():
+        return int(network(torch.zeros(1, 3, *model.preprocess.size)).shape[-1])
 
 
 def _smallest(tensor: Tensor) -> Tensor:
@@ -181,7 +224,7 @@ def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
         handler=f"handlers.{model.handler}",
         serialized_file=str(content / WEIGHTS_FILE),
         extra_files=str(content / "extra"),
-        config_file=str(content / CONFIG_FILE),
+        config_file=str(content / SERVING_FILE),
         export_path=str(target),
         archive_format="zip-store",
     )
@@ -221,7 +264,8 @@ def _inputs(archive: Archive) -> str:
     """A digest of all that decides the archive's bytes."""
     digest = hashlib.sha256()
     package = [path for path in sorted((ROOT / "handlers").rglob("*")) if path.is_file() and path.suffix != ".pyc"]
-    for path in (Path(__file__).resolve(), *package, archive.weights):
+    given = [archive.weights] + ([archive.config] if archive.config else [])
+    for path in (Path(__file__).resolve(), *package, *given):
         digest.update(f"{path.name} {_digest(path)}\n".encode())
     for name in ("safetensors", "torch-model-archiver"):
         digest.update(f"{name} {metadata.version(name)}\n".encode())

@@ -18,7 +18,7 @@ from handlers.cache import Cache
 from handlers.classifier import ClassifierHandler
 from handlers.deadline import Deadline
 from handlers.models import bit
-from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ModelSpec
+from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
 from tests.serving.fake_torchserve import Context
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -38,7 +38,7 @@ def write_model(folder: Path, **changes: Any) -> Path:
     save_file(bit.export(network), folder / WEIGHTS_FILE)
     preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     spec = {"name": "bit", "architecture": "bit", "preprocess": preprocess, "labels": LABELS} | changes
-    (folder / SPEC_FILE).write_text(ModelSpec.model_validate(spec).to_json())
+    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec).to_json())
     return folder
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from handlers.spec import ArchiveSpec, ModelSpec, SpecError, load, select
+from handlers.spec import ClassifierFile, ClassifierSpec, SegmenterFile, SegmenterSpec, SpecError, load, select
 from scripts.server import ROOT
 from tests.serving.archives import SPEC, write_spec
 
@@ -16,7 +16,7 @@ def test_a_spec_resolves_to_what_a_worker_reads(tmp_path: Path) -> None:
     assert archive.model.labels == ("cat", "dog")
     assert archive.model.explain.steps == 50
     (tmp_path / "spec.json").write_text(archive.model.to_json())
-    assert ModelSpec.read(tmp_path) == archive.model
+    assert ClassifierSpec.read(tmp_path) == archive.model
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,36 @@ def test_a_spec_resolves_to_what_a_worker_reads(tmp_path: Path) -> None:
     ],
 )
 def test_errors_name_file_and_field(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        select([write_spec(tmp_path, **changes)], {})
+    assert message in str(error.value)
+
+
+SEGMENTER: dict[str, Any] = {"handler": "segmenter", "engine": "torchvision", "preprocess": None, "architecture": None}
+
+
+def test_a_segmenters_spec(tmp_path: Path) -> None:
+    (tmp_path / "model.py").touch()
+    changes = SEGMENTER | {"engine": "mmdet", "config": "model.py", "threshold": 0.25}
+    (archive,) = select([write_spec(tmp_path, **changes)], {})
+    assert isinstance(archive.model, SegmenterSpec) and archive.config == tmp_path / "model.py"
+    (tmp_path / "spec.json").write_text(archive.model.to_json())
+    assert SegmenterSpec.read(tmp_path) == archive.model
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"handler": "captioner"}, "small.yaml: handler: wants one of classifier, segmenter (given 'captioner')"),
+        (SEGMENTER | {"engine": "keras"}, "small.yaml: engine: Input should be 'torchvision', 'detectron2' or 'mmdet'"),
+        (SEGMENTER | {"engine": "mmdet"}, "config: goes with engine mmdet, which wants one"),
+        (SEGMENTER | {"config": "model.py"}, "config: goes with engine mmdet"),
+        (SEGMENTER | {"engine": "mmdet", "config": "gone.py"}, "small.yaml: config: no such file: "),
+        (SEGMENTER | {"architecture": "bit"}, "small.yaml: architecture: Extra inputs are not permitted"),
+        (SEGMENTER | {"threshold": 2}, "small.yaml: threshold: Input should be less than or equal to 1"),
+    ],
+)
+def test_errors_of_a_segmenters_spec(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as error:
         select([write_spec(tmp_path, **changes)], {})
     assert message in str(error.value)
@@ -91,6 +121,6 @@ def test_the_repositorys_specs_are_valid_and_fit_the_servers_limits(path: Path) 
         line.split("=", 1) for line in (ROOT / "config.properties").read_text().splitlines() if "=" in line
     )
     spec = load(path)
-    assert isinstance(spec, ArchiveSpec)
+    assert isinstance(spec, ClassifierFile | SegmenterFile)
     assert spec.limits.max_bytes < int(properties["max_request_size"])
     assert spec.limits.max_response_bytes < int(properties["max_response_size"])
