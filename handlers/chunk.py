@@ -8,7 +8,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from handlers.attribution.path import score_gradients
+from handlers.attribution.path import Forward, score_gradients
 
 LARGEST = 64
 """More rows than this gain nothing: the matrix products are at their full rate."""
@@ -21,9 +21,12 @@ FREE_SHARE = 0.25
 """Part of the free memory that a worker may take; the other workers of the host want theirs."""
 
 
-def chunk_size(network: nn.Module, example: Tensor) -> int:
-    """The number of path points of ``example``'s shape (1, C, H, W) to evaluate at once, 1 … :data:`LARGEST`."""
-    per_point = bytes_per_point(network, example)
+def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = None) -> int:
+    """The number of path points of ``example``'s shape (1, C, H, W) to evaluate at once, 1 … :data:`LARGEST`.
+
+    ``forward`` is what is differentiated, where that is not the whole network.
+    """
+    per_point = bytes_per_point(network, example, forward)
     if example.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(example.device)
         budget = FREE_SHARE * free
@@ -32,7 +35,7 @@ def chunk_size(network: nn.Module, example: Tensor) -> int:
     return max(1, min(LARGEST, int(budget // max(per_point, 1))))
 
 
-def bytes_per_point(network: nn.Module, example: Tensor) -> int:
+def bytes_per_point(network: nn.Module, example: Tensor, forward: Forward | None = None) -> int:
     """Bytes that the backward pass of one path point keeps alive, each storage counted once, weights left out."""
     weights = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
     kept: dict[int, int] = {}
@@ -47,5 +50,5 @@ def bytes_per_point(network: nn.Module, example: Tensor) -> int:
         return saved
 
     with torch.autograd.graph.saved_tensors_hooks(keep, same):
-        score_gradients(network, example, torch.zeros(1, dtype=torch.int64, device=example.device))
+        score_gradients(forward or network, example, torch.zeros(1, dtype=torch.int64, device=example.device))
     return sum(kept.values())

@@ -27,8 +27,9 @@ from handlers.explanation import (
 )
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics, Stage
+from handlers.neighbour import with_segments
 from handlers.picture import picture
-from handlers.sample import Sample, prepare
+from handlers.sample import Sample, prepare, view
 from handlers.served_model import ServedModel, load
 from handlers.wire.errors import RequestError
 from handlers.wire.limits import Limits
@@ -85,7 +86,7 @@ class ClassifierHandler:
         exchanges = [Exchange(index, row, context) for index, row in enumerate(rows)]
         for exchange in exchanges:
             with exchange.stage("decode"):
-                exchange.sample = self._decode(exchange)
+                exchange.sample = self._decode(exchange, deadline)
 
         together([exchange for exchange in exchanges if exchange.pending], "attribute", self._score)
         asked = [exchange for exchange in exchanges if exchange.pending and exchange.kind == "explanation"]
@@ -101,9 +102,11 @@ class ClassifierHandler:
                     exchange.answer = self._encode(exchange)
         return [exchange.close(self.metrics) for exchange in exchanges]
 
-    def _decode(self, exchange: Exchange) -> Sample:
+    def _decode(self, exchange: Exchange, deadline: Deadline) -> Sample:
         request = parse(exchange.row, exchange.headers, kind=exchange.kind, limits=self.limits, defaults=self.defaults)
-        return prepare(request, self.model)
+        seen = view(request.photo, self.model.preprocess)
+        request, found = with_segments(request, self.model.spec.name, self.limits, deadline.ends, fresh=exchange.fresh)
+        return prepare(request, seen, found)
 
     def _score(self, exchanges: Sequence[Exchange]) -> None:
         unknown = []

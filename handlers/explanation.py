@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from torch import Tensor
 from handlers import cache
 from handlers.attribution.directional import GroupScores, directional, group_norms, group_scores
 from handlers.attribution.groups import parents
-from handlers.attribution.path import PathIntegral, integrate, points_on, relative_to
+from handlers.attribution.path import Forward, PathIntegral, integrate, points_on, relative_to
 from handlers.attribution.quadrature import Quadrature, quadrature
 from handlers.attribution.refine import OutOfTimeError, Refined, refine
 from handlers.cache import digest
 from handlers.sample import Groups, Sample
-from handlers.served_model import ServedModel
+from handlers.spec import ModelSpec
 from handlers.wire.errors import RequestError
 from handlers.wire.request import PER_STEP, Request
 
@@ -28,6 +28,26 @@ TOP = 5
 
 FEWEST = 16
 """Path points for which a refinement must find time; what it needs beyond them it takes while there is time."""
+
+
+class Model(Protocol):
+    """What is explained.
+
+    Attributes:
+        spec: name and labels.
+        network: (N, 3, H, W) to pre-softmax scores (N, classes).
+        device: where it lives.
+        chunk: path points evaluated at once.
+    """
+
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def network(self) -> Forward: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def chunk(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ class Explanation:
         return abs(self.residual) / relative_to(self.score - self.baseline_score, shares)
 
 
-def predict(model: ServedModel, samples: Sequence[Sample]) -> Tensor:
+def predict(model: Model, samples: Sequence[Sample]) -> Tensor:
     """(B, classes) pre-softmax scores on the CPU."""
     inputs = torch.stack([sample.image for sample in samples]).to(model.device)
     with torch.no_grad():
@@ -84,7 +104,7 @@ def predict(model: ServedModel, samples: Sequence[Sample]) -> Tensor:
 
 
 def explain(
-    model: ServedModel,
+    model: Model,
     samples: Sequence[Sample],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None = None,
@@ -102,7 +122,7 @@ def explain(
 
 
 def _integrate(
-    model: ServedModel,
+    model: Model,
     samples: Sequence[Sample],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
@@ -124,7 +144,7 @@ def _integrate(
 
 
 def _refine(
-    model: ServedModel,
+    model: Model,
     samples: Sequence[Sample],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
@@ -162,9 +182,7 @@ def _refine(
     ]
 
 
-def _paths(
-    model: ServedModel, samples: Sequence[Sample], targets: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+def _paths(model: Model, samples: Sequence[Sample], targets: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Inputs, baselines and targets of all paths, and how many paths each sample has."""
     draws = [len(sample.baselines) for sample in samples]
     counts = torch.tensor(draws)
@@ -229,7 +247,7 @@ def _wants_absolute(request: Request) -> bool:
     return "absolute_directional" in request.outputs
 
 
-def _absolute_masks(sample: Sample, model: ServedModel) -> Tensor | None:
+def _absolute_masks(sample: Sample, model: Model) -> Tensor | None:
     if sample.groups is None or not _wants_absolute(sample.request):
         return None
     return sample.groups.family.masks.to(model.device)
@@ -239,13 +257,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def prediction_result(model: ServedModel, scores: Tensor) -> dict[str, Any]:
+def prediction_result(model: Model, scores: Tensor) -> dict[str, Any]:
     """What ``/predictions`` answers with, from one row of scores (classes,)."""
     return {"model": model.spec.name, "predictions": ranking(model, scores), "output": scores.unsqueeze(0)}
 
 
 def explanation_result(
-    model: ServedModel, sample: Sample, target: int, scores: Tensor, explanation: Explanation
+    model: Model, sample: Sample, target: int, scores: Tensor, explanation: Explanation
 ) -> dict[str, Any]:
     """Everything ``/explanations`` can answer with; :func:`handlers.wire.response.select` picks from it."""
     request, path = sample.request, sample.request.path
@@ -277,6 +295,8 @@ def explanation_result(
         result["integrated_directional_grads"] = steps.gradients
         result["step_sizes"] = steps.weights.unsqueeze(1)
         result["intermediates"] = steps.points
+    if request.segments is not None:
+        result["segments"] = request.segments.name
     if sample.groups is not None:
         result |= group_result(explanation, sample.groups)
     return result
@@ -341,7 +361,7 @@ def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
     return result
 
 
-def ranking(model: ServedModel, scores: Tensor) -> list[dict[str, Any]]:
+def ranking(model: Model, scores: Tensor) -> list[dict[str, Any]]:
     """The best classes of one row of scores (classes,), best first."""
     probabilities = scores.softmax(0)
     best = scores.topk(min(TOP, len(scores)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,13 +11,33 @@ from torch import Tensor
 from handlers.attribution import baselines
 from handlers.attribution.groups import Family, family
 from handlers.cache import digest
-from handlers.served_model import ServedModel
 from handlers.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 from handlers.wire.errors import RequestError
-from handlers.wire.geometry import Geometry, apply
-from handlers.wire.masks import to_model
+from handlers.wire.geometry import Geometry, Preprocess, apply
+from handlers.wire.image import Photo
+from handlers.wire.masks import PhotoMasks, to_model
 from handlers.wire.options import Baseline, Segments
 from handlers.wire.request import Request
+
+
+@dataclass(frozen=True)
+class View:
+    """A photo as a model sees it.
+
+    Attributes:
+        image: (3, H, W) model input, on the CPU.
+        geometry: the map from the photo to it.
+        preprocess: what made it so; its size is the image's.
+    """
+
+    image: Tensor
+    geometry: Geometry
+    preprocess: Preprocess
+
+
+def view(photo: Photo, preprocess: Preprocess) -> View:
+    """A photo as a model with inputs of a fixed size sees it; raises like :func:`handlers.wire.geometry.apply`."""
+    return View(*apply(photo.image, preprocess), preprocess)
 
 
 @dataclass(frozen=True)
@@ -55,24 +76,29 @@ class Sample:
     groups: Groups | None = None
 
 
-def prepare(request: Request, model: ServedModel) -> Sample:
+def prepare(request: Request, seen: View, found: PhotoMasks | None = None) -> Sample:
     """Bring a request into model space.
+
+    Args:
+        request: as parsed.
+        seen: its photo.
+        found: the segments that another model found on it.
 
     Raises:
         RequestError: 422 for a photo, mask or baseline that this model's frame has no place for.
     """
-    image, geometry = apply(request.photo.image, model.preprocess)
+    image, geometry = seen.image, seen.geometry
     key = digest(image)
     if request.kind == "prediction":
         return Sample(request, image, geometry, key, image.new_zeros(0, *image.shape))
-    starts = _baselines(request.baseline, image, model)
-    groups = _groups(request, image, geometry, model) if request.wants_groups else None
+    starts = _baselines(request.baseline, seen)
+    groups = _groups(request, seen, found) if request.wants_groups else None
     return Sample(request, image, geometry, key, starts, groups)
 
 
-def _baselines(choice: Baseline, image: Tensor, model: ServedModel) -> Tensor:
+def _baselines(choice: Baseline, seen: View) -> Tensor:
     """(D, 3, H, W) where the paths start."""
-    preprocess = model.preprocess
+    image, preprocess = seen.image, seen.preprocess
     match choice.name:
         case "zero":
             start = torch.zeros_like(image)
@@ -103,28 +129,40 @@ def _baselines(choice: Baseline, image: Tensor, model: ServedModel) -> Tensor:
     return start.unsqueeze(0)
 
 
-def _groups(request: Request, image: Tensor, geometry: Geometry, model: ServedModel) -> Groups:
-    masks = [torch.zeros(0, *image.shape[1:], dtype=torch.bool)]
+def _groups(request: Request, seen: View, found: PhotoMasks | None) -> Groups:
+    masks = [torch.zeros(0, *seen.image.shape[1:], dtype=torch.bool)]
     labels: list[str] = []
     cropped: dict[str, float] = {}
     rescued: tuple[str, ...] = ()
-    if request.masks is not None:
-        sent = to_model(request.masks, geometry)
-        masks.append(sent.masks)
-        labels += sent.labels
-        cropped = {label: lost for label, lost in zip(sent.labels, sent.cropped.tolist(), strict=True) if lost > 0}
-        rescued = sent.rescued
-    if request.segments is not None:
-        made = _segments(request.segments, image, model)
+    for over_photo in (request.masks, None if found is None else numbered(found)):
+        if over_photo is not None:
+            sent = to_model(over_photo, seen.geometry)
+            masks.append(sent.masks)
+            labels += sent.labels
+            cropped |= {label: lost for label, lost in zip(sent.labels, sent.cropped.tolist(), strict=True) if lost > 0}
+            rescued += sent.rescued
+    if request.segments is not None and not request.segments.by_neighbour:
+        made = _segments(request.segments, seen)
         masks.append(made)
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
     return Groups(family(torch.cat(masks), labels, pixels=request.pixels), cropped, rescued)
 
 
-def _segments(settings: Segments, image: Tensor, model: ServedModel) -> Tensor:
+def numbered(masks: PhotoMasks) -> PhotoMasks:
+    """The same masks; where several have the same label, these are numbered, so that an answer can tell them apart."""
+    times = Counter(masks.labels)
+    seen: Counter[str] = Counter()
+    labels = []
+    for label in masks.labels:
+        seen[label] += 1
+        labels.append(f"{label} {seen[label]}" if times[label] > 1 else label)
+    return replace(masks, labels=tuple(labels))
+
+
+def _segments(settings: Segments, seen: View) -> Tensor:
     """(S, H, W) bool, a partition."""
     if settings.name == "grid":
-        return one_hot(grid(model.preprocess.size, GridSettings(settings.rows, settings.columns)))
+        return one_hot(grid(seen.preprocess.size, GridSettings(settings.rows, settings.columns)))
     usual = SlicSettings(settings.n_segments)
     compactness = settings.compactness or usual.compactness
-    return one_hot(slic(model.preprocess.rgb(image), SlicSettings(settings.n_segments, compactness)))
+    return one_hot(slic(seen.preprocess.rgb(seen.image), SlicSettings(settings.n_segments, compactness)))

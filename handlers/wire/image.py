@@ -87,11 +87,13 @@ class Photo:
         image: RGB, after EXIF orientation.
         source_format: ``JPEG``, ``PNG``, ``WebP`` or ``list``.
         mode: Pillow mode of the file as it came (``CMYK``, ``P``, ``I;16``, …); for lists ``L``, ``RGB`` or ``RGBA``.
+        encoded: The file itself, None for lists.
     """
 
     image: Image.Image
     source_format: str
     mode: str
+    encoded: bytes | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,7 +127,7 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
     except Exception as error:  # Pillow's readers raise a dozen types on damaged files
         reason = str(error) or type(error).__name__
         raise RequestError(400, field, f"the {source_format} is truncated or damaged: {reason}") from error
-    return Photo(image, source_format, mode)
+    return Photo(image, source_format, mode, data)
 
 
 def from_base64(value: object, field: str = "image") -> bytes:

@@ -85,7 +85,8 @@ def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
     Args:
         value: a list of COCO masks (``{"size", "counts"}``, or an annotation that holds one as ``segmentation``, with
             an optional ``label``, ``category_name`` or ``name``); a PNG as bytes or base64 text, whose values are
-            labels and 0 the background; nested lists (S, H, W) or (H, W) of booleans or of 0 and 1.
+            labels and 0 the background; nested lists (S, H, W) or (H, W) of booleans or of 0 and 1. An empty list is no
+            masks: what a segmenter that found nothing says.
         photo: (height, width) of the upright photo.
         limits: bounds pixels and masks.
 
@@ -101,9 +102,17 @@ def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
     if not isinstance(value, list | tuple):
         wanted = "wanted COCO run-length masks, a PNG label map or nested lists of booleans"
         raise RequestError(400, "masks", f"{wanted}, got {shown(value)}")
-    if value and isinstance(value[0], Mapping):
+    if not value:
+        return PhotoMasks(photo, (), ())
+    if isinstance(value[0], Mapping):
         return _coco(value, photo, limits)
     return _array(value, photo, limits)
+
+
+def of_arrays(masks: NDArray[np.bool_], labels: Sequence[str]) -> PhotoMasks:
+    """Masks (S, H, W) over a photo of that size."""
+    size = (masks.shape[1], masks.shape[2])
+    return PhotoMasks(size, tuple(labels), tuple(partial(CutOut, mask, (0, 0)) for mask in masks))
 
 
 def to_model(masks: PhotoMasks, geometry: Geometry) -> ModelMasks:
@@ -204,8 +213,7 @@ def _array(nested: Sequence[Any], photo: Size, limits: Limits) -> PhotoMasks:
         raise RequestError(400, "masks", f"{wanted} or of 0 and 1, got {array.max(initial=0)}")
     _check_count(len(array), limits)
     _check_size((array.shape[1], array.shape[2]), photo)
-    makers = tuple(partial(CutOut, mask, (0, 0)) for mask in array.astype(np.bool_))
-    return PhotoMasks(photo, tuple(f"segment {number}" for number in range(1, len(array) + 1)), makers)
+    return of_arrays(array.astype(np.bool_), [f"segment {number}" for number in range(1, len(array) + 1)])
 
 
 def _check_count(count: int, limits: Limits) -> None:

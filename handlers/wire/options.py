@@ -6,6 +6,7 @@ that has no part in what was asked is an error, so that a typing mistake does no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,16 +25,19 @@ METHODS = ("integrated_gradients",)
 QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
 BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
 SEGMENTS = ("slic", "grid")
+"""What a worker makes itself; any other name is that of a segmenter on the same server."""
 
 PATH_OPTIONS = ("steps", "tolerance", "quadrature")
 BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "baseline_tensor")
-GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "pixels")
+GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "threshold", "fallback", "pixels")
 
-INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns")
-FRACTIONS = ("tolerance", "blur", "compactness")
+INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns", "detection")
+FRACTIONS = ("tolerance", "blur", "compactness", "threshold")
 SWITCHES = ("pixels",)
 FILES = ("masks", "baseline_image", "baseline_tensor")
 """Options that may be as long as a request's body; all others are short."""
+
+_MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 _OWNER = {
     "blur": ("baseline", "blur"),
@@ -90,10 +94,12 @@ class Segments:
     """Segments that the server makes.
 
     Attributes:
-        name: One of ``SEGMENTS``.
+        name: One of ``SEGMENTS``, or the name of a served segmenter.
         n_segments: About how many superpixels.
         compactness: Of superpixels: how much nearness weighs against colour; None for the default.
         rows, columns: Of the grid.
+        threshold: Of a segmenter: the least score of a segment, in [0, 1]; None for its default.
+        fallback: One of ``SEGMENTS``, which takes a segmenter's place when that does not answer; None for an error.
     """
 
     name: str
@@ -101,6 +107,13 @@ class Segments:
     compactness: float | None = None
     rows: int = 4
     columns: int = 4
+    threshold: float | None = None
+    fallback: str | None = None
+
+    @property
+    def by_neighbour(self) -> bool:
+        """Whether another model of the server makes them."""
+        return self.name not in SEGMENTS
 
 
 def path_options(options: Mapping[str, Any], limits: Limits, default: Path) -> Path:
@@ -154,9 +167,15 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
         RequestError: 400 for an option that is malformed or does not go with the segments, 413 for too many of them.
     """
     name = options.get("segments")
-    if name is not None:
-        name = choice("segments", name, SEGMENTS, "")
-    _check_owners(options, "segments", name)
+    if name is not None and not (isinstance(name, str) and re.fullmatch(_MODEL, name)):
+        raise RequestError(400, "segments", f"{unknown('segments', name, SEGMENTS)}; or the name of a segmenter")
+    fallback = choice("fallback", options["fallback"], SEGMENTS, "") if "fallback" in options else None
+    by_neighbour = name is not None and name not in SEGMENTS
+    for option in ("threshold", "fallback"):
+        if option in options and not by_neighbour:
+            given = f", got segments={name}" if name else ""
+            raise RequestError(400, option, f"wanted segments=<name of a segmenter> beside it{given}")
+    _check_owners(options, "segments", fallback or name)
     if name is None:
         return None
     usual = Segments(name)
@@ -166,11 +185,33 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
         compactness=_number("compactness", options.get("compactness"), 1e6),
         rows=_count("rows", options.get("rows"), usual.rows, limits.max_groups),
         columns=_count("columns", options.get("columns"), usual.columns, limits.max_groups),
+        threshold=threshold_option(options),
+        fallback=fallback,
     )
-    if name == "grid" and segments.rows * segments.columns > limits.max_groups:
+    if "grid" in (name, fallback) and segments.rows * segments.columns > limits.max_groups:
         given = f"{segments.rows} × {segments.columns}"
         raise RequestError(413, "rows", f"wanted a grid of at most {limits.max_groups} cells, got {given}")
     return segments
+
+
+def threshold_option(options: Mapping[str, Any]) -> float | None:
+    """The least score of a detection, None where the client gave none. Raises RequestError 400."""
+    value = options.get("threshold")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RequestError(400, "threshold", f"wanted a number in 0..1, got {shown(value)}")
+    return float(value)
+
+
+def detection_option(options: Mapping[str, Any]) -> int | None:
+    """The index of the detection to explain, None where the client gave none. Raises RequestError 400."""
+    value = options.get("detection")
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise RequestError(400, "detection", f"wanted the index of a detection, from 0, got {shown(value)}")
+    return value
 
 
 def choice(name: str, value: object, known: tuple[str, ...], default: str) -> str:

@@ -43,9 +43,11 @@ from handlers.wire.options import (
     Segments,
     baseline_options,
     choice,
+    detection_option,
     path_options,
     segment_options,
     switch,
+    threshold_option,
 )
 
 Kind = Literal["prediction", "explanation"]
@@ -60,8 +62,12 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
     "prediction": (JSON, GZIP, SAFETENSORS),
     "explanation": (GZIP, JSON, PNG, SAFETENSORS),
 }
+SEGMENTER_MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
 
 OPTIONS = ("target_class", "method", *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS, "outputs")
+SEGMENTER_OPTIONS = (*OPTIONS, "detection")
+PREDICTION_OPTIONS = ("threshold",)
+"""Of a segmenter's prediction, which ignores all others."""
 #: What the original servers answered with.
 ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
 OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
@@ -126,6 +132,8 @@ class Request:
         outputs: Tensors asked for, in the order of ``OUTPUTS``; the original servers' when ``legacy``.
         accept: Media type of the answer, one of ``MEDIA[kind]``.
         legacy: Asked exactly as the original servers were, so the answer has exactly their keys.
+        threshold: Of a segmenter: the least score of a detection; None for the model's own.
+        detection: Of a segmenter: the index of the detection to explain, None for the best of the target's class.
     """
 
     kind: Kind
@@ -140,6 +148,8 @@ class Request:
     outputs: tuple[str, ...]
     accept: str
     legacy: bool
+    threshold: float | None = None
+    detection: int | None = None
 
     @property
     def wants_groups(self) -> bool:
@@ -154,6 +164,7 @@ def parse(
     kind: Kind,
     limits: Limits | None = None,
     defaults: Defaults | None = None,
+    segmenter: bool = False,
 ) -> Request:
     """The request in one row of a TorchServe batch.
 
@@ -163,19 +174,23 @@ def parse(
         kind: Which of the two paths was called.
         limits: Upper bounds.
         defaults: What holds where the client says nothing.
+        segmenter: The model finds instances, instead of classifying.
 
     Raises:
         RequestError: 400, 406, 413 or 415. No other exception, whatever the bytes.
     """
     limits, defaults = limits or Limits(), defaults or Defaults()
-    accept = negotiate(headers.get("accept", ""), MEDIA[kind])
+    accept = negotiate(headers.get("accept", ""), SEGMENTER_MEDIA if segmenter else MEDIA[kind])
     _check_bytes(row, limits)
     fields, parts = _fields(row, headers)
     options: Mapping[str, Any] = {}
     if kind == "explanation":
-        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")))
+        known = SEGMENTER_OPTIONS if segmenter else OPTIONS
+        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), known)
+    elif segmenter:
+        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), PREDICTION_OPTIONS, strict=False)
     legacy = (
-        kind == "explanation"
+        kind == ("prediction" if segmenter else "explanation")
         and accept == GZIP
         and "img_data" in fields
         and set(fields) <= {"img_data", "target_class"}
@@ -185,10 +200,14 @@ def parse(
     unsaid = ORIGINAL if legacy else defaults
     path = path_options(options, limits, Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature))
     baseline = baseline_options(options, limits, unsaid.baseline)
-    segments, pixels = segment_options(options, limits), switch("pixels", options.get("pixels"))
+    threshold = threshold_option(options) if segmenter else None
+    groups = {name: value for name, value in options.items() if name != "threshold"} if segmenter else options
+    segments, pixels = segment_options(groups, limits), switch("pixels", options.get("pixels"))
     method = choice("method", options.get("method"), METHODS, unsaid.method)
     outputs = _outputs(options.get("outputs"), unsaid.outputs)
-    target = _target(options.get("target_class"))
+    target, detection = _target(options.get("target_class")), detection_option(options)
+    if target is not None and detection is not None:
+        raise RequestError(400, "detection", "wanted a detection or a target_class, got both")
     grouped = segments is not None or pixels or "masks" in options
     if "absolute_directional" in outputs and not (grouped and path.tolerance is None):
         wanted = "absolute_directional is of groups and takes steps: wanted masks, segments or pixels beside it"
@@ -198,7 +217,20 @@ def parse(
     photo = _photo(fields, limits, defaults)  # last: options are cheap to refuse, an image is not cheap to decode
     masks = parse_masks(options["masks"], photo.image.size[::-1], limits) if "masks" in options else None
     return Request(
-        kind, photo, target, method, path, baseline, masks, segments, pixels, outputs, accept=accept, legacy=legacy
+        kind,
+        photo,
+        target,
+        method,
+        path,
+        baseline,
+        masks,
+        segments,
+        pixels,
+        outputs,
+        accept=accept,
+        legacy=legacy,
+        threshold=threshold,
+        detection=detection,
     )
 
 
@@ -321,16 +353,25 @@ def _header_options(header: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def _merge(fields: Mapping[str, Any], parts: Mapping[str, Any], header: Mapping[str, str]) -> dict[str, Any]:
-    """All options by name, plain values; null counts as not given."""
+def _merge(
+    fields: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    header: Mapping[str, str],
+    known: tuple[str, ...],
+    *,
+    strict: bool = True,
+) -> dict[str, Any]:
+    """All options by name, plain values; null counts as not given. If ``strict``, one that is not known is an error."""
     options: dict[str, Any] = {}
     sources: tuple[tuple[Mapping[str, Any], Any], ...] = ((fields, _plain), (parts, _from_form), (header, _from_form))
     for source, convert in sources:
         for name, value in source.items():
             if source is fields and name in _IMAGE_KEYS:
                 continue
-            if name not in OPTIONS:
-                raise RequestError(400, str(name), unknown("option", name, OPTIONS))
+            if name not in known:
+                if not strict:
+                    continue
+                raise RequestError(400, str(name), unknown("option", name, known))
             if name in options:
                 raise RequestError(400, name, "wanted the option once, got it in two places")
             options[name] = convert(name, value)
@@ -340,7 +381,7 @@ def _merge(fields: Mapping[str, Any], parts: Mapping[str, Any], header: Mapping[
 def _plain(name: str, value: Any) -> Any:
     if not isinstance(value, msgspec.Raw):
         return value
-    if name in OPTIONS and name not in FILES and len(bytes(value)) > MAX_OPTION_BYTES:
+    if name in SEGMENTER_OPTIONS and name not in FILES and len(bytes(value)) > MAX_OPTION_BYTES:
         raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(bytes(value)):,}")
     try:
         return msgspec.json.decode(value)

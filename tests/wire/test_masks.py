@@ -92,11 +92,14 @@ def test_no_masks_are_no_error() -> None:
     assert read([write(np.zeros(SIZE, dtype=bool))]).masks.sum() == 0
 
 
+def test_an_empty_list_is_no_masks() -> None:
+    assert read([]).labels == ()
+
+
 @pytest.mark.parametrize(
     ("value", "status", "words"),
     [
         (3, 400, "wanted COCO run-length masks, a PNG label map or nested lists of booleans, got 3"),
-        ([], 400, "shape (0,)"),
         ([write(A), 3], 400, "entry 2, got 3"),
         ([{"segmentation": [[0, 0, 4, 4, 2, 2]]}], 400, "polygons are not read"),
         ([{**write(A), "label": 7}], 400, "label of 1 to 200 characters in entry 1"),

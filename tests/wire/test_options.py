@@ -70,6 +70,9 @@ def test_segments() -> None:
     wanted = Segments("slic", n_segments=30, compactness=2.5)
     assert segment_options({"segments": "slic", "n_segments": 30, "compactness": 2.5}, LIMITS) == wanted
     assert segment_options({"segments": "grid", "rows": 2}, LIMITS) == Segments("grid", rows=2, columns=4)
+    by_model = {"segments": "swin", "threshold": 0.25, "fallback": "grid", "rows": 2}
+    wanted = Segments("swin", rows=2, threshold=0.25, fallback="grid")
+    assert segment_options(by_model, LIMITS) == wanted and wanted.by_neighbour
 
 
 def test_switches() -> None:
@@ -106,7 +109,13 @@ def nan() -> bytes:
         ({"baseline": "tensor", "baseline_tensor": [[["x"]]]}, 400, "baseline_tensor", "nested list of numbers"),
         ({"baseline": "tensor", "baseline_tensor": nan()}, 400, "baseline_tensor", "finite"),
         ({"baseline": "tensor", "baseline_tensor": b"no tensors"}, 400, "baseline_tensor", "safetensors"),
-        ({"segments": "voronoi"}, 400, "segments", "known: slic, grid"),
+        ({"segments": "of my own"}, 400, "segments", "known: slic, grid; or the name of a segmenter"),
+        ({"segments": "slic", "threshold": 0.5}, 400, "threshold", "wanted segments=<name of a segmenter>"),
+        ({"threshold": 0.5}, 400, "threshold", "wanted segments=<name of a segmenter>"),
+        ({"segments": "swin", "threshold": 2}, 400, "threshold", "in 0..1, got 2"),
+        ({"segments": "swin", "fallback": "tensormask"}, 400, "fallback", "known: slic, grid"),
+        ({"segments": "grid", "fallback": "slic"}, 400, "fallback", "wanted segments=<name of a segmenter>"),
+        ({"segments": "swin", "rows": 2}, 400, "rows", "wanted segments=grid beside it, got segments=swin"),
         ({"segments": ["slic"]}, 400, "segments", "slic"),
         ({"n_segments": 10}, 400, "n_segments", "wanted segments=slic beside it"),
         ({"segments": "grid", "compactness": 1}, 400, "compactness", "segments=slic beside it, got segments=grid"),
