@@ -39,8 +39,10 @@ LEGACY = (
     "output",
     "target_class",
 )
+#: What the original mask servers answered with, exactly.
+LEGACY_MASKS = ("pred_masks",)
 #: What only the summary for people carries.
-SUMMARY = ("model", "target_label", "top", "groups")
+SUMMARY = ("model", "target_label", "top", "groups", "detections")
 
 # Attributions are noise in their low bits, which no level compresses: 1 is as small as any (benchmarks/bench_wire.py).
 _GZIP_LEVEL = 1
@@ -62,7 +64,7 @@ def select(result: Mapping[str, Any], request: Request) -> dict[str, Any]:
         KeyError: If the result lacks an entry that a legacy request is owed; a fault of the handler, not of the client.
     """
     if request.legacy:
-        return {name: result[name] for name in LEGACY}
+        return {name: result[name] for name in (LEGACY if request.kind == "explanation" else LEGACY_MASKS)}
     hidden = {name for name in PER_STEP if name not in request.outputs}
     if request.accept != JSON:
         hidden.update(SUMMARY)

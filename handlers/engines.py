@@ -1,0 +1,216 @@
+"""The segmenters behind one interface: how each sees a photo, what it finds, what its explanations differentiate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handlers.attribution.path import Forward
+from handlers.models import mmdet_segmenter, tensormask
+from handlers.models.checkpoint import read
+from handlers.models.detections import Detections
+from handlers.models.mmdet_segmenter import MMDetSegmenter, Seen
+from handlers.models.tensormask import TensorMask, TensorMaskSettings
+from handlers.sample import View, view
+from handlers.spec import CONFIG_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
+from handlers.wire.errors import RequestError
+from handlers.wire.geometry import Geometry, Preprocess
+from handlers.wire.image import Photo
+
+
+class Engine(Protocol):
+    """An instance segmenter as a worker holds it.
+
+    Attributes:
+        network: its weights, frozen, in ``eval()``.
+        classes: how many it tells apart; None where it cannot say.
+    """
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def classes(self) -> int | None: ...
+
+    def look(self, photo: Photo) -> View:
+        """The photo as the segmenter sees it; channels are red, green, blue."""
+        ...
+
+    def find(self, seen: View, threshold: float) -> Detections:
+        """The instances whose score is at least the threshold; tensors on the CPU."""
+        ...
+
+    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+        """From model inputs (B, 3, H, W) to the pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorMaskEngine:
+    """Our TensorMask; a detection's score is the logit of its window, which stays where it is along the path."""
+
+    network: TensorMask
+    device: torch.device
+    resize: ResizeSpec | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many it tells apart."""
+        return self.network.head.classes
+
+    def look(self, photo: Photo) -> View:
+        """The photo, resized where the spec says so."""
+        size = photo.size if self.resize is None else self.resize.size(photo.size)
+        settings = self.network.settings
+        blue, green, red = (mean / 255 for mean in settings.pixel_mean)
+        of_blue, of_green, of_red = (std / 255 for std in settings.pixel_std)
+        return view(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
+
+    def find(self, seen: View, threshold: float) -> Detections:
+        """See :func:`handlers.models.tensormask.detect`."""
+        image = _bgr(seen.image[None]).to(self.device)
+        found = tensormask.detect(self.network, image, seen.geometry.photo, threshold)
+        return Detections(found.boxes, found.scores, found.labels, found.masks, found.anchors).to("cpu")
+
+    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+        """The window's class logits, see :func:`handlers.models.tensormask.class_logits_at`."""
+        level, row, column, index = anchor.tolist()
+        return lambda images: tensormask.class_logits_at(self.network, _bgr(images), (level, row, column, index))
+
+
+@dataclass(frozen=True)
+class MMDetView(View):
+    """A photo as an mmdet model sees it.
+
+    Attributes:
+        seen: mmdet's own form of it, padded.
+    """
+
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class MMDetEngine:
+    """Any instance segmenter of mmdet; what explanations differentiate: :mod:`handlers.models.mmdet_segmenter`."""
+
+    segmenter: MMDetSegmenter
+
+    @property
+    def network(self) -> nn.Module:
+        """The weights."""
+        network: nn.Module = self.segmenter.model
+        return network
+
+    @property
+    def classes(self) -> int | None:
+        """How many it tells apart; None where the model does not say."""
+        return self.segmenter.num_classes
+
+    def look(self, photo: Photo) -> MMDetView:
+        """Through the model's own test pipeline.
+
+        Raises:
+            RequestError: 422 for a photo that is too narrow for it.
+        """
+        try:
+            seen = self.segmenter.look(np.asarray(photo.image)[..., ::-1])
+        except ValueError as error:
+            raise RequestError(422, "image", str(error)) from None
+        height, width = seen.image_size
+        image = self._rgb(seen.inputs[:, :, :height, :width])[0].cpu()
+        mean, std = (self._rgb(values.view(1, 3, 1, 1)).flatten().div(255).tolist() for values in self._statistics())
+        geometry = Geometry(photo.size, seen.image_size, (0, 0, height, width))
+        return MMDetView(image, geometry, Preprocess((height, width), tuple(mean), tuple(std)), seen)
+
+    def find(self, seen: View, threshold: float) -> Detections:
+        """See :meth:`handlers.models.mmdet_segmenter.MMDetSegmenter.find`."""
+        assert isinstance(seen, MMDetView)
+        return self.segmenter.find(seen.seen, threshold).to("cpu")
+
+    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+        """The mean over stages of the class logits of the detection's regions.
+
+        Raises:
+            RequestError: 422 for a model without such scores.
+        """
+        assert isinstance(seen, MMDetView)
+        if not self.segmenter.explains:
+            raise RequestError(422, "method", "this segmenter scores no regions, so that there is nothing to explain")
+        height, width = seen.seen.inputs.shape[2:]
+
+        def scores(images: Tensor) -> Tensor:
+            padding = (0, width - images.shape[3], 0, height - images.shape[2])
+            return self.segmenter.class_logits(F.pad(self._rgb(images), padding), anchor.to(images))
+
+        return scores
+
+    def _rgb(self, images: Tensor) -> Tensor:
+        """From the model's order of channels to red, green, blue, and back."""
+        return images if self.segmenter.model.data_preprocessor._channel_conversion else images.flip(1)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        preprocessor = self.segmenter.model.data_preprocessor
+        return preprocessor.mean, preprocessor.std
+
+
+def load(spec: SegmenterSpec, model_dir: Path, device: torch.device) -> Engine:
+    """The segmenter of an unpacked archive; raises like :func:`build`, and ValueError for another number of labels."""
+    torch.backends.cudnn.allow_tf32 = False
+    file = model_dir / CONFIG_FILE
+    config = json.loads(file.read_text()) if file.is_file() else None
+    engine = build(spec, read(model_dir / WEIGHTS_FILE), config, device)
+    if engine.classes not in (None, len(spec.labels)):
+        wanted = f"wanted {engine.classes}, one for each class of the model"
+        raise ValueError(f"labels: {wanted}, got {len(spec.labels)}")
+    return engine
+
+
+def build(
+    spec: SegmenterSpec, state: Mapping[str, Tensor], config: Mapping[str, Any] | None, device: torch.device
+) -> Engine:
+    """The segmenter of a checkpoint, frozen.
+
+    Args:
+        spec: says which engine.
+        state: the checkpoint's tensors.
+        config: the resolved configuration of an mmdet model.
+        device: where it is to live.
+
+    Raises:
+        CheckpointError: tensors that do not fit.
+        ImportError: an engine that is not installed, and what to install.
+        ValueError: settings that there are not.
+    """
+    if spec.engine == "torchvision":
+        network = tensormask.build(state, _settings(spec)).to(device).requires_grad_(False)
+        return TensorMaskEngine(network, device, spec.resize)
+    if spec.engine == "mmdet":
+        try:
+            return MMDetEngine(mmdet_segmenter.build(config or {}, state).to(device))
+        except ModuleNotFoundError as error:
+            wanted = "wanted mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"
+            raise ImportError(f"engine mmdet: {error}; {wanted}") from error
+    raise ValueError(f"engine: {spec.engine} is not here")
+
+
+def _settings(spec: SegmenterSpec) -> TensorMaskSettings:
+    known = TensorMaskSettings.__dataclass_fields__
+    for name in spec.settings:
+        if name not in known:
+            raise ValueError(f"settings: wanted some of {', '.join(known)}, got {name}")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in spec.settings.items()
+    }
+    return TensorMaskSettings(**values)
+
+
+def _bgr(images: Tensor) -> Tensor:
+    return images.flip(1)

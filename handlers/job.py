@@ -1,0 +1,40 @@
+"""What a segmenter's handler knows of one request; TorchServe wants a handler's module to hold one class only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handlers.attribution.path import Forward
+from handlers.models.detections import Detections
+from handlers.sample import Sample
+from handlers.spec import SegmenterSpec
+
+
+@dataclass(frozen=True)
+class ExplainedScore:
+    """The class scores of one instance as a model of their own."""
+
+    spec: SegmenterSpec
+    network: Forward
+    device: torch.device
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A decoded request.
+
+    Attributes:
+        sample: in the model's frame.
+        found: the instances.
+        scores: (classes,) of the instance to be explained, None for a prediction.
+        instance: its index.
+    """
+
+    sample: Sample
+    found: Detections
+    scores: Tensor | None = None
+    instance: int | None = None

@@ -1,0 +1,248 @@
+"""The TorchServe handler of instance segmenters: instances, and explanations of one instance's class score."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handlers import engines
+from handlers.attribution.path import Forward
+from handlers.cache import Cache, digest
+from handlers.chunk import chunk_size
+from handlers.deadline import Deadline, updated
+from handlers.engines import Engine
+from handlers.exchange import Exchange
+from handlers.explanation import (
+    Explanation,
+    explain,
+    explanation_result,
+    path_key,
+    points,
+    size_of,
+    worth_keeping,
+)
+from handlers.job import ExplainedScore, Job
+from handlers.memory import keep_freed_memory
+from handlers.metrics import Metrics
+from handlers.models.detections import Detections
+from handlers.neighbour import with_segments
+from handlers.picture import picture
+from handlers.sample import View, prepare
+from handlers.spec import SegmenterSpec
+from handlers.wire import rle
+from handlers.wire.errors import RequestError, shown
+from handlers.wire.instances_picture import drawn
+from handlers.wire.limits import Limits
+from handlers.wire.masks import PhotoMasks, of_arrays
+from handlers.wire.request import PNG, Defaults, Request, parse, resolve_target
+from handlers.wire.response import Encoded, encode, select
+
+logger = logging.getLogger(__name__)
+
+
+class SegmenterHandler:
+    """Answers the requests of a batch one after the other: photos differ in size.
+
+    TorchServe creates one of these in each worker process, calls :meth:`initialize` once and :meth:`handle` for each
+    batch.
+    """
+
+    spec: SegmenterSpec
+    engine: Engine
+    device: torch.device
+    metrics: Metrics
+    limits: Limits
+    defaults: Defaults
+    seconds_per_pixel: float
+    chunks: dict[tuple[int, int], int]
+    instances: Cache[Detections]
+    explanations: Cache[Explanation]
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
+        keep_freed_memory()
+        properties = context.system_properties
+        gpu = properties.get("gpu_id")
+        on_gpu = gpu is not None and torch.cuda.is_available()
+        self.device = torch.device(f"cuda:{gpu}" if on_gpu else "cpu")
+        model_dir = Path(properties["model_dir"])
+        self.spec = spec = SegmenterSpec.read(model_dir)
+        self.engine = engines.load(spec, model_dir, self.device)
+        self.limits = Limits(
+            spec.limits.max_bytes,
+            spec.limits.max_pixels,
+            max_steps=spec.limits.max_steps,
+            max_groups=spec.limits.max_groups,
+        )
+        self.defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
+        self.seconds_per_pixel = 0.0
+        self.chunks = {}
+        self.instances = Cache(spec.limits.cache_bytes)
+        self.explanations = Cache(spec.limits.cache_bytes)
+        self.metrics = Metrics(context.metrics, spec.name)
+        self.metrics.prime()
+        logger.info("%s on %s by %s", spec.name, self.device, spec.engine)
+
+    def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
+        """One body for each row, in order; its status and headers are set in the context."""
+        ends = Deadline.starting_now(self.spec.serving.deadline_s, 0).ends
+        return [self._answer(Exchange(index, row, context), ends) for index, row in enumerate(rows)]
+
+    def _answer(self, exchange: Exchange, ends: float) -> bytes:
+        with exchange.stage("decode"):
+            request, seen, sent = self._decode(exchange, ends)
+        if exchange.pending:
+            with exchange.stage("attribute"):
+                job = self._work(exchange, request, seen, sent, ends)
+        if exchange.pending:
+            with exchange.stage("encode"):
+                exchange.answer = self._encode(exchange, job)
+        return exchange.close(self.metrics)
+
+    def _decode(self, exchange: Exchange, ends: float) -> tuple[Request, View, PhotoMasks | None]:
+        request = parse(
+            exchange.row,
+            exchange.headers,
+            kind=exchange.kind,
+            limits=self.limits,
+            defaults=self.defaults,
+            segmenter=True,
+        )
+        sent = None
+        if request.segments is not None and request.segments.name != self.spec.name:
+            request, sent = with_segments(request, self.spec.name, self.limits, ends, fresh=exchange.fresh)
+        return request, self.engine.look(request.photo), sent
+
+    def _work(self, exchange: Exchange, request: Request, seen: View, sent: PhotoMasks | None, ends: float) -> Job:
+        threshold = self.spec.threshold if request.threshold is None else request.threshold
+        found = self._find(seen, threshold, fresh=exchange.fresh)
+        if request.kind == "prediction":
+            exchange.sample = prepare(request, seen)
+            return Job(exchange.sample, found)
+        if request.segments is not None and request.segments.name == self.spec.name:
+            sent = of_arrays(found.masks.numpy(), [self.spec.labels[label] for label in found.labels.tolist()])
+        exchange.sample = sample = prepare(request, seen, sent)
+        instance = self._instance(request, found, threshold)
+        exchange.target = int(found.labels[instance])
+        forward = self.engine.class_scores(seen, found.anchors[instance])
+        with torch.no_grad():
+            exchange.scores = forward(sample.image[None].to(self.device))[0].cpu()
+        self._explain(exchange, forward, found.anchors[instance], ends)
+        return Job(sample, found, exchange.scores, instance)
+
+    def _find(self, seen: View, threshold: float, *, fresh: bool) -> Detections:
+        key = (digest(seen.image), seen.geometry, threshold)
+        found = None if fresh else self.instances.get(key)
+        if found is None:
+            found = self.engine.find(seen, threshold)
+            size = sum(x.nbytes for x in (found.boxes, found.scores, found.labels, found.masks, found.anchors))
+            self.instances.put(key, found, size)
+        return found
+
+    def _instance(self, request: Request, found: Detections, threshold: float) -> int:
+        """The index of the instance that the request means."""
+        if len(found) == 0:
+            raise RequestError(422, "threshold", f"nothing was found with a score of {threshold:g} or more to explain")
+        if request.detection is not None:
+            if request.detection >= len(found):
+                raise RequestError(422, "detection", f"wanted 0..{len(found) - 1}, got {request.detection}")
+            return request.detection
+        if request.target is None:
+            return 0
+        wanted = resolve_target(request.target, self.spec.labels)
+        of_class = (found.labels == wanted).nonzero()[:, 0]
+        if len(of_class) == 0:
+            there = sorted({self.spec.labels[label] for label in found.labels.tolist()})
+            message = f"no {self.spec.labels[wanted]} was found, but {', '.join(map(shown, there))}"
+            raise RequestError(422, "target_class", message)
+        return int(of_class[0])
+
+    def _explain(self, exchange: Exchange, forward: Forward, anchor: Tensor, ends: float) -> None:
+        sample, target = exchange.sample, exchange.target
+        assert sample is not None and target is not None
+        key = (path_key(sample, target), digest(anchor))
+        exchange.explanation = None if exchange.fresh else self.explanations.get(key)
+        exchange.cached = exchange.explanation is not None
+        if exchange.cached:
+            return
+        height, width = sample.image.shape[1:]
+        model = ExplainedScore(self.spec, forward, self.device, self._chunk(forward, sample.image))
+        # The first request of a worker tells how fast it is.
+        seconds, total = self.seconds_per_pixel * height * width, points(sample)
+        trusted = total if self.seconds_per_pixel == 0 else self.spec.explain.steps + 2
+        deadline = Deadline(ends, self.spec.serving.deadline_s, seconds, trusted).admit(total)
+        started = time.perf_counter()
+        left = total
+
+        def before_chunk(remaining: int) -> None:
+            nonlocal left
+            left = remaining
+            deadline.check(remaining)
+
+        try:
+            (explanation,) = explain(model, [sample], [target], before_chunk)
+            left = 0
+        finally:
+            if left < total:
+                per_pixel = (time.perf_counter() - started) / (total - left) / (height * width)
+                known = self.seconds_per_pixel
+                self.seconds_per_pixel = updated(known, per_pixel, 1) if known else per_pixel
+        exchange.explanation = explanation
+        if worth_keeping(explanation):
+            self.explanations.put(key, explanation, size_of(explanation))
+
+    def _chunk(self, forward: Forward, image: Tensor) -> int:
+        if self.spec.serving.chunk is not None:
+            return self.spec.serving.chunk
+        size = (image.shape[1], image.shape[2])
+        if size not in self.chunks:
+            self.chunks[size] = chunk_size(self.engine.network, image[None].to(self.device), forward)
+        return self.chunks[size]
+
+    def _encode(self, exchange: Exchange, job: Job) -> Encoded:
+        request, most = job.sample.request, self.spec.limits.max_response_bytes
+        if exchange.explanation is None:
+            result = self._prediction(job)
+            photo = drawn(request.photo.image, job.found, self.spec.labels) if request.accept == PNG else None
+            return encode(select(result, request), request.accept, picture=photo, max_bytes=most)
+        assert job.scores is not None and job.instance is not None and exchange.target is not None
+        model = ExplainedScore(self.spec, self.engine.network, self.device, 1)
+        result = explanation_result(model, job.sample, exchange.target, job.scores, exchange.explanation)
+        result["detection"] = job.instance
+        result["box"] = job.found.boxes[job.instance].tolist()
+        result["detection_score"] = job.found.scores[job.instance].item()
+        photo = picture(job.sample, exchange.explanation) if request.accept == PNG else None
+        return encode(select(result, request), request.accept, picture=photo, max_bytes=most)
+
+    def _prediction(self, job: Job) -> dict[str, Any]:
+        """What ``/predictions`` answers with."""
+        found = job.found
+        names = [self.spec.labels[label] for label in found.labels.tolist()]
+        rows = zip(names, found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), found.masks, strict=True)
+        result: dict[str, Any] = {
+            "model": self.spec.name,
+            "pred_masks": found.masks,
+            "boxes": found.boxes,
+            "scores": found.scores,
+            "classes": found.labels,
+            "labels": names,
+        }
+        if job.sample.request.accept == "application/json":
+            result["detections"] = [
+                {
+                    "label": name,
+                    "class": label,
+                    "score": score,
+                    "box": box,
+                    "area": int(mask.sum()),
+                    "segmentation": rle.write(mask.numpy()),
+                }
+                for name, label, score, box, mask in rows
+            ]
+        return result

@@ -1,0 +1,252 @@
+"""The segmenter's handler, called as TorchServe calls it, on a small seeded TensorMask."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as run_length
+from safetensors.torch import load, save_file
+
+from handlers.cache import Cache
+from handlers.models import tensormask
+from handlers.models.resnet_fpn import Stage
+from handlers.models.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
+from handlers.segmenter import SegmenterHandler
+from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
+from tests.serving.fake_torchserve import Context
+
+LABELS = ("circle", "square", "star")
+SIZE = TensorMaskSize(
+    classes=len(LABELS),
+    stem=8,
+    stages=(Stage(1, 4, 8), Stage(1, 4, 8), Stage(1, 4, 8), Stage(1, 4, 8)),
+    channels=8,
+    convs=1,
+    towers=(8, 8, 8),
+)
+SETTINGS = {"mask_sizes": [5, 7], "detections": 6, "candidates": 300}
+
+
+def write_model(folder: Path, bias: float = -1.0, **changes: Any) -> Path:
+    """An unpacked archive of a seeded network; its classes have about the probability that the bias says."""
+    torch.manual_seed(0)
+    network = TensorMask(SIZE, TensorMaskSettings(mask_sizes=(5, 7)), torch.nn.BatchNorm2d)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    head = network.head
+    mask_pred = head.get_submodule("mask_pred_05")
+    assert isinstance(mask_pred, torch.nn.Conv2d)
+    for layer, factor in ((head.cls_score, 5e-3), (head.bbox_pred, 5e-4), (mask_pred, 5e-3)):
+        assert layer.bias is not None
+        layer.weight.data *= factor  # activations are some hundreds
+        layer.bias.data.fill_(bias if layer is head.cls_score else 0.0)
+    save_file(tensormask.export(network), folder / WEIGHTS_FILE)
+    spec = {
+        "name": "tensormask",
+        "handler": "segmenter",
+        "engine": "torchvision",
+        "settings": SETTINGS,
+        "threshold": 0.05,
+        "labels": LABELS,
+        "img_data": {"layout": "chw", "order": "bgr"},
+        "explain": {"steps": 8},
+    }
+    (folder / SPEC_FILE).write_text(SegmenterSpec.model_validate(spec | changes).to_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("model"))))
+    return handler
+
+
+@pytest.fixture
+def handler(loaded: SegmenterHandler) -> SegmenterHandler:
+    """One that remembers nothing of other tests."""
+    loaded.instances, loaded.explanations = Cache(10_000_000), Cache(10_000_000)
+    return loaded
+
+
+def pixels(seed: int = 0, height: int = 70, width: int = 50) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(
+        0, 256, (max(height // 10, 1), max(width // 10, 1), 3), dtype=np.uint8
+    )
+    return np.asarray(Image.fromarray(coarse).resize((width, height)))
+
+
+def png(seed: int = 0, **size: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels(seed, **size)).save(file, "PNG")
+    return file.getvalue()
+
+
+def explanation(options: str = "", accept: str = "application/json") -> dict[str, str]:
+    return {"explain": "True", "Accept": accept, "X-Explain-Options": options}
+
+
+def ask(handler: SegmenterHandler, headers: dict[str, str], body: bytes, status: int = 200) -> bytes:
+    context = Context(headers=[headers])
+    (answer,) = handler.handle([{"body": bytearray(body)}], context)
+    assert context.statuses[0] == status, answer[:500]
+    return answer
+
+
+def unpacked(body: bytes) -> dict[str, Any]:
+    with gzip.open(io.BytesIO(body)) as file:
+        return torch.load(io.BytesIO(file.read()), weights_only=True)
+
+
+def found(handler: SegmenterHandler, options: str = "", body: bytes | None = None) -> list[dict[str, Any]]:
+    headers = {"Accept": "application/json", "X-Explain-Options": options}
+    return json.loads(ask(handler, headers, body or png()))["detections"]
+
+
+def test_prediction_tensors(handler: SegmenterHandler) -> None:
+    result = unpacked(ask(handler, {}, png()))
+    count = len(result["scores"])
+    assert 0 < count <= 6
+    assert result["pred_masks"].shape == (count, 70, 50) and result["pred_masks"].dtype == torch.bool
+    assert result["boxes"].shape == (count, 4) and result["classes"].shape == (count,)
+    assert result["labels"] == [LABELS[label] for label in result["classes"].tolist()]
+    assert result["scores"].diff().le(0).all()
+    tensors = load(ask(handler, {"Accept": "application/x-safetensors"}, png()))
+    assert torch.equal(tensors["pred_masks"].bool(), result["pred_masks"])
+
+
+def test_prediction_as_json_holds_the_masks_as_coco_writes_them(handler: SegmenterHandler) -> None:
+    masks = unpacked(ask(handler, {}, png()))["pred_masks"]
+    rows = found(handler)
+    for row, mask in zip(rows, masks, strict=True):
+        decoded = run_length.decode({**row["segmentation"], "counts": row["segmentation"]["counts"].encode()})
+        assert np.array_equal(decoded.astype(bool), mask.numpy()) and row["area"] == int(mask.sum())
+
+
+def test_prediction_picture_has_the_photos_size(handler: SegmenterHandler) -> None:
+    picture = Image.open(io.BytesIO(ask(handler, {"Accept": "image/png"}, png())))
+    assert picture.size == (50, 70)
+
+
+def test_the_original_mask_servers_clients(handler: SegmenterHandler) -> None:
+    body = json.dumps({"img_data": pixels()[..., ::-1].transpose(2, 0, 1).tolist()}).encode()
+    result = unpacked(ask(handler, {"Content-Type": "application/json"}, body))
+    assert set(result) == {"pred_masks"}
+    assert torch.equal(result["pred_masks"], unpacked(ask(handler, {}, png()))["pred_masks"])
+
+
+def test_the_threshold_is_the_requests(handler: SegmenterHandler) -> None:
+    scores = [row["score"] for row in found(handler)]
+    middle = (scores[0] + scores[-1]) / 2
+    assert [row["score"] for row in found(handler, f"threshold={middle}")] == [s for s in scores if s > middle]
+    body = json.dumps({"img_data": pixels()[..., ::-1].transpose(2, 0, 1).tolist(), "threshold": 1}).encode()
+    result = unpacked(ask(handler, {"Content-Type": "application/json"}, body))
+    assert result["pred_masks"].shape == (0, 70, 50) and result["labels"] == []
+    ask(handler, {"X-Explain-Options": "threshold=1.5"}, png(), 400)
+
+
+def test_other_options_of_a_prediction_are_ignored(handler: SegmenterHandler) -> None:
+    assert found(handler, "target_class=cat&nonsense=1") == found(handler)
+
+
+def test_nothing_found_is_an_empty_answer(handler: SegmenterHandler) -> None:
+    assert found(handler, "threshold=1") == []
+    picture = ask(handler, {"Accept": "image/png", "X-Explain-Options": "threshold=1"}, png())
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), pixels())
+    told = json.loads(ask(handler, explanation("threshold=1"), png(), 422))
+    assert told["field"] == "threshold" and "nothing was found" in told["message"]
+
+
+def test_an_explanation_adds_up_to_its_score(handler: SegmenterHandler) -> None:
+    answer = json.loads(ask(handler, explanation("steps=300&baseline=zero&segments=grid&rows=2&columns=2"), png()))
+    best = found(handler)[0]
+    assert (answer["detection"], answer["target_label"]) == (0, best["label"])
+    assert answer["score"] == pytest.approx(float(torch.tensor(best["score"]).logit()), rel=1e-4)
+    assert answer["detection_score"] == pytest.approx(best["score"], rel=1e-5)
+    assert answer["relative_residual"] < 0.05
+    whole = answer["groups"][-1]
+    cells = [row["attribution"] for row in answer["groups"] if row["kind"] == "segment"]
+    assert len(cells) == 4 and sum(cells) == pytest.approx(whole["attribution"], abs=1e-5)
+    assert whole["attribution"] + answer["residual"] == pytest.approx(
+        answer["score"] - answer["baseline_score"], abs=1e-4
+    )
+
+
+def test_the_target_is_a_detection_or_a_class(handler: SegmenterHandler) -> None:
+    rows = found(handler)
+    last = len(rows) - 1
+    answer = json.loads(ask(handler, explanation(f"detection={last}&steps=2"), png()))
+    assert (answer["detection"], answer["target_label"]) == (last, rows[last]["label"])
+    assert answer["box"] == rows[last]["box"]
+    by_class = json.loads(ask(handler, explanation(f"target_class={rows[last]['label']}&steps=2"), png()))
+    assert by_class["detection"] == [row["label"] for row in rows].index(rows[last]["label"])
+    for options, field in ((f"detection={last + 1}", "detection"), ("target_class=cat", "target_class")):
+        assert json.loads(ask(handler, explanation(options), png(), 422))["field"] == field
+    assert json.loads(ask(handler, explanation("detection=0&target_class=star"), png(), 400))["field"] == "detection"
+    missing = set(LABELS) - {row["label"] for row in rows}
+    for label in missing:
+        told = json.loads(ask(handler, explanation(f"target_class={label}"), png(), 422))
+        assert f"no {label} was found, but " in told["message"]
+
+
+def test_a_segmenter_explains_by_its_own_instances(handler: SegmenterHandler) -> None:
+    answer = json.loads(ask(handler, explanation("segments=tensormask&steps=2"), png()))
+    segments = [row for row in answer["groups"] if row["kind"] == "segment"]
+    masks = unpacked(ask(handler, {}, png()))["pred_masks"]
+    distinct = {mask.numpy().tobytes() for mask in masks if mask.any()}
+    assert len(segments) == len(distinct)
+    assert sorted(row["area"] for row in segments) == sorted(
+        int(np.frombuffer(mask, dtype=bool).sum()) for mask in distinct
+    )
+
+
+def test_explanations_are_remembered(handler: SegmenterHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ask(handler, explanation("steps=3"), png())
+    monkeypatch.setattr(handler.engine.network, "forward", None)
+    assert ask(handler, explanation("steps=3"), png()) == first
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 300), (300, 4)])
+def test_photos_of_any_shape(handler: SegmenterHandler, size: tuple[int, int]) -> None:
+    photo = png(height=size[0], width=size[1])
+    for row in found(handler, body=photo):
+        assert row["segmentation"]["size"] == list(size)
+    answer = ask(handler, explanation("steps=2&threshold=0", "image/png"), photo)
+    assert Image.open(io.BytesIO(answer)).size == size[::-1]
+
+
+def test_photos_are_resized_where_the_spec_says_so(tmp_path: Path) -> None:
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path, resize={"shorter": 50, "longer": 70})))
+    large = png(height=280, width=200)
+    rows = found(handler, body=large)
+    assert rows and all(row["segmentation"]["size"] == [280, 200] for row in rows)
+    answer = json.loads(ask(handler, explanation("segments=grid&rows=1&columns=1&steps=2"), large))
+    assert answer["groups"][0]["area"] == 70 * 50
+    assert ResizeSpec(shorter=50, longer=70).size((1000, 100)) == (70, 7)
+    assert ResizeSpec(shorter=50, longer=70).size((1, 1000)) == (1, 70)
+
+
+def test_a_bad_request_harms_no_neighbour(handler: SegmenterHandler) -> None:
+    context = Context(headers=[{}, explanation("steps=2"), explanation("colour=red")])
+    bodies = handler.handle([{"body": b"no photo"}, {"body": png()}, {"body": png()}], context)
+    assert [context.statuses[index] for index in range(3)] == [415, 200, 400], bodies
+
+
+def test_labels_must_match(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="labels: wanted 3, one for each class of the model, got 2"):
+        SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, labels=("a", "b"))))
+
+
+def test_unknown_settings_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"settings: wanted some of mask_sizes, .*, got colour"):
+        SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, settings={"colour": "red"})))
