@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from handlers.wire.rle import write
 from scripts.client import Client, ClientError
 from scripts.explain import explain
 from scripts.progress import say
@@ -24,15 +22,12 @@ PANEL = 360  # pixels, the longer side of a panel of the overview
 MARGIN = 28
 
 
-def draw(folder: Path) -> tuple[Path, Path]:
-    """Draws the demonstration's scene, one that no model was trained on; returns its file and that of its masks."""
-    folder.mkdir(parents=True, exist_ok=True)
+def draw(folder: Path) -> Path:
+    """Draws the demonstration's scene, one that no model was trained on; returns its file."""
     example = scene(SEED, INDEX, SceneSettings(size=SIZE))
     path = folder / f"scene_{CLASSES[example.label]}.png"
     Image.fromarray(example.image).save(path)
-    masks = folder / f"{path.stem}_masks.json"
-    masks.write_text(json.dumps([write(instance.mask) | {"label": instance.kind} for instance in example.instances]))
-    return path, masks
+    return path
 
 
 def overview(photo: Path, pictures: dict[str, Path]) -> Image.Image:
@@ -52,6 +47,11 @@ def overview(photo: Path, pictures: dict[str, Path]) -> Image.Image:
     return sheet.crop((0, 0, sheet.width, bottom))
 
 
+def finds_instances(client: Client, photo: Path, model: str) -> bool:
+    """Whether the model is a segmenter."""
+    return "detections" in client.photo(f"predictions/{model}", photo, accept="application/json").json()
+
+
 def _picture(files: list[Path]) -> Path:
     return next(file for file in files if file.suffix == ".png")
 
@@ -67,14 +67,24 @@ def main(arguments: list[str] | None = None) -> int:
         server = find(given.run.resolve())
         if server is None:
             raise ServerError(f"no server runs with {given.run}: make serve")
-        photo, masks = (given.image, None) if given.image else draw(given.out)
-        options, files = ({}, {"masks": masks}) if masks else ({"segments": "slic"}, None)
+        given.out.mkdir(parents=True, exist_ok=True)
+        photo = given.image or draw(given.out)
         say(f"photo: {photo}")
         client = Client(server.inference, server.headers())
         pictures: dict[str, Path] = {}
+        segmenters = [model for model in server.models if finds_instances(client, photo, model)]
+        for model in segmenters:
+            found = given.out / f"{photo.stem}_{model}_instances.png"
+            found.write_bytes(client.photo(f"predictions/{model}", photo, accept="image/png").body)
+            pictures[f"{model} finds"] = found
+            if client.photo(f"predictions/{model}", photo, accept="application/json").json()["detections"]:
+                pictures[f"{model}, the surest one"] = _picture(explain(client, photo, model, given.out, {}))
         for model in server.models:
+            if model in segmenters:
+                continue
             pictures[model] = _picture(explain(client, photo, model, given.out, {}))
-            by_segment = explain(client, photo, model, given.out / "segments", options, files=files)
+            segments = {"segments": segmenters[0], "fallback": "slic"} if segmenters else {"segments": "slic"}
+            by_segment = explain(client, photo, model, given.out / "segments", segments)
             pictures[f"{model}, by segment"] = _picture(by_segment)
         sheet = given.out / f"{photo.stem}_overview.png"
         overview(photo, pictures).save(sheet)

@@ -49,9 +49,10 @@ def explain(
         OSError: the photo cannot be read or a file not be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    prediction = with_progress(f"{model} predicts", partial(client.photo, f"predictions/{model}", photo))
-    best = ", ".join(f"{item['label']} {item['probability']:.1%}" for item in prediction.json()["predictions"][:3])
-    say(f"{model}: {best} ({prediction.seconds:.2f} s)")
+    prediction = with_progress(
+        f"{model} predicts", partial(client.photo, f"predictions/{model}", photo, accept="application/json")
+    )
+    say(f"{model}: {_best(prediction.json())} ({prediction.seconds:.2f} s)")
     written = []
     for form in accept:
         ask = partial(client.photo, f"explanations/{model}", photo, accept=form, options=options, files=files)
@@ -65,6 +66,15 @@ def explain(
         written.append(file)
         say(f"  {file} ({len(answer.body) / 1e3:.0f} kB, {answer.seconds:.2f} s)")
     return written
+
+
+def _best(prediction: dict[str, Any]) -> str:
+    """The best classes, or the surest instances."""
+    if "detections" in prediction:
+        found = prediction["detections"]
+        listed = ", ".join(f"{row['label']} {row['score']:.1%}" for row in found[:5])
+        return f"{len(found)} found" + (f": {listed}" if found else "")
+    return ", ".join(f"{row['label']} {row['probability']:.1%}" for row in prediction["predictions"][:3])
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -96,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--outputs", help="more tensors to return, separated by commas")
     parser.add_argument("--tolerance", help="relative accuracy to refine to, instead of steps")
     parser.add_argument("--baseline", help="where the path starts: zero, black, white, mean, blur, uniform")
-    parser.add_argument("--segments", help="score the superpixels (slic) or the cells of a grid (grid)")
+    parser.add_argument("--segments", help="groups to score: slic, grid, or the name of a segmenter")
     parser.add_argument("--masks", type=Path, help="masks to score: COCO run-length masks (.json) or a PNG label map")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
     parser.add_argument("--accept", action="append", choices=FORMS, help="form of the answer; may be repeated")

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scripts.server import ROOT
 from tests.conftest import Served
-from tests.serving.test_explanations import photo
+from training.scenes import SceneSettings, scene
+from training.train_classifier import HELD_OUT_SEED
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -34,7 +36,8 @@ def checkout(tmp_path: Path, served: Served) -> Path:
     (tmp_path / "run").mkdir()
     shutil.copy(Path(served.server.run) / "key_file.json", tmp_path / "run")
     shutil.copy(Path(served.server.run) / "server.json", tmp_path / "run")
-    (tmp_path / "photo.jpg").write_bytes(photo(size=(320, 240)))
+    image = Image.fromarray(scene(HELD_OUT_SEED, 1, SceneSettings(size=(240, 320))).image)
+    image.save(tmp_path / "photo.jpg", quality=95)
     return tmp_path
 
 
