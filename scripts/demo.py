@@ -20,6 +20,8 @@ SIZE = (360, 480)  # H, W
 SEED, INDEX = 7, 15
 PANEL = 360  # pixels, the longer side of a panel of the overview
 MARGIN = 28
+GAP = 8
+COLUMNS = 4
 
 
 def draw(folder: Path) -> Path:
@@ -32,19 +34,20 @@ def draw(folder: Path) -> Path:
 
 def overview(photo: Path, pictures: dict[str, Path]) -> Image.Image:
     """The photo and what was drawn over it side by side, each under its name."""
-    panels = {"photo": photo, **pictures}
-    sheet = Image.new("RGB", (len(panels) * (PANEL + 8) - 8, PANEL + MARGIN), "white")
-    font, draw = ImageFont.load_default(16), ImageDraw.Draw(sheet)
-    bottom = MARGIN
-    for column, (name, file) in enumerate(panels.items()):
+    panels = []
+    for name, file in {"photo": photo, **pictures}.items():
         with Image.open(file) as picture:
             panel = ImageOps.exif_transpose(picture).convert("RGB")
-        panel = ImageOps.contain(panel, (PANEL, PANEL), Image.Resampling.LANCZOS)
-        left = column * (PANEL + 8)
-        draw.text((left + 2, 4), name, "black", font)
-        sheet.paste(panel, (left, MARGIN))
-        bottom = max(bottom, MARGIN + panel.height)
-    return sheet.crop((0, 0, sheet.width, bottom))
+        panels.append((name, ImageOps.contain(panel, (PANEL, PANEL), Image.Resampling.LANCZOS)))
+    columns, height = min(COLUMNS, len(panels)), MARGIN + max(panel.height for _, panel in panels)
+    rows = -(-len(panels) // columns)
+    sheet = Image.new("RGB", (columns * (PANEL + GAP) - GAP, rows * (height + GAP) - GAP), "white")
+    font, draw = ImageFont.load_default(16), ImageDraw.Draw(sheet)
+    for place, (name, panel) in enumerate(panels):
+        left, top = place % columns * (PANEL + GAP), place // columns * (height + GAP)
+        draw.text((left + 2, top + 4), name, "black", font)
+        sheet.paste(panel, (left, top + MARGIN))
+    return sheet
 
 
 def finds_instances(client: Client, photo: Path, model: str) -> bool:
