@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import requests
 import torch
 from PIL import Image
 
@@ -102,6 +103,13 @@ def in_process(segmenter: str, body: bytes) -> tuple[Callable[[], Any], float]:
     return found, float(psutil.Process().memory_info().rss - before)
 
 
+def resident(running: Server, model: str) -> list[int]:
+    """Megabytes of each worker of a model."""
+    address = f"{running.management}/models/{model}"
+    (about,) = requests.get(address, headers=running.headers("management"), timeout=10).json()
+    return [round(psutil.Process(worker["pid"]).memory_info().rss / 1e6) for worker in about["workers"]]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,11 +129,7 @@ def main() -> None:
                 work()
                 if number > 1:
                     seconds[way].append(time.perf_counter() - started)
-        workers = [
-            process.memory_info().rss
-            for process in psutil.process_iter(["cmdline"])
-            if f"--model-name {given.classifier}" in " ".join(process.info["cmdline"] or [])
-        ]
+        workers, segmenters = (resident(running, model) for model in (given.classifier, given.segmenter))
     rounds = zip(*(seconds[way] for way in ("neighbour", "classifier alone", "segments in process")), strict=True)
     result = {
         "machine": machine(),
@@ -137,7 +141,8 @@ def main() -> None:
             1000 * statistics.median(joined - alone - inside for joined, alone, inside in rounds), 1
         ),
         "megabytes of a segmenter in a process": round(grown / 1e6),
-        "megabytes of the classifier's workers": [round(rss / 1e6) for rss in workers],
+        "megabytes of the classifier's workers": workers,
+        "megabytes of the segmenter's workers": segmenters,
     }
     print(json.dumps(result, indent=2, ensure_ascii=False))
     if given.out:

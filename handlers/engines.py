@@ -45,7 +45,7 @@ class Engine(Protocol):
         ...
 
     def find(self, seen: View, threshold: float) -> Detections:
-        """The instances whose score is at least the threshold; tensors on the CPU."""
+        """The instances whose score exceeds the threshold; tensors on the CPU."""
         ...
 
     def class_scores(self, seen: View, anchor: Tensor) -> Forward:

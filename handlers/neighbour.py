@@ -89,7 +89,7 @@ def segments_of(
         name: the segmenter's.
         photo: sent as the file it came as, or as a PNG.
         limits: bound the number of masks.
-        threshold: the least score, None for the segmenter's own.
+        threshold: what scores must exceed, None for the segmenter's own.
         ends: reading of the monotonic clock by which it must have answered.
         fresh: it is to look anew.
 

@@ -190,7 +190,7 @@ class SegmenterSpec(_Segmenter, ModelSpec):
         engine: `torchvision` (our TensorMask), `detectron2` (its TensorMask), or `mmdet` (any of its instance
             segmenters).
         img_data: how clients of the original server lay out their lists.
-        threshold: the least score of a detection, where the request does not say.
+        threshold: what the score of a detection must exceed, where the request does not say.
         resize: what TensorMask does to photos first; None for nothing, like the original server. mmdet models have a
             pipeline of their own.
         settings: of TensorMask, where they differ from the published ones.

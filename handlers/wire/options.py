@@ -98,7 +98,7 @@ class Segments:
         n_segments: About how many superpixels.
         compactness: Of superpixels: how much nearness weighs against colour; None for the default.
         rows, columns: Of the grid.
-        threshold: Of a segmenter: the least score of a segment, in [0, 1]; None for its default.
+        threshold: Of a segmenter: what the score of a segment must exceed, in [0, 1]; None for its default.
         fallback: One of ``SEGMENTS``, which takes a segmenter's place when that does not answer; None for an error.
     """
 
@@ -195,7 +195,7 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
 
 
 def threshold_option(options: Mapping[str, Any]) -> float | None:
-    """The least score of a detection, None where the client gave none. Raises RequestError 400."""
+    """What the score of a detection must exceed, None where the client gave none. Raises RequestError 400."""
     value = options.get("threshold")
     if value is None:
         return None

@@ -132,7 +132,7 @@ class Request:
         outputs: Tensors asked for, in the order of ``OUTPUTS``; the original servers' when ``legacy``.
         accept: Media type of the answer, one of ``MEDIA[kind]``.
         legacy: Asked exactly as the original servers were, so the answer has exactly their keys.
-        threshold: Of a segmenter: the least score of a detection; None for the model's own.
+        threshold: Of a segmenter: what the score of a detection must exceed; None for the model's own.
         detection: Of a segmenter: the index of the detection to explain, None for the best of the target's class.
     """
 
