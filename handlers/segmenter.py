@@ -148,7 +148,7 @@ class SegmenterHandler:
     def _instance(self, request: Request, found: Detections, threshold: float) -> int:
         """The index of the instance that the request means."""
         if len(found) == 0:
-            raise RequestError(422, "threshold", f"nothing was found with a score above {threshold:g}, so there is nothing to explain")
+            raise RequestError(422, "threshold", f"nothing was found with a score above {threshold:g}")
         if request.detection is not None:
             if request.detection >= len(found):
                 raise RequestError(422, "detection", f"wanted 0..{len(found) - 1}, got {request.detection}")
