@@ -10,7 +10,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup archives serve stop demo test lint bench evaluate
+.PHONY: setup archives serve stop demo test test-upstream lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -32,6 +32,9 @@ demo: serve
 
 test: setup
 	@$(run) -m pytest -q --durations=10
+
+test-upstream: setup
+	@$(run) -m pytest -q -rs -m upstream
 
 lint: setup
 	@$(run) -m ruff check .

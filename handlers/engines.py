@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handlers.attribution.path import Forward
-from handlers.models import mmdet_segmenter, tensormask
+from handlers.models import detectron2_tensormask, mmdet_segmenter, tensormask
 from handlers.models.checkpoint import read
 from handlers.models.detections import Detections
 from handlers.models.mmdet_segmenter import MMDetSegmenter, Seen
-from handlers.models.tensormask import TensorMask, TensorMaskSettings
+from handlers.models.tensormask import TensorMaskSettings
 from handlers.sample import View, view
 from handlers.spec import CONFIG_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
 from handlers.wire.errors import RequestError
@@ -55,35 +57,42 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class TensorMaskEngine:
-    """Our TensorMask; a detection's score is the logit of its window, which stays where it is along the path."""
+    """TensorMask; a detection's score is the logit of its window, which stays where it is along the path.
 
-    network: TensorMask
+    Attributes:
+        network: of ``implementation``.
+        implementation: ours, :mod:`handlers.models.tensormask`, or detectron2's,
+            :mod:`handlers.models.detectron2_tensormask`: modules with the same functions.
+        settings: what the weights do not tell.
+        classes: how many it tells apart.
+        device: where the network lives.
+        resize: what photos go through first.
+    """
+
+    network: nn.Module
+    implementation: ModuleType
+    settings: TensorMaskSettings
+    classes: int
     device: torch.device
     resize: ResizeSpec | None = None
-
-    @property
-    def classes(self) -> int:
-        """How many it tells apart."""
-        return self.network.head.classes
 
     def look(self, photo: Photo) -> View:
         """The photo, resized where the spec says so."""
         size = photo.size if self.resize is None else self.resize.size(photo.size)
-        settings = self.network.settings
-        blue, green, red = (mean / 255 for mean in settings.pixel_mean)
-        of_blue, of_green, of_red = (std / 255 for std in settings.pixel_std)
+        blue, green, red = (mean / 255 for mean in self.settings.pixel_mean)
+        of_blue, of_green, of_red = (std / 255 for std in self.settings.pixel_std)
         return view(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
 
     def find(self, seen: View, threshold: float) -> Detections:
         """See :func:`handlers.models.tensormask.detect`."""
         image = _bgr(seen.image[None]).to(self.device)
-        found = tensormask.detect(self.network, image, seen.geometry.photo, threshold)
+        found = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
         return Detections(found.boxes, found.scores, found.labels, found.masks, found.anchors).to("cpu")
 
     def class_scores(self, seen: View, anchor: Tensor) -> Forward:
         """The window's class logits, see :func:`handlers.models.tensormask.class_logits_at`."""
-        level, row, column, index = anchor.tolist()
-        return lambda images: tensormask.class_logits_at(self.network, _bgr(images), (level, row, column, index))
+        window = tuple(anchor.tolist())
+        return lambda images: self.implementation.class_logits_at(self.network, _bgr(images), window)
 
 
 @dataclass(frozen=True)
@@ -189,16 +198,27 @@ def build(
         ImportError: an engine that is not installed, and what to install.
         ValueError: settings that there are not.
     """
-    if spec.engine == "torchvision":
-        network = tensormask.build(state, _settings(spec)).to(device).requires_grad_(False)
-        return TensorMaskEngine(network, device, spec.resize)
     if spec.engine == "mmdet":
-        try:
+        with _installed(spec.engine, "mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"):
             return MMDetEngine(mmdet_segmenter.build(config or {}, state).to(device))
-        except ModuleNotFoundError as error:
-            wanted = "wanted mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"
-            raise ImportError(f"engine mmdet: {error}; {wanted}") from error
-    raise ValueError(f"engine: {spec.engine} is not here")
+    settings = _settings(spec)
+    classes = tensormask.size_of(state, len(settings.mask_sizes)).classes
+    if spec.engine == "torchvision":
+        network: nn.Module = tensormask.build(state, settings).to(device).requires_grad_(False)
+        return TensorMaskEngine(network, tensormask, settings, classes, device, spec.resize)
+    source = "https://github.com/facebookresearch/detectron2"
+    with _installed(spec.engine, f"detectron2 and tensormask, from {source} and its folder projects/TensorMask"):
+        network = detectron2_tensormask.build(state, settings).to(device)
+    return TensorMaskEngine(network, detectron2_tensormask, settings, classes, device, spec.resize)
+
+
+@contextmanager
+def _installed(engine: str, wanted: str) -> Iterator[None]:
+    """Says what to install where an import fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"engine {engine}: {error}; wanted {wanted}") from error
 
 
 def _settings(spec: SegmenterSpec) -> TensorMaskSettings:

@@ -295,9 +295,6 @@ def _deltas_at(head: TensorMaskHead, features: Sequence[Tensor], anchors: Tensor
 def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = None) -> TensorMask:
     """The network of a checkpoint, in ``eval()``; its dimensions are inferred from the shapes.
 
-    Checkpoints published before 2021 hold the pixels' mean and deviation and the anchors' corners too; these have to
-    agree with the settings.
-
     Args:
         state: tensors under detectron2's names.
         settings: default: the 6× configuration.
@@ -307,17 +304,30 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
         ValueError: the shapes are those of no such network.
     """
     settings = settings or TensorMaskSettings()
-    weights = dict(state)
-    for name, wanted in _constants(settings).items():
-        given = weights.pop(name, wanted)
-        if given.shape != wanted.shape or not torch.allclose(given.to(wanted), wanted):
-            raise CheckpointError(f"{name}: wanted {wanted.flatten().tolist()}, given {given.flatten().tolist()}")
+    weights = without_constants(state, settings)
     size = size_of(weights, len(settings.mask_sizes))
     with torch.device("meta"):
         model = TensorMask(size, settings)
     checkpoint.fill(model, weights)
     # Filters and maps in one memory layout, the faster one; it costs a copy of the weights.
     return model.to(memory_format=torch.channels_last)
+
+
+def without_constants(state: Mapping[str, Tensor], settings: TensorMaskSettings) -> dict[str, Tensor]:
+    """The weights alone.
+
+    Checkpoints published before 2021 hold the pixels' mean and deviation and the anchors' corners too; these have to
+    agree with the settings.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    weights = dict(state)
+    for name, wanted in _constants(settings).items():
+        given = weights.pop(name, wanted)
+        if given.shape != wanted.shape or not torch.allclose(given.to(wanted), wanted):
+            raise CheckpointError(f"{name}: wanted {wanted.flatten().tolist()}, given {given.flatten().tolist()}")
+    return weights
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
