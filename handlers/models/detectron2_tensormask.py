@@ -77,6 +77,11 @@ def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float)
     images = ImageList(padded(image), [(image.shape[2], image.shape[3])])
     ((result, (masks, windows)),) = network.inference(logits, deltas, masks, anchors, indexes, images)
     result.anchors = _identities(windows.tensor, network.settings)
+    # Upstream cannot paste a window that lies in the padding; an empty mask in the photo is what it amounts to.
+    aside = ((windows.tensor[:, 0] >= image.shape[3]) | (windows.tensor[:, 1] >= image.shape[2])).nonzero()[:, 0]
+    windows.tensor[aside] = windows.tensor.new_tensor([0, 0, image.shape[3], image.shape[2]])
+    for index in aside.tolist():
+        masks[index] = torch.zeros_like(masks[index])
     found = _postprocess(result, (masks, windows), *size)
     pasted = found.pred_masks.bool() if found.has("pred_masks") else image.new_zeros((0, *size), dtype=torch.bool)
     return Detections(found.pred_boxes.tensor, found.scores, found.pred_classes, pasted, found.anchors)

@@ -1,6 +1,4 @@
-import json
 import pickle
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +17,8 @@ from handlers.models.swap_align2nat import swap_align2nat
 from handlers.models.tensormask import HeadOutputs, TensorMask, TensorMaskSettings, TensorMaskSize
 from handlers.models.tensormask_head import Rectangle, within
 from tests.fixtures import deterministic
-from tests.models.reference import FIXTURES, distance, shapes
-
-DIRECTORY = FIXTURES / "tensormask"
+from tests.models.reference import distance, shapes
+from tests.models.tensormask_models import DIRECTORY, reference_state
 
 SAMPLED = 13
 """The fixtures keep every thirteenth value, in memory's order, of upstream's network-sized tensors."""
@@ -55,12 +52,7 @@ def reference() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def full() -> TensorMask:
     """The published architecture with the reference's weights."""
-    state = deterministic.state(shapes("tensormask/keys.json"))
-    for pattern, factor in json.loads((DIRECTORY / "det_scales.json").read_text()):
-        for name in filter(re.compile(pattern).search, state):
-            state[name] *= factor
-    state["head.cls_score.bias"] -= 4
-    return tensormask.build(state).requires_grad_(False)
+    return tensormask.build(reference_state()).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

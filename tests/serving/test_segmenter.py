@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,10 @@ def test_labels_must_match(tmp_path: Path) -> None:
 def test_unknown_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"settings: wanted some of mask_sizes, .*, got colour"):
         SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, settings={"colour": "red"})))
+
+
+def test_without_detectron2_the_worker_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "detectron2.config", None)
+    wanted = r"engine detectron2: .*; wanted detectron2 and tensormask, from https://github\.com/\S+ and its folder"
+    with pytest.raises(ImportError, match=wanted):
+        SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, engine="detectron2")))
