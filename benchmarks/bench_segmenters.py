@@ -1,0 +1,265 @@
+"""The full-size segmenters against the packages that they come from, and what is done to their masks afterwards.
+
+Each way of finding instances runs in a process of its own, so that its peak memory is its own; the ways of one model
+follow each other round by round, and ratios are taken within a round. Weights are made from their names and photos
+from a seed, so that there is nothing to download; how many instances are found says nothing of the models.
+
+    python -m benchmarks.bench_segmenters [--rounds 3] [--size 800 1067] [--out benchmarks/results_segmenters.json]
+
+TensorMask, R50-FPN, at --size, without a resize:
+    ours            handlers.models.tensormask.
+    detectron2      detectron2's network with our SwapAlign2Nat, evaluated everywhere: upstream's own has no CPU.
+Cascade Mask R-CNN with Swin-T, its test pipeline at 1333×800 included:
+    ours            mmdet's network through handlers.models.mmdet_segmenter, with a compiled mmcv where there is one.
+    mmdet           mmdet's own way, with torchvision's operators in place of mmcv's.
+    mmdet_compiled  mmdet's own way with a compiled mmcv.
+A row whose package is not installed says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco
+from torch import Tensor
+
+from benchmarks.bench_explanation import machine, resident_bytes
+from handlers.models import mmcv_ext, mmdet_segmenter, tensormask
+from handlers.models.detections import Detections
+from handlers.models.mask_pasting import paste_masks
+from handlers.models.tensormask import TensorMaskSettings
+from handlers.wire import rle
+from tests.models import mmdet_models
+from tests.models.tensormask_models import reference_state
+
+WAYS = {"TensorMask": ("ours", "detectron2"), "Swin": ("ours", "mmdet", "mmdet_compiled")}
+SWIN_CONFIG = Path(__file__).parents[1] / "archive_specs" / "configs" / "cascade_mask_rcnn_swin_tiny.py"
+SWIN_PHOTO = (427, 640)
+THRESHOLD = 0.05
+MASKS = 100
+REPEATS = 3
+
+
+class MissingError(Exception):
+    """A package that a way needs is not installed."""
+
+
+Call = Callable[[], Any]
+
+
+def photo(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A seeded photo (H, W, 3) of soft blobs."""
+    coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 40 + 1, size[1] // 40 + 1, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def tensor_mask(way: str, size: tuple[int, int]) -> Call:
+    """One photo through TensorMask."""
+    settings = TensorMaskSettings()
+    image = tensormask.normalised(torch.tensor(photo(size)).permute(2, 0, 1)[None].float(), settings)
+    if way == "ours":
+        network = tensormask.build(reference_state(), settings).requires_grad_(False)
+        return lambda: tensormask.detect(network, image, size, THRESHOLD)
+    from handlers.models import detectron2_tensormask
+
+    try:
+        upstream = detectron2_tensormask.build(reference_state(), settings)
+    except ImportError as error:
+        raise MissingError(f"detectron2 with projects/TensorMask is not installed: {error}") from error
+    return lambda: detectron2_tensormask.detect(upstream, image, size, THRESHOLD)
+
+
+def swin(way: str) -> Call:
+    """One photo through the cascade, from its pixels on."""
+    if way == "mmdet":
+        sys.modules[mmcv_ext.NAME] = mmcv_ext._module()  # even where a compiled one is installed
+    elif way == "mmdet_compiled" and mmcv_ext.install():
+        raise MissingError("a compiled mmcv is not installed")
+    config = mmdet_models.through_json(mmdet_segmenter.resolve(SWIN_CONFIG))
+    segmenter = mmdet_segmenter.build(config, mmdet_models.reference_state())
+    pixels = photo(SWIN_PHOTO)
+    find = segmenter.find if way == "ours" else torch.no_grad()(segmenter._find)
+    return lambda: find(segmenter.look(pixels), THRESHOLD)
+
+
+def run_one(model: str, way: str, size: tuple[int, int], repeats: int) -> dict[str, Any]:
+    """Median seconds, peak memory of this process since loading, and what was found."""
+    try:
+        call = tensor_mask(way, size) if model == "TensorMask" else swin(way)
+    except MissingError as error:
+        return {"missing": str(error)}
+    before = resident_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, not from loading
+    seconds = timed(call, repeats)
+    peak = resident_bytes("VmHWM")
+    found: Detections = call()
+    return {
+        "seconds": seconds,
+        "gigabytes": (peak - before) / 1e9,
+        "process_gigabytes": peak / 1e9,  # weights and interpreter included; since loading
+        "found": {
+            "labels": found.labels.tolist(),
+            "boxes": found.boxes.tolist(),
+            "areas": found.masks.sum((1, 2)).tolist(),
+        },
+    }
+
+
+def timed(call: Call, repeats: int) -> float:
+    """Median seconds of some calls, after one that warms up."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
+    """Seconds to paste a hundred masks into a photo, and to write them in runs, by us and by others."""
+    generator = torch.Generator().manual_seed(0)
+    limit = torch.tensor([size[1], size[0]])
+    corner = torch.rand(MASKS, 2, generator=generator) * limit * 0.8
+    sides = (0.02 + 0.5 * torch.rand(MASKS, 2, generator=generator)) * limit
+    boxes = torch.cat([corner, corner + sides], dim=1)
+    coarse = torch.rand(MASKS, 1, 5, 5, generator=generator)
+    masks = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bicubic").clamp(0, 1)[:, 0]
+    pasted = paste_masks(masks, boxes, size)
+    arrays = pasted.numpy()
+    ways: dict[str, Call] = {
+        "paste, ours": lambda: paste_masks(masks, boxes, size),
+        "paste, mmdet": lambda: paste_by_mmdet(masks, boxes, size),
+        "paste, detectron2": lambda: paste_by_detectron2(masks, boxes, size),
+        "runs, ours": lambda: [rle.write(mask) for mask in arrays],
+        "runs, pycocotools": lambda: coco.encode(np.asfortranarray(arrays.transpose(1, 2, 0), dtype=np.uint8)),
+    }
+    rows: dict[str, Any] = {"masks": MASKS, "size": size, "set pixels": int(pasted.sum())}
+    for name, call in ways.items():
+        try:
+            rows[name] = timed(call, REPEATS)
+        except ImportError as error:
+            rows[name] = f"not installed: {error}"
+    return rows
+
+
+def paste_by_mmdet(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """One by one, as its mask head does on a CPU."""
+    mmcv_ext.install()
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+
+    photo = torch.zeros(len(masks), *size, dtype=torch.bool)
+    for index in range(len(masks)):
+        part = slice(index, index + 1)
+        values, where = _do_paste_mask(masks[part, None], boxes[part], *size, skip_empty=True)
+        photo[(part, *where)] = values >= 0.5
+    return photo
+
+
+def paste_by_detectron2(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Its own function."""
+    from detectron2.layers import paste_masks_in_image
+
+    pasted: Tensor = paste_masks_in_image(masks, boxes, size, 0.5)
+    return pasted
+
+
+def child(model: str, way: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one way in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_segmenters", "--child", model, way]
+    command += ["--size", *map(str, options.size), "--repeats", str(options.repeats)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{model} {way}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def bench(model: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All ways of one model, round by round, each compared with ours."""
+    missing: dict[str, str] = {}
+    rounds = []
+    agreement: dict[str, Any] = {}
+    for number in range(options.rounds):
+        row: dict[str, dict[str, Any]] = {}
+        for way in WAYS[model]:
+            if way in missing:
+                continue
+            print(f"{model} round {number + 1}/{options.rounds}: {way} …", end=" ", file=sys.stderr, flush=True)
+            result = child(model, way, options)
+            if "missing" in result:
+                missing[way] = result["missing"]
+                print(missing[way], file=sys.stderr, flush=True)
+                continue
+            row[way] = result
+            print(f"{result['seconds']:.2f} s, {result['gigabytes']:.2f} GB", file=sys.stderr, flush=True)
+        agreement = {way: compared(row["ours"]["found"], result["found"]) for way, result in row.items()}
+        rounds.append({way: {key: result[key] for key in result if key != "found"} for way, result in row.items()})
+    ways = [way for way in WAYS[model] if way not in missing]
+    median = statistics.median
+    return {
+        "model": model,
+        "missing": missing,
+        "rounds": rounds,
+        "summary": {
+            "seconds": {way: median(row[way]["seconds"] for row in rounds) for way in ways},
+            "gigabytes": {way: median(row[way]["gigabytes"] for row in rounds) for way in ways},
+            "process_gigabytes": {way: median(row[way]["process_gigabytes"] for row in rounds) for way in ways},
+            "times ours": {way: median(row[way]["seconds"] / row["ours"]["seconds"] for row in rounds) for way in ways},
+            "found": agreement,
+        },
+    }
+
+
+def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """How many instances, and how far from ours."""
+    if ours["labels"] != theirs["labels"]:
+        return {"count": len(theirs["labels"]), "same labels": False}
+    boxes = np.abs(np.subtract(ours["boxes"], theirs["boxes"])).max(initial=0.0)
+    areas = np.abs(np.subtract(ours["areas"], theirs["areas"])).max(initial=0)
+    return {
+        "count": len(theirs["labels"]),
+        "same labels": True,
+        "boxes within": float(boxes),
+        "areas within": int(areas),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="calls per round, after one that warms up")
+    parser.add_argument("--size", nargs=2, type=int, default=[800, 1067], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--child", nargs=2, metavar=("MODEL", "WAY"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    size = (options.size[0], options.size[1])
+    if options.child:
+        model, way = options.child
+        print(json.dumps(run_one(model, way, size, options.repeats)))
+        return
+    results: dict[str, Any] = {"machine": machine(), "size": size, "models": [], "masks": masks_afterwards(size)}
+    print(json.dumps(results["masks"], indent=2), flush=True)
+    for model in options.models:
+        results["models"].append(bench(model, options))
+        print(json.dumps({key: results["models"][-1][key] for key in ("model", "missing", "summary")}, indent=2))
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
