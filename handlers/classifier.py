@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from handlers import worker
 from handlers.cache import Cache
 from handlers.deadline import Deadline, updated
 from handlers.exchange import Exchange, log_traceback
@@ -59,16 +60,9 @@ class ClassifierHandler:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
         keep_freed_memory()
         properties = context.system_properties
-        gpu = properties.get("gpu_id")
-        on_gpu = gpu is not None and torch.cuda.is_available()
-        self.model = load(Path(properties["model_dir"]), torch.device(f"cuda:{gpu}" if on_gpu else "cpu"))
+        self.model = load(Path(properties["model_dir"]), worker.device(properties))
         spec = self.model.spec
-        self.limits = Limits(
-            spec.limits.max_bytes,
-            spec.limits.max_pixels,
-            max_steps=spec.limits.max_steps,
-            max_groups=spec.limits.max_groups,
-        )
+        self.limits = worker.limits(spec)
         self.defaults = Defaults(**spec.explain.model_dump())
         self.seconds_per_point = self.model.seconds_per_point
         self.scores = Cache(spec.limits.cache_bytes // 16)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handlers import engines
+from handlers import engines, worker
 from handlers.attribution.path import Forward
 from handlers.cache import Cache, digest
 from handlers.chunk import chunk_size
@@ -68,18 +68,11 @@ class SegmenterHandler:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
         keep_freed_memory()
         properties = context.system_properties
-        gpu = properties.get("gpu_id")
-        on_gpu = gpu is not None and torch.cuda.is_available()
-        self.device = torch.device(f"cuda:{gpu}" if on_gpu else "cpu")
+        self.device = worker.device(properties)
         model_dir = Path(properties["model_dir"])
         self.spec = spec = SegmenterSpec.read(model_dir)
         self.engine = engines.load(spec, model_dir, self.device)
-        self.limits = Limits(
-            spec.limits.max_bytes,
-            spec.limits.max_pixels,
-            max_steps=spec.limits.max_steps,
-            max_groups=spec.limits.max_groups,
-        )
+        self.limits = worker.limits(spec)
         self.defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
         self.seconds_per_pixel = 0.0
         self.chunks = {}

@@ -10,7 +10,6 @@ The accuracy that is reported is that of the file as written, read back the way 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from handlers import models
 from handlers.models import bit, checkpoint, lanet
 from training import pool
+from training.publish import as_float16, publish
 from training.scenes import CLASSES, SceneSettings
 
 HELD_OUT_SEED = 1_000_003  # the series that no training reads
@@ -213,49 +213,6 @@ def train(
     return model.eval()
 
 
-def as_float16(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in float16. Variances that it cannot hold to full precision are raised to the smallest that it can.
-
-    A variance that small belongs to a channel that never changes, so its scale is of no account; rounded to 0 it would
-    make the channel's residual noise hundreds of times larger.
-
-    Raises:
-        ValueError: naming a tensor whose values are not finite, or too large for float16.
-    """
-    half = torch.finfo(torch.float16)
-    small = {}
-    for name, tensor in state.items():
-        value = tensor.clamp(min=half.smallest_normal) if name.endswith("running_var") else tensor
-        if not value.abs().max() <= half.max:
-            raise ValueError(f"{name}: wanted finite values up to {half.max:.0f}, given {value.abs().max().item()}")
-        small[name] = value.half()
-    return small
-
-
-def table(folder: Path) -> str:
-    """The README of a weights folder: a line for each weights file with a report beside it."""
-    lines = [
-        "# Demonstration weights",
-        "",
-        "Trained on the synthetic scenes of `training/scenes.py` by the scripts of `training/`, which write this page;",
-        "float16, under the names of the authors' checkpoints. Accuracy and average precision (of masks, at an overlap",
-        "of one half) are those of these very files on a series that training never reads. Each file's own metadata",
-        "says the same.",
-        "",
-        "| file | network | parameters | bytes | on held-out scenes | recipe | seed |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.with_suffix(".json").exists():
-            about = json.loads(path.with_suffix(".json").read_text())
-            measured = f"accuracy {about['accuracy']:.2%}" if "accuracy" in about else f"mask AP50 {about['ap50']:.1%}"
-            lines.append(
-                f"| `{path.name}` | {about['architecture']}: {about['dimensions']} | {about['parameters']:,} | "
-                f"{path.stat().st_size:,} | {measured} of {about['held_out']} | {about['recipe']} | {about['seed']} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Draws, trains, writes, reads back, and reports."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -299,10 +256,7 @@ def main() -> None:
         f"{recipe.smoothing:g}, {recipe.steps:,} steps of {recipe.batch}, from {recipe.scenes:,} scenes",
         minutes=round(minutes, 1),
     )
-    save_file(weights, given.out, {name: str(value) for name, value in asdict(report).items()})
-    given.out.chmod(0o644)  # safetensors writes files for their owner alone
-    given.out.with_suffix(".json").write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
-    (given.out.parent / "README.md").write_text(table(given.out.parent))
+    publish(given.out, weights, asdict(report))
     print(f"{given.out}: {report.accuracy:.2%} of {HELD_OUT} held-out scenes, {minutes:.1f} minutes of training")
 
 

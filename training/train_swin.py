@@ -27,8 +27,9 @@ from tqdm import tqdm
 from handlers.models import checkpoint, mmcv_ext, mmdet_segmenter
 from training.average_precision import Precision, mask_precision
 from training.instances import Instances, boxes_of, draw, masks_of
+from training.publish import as_float16, publish
 from training.scenes import CLASSES
-from training.train_classifier import HELD_OUT_SEED, PROGRESS_SEED, as_float16, table
+from training.train_classifier import HELD_OUT_SEED, PROGRESS_SEED
 from training.train_tensormask import HELD_OUT, Report
 
 CONFIG = Path(__file__).resolve().parent.parent / "archive_specs" / "configs" / "swin_scenes.py"
@@ -180,10 +181,7 @@ def main() -> None:
         f"from {given.scenes:,} scenes",
         minutes=round(minutes, 1),
     )
-    save_file(weights, given.out, {name: str(value) for name, value in asdict(report).items()})
-    given.out.chmod(0o644)
-    given.out.with_suffix(".json").write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
-    (given.out.parent / "README.md").write_text(table(given.out.parent))
+    publish(given.out, weights, asdict(report))
     print(f"{given.out}: mask AP50 {precision.ap50:.3f}, AP {precision.ap:.3f}, {minutes:.1f} minutes of training")
 
 

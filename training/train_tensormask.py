@@ -10,7 +10,6 @@ precision that is reported is that of the file as written, on held-out scenes.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,10 +24,11 @@ from handlers.models.resnet_fpn import STRIDES, Stage
 from handlers.models.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
 from training.average_precision import Precision, mask_precision
 from training.instances import Instances, altered, boxes_of, draw, masks_of
+from training.publish import as_float16, publish
 from training.scenes import CLASSES
 from training.tensormask_losses import box_loss, class_loss, mask_loss
 from training.tensormask_targets import BACKGROUND, mask_in_window, targets
-from training.train_classifier import HELD_OUT_SEED, PROGRESS_SEED, as_float16, table
+from training.train_classifier import HELD_OUT_SEED, PROGRESS_SEED
 
 SIZE = TensorMaskSize(
     classes=len(CLASSES),
@@ -210,10 +210,7 @@ def main() -> None:
         f"from {given.scenes:,} scenes",
         minutes=round(minutes, 1),
     )
-    save_file(weights, given.out, {name: str(value) for name, value in asdict(report).items()})
-    given.out.chmod(0o644)
-    given.out.with_suffix(".json").write_text(json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n")
-    (given.out.parent / "README.md").write_text(table(given.out.parent))
+    publish(given.out, weights, asdict(report))
     print(f"{given.out}: mask AP50 {precision.ap50:.3f}, AP {precision.ap:.3f}, {minutes:.1f} minutes of training")
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from handlers import models
 from handlers.models import checkpoint
-from training import pool, train_classifier
+from training import pool, publish, train_classifier
 from training.scenes import CLASSES, SceneSettings, scenes
 from training.train_classifier import HELD_OUT_SEED, RECIPES, Recipe, Report
 
@@ -54,7 +54,7 @@ def test_the_shipped_weights_say_what_they_are(architecture: str) -> None:
     assert report.accuracy >= 0.95
     assert report.parameters == sum(tensor.numel() for tensor in stored)
     assert {tensor.dtype for tensor in stored} == {torch.float16}
-    assert train_classifier.table(path.parent) == (path.parent / "README.md").read_text()
+    assert publish.table(path.parent) == (path.parent / "README.md").read_text()
 
 
 @pytest.mark.parametrize("architecture", RECIPES)
@@ -96,12 +96,12 @@ def test_normalised_follows_the_recipe() -> None:
 
 
 def test_float16_raises_vanishing_variances_and_refuses_overflow() -> None:
-    small = train_classifier.as_float16({"bn.running_var": torch.tensor([0.0, 2.0]), "w": torch.tensor([1e-9])})
+    small = publish.as_float16({"bn.running_var": torch.tensor([0.0, 2.0]), "w": torch.tensor([1e-9])})
     assert small["bn.running_var"].tolist() == [torch.finfo(torch.float16).smallest_normal, 2.0]
     assert small["w"].item() == 0
     for value in (1e5, math.inf, math.nan):
         with pytest.raises(ValueError, match=r"bn\.running_mean"):
-            train_classifier.as_float16({"bn.running_mean": torch.tensor([0.0, value])})
+            publish.as_float16({"bn.running_mean": torch.tensor([0.0, value])})
 
 
 def test_a_pool_is_kept_and_refused_for_another_purpose(tmp_path: Path) -> None:
