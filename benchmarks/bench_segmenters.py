@@ -37,7 +37,6 @@ from torch import Tensor
 
 from benchmarks.bench_explanation import machine, resident_bytes
 from handlers.models import mmcv_ext, mmdet_segmenter, tensormask
-from handlers.models.detections import Detections
 from handlers.models.mask_pasting import paste_masks
 from handlers.models.tensormask import TensorMaskSettings
 from handlers.wire import rle
@@ -102,9 +101,8 @@ def run_one(model: str, way: str, size: tuple[int, int], repeats: int) -> dict[s
         return {"missing": str(error)}
     before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here, not from loading
-    seconds = timed(call, repeats)
+    found, seconds = timed(call, repeats)
     peak = resident_bytes("VmHWM")
-    found: Detections = call()
     return {
         "seconds": seconds,
         "gigabytes": (peak - before) / 1e9,
@@ -117,15 +115,15 @@ def run_one(model: str, way: str, size: tuple[int, int], repeats: int) -> dict[s
     }
 
 
-def timed(call: Call, repeats: int) -> float:
-    """Median seconds of some calls, after one that warms up."""
-    call()
+def timed(call: Call, repeats: int) -> tuple[Any, float]:
+    """What a first call returns, which warms up, and the median seconds of some more."""
+    result = call()
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return result, statistics.median(seconds)
 
 
 def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
@@ -149,7 +147,7 @@ def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
     rows: dict[str, Any] = {"masks": MASKS, "size": size, "set pixels": int(pasted.sum())}
     for name, call in ways.items():
         try:
-            rows[name] = timed(call, REPEATS)
+            _, rows[name] = timed(call, REPEATS)
         except ImportError as error:
             rows[name] = f"not installed: {error}"
     return rows
@@ -232,7 +230,7 @@ def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     return {
         "count": len(theirs["labels"]),
         "same labels": True,
-        "boxes within": float(boxes),
+        "boxes within": float(boxes),  # pixels
         "areas within": int(areas),
     }
 
@@ -256,7 +254,8 @@ def main() -> None:
     print(json.dumps(results["masks"], indent=2), flush=True)
     for model in options.models:
         results["models"].append(bench(model, options))
-        print(json.dumps({key: results["models"][-1][key] for key in ("model", "missing", "summary")}, indent=2))
+        shown = {key: results["models"][-1][key] for key in ("model", "missing", "summary")}
+        print(json.dumps(shown, indent=2), flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n")
 

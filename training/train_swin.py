@@ -91,7 +91,7 @@ def configured(folder: Path, steps: int, batch: int, rate: float, seed: int) -> 
         filter_cfg=dict(filter_empty_gt=True, min_size=4),
         pipeline=pipeline,
     )
-    warm_up = min(300, steps // 4)
+    warm_up = max(1, min(300, steps // 4))
     config.merge_from_dict(
         dict(
             work_dir=str(folder / "work"),
