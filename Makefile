@@ -49,6 +49,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_groups
 	@$(run) -m benchmarks.bench_refinement --scenes 5
 	@$(run) -m benchmarks.bench_segments
+	@$(run) -m benchmarks.bench_segmenters
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json

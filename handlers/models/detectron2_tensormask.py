@@ -73,7 +73,7 @@ def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float)
     features = _features(network, image)
     logits, deltas, masks = network.head(features)
     anchors, _, indexes = network.anchor_generator(features)
-    network.score_threshold = threshold
+    network.score_threshold = threshold  # upstream takes it from here only
     images = ImageList(padded(image), [(image.shape[2], image.shape[3])])
     ((result, (masks, windows)),) = network.inference(logits, deltas, masks, anchors, indexes, images)
     result.anchors = _identities(windows.tensor, network.settings)
