@@ -36,6 +36,7 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from benchmarks.bench_explanation import machine, resident_bytes
+from handlers.cut_out import whole
 from handlers.models import mmcv_ext, mmdet_segmenter, tensormask
 from handlers.models.mask_pasting import paste_masks
 from handlers.models.tensormask import TensorMaskSettings
@@ -135,16 +136,17 @@ def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
     boxes = torch.cat([corner, corner + sides], dim=1)
     coarse = torch.rand(MASKS, 1, 5, 5, generator=generator)
     masks = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bicubic").clamp(0, 1)[:, 0]
-    pasted = paste_masks(masks, boxes, size)
-    arrays = pasted.numpy()
+    cut_outs = paste_masks(masks, boxes, size)
+    arrays = whole(cut_outs, size)
     ways: dict[str, Call] = {
         "paste, ours": lambda: paste_masks(masks, boxes, size),
+        "paste, ours, over whole photos": lambda: whole(paste_masks(masks, boxes, size), size),
         "paste, mmdet": lambda: paste_by_mmdet(masks, boxes, size),
         "paste, detectron2": lambda: paste_by_detectron2(masks, boxes, size),
-        "runs, ours": lambda: [rle.write(mask) for mask in arrays],
+        "runs, ours": lambda: [rle.write(cut_out.mask, cut_out.corner, size) for cut_out in cut_outs],
         "runs, pycocotools": lambda: coco.encode(np.asfortranarray(arrays.transpose(1, 2, 0), dtype=np.uint8)),
     }
-    rows: dict[str, Any] = {"masks": MASKS, "size": size, "set pixels": int(pasted.sum())}
+    rows: dict[str, Any] = {"masks": MASKS, "size": size, "set pixels": int(arrays.sum())}
     for name, call in ways.items():
         try:
             _, rows[name] = timed(call, REPEATS)

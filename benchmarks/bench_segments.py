@@ -39,7 +39,7 @@ from handlers.spec import SegmenterSpec
 from handlers.wire.geometry import Preprocess
 from handlers.wire.image import decode
 from handlers.wire.limits import Limits
-from handlers.wire.masks import of_arrays, to_model
+from handlers.wire.masks import of_cut_outs, to_model
 from scripts.build_archives import build_all
 from scripts.client import Client
 from scripts.server import ROOT, Server
@@ -97,7 +97,7 @@ def in_process(segmenter: str, body: bytes) -> tuple[Callable[[], Any], float]:
         upright = decode(body, Limits())
         seen = engine.find(engine.look(upright), spec.threshold)
         labels = [spec.labels[label] for label in seen.labels.tolist()]
-        return to_model(of_arrays(seen.masks.numpy(), labels), view(upright, preprocess).geometry)
+        return to_model(of_cut_outs(seen.cut_outs, seen.size, labels), view(upright, preprocess).geometry)
 
     found()
     return found, float(psutil.Process().memory_info().rss - before)

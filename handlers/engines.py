@@ -86,8 +86,8 @@ class TensorMaskEngine:
     def find(self, seen: View, threshold: float) -> Detections:
         """See :func:`handlers.models.tensormask.detect`."""
         image = _bgr(seen.image[None]).to(self.device)
-        found = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
-        return Detections(found.boxes, found.scores, found.labels, found.masks, found.anchors).to("cpu")
+        found: Detections = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
+        return found
 
     def class_scores(self, seen: View, anchor: Tensor) -> Forward:
         """The window's class logits, see :func:`handlers.models.tensormask.class_logits_at`."""
@@ -142,7 +142,7 @@ class MMDetEngine:
     def find(self, seen: View, threshold: float) -> Detections:
         """See :meth:`handlers.models.mmdet_segmenter.MMDetSegmenter.find`."""
         assert isinstance(seen, MMDetView)
-        return self.segmenter.find(seen.seen, threshold).to("cpu")
+        return self.segmenter.find(seen.seen, threshold)
 
     def class_scores(self, seen: View, anchor: Tensor) -> Forward:
         """The mean over stages of the class logits of the detection's regions.

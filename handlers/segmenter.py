@@ -39,8 +39,8 @@ from handlers.wire import rle
 from handlers.wire.errors import RequestError, shown
 from handlers.wire.instances_picture import drawn
 from handlers.wire.limits import Limits
-from handlers.wire.masks import PhotoMasks, of_arrays
-from handlers.wire.request import PNG, Defaults, Request, parse, resolve_target
+from handlers.wire.masks import PhotoMasks, of_cut_outs
+from handlers.wire.request import GZIP, JSON, PNG, SAFETENSORS, Defaults, Request, parse, resolve_target
 from handlers.wire.response import Encoded, encode, select
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,8 @@ class SegmenterHandler:
             exchange.sample = prepare(request, seen)
             return Job(exchange.sample, found)
         if request.segments is not None and request.segments.name == self.spec.name:
-            sent = of_arrays(found.masks.numpy(), [self.spec.labels[label] for label in found.labels.tolist()])
+            names = [self.spec.labels[label] for label in found.labels.tolist()]
+            sent = of_cut_outs(found.cut_outs, found.size, names)
         exchange.sample = sample = prepare(request, seen, sent)
         instance = self._instance(request, found, threshold)
         exchange.target = int(found.labels[instance])
@@ -134,8 +135,7 @@ class SegmenterHandler:
         found = None if fresh else self.instances.get(key)
         if found is None:
             found = self.engine.find(seen, threshold)
-            size = sum(x.nbytes for x in (found.boxes, found.scores, found.labels, found.masks, found.anchors))
-            self.instances.put(key, found, size)
+            self.instances.put(key, found, found.nbytes)
         return found
 
     def _instance(self, request: Request, found: Detections, threshold: float) -> int:
@@ -217,25 +217,29 @@ class SegmenterHandler:
         """What ``/predictions`` answers with."""
         found = job.found
         names = [self.spec.labels[label] for label in found.labels.tolist()]
-        rows = zip(names, found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), found.masks, strict=True)
+        accept = job.sample.request.accept
         result: dict[str, Any] = {
             "model": self.spec.name,
-            "pred_masks": found.masks,
             "boxes": found.boxes,
             "scores": found.scores,
             "classes": found.labels,
             "labels": names,
         }
-        if job.sample.request.accept == "application/json":
+        if accept in (GZIP, SAFETENSORS):
+            result["pred_masks"] = found.masks
+        if accept == JSON:
+            rows = zip(
+                names, found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), found.cut_outs, strict=True
+            )
             result["detections"] = [
                 {
                     "label": name,
                     "class": label,
                     "score": score,
                     "box": box,
-                    "area": int(mask.sum()),
-                    "segmentation": rle.write(mask.numpy()),
+                    "area": cut_out.area,
+                    "segmentation": rle.write(cut_out.mask, cut_out.corner, found.size),
                 }
-                for name, label, score, box, mask in rows
+                for name, label, score, box, cut_out in rows
             ]
         return result

@@ -7,28 +7,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handlers.cut_out import CutOut, whole
+
 
 @dataclass(frozen=True)
 class Detections:
-    """The instances in a photo, the most probable first.
+    """The instances in a photo, the most probable first; on the CPU.
 
     Attributes:
         boxes: (N, 4) float32 x0, y0, x1, y1 in photo pixels.
         scores: (N,) float32 probabilities, descending.
         labels: (N,) int64 classes, from 0.
-        masks: (N, H, W) bool, of the photo's size.
+        cut_outs: N masks.
+        size: height and width of the photo.
         anchors: (N, …) where the model found each: the windows or regions whose class scores can be asked for again.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    masks: Tensor
+    cut_outs: tuple[CutOut, ...]
+    size: tuple[int, int]
     anchors: Tensor
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def to(self, device: torch.device | str) -> Detections:
-        """The same on another device."""
-        return Detections(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+    @property
+    def masks(self) -> Tensor:
+        """(N, H, W) bool, of the photo's size; made anew each time."""
+        return torch.from_numpy(whole(self.cut_outs, self.size))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        tensors = (self.boxes, self.scores, self.labels, self.anchors)
+        return sum(tensor.nbytes for tensor in tensors) + sum(cut_out.mask.nbytes for cut_out in self.cut_outs)

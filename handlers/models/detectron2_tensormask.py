@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from handlers.cut_out import trimmed
 from handlers.models import checkpoint
 from handlers.models.checkpoint import CheckpointError
 from handlers.models.detections import Detections
@@ -83,8 +84,10 @@ def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float)
     for index in aside.tolist():
         masks[index] = torch.zeros_like(masks[index])
     found = _postprocess(result, (masks, windows), *size)
-    pasted = found.pred_masks.bool() if found.has("pred_masks") else image.new_zeros((0, *size), dtype=torch.bool)
-    return Detections(found.pred_boxes.tensor, found.scores, found.pred_classes, pasted, found.anchors)
+    pasted = found.pred_masks.bool().cpu().numpy() if found.has("pred_masks") else ()
+    found = found.to("cpu")
+    cut_outs = tuple(map(trimmed, pasted))
+    return Detections(found.pred_boxes.tensor, found.scores, found.pred_classes, cut_outs, size, found.anchors)
 
 
 def class_logits_at(network: Any, images: Tensor, anchor: tuple[int, int, int, int]) -> Tensor:

@@ -13,31 +13,29 @@ from math import ceil, floor
 import torch
 from torch import Tensor
 
+from handlers.cut_out import CutOut
+
 THRESHOLD = 0.5
 
 
-def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Binary masks in the photo.
+def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -> tuple[CutOut, ...]:
+    """Binary masks in the photo, each as the part of it that its box covers.
 
     Args:
         masks: one (h, w) per box, in [0, 1]; the sizes may differ.
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the photo; they may reach beyond it.
         size: height and width of the photo.
-
-    Returns:
-        (N, height, width) bool.
     """
     height, width = size
-    photo = torch.zeros(len(boxes), height, width, dtype=torch.bool, device=boxes.device)
-    for pasted, mask, box, (x0, y0, x1, y1) in zip(photo, masks, boxes, boxes.tolist(), strict=True):
-        top, left = max(floor(y0), 0), max(floor(x0), 0)
-        bottom, right = min(ceil(y1), height), min(ceil(x1), width)
-        if top >= bottom or left >= right:
-            continue
+    pasted = []
+    for mask, box, (x0, y0, x1, y1) in zip(masks, boxes, boxes.tolist(), strict=True):
+        top, left = min(max(floor(y0), 0), height), min(max(floor(x0), 0), width)
+        bottom, right = max(min(ceil(y1), height), top), max(min(ceil(x1), width), left)
         rows = _weights(top, bottom, box[1], box[3], mask.shape[0])
         columns = _weights(left, right, box[0], box[2], mask.shape[1])
-        pasted[top:bottom, left:right] = rows @ mask @ columns.T >= THRESHOLD
-    return photo
+        part = rows @ mask @ columns.T >= THRESHOLD
+        pasted.append(CutOut(part.cpu().numpy(), (top, left)))
+    return tuple(pasted)
 
 
 def _weights(start: int, stop: int, low: Tensor, high: Tensor, size: int) -> Tensor:

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from handlers.cut_out import CutOut, trimmed
 from handlers.models import checkpoint, mmcv_ext, swin_keys
 from handlers.models.detections import Detections
 from handlers.models.mmdet_config import ConfigError, checked, resolve
@@ -33,6 +34,9 @@ __all__ = ["ConfigError", "MMDetSegmenter", "Seen", "build", "resolve"]
 
 REHEARSAL = 32
 """Side of the input, in pixels, that a new segmenter is tried on."""
+
+PASTED = 64_000_000
+"""Pixels of masks that stand in memory together."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class MMDetSegmenter:
 
     @torch.no_grad()
     def find(self, seen: Seen, threshold: float | None = None) -> Detections:
-        """The instances in a photo, on the model's device.
+        """The instances in a photo.
 
         Args:
             seen: from :meth:`look`.
@@ -206,11 +210,18 @@ class MMDetSegmenter:
             raw.bboxes, raw.scores, minimum, settings.nms, settings.max_per_img, return_inds=True
         )
         found = InstanceData(bboxes=boxes[:, :4], scores=boxes[:, 4], labels=labels)
-        (found,) = roi_head.predict_mask(features, metas, [found], rescale=True)
+        # mmdet pastes masks into as many photos: some at a time, of which the cut-outs remain.
+        some = max(1, PASTED // (seen.photo_size[0] * seen.photo_size[1]))
+        parts, cut_outs = [], []
+        for start in range(0, max(len(found), 1), some):
+            (part,) = roi_head.predict_mask(features, metas, [found[start : start + some]], rescale=True)
+            cut_outs += _cut_outs(part.pop("masks"))
+            parts.append(part)
+        found = InstanceData.cat(parts)
         # A place counts regions times classes, without the background.
         regions = places // (raw.scores.shape[1] - 1)
         stages = [each[regions, 1:] for each in rois] if rois else [boxes.new_zeros(0, 4)] * len(self._box_heads())
-        return _detections(found, torch.stack(stages, dim=1))
+        return _detections(found, cut_outs, seen, torch.stack(stages, dim=1))
 
     def _find(self, seen: Seen, threshold: float | None) -> Detections:
         """mmdet's own way through any detector."""
@@ -220,7 +231,7 @@ class MMDetSegmenter:
             raise ConfigError(f"model: {type(self.model).__name__} finds no masks; wanted an instance segmenter")
         if threshold is not None:
             found = found[found.scores > threshold]
-        return _detections(found, found.bboxes.new_zeros(len(found), 0, 4))
+        return _detections(found, _cut_outs(found.pop("masks")), seen, found.bboxes.new_zeros(len(found), 0, 4))
 
     def _box_heads(self) -> list[Any]:
         return _listed(self.model.roi_head.bbox_head)
@@ -289,10 +300,13 @@ def _listed(modules: Any) -> list[Any]:
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 
-def _detections(found: Any, anchors: Tensor) -> Detections:
+def _cut_outs(masks: Tensor) -> list[CutOut]:
+    return [trimmed(mask) for mask in masks.bool().cpu().numpy()]
+
+
+def _detections(found: Any, cut_outs: list[CutOut], seen: Seen, anchors: Tensor) -> Detections:
     # Heads that rate their masks change the scores after the boxes were sorted.
     order = found.scores.argsort(descending=True, stable=True)
-    found = found[order]
-    return Detections(
-        found.bboxes.float(), found.scores.float(), found.labels, found.masks.bool(), anchors[order].float()
-    )
+    found, anchors = found[order].cpu(), anchors[order].float().cpu()
+    sorted_masks = tuple(cut_outs[place] for place in order.tolist())
+    return Detections(found.bboxes.float(), found.scores.float(), found.labels, sorted_masks, seen.photo_size, anchors)

@@ -23,6 +23,7 @@ from torchvision.ops import FrozenBatchNorm2d, batched_nms
 
 from handlers.models import checkpoint
 from handlers.models.checkpoint import CheckpointError
+from handlers.models.detections import Detections
 from handlers.models.mask_pasting import paste_masks
 from handlers.models.resnet_fpn import LEVELS, RESNET50, STAGES, STRIDES, FeaturePyramid, Norm, Stage, padded
 from handlers.models.tensormask_head import Rectangle, TensorMaskHead, within
@@ -116,17 +117,6 @@ class Selection:
     anchors: Tensor
 
 
-@dataclass(frozen=True)
-class Detections(Selection):
-    """What is found in a photo. Boxes lie within it and are not empty.
-
-    Attributes:
-        masks: (N, H, W) bool, of the photo's size.
-    """
-
-    masks: Tensor
-
-
 class TensorMask(nn.Module):
     """The network. Its ``forward`` is what training needs; a photo goes through :func:`detect`."""
 
@@ -159,7 +149,7 @@ def normalised(images: Tensor, settings: TensorMaskSettings) -> Tensor:
 def detect(
     network: TensorMask, image: Tensor, size: tuple[int, int] | None = None, threshold: float | None = None
 ) -> Detections:
-    """What is in a photo.
+    """What is in a photo. Boxes lie within it and are not empty; anchors are those of :class:`Selection`.
 
     Args:
         network: in ``eval()``.
@@ -221,8 +211,9 @@ def in_photo(
     kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
     anchors = selected.anchors[kept]
     logits = network.head.masks(features, torch.cat([torch.zeros_like(anchors[:, :1]), anchors], dim=1))
-    masks = paste_masks(map(torch.sigmoid, logits), anchor_boxes(anchors, network.settings) * scale, size)
-    return Detections(boxes[kept], selected.scores[kept], selected.labels[kept], anchors, masks)
+    cut_outs = paste_masks(map(torch.sigmoid, logits), anchor_boxes(anchors, network.settings) * scale, size)
+    scores, labels = selected.scores[kept], selected.labels[kept]
+    return Detections(boxes[kept].cpu(), scores.cpu(), labels.cpu(), cut_outs, size, anchors.cpu())
 
 
 def class_logits_at(network: TensorMask, images: Tensor, anchor: tuple[int, int, int, int]) -> Tensor:

@@ -25,11 +25,12 @@ def drawn(photo: Image.Image, found: Detections, labels: Sequence[str]) -> Image
     """
     pixels = np.array(photo)
     colours = [colour(rank) for rank in range(len(found))]
-    order = found.masks.flatten(1).sum(1).argsort(descending=True, stable=True).tolist()
+    order = sorted(range(len(found)), key=lambda rank: -found.cut_outs[rank].area)
     for rank in order:  # the smallest is painted last
-        mask = found.masks[rank].numpy()
-        pixels[mask] = np.rint(pixels[mask] * (1 - OPACITY) + colours[rank] * OPACITY).astype(np.uint8)
-        pixels[outline(mask)] = colours[rank]
+        cut_out = found.cut_outs[rank]
+        part = pixels[cut_out.window]  # a view
+        part[cut_out.mask] = np.rint(part[cut_out.mask] * (1 - OPACITY) + colours[rank] * OPACITY).astype(np.uint8)
+        part[outline(cut_out.mask)] = colours[rank]
     image = Image.fromarray(pixels)
     size = min(max(min(image.size) // 26, 11), 40)
     font = ImageFont.load_default(size)

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from scipy import ndimage
 from torch import Tensor
 
+from handlers.cut_out import CutOut
 from handlers.wire import rle
 from handlers.wire.errors import RequestError, shown
 from handlers.wire.geometry import Geometry, Size
@@ -32,19 +33,6 @@ THRESHOLD = 0.5
 _LABEL_MODES = ("1", "L", "P", "I;16", "I")
 _LABELS = ("label", "category_name", "name")
 _LONGEST_LABEL = 200
-
-
-@dataclass(frozen=True, eq=False)
-class CutOut:
-    """A part of the photo that holds all of a mask.
-
-    Attributes:
-        mask: (h, w) bool.
-        corner: (top, left) of it in the photo.
-    """
-
-    mask: NDArray[np.bool_]
-    corner: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +97,13 @@ def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
     return _array(value, photo, limits)
 
 
-def of_arrays(masks: NDArray[np.bool_], labels: Sequence[str]) -> PhotoMasks:
-    """Masks (S, H, W) over a photo of that size."""
-    size = (masks.shape[1], masks.shape[2])
-    return PhotoMasks(size, tuple(labels), tuple(partial(CutOut, mask, (0, 0)) for mask in masks))
+def of_cut_outs(cut_outs: Sequence[CutOut], size: Size, labels: Sequence[str]) -> PhotoMasks:
+    """Masks that are cut out already, over a photo of that height and width."""
+
+    def kept(cut_out: CutOut) -> Callable[[], CutOut]:
+        return lambda: cut_out
+
+    return PhotoMasks(size, tuple(labels), tuple(map(kept, cut_outs)))
 
 
 def to_model(masks: PhotoMasks, geometry: Geometry) -> ModelMasks:
@@ -213,7 +204,8 @@ def _array(nested: Sequence[Any], photo: Size, limits: Limits) -> PhotoMasks:
         raise RequestError(400, "masks", f"{wanted} or of 0 and 1, got {array.max(initial=0)}")
     _check_count(len(array), limits)
     _check_size((array.shape[1], array.shape[2]), photo)
-    return of_arrays(array.astype(np.bool_), [f"segment {number}" for number in range(1, len(array) + 1)])
+    cut_outs = [CutOut(mask, (0, 0)) for mask in array.astype(np.bool_)]
+    return of_cut_outs(cut_outs, photo, [f"segment {number}" for number in range(1, len(array) + 1)])
 
 
 def _check_count(count: int, limits: Limits) -> None:

@@ -88,6 +88,9 @@ def encode(
     if media == GZIP:
         body = _gzip(result)
     elif media == SAFETENSORS:
+        tensors = [value for value in result.values() if isinstance(value, Tensor)]
+        least = sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.itemsize) for tensor in tensors)
+        _check_size(least, media, max_bytes)  # before anything is copied
         body = _safetensors(result)
     elif media == JSON:
         body = _json(result)
@@ -95,17 +98,21 @@ def encode(
         body = _png(picture)
     else:
         raise ValueError(f"media: wanted a known media type (image/png with a picture), got {media!r}")
-    if max_bytes is not None and len(body) > max_bytes:
-        given = f"this one takes {len(body):,} as {media}: ask for fewer steps, fewer outputs or a smaller photo"
-        raise RequestError(413, "outputs", f"wanted an answer of at most {max_bytes:,} bytes, {given}")
+    _check_size(len(body), media, max_bytes)
     return Encoded(body, media)
 
 
+def _check_size(size: int, media: str, max_bytes: int | None) -> None:
+    if max_bytes is not None and size > max_bytes:
+        given = f"this one takes {size:,} as {media}: ask for fewer steps, fewer outputs or a smaller photo"
+        raise RequestError(413, "outputs", f"wanted an answer of at most {max_bytes:,} bytes, {given}")
+
+
 def _gzip(result: Mapping[str, Any]) -> bytes:
-    file = io.BytesIO()
-    torch.save({name: _plain(value) for name, value in result.items()}, file)
-    body: bytes = igzip.compress(file.getvalue(), _GZIP_LEVEL, mtime=0)
-    return body
+    body = io.BytesIO()
+    with igzip.IGzipFile(fileobj=body, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as file:
+        torch.save({name: _plain(value) for name, value in result.items()}, file)
+    return body.getvalue()
 
 
 def _safetensors(result: Mapping[str, Any]) -> bytes:
@@ -127,11 +134,12 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """A tensor detached from everything larger than itself; any other value as it is."""
+    """A tensor without anything larger than itself, copied only if need be; any other value as it is."""
     if not isinstance(value, Tensor):
         return value
     dtype = torch.float32 if value.is_floating_point() else value.dtype
-    return value.detach().to(device="cpu", dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+    plain = value.detach().to(device="cpu", dtype=dtype).contiguous()
+    return plain if plain.untyped_storage().nbytes() == plain.nbytes else plain.clone()
 
 
 def _finite(value: Any) -> bool:

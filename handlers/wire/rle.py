@@ -84,12 +84,29 @@ def read(value: Mapping[str, Any], field: str = "masks") -> Runs:
     return Runs((height, width), runs)
 
 
-def write(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """``{"size", "counts"}`` of a (height, width) bool mask, the counts as text."""
-    flat = mask.T.ravel()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flat])))
-    counts = np.diff(np.concatenate([[0], edges, [flat.size]]))
-    return {"size": list(mask.shape), "counts": _packed(counts)}
+def write(
+    mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """``{"size", "counts"}`` of a mask, the counts as text.
+
+    Args:
+        mask: (h, w) bool.
+        corner: its place (top, left) in the photo, in which all else is 0.
+        size: height and width of the photo; default: the mask's own.
+    """
+    height, width = size or mask.shape
+    top, left = corner
+    # A row of zeros above and below parts each column from the next.
+    columns = np.zeros((mask.shape[1], mask.shape[0] + 2), dtype=np.bool_)
+    columns[:, 1:-1] = mask.T
+    flat = columns.ravel()
+    column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), mask.shape[0] + 2)
+    starts, stops = ((left + column) * height + top + row).reshape(-1, 2).T
+    # Where the mask is as high as the photo, a run goes on in the next column.
+    joints = np.flatnonzero(starts[1:] == stops[:-1])
+    edges = np.stack([np.delete(starts, joints + 1), np.delete(stops, joints)], axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
+    return {"size": [height, width], "counts": _packed(counts if counts[-1] else counts[:-1])}
 
 
 def _listed(counts: list[Any], field: str) -> NDArray[np.int64]:

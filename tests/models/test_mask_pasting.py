@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from handlers.cut_out import whole
 from handlers.models.mask_pasting import paste_masks
 from tests.models.reference import FIXTURES
+
+
+def pasted_masks(masks: list[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(whole(paste_masks(masks, boxes, size), size))
 
 
 @pytest.mark.upstream
@@ -11,14 +17,14 @@ def test_pasted_masks_equal_upstream() -> None:
     with np.load(FIXTURES / "tensormask/paste_masks.npz") as arrays:
         boxes, wanted = (torch.from_numpy(arrays[name]) for name in ("boxes", "pasted"))
         masks = [torch.from_numpy(arrays[f"mask_{index}"])[0] for index in range(len(boxes))]
-    assert torch.equal(paste_masks(masks, boxes, (100, 150)), wanted)
+    assert torch.equal(pasted_masks(masks, boxes, (100, 150)), wanted)
 
 
 def test_by_hand() -> None:
     """The left half of a box of 4 × 4 pixels, from pixel (1, 2); and the centre of one pixel."""
     boxes = torch.tensor([[2.0, 1, 6, 5], [0, 0, 1, 1]])
     masks = [torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.ones(1, 1)]
-    pasted = paste_masks(masks, boxes, (6, 8))
+    pasted = pasted_masks(masks, boxes, (6, 8))
     wanted = torch.zeros(2, 6, 8, dtype=torch.bool)
     # Half a mask pixel from the box's upper and lower edge the mask is 1 and 0 around it: ¾ remains there at the
     # pixels' centres, and ¾ · ¾ > ½ in the corners.
@@ -29,7 +35,7 @@ def test_by_hand() -> None:
 
 def test_boxes_beyond_the_photo() -> None:
     boxes = torch.tensor([[-4.0, -4, 4, 4], [6, 6, 14, 14], [20, 20, 30, 30], [-9, 2, -3, 4], [3, 3, 3, 3]])
-    pasted = paste_masks([torch.ones(8, 8)] * 5, boxes, (8, 10))
+    pasted = pasted_masks([torch.ones(8, 8)] * 5, boxes, (8, 10))
     assert pasted[0].nonzero().tolist() == [[y, x] for y in range(4) for x in range(4)]
     assert pasted[1].nonzero().tolist() == [[y, x] for y in (6, 7) for x in range(6, 10)]
     assert not pasted[2:].any()
@@ -37,10 +43,10 @@ def test_boxes_beyond_the_photo() -> None:
 
 def test_the_threshold_is_reached() -> None:
     boxes = torch.tensor([[0.0, 0, 2, 2]] * 2)
-    pasted = paste_masks([torch.full((2, 2), 0.5), torch.full((2, 2), 0.499)], boxes, (2, 2))
+    pasted = pasted_masks([torch.full((2, 2), 0.5), torch.full((2, 2), 0.499)], boxes, (2, 2))
     assert pasted[0].all() and not pasted[1].any()
 
 
 def test_no_masks() -> None:
-    pasted = paste_masks([], torch.zeros(0, 4), (3, 5))
+    pasted = pasted_masks([], torch.zeros(0, 4), (3, 5))
     assert pasted.shape == (0, 3, 5) and pasted.dtype == torch.bool

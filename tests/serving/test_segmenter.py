@@ -22,6 +22,8 @@ from handlers.models.resnet_fpn import Stage
 from handlers.models.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
 from handlers.segmenter import SegmenterHandler
 from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
+from handlers.wire.image import decode
+from handlers.wire.limits import Limits
 from tests.serving.fake_torchserve import Context
 
 LABELS = ("circle", "square", "star")
@@ -223,6 +225,28 @@ def test_photos_of_any_shape(handler: SegmenterHandler, size: tuple[int, int]) -
         assert row["segmentation"]["size"] == list(size)
     answer = ask(handler, explanation("steps=2&threshold=0", "image/png"), photo)
     assert Image.open(io.BytesIO(answer)).size == size[::-1]
+
+
+def test_hundreds_of_instances_in_a_large_photo(tmp_path: Path) -> None:
+    """They never stand in memory as hundreds of photos."""
+    handler = SegmenterHandler()
+    settings = SETTINGS | {"detections": 300, "candidates": 3000, "nms_threshold": 0.9}
+    handler.initialize(
+        Context(model_dir=write_model(tmp_path, settings=settings, resize={"shorter": 128, "longer": 256}))
+    )
+    photo = png(height=2000, width=3000)
+    detections = handler.engine.find(handler.engine.look(decode(photo, Limits())), 0)
+    assert len(detections) == 300 and detections.nbytes < 300 * 2000 * 3000 / 2
+    rows = found(handler, "threshold=0", photo)
+    assert len(rows) == 300 and all(row["segmentation"]["size"] == [2000, 3000] for row in rows)
+    headers = {"Accept": "application/x-safetensors", "X-Explain-Options": "threshold=0"}
+    told = json.loads(ask(handler, headers, photo, 413))
+    assert told["field"] == "outputs" and "this one takes 1,800," in told["message"]
+    few = unpacked(ask(handler, {"X-Explain-Options": f"threshold={rows[4]['score']}"}, photo))
+    assert few["pred_masks"].shape == (4, 2000, 3000)
+    assert few["pred_masks"].sum((1, 2)).tolist() == [row["area"] for row in rows[:4]]
+    answer = json.loads(ask(handler, explanation("threshold=0&steps=2&segments=tensormask"), photo))
+    assert len(answer["groups"]) > 100
 
 
 def test_photos_are_resized_where_the_spec_says_so(tmp_path: Path) -> None:

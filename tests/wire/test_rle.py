@@ -98,3 +98,9 @@ def test_no_bytes_break_it(counts: bytes, height: int, width: int) -> None:
     except RequestError:
         return
     assert runs.mask().shape == (height, width)
+
+
+@given(MASKS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+def test_a_cut_out_is_written_as_its_whole(mask: np.ndarray, top: int, left: int, below: int, right: int) -> None:
+    photo = np.pad(mask, ((top, below), (left, right)))
+    assert write(mask, (top, left), photo.shape) == by_coco(photo)

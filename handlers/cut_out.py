@@ -1,0 +1,50 @@
+"""A mask as the part of its photo that holds it: a small object stays small, however large the photo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class CutOut:
+    """A part of the photo that holds all of a mask.
+
+    Attributes:
+        mask: (h, w) bool.
+        corner: (top, left) of it in the photo.
+    """
+
+    mask: NDArray[np.bool_]
+    corner: tuple[int, int]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Its rows and columns of the photo."""
+        (top, left), (height, width) = self.corner, self.mask.shape
+        return slice(top, top + height), slice(left, left + width)
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return int(np.count_nonzero(self.mask))
+
+
+def trimmed(mask: NDArray[np.bool_]) -> CutOut:
+    """The smallest cut-out of a mask (H, W); that of an empty one has no pixels."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if len(rows) == 0:
+        return CutOut(np.zeros((0, 0), dtype=np.bool_), (0, 0))
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return CutOut(part.copy(), (int(rows[0]), int(columns[0])))  # not a view, which would keep the whole
+
+
+def whole(cut_outs: Sequence[CutOut], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """The masks (N, H, W) over a photo of that height and width. Pages without a mask take no memory."""
+    masks = np.zeros((len(cut_outs), *size), dtype=np.bool_)
+    for mask, cut_out in zip(masks, cut_outs, strict=True):
+        mask[cut_out.window] = cut_out.mask
+    return masks
