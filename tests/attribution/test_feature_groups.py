@@ -113,6 +113,19 @@ def test_agrees_with_captum() -> None:
     assert (got - expected).abs().max() / expected.abs().max() < 5e-3
 
 
+def test_agrees_with_captum_where_a_sample_decides_all() -> None:
+    """On a linear model any coalitions that tell the groups apart give the same values."""
+    weights, x = torch.rand(192, generator=torch.Generator().manual_seed(2)), images(1, torch.float32)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        expected = CaptumKernelShap(linear(weights)).attribute(
+            x, target=0, feature_mask=blocks(2).view(1, 1, 8, 8), n_samples=100, perturbations_per_eval=10
+        )[:, :1]
+    got = kernel_shap(linear(weights), x, 0, groups=blocks(2), samples=100)
+    error = (got - expected).abs().max() / expected.abs().max()
+    assert error < 1e-5
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 5, 100])
 @pytest.mark.parametrize("method", [feature_ablation, kernel_shap])
 def test_neither_chunk_nor_batch_mates_matter(method, chunk: int) -> None:
