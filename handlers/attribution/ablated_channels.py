@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from handlers.attribution.cam import shown, weighted
-from handlers.attribution.layers import Layer, chosen_layer, output_replaced, scores_and_activation
+from handlers.attribution.layers import Layer, chosen_layer
+from handlers.attribution.resumption import rest_of
 from handlers.attribution.targets import Targets, classes_of, target_scores
 from handlers.attribution.tokens import layout_of, stated_prefix, to_maps
 
@@ -28,7 +29,8 @@ def ablation_cam(
 
     Without a channel means with zeros in its place; in a layer of tokens in all of them, prefix tokens included. The
     paper divides by y, which is the same for positive scores; a negative one would turn the map into its opposite. |y|
-    counts as 1e-6 at least. Without gradients: K further evaluations an image, each of the whole model.
+    counts as 1e-6 at least. Without gradients: K further evaluations an image, where possible
+    of what follows the layer only (:func:`handlers.attribution.resumption.rest_of`).
 
     Args:
         model, images, targets, layer, upsample: as in :mod:`handlers.attribution.cam`.
@@ -45,17 +47,16 @@ def ablation_cam(
     if chunk < 1:
         raise ValueError(f"chunk: wanted at least 1, got {chunk}")
     module, prefix = chosen_layer(model, images, layer), stated_prefix(model)
-    scores, activation = scores_and_activation(model, images, module)
-    classes, activation = classes_of(scores, targets), activation.detach()
+    rest = rest_of(model, images, module)
+    classes, activation = classes_of(rest.scores, targets), rest.activation
     dimension = layout_of(activation.shape, images.shape, prefix).channels
     count, channels = len(images), activation.shape[dimension]
     lacking = []
     for rows in torch.arange(count * channels, device=images.device).split(chunk):
         owner = rows // channels
         ablated = _without(activation[owner], rows % channels, dimension)
-        with output_replaced(module, lambda _, ablated=ablated: ablated):  # type: ignore[misc]
-            lacking.append(target_scores(model(images[owner]), classes[owner]))
-    score = target_scores(scores, classes).unsqueeze(1)
+        lacking.append(target_scores(rest.run(owner, ablated), classes[owner]))
+    score = target_scores(rest.scores, classes).unsqueeze(1)
     weights = (score - torch.cat(lacking).view(count, channels)) / score.abs().clamp_min(LEAST_SCORE)
     return shown(weighted(to_maps(activation, images.shape, prefix), weights), images, upsample)
 
