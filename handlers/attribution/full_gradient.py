@@ -16,6 +16,10 @@ from handlers.attribution.targets import Targets, target_scores
 LARGEST_RESIDUAL = 1e-2
 """Of the score's parts: what float32 leaves in deep networks is far less, what a norm that divides leaves is more."""
 
+NOT_SUCH = (
+    "wanted one whose scores are made of gradients times input and biases (ReLU networks with batch norms in eval)"
+)
+
 
 @dataclass(frozen=True)
 class FullGradient:
@@ -55,7 +59,8 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
         targets: see :data:`handlers.attribution.targets.Targets`.
 
     Raises:
-        ValueError: targets as :func:`handlers.attribution.targets.classes_of`; images that are not (B, C, H, W).
+        ValueError: targets as :func:`handlers.attribution.targets.classes_of`; images that are not (B, C, H, W); a
+            model that takes images apart, as windowed attention does.
 
     Source: Srinivas, Fleuret 2019, arXiv 1905.00780, proposition 1. Own, for Captum has no such method.
     """
@@ -70,6 +75,8 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
             if (bias := _bias(module)) is not None:
 
                 def keep(output: Tensor, bias: Tensor = bias) -> Tensor:
+                    if len(output) != len(images):
+                        raise ValueError(f"model: {NOT_SUCH}, got one with a layer whose rows are not the images'")
                     biases.append(bias if output.ndim != 4 or bias.ndim != 1 else bias.view(-1, 1, 1))
                     outputs.append(output)
                     return output.clone()  # which the model may overwrite
@@ -105,10 +112,7 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
     """
     parts = full_gradient(model, images, targets)
     if (worst := parts.relative_residual.max().item()) > LARGEST_RESIDUAL:
-        raise ValueError(
-            "model: wanted one whose scores are made of gradients times input and biases (ReLU networks with batch "
-            f"norms in eval mode), got one in which {worst:.0%} is something else"
-        )
+        raise ValueError(f"model: {NOT_SUCH}, got one in which {worst:.0%} is something else")
     maps = [part for part in parts.biases if part.ndim == 4]
     return sum((_scaled_up(part, images) for part in maps), start=_scaled_up(parts.input, images))
 

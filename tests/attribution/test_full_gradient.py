@@ -80,7 +80,7 @@ def test_transformers_are_refused(build) -> None:
     model = build()
     before = footprint(model)
     with pytest.raises(ValueError, match="model: wanted one whose scores"):
-        full_grad(model, pictures(1), 2)
+        full_grad(model, pictures(2), 2)
     with pytest.raises(ValueError, match="images: wanted"):
         full_grad(model, pictures(1)[0], 2)
     assert_untouched(before, model)
