@@ -49,8 +49,7 @@ def blur_ig(
         ValueError: steps or chunk below 1, a max_sigma or grad_step that is not positive, an unknown score, or what
             does not fit the model.
 
-    Source: Xu, Venugopalan, Sundararajan, CVPR 2020, arXiv 2004.03383, equation 3, in the discrete form of section 3;
-    the kernel is scipy's, cut at 4 σ.
+    Source: Xu, Venugopalan, Sundararajan, CVPR 2020, arXiv 2004.03383; the kernel is scipy's, cut at 4 σ.
     """
     if steps < 1:
         raise ValueError(f"steps: wanted at least 1, got {steps}")

@@ -41,7 +41,7 @@ def expected_gradients(
         ValueError: references of another shape than the images or none, samples or chunk below 1, or what does not
             fit the model.
 
-    Source: Erion et al. 2021, arXiv 1906.10670, equation 4. Own, because Captum's GradientShap takes its draws from
+    Source: Erion et al. 2021, arXiv 1906.10670. Own, because Captum's GradientShap takes its draws from
     NumPy's and torch's global generators and shares the samples among the images of a batch.
     """
     if samples < 1:

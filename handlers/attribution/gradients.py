@@ -42,7 +42,7 @@ def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *,
     Raises:
         ValueError: as for :func:`gradient`.
 
-    Source: Shrikumar et al. 2016, arXiv 1605.01713, section 3.
+    Source: Shrikumar et al. 2016, arXiv 1605.01713.
     """
     points = _points(images, create_graph)
     product = points * _at(model, points, targets, create_graph)

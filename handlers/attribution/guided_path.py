@@ -46,7 +46,7 @@ def guided_ig(
     Raises:
         ValueError: steps below 1, a fraction or max_dist outside 0..1, or what does not fit the model.
 
-    Source: Kapishnikov et al., CVPR 2021, arXiv 2106.09788, algorithm 1.
+    Source: Kapishnikov et al., CVPR 2021, arXiv 2106.09788.
     """
     if steps < 1:
         raise ValueError(f"steps: wanted at least 1, got {steps}")

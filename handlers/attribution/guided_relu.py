@@ -36,7 +36,7 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
         ValueError: no ReLU was called, so that the method has no meaning for the model (it would be the plain
             gradient); or what does not fit the model.
 
-    Source: Springenberg et al. 2014, arXiv 1412.6806, section 3.4. Own, because Captum sees only nn.ReLU modules and
+    Source: Springenberg et al. 2014, arXiv 1412.6806. Own, because Captum sees only nn.ReLU modules and
     hooks them.
     """
     with _GuidedReLUs() as relus:

@@ -39,7 +39,7 @@ def idgi(
     Raises:
         ValueError: steps or chunk below 1, or what does not fit the model.
 
-    Source: Yang, Wang, Bilgic, CVPR 2023, arXiv 2303.14242, algorithm 1.
+    Source: Yang, Wang, Bilgic, CVPR 2023, arXiv 2303.14242.
     """
     if steps < 1:
         raise ValueError(f"steps: wanted at least 1, got {steps}")
