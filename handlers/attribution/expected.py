@@ -42,7 +42,7 @@ def expected_gradients(
             fit the model.
 
     Source: Erion et al. 2021, arXiv 1906.10670. Own, because Captum's GradientShap takes its draws from
-    NumPy's and torch's global generators and shares the samples among the images of a batch.
+    NumPy's and torch's global generators, row by row, so that a map depends on its batch mates.
     """
     if samples < 1:
         raise ValueError(f"samples: wanted at least 1, got {samples}")

@@ -49,8 +49,8 @@ def smooth(
     Raises:
         ValueError: samples or chunk below 1, a negative std, an unknown statistic, or what does not fit the model.
 
-    Source: Smilkov et al. 2017, arXiv 1706.03825, section 3; square and variance: Hooker et al. 2019, arXiv 1806.10758,
-    and Adebayo et al. 2018, arXiv 1810.03292.
+    Source: Smilkov et al. 2017, arXiv 1706.03825; square and variance: Hooker et al. 2019, arXiv 1806.10758,
+    and Adebayo et al. 2018, arXiv 1810.03292 and 1810.03307.
     """
     if samples < 1:
         raise ValueError(f"samples: wanted at least 1, got {samples}")
