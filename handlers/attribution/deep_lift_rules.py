@@ -1,0 +1,133 @@
+"""DeepLIFT: score differences from a baseline, carried back through each non-linearity as a ratio of differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from handlers.attribution.gradients import classes_for
+from handlers.attribution.path import Forward, check_ends, score_gradients
+from handlers.attribution.targets import Targets
+
+ELEMENTWISE = {
+    *(
+        F.relu,
+        F.relu_,
+        torch.relu,
+        torch.relu_,
+        Tensor.relu,
+        Tensor.relu_,
+        F.relu6,
+        F.leaky_relu,
+        F.elu,
+        F.selu,
+        F.celu,
+    ),
+    *(F.gelu, F.silu, F.mish, F.softplus, F.hardswish, F.hardsigmoid, F.hardtanh, F.logsigmoid),
+    *(
+        torch.sigmoid,
+        torch.sigmoid_,
+        Tensor.sigmoid,
+        Tensor.sigmoid_,
+        torch.tanh,
+        torch.tanh_,
+        Tensor.tanh,
+        Tensor.tanh_,
+    ),
+}
+POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d}
+TOLERANCE = 1e-3
+"""Of Σ|map|: by how much a map's sum may miss the score's difference before the model counts as not covered."""
+
+
+def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baselines: Tensor | None = None) -> Tensor:
+    """DeepLIFT by the rescale rule: the gradient with Δout/Δin in place of each non-linearity's derivative.
+
+    Images and baselines run together, and calls of the functions that have a rule are replaced while the model runs:
+    as modules, functions or methods, in place or not, once or many times. The model is not touched. A maximum over
+    windows gives what it gained to the image's winner, and what it lost to the baseline's.
+
+    Args:
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space; twice as many rows are evaluated at once.
+        targets: see :data:`~handlers.attribution.targets.Targets`.
+        baselines: (B, C, H, W) what the images are compared with; zeros by default.
+
+    Returns:
+        (B, C, H, W), signed, in units of the score; sums to f(x) − f(b).
+
+    Raises:
+        ValueError: a model with non-linearities that have no rule (attention, layer normalisation), whose maps do not
+            add up; or images, baselines or targets that do not fit.
+
+    Source: Shrikumar, Greenside, Kundaje 2017, arXiv 1704.02685; as gradients: Ancona et al. 2018,
+    arXiv 1711.06104. Own, because Captum's rules see only modules that run once, pass the plain gradient through all
+    else, and miss the score where a pool's windows overlap or it stands next to another non-linearity.
+    """
+    classes = classes_for(model, images, targets, max(1, len(images)))
+    begin = torch.zeros_like(images) if baselines is None else baselines.detach()
+    check_ends(images, begin, classes)
+    with _Rescaling():
+        scores, multipliers = score_gradients(model, torch.cat([images, begin]), classes.repeat(2))
+    maps = (images.detach() - begin) * multipliers[: len(images)]
+    change = scores[: len(images)] - scores[len(images) :]
+    total = maps.abs().sum((1, 2, 3)).clamp(min=1e-6)
+    missed = (change - maps.sum((1, 2, 3))).abs() / total
+    if (missed > TOLERANCE).any():
+        raise ValueError(
+            f"model: wanted only non-linearities that have a rule, got maps that miss the score by {missed.max():.1%}"
+        )
+    return maps
+
+
+class _Rescaled(torch.autograd.Function):
+    """A function of rows, first the images' and then the baselines', whose backward pass is the rescale rule."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, function: Callable[[Tensor], Tensor], pools: bool) -> Tensor:
+        ctx.values = values.detach().clone()  # what follows in the model may overwrite them
+        ctx.function, ctx.pools = function, pools
+        return function(ctx.values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        values = ctx.values.requires_grad_()
+        with torch.enable_grad():
+            results = ctx.function(values)
+        (plain,) = torch.autograd.grad(results, values, gradients[0], retain_graph=ctx.pools)
+        (image, baseline), (image_result, baseline_result) = values.detach().chunk(2), results.detach().chunk(2)
+        if ctx.pools:
+            top = torch.maximum(image_result, baseline_result)
+            parts = torch.cat([top - baseline_result, image_result - top])  # gained by the one, lost by the other
+            (winners,) = torch.autograd.grad(results, values, gradients[0] * parts)
+            change = torch.cat(2 * [torch.stack(winners.chunk(2)).sum(0)])
+        else:
+            change = gradients[0] * torch.cat(2 * [image_result - baseline_result])
+        difference = torch.cat(2 * [image - baseline])
+        # A ratio of rounding errors says nothing; there the derivative is the ratio's limit.
+        return torch.where(difference.abs() > 8 * torch.finfo(values.dtype).eps, change / difference, plain), None, None
+
+
+class _Rescaling(TorchFunctionMode):
+    """Replaces calls of the functions that have a rule by :class:`_Rescaled`."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func not in ELEMENTWISE and func not in POOLS:
+            return func(*args, **kwargs)
+        values, *options = args or (kwargs.pop("input"),)
+        copy = values.detach().clone()
+        in_place = func(copy, *options, **kwargs) is copy
+        result = _Rescaled.apply(values, lambda rows: func(rows.clone(), *options, **kwargs), func in POOLS)
+        return values.copy_(result) if in_place else result

@@ -1,0 +1,100 @@
+"""Attributions of many noisy copies of an image, taken together: SmoothGrad, its square, and VarGrad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from handlers.attribution.gradients import classes_for, gradient
+from handlers.attribution.path import Forward
+from handlers.attribution.targets import Targets
+
+Method = Callable[[Forward, Tensor, Targets], Tensor]
+Statistic = Literal["mean", "square", "variance"]
+
+
+def smooth(
+    method: Method,
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    samples: int = 25,
+    std: float = 0.15,
+    seed: int = 0,
+    statistic: Statistic = "mean",
+    chunk: int = 32,
+) -> Tensor:
+    """A statistic of a method's maps over noisy copies of each image.
+
+    Every image gets the same standard normal draws, scaled by its own range, so that none depends on its batch mates.
+
+    Args:
+        method: called as method(model, images, targets); bind its options with functools.partial.
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~handlers.attribution.targets.Targets`; None is the class predicted without noise.
+        samples: noisy copies of each image. Their maps are held together, one image at a time.
+        std: of the noise, as a fraction of each image's own max − min; 0 or more.
+        seed: of the noise. The first draws of a longer series are those of a shorter one.
+        statistic: "mean" of the maps, mean of their "square", or their "variance" (divided by ``samples``).
+        chunk: noisy copies given to the method at once, at most.
+
+    Returns:
+        Maps as the method returns them, detached; squared units but for the mean.
+
+    Raises:
+        ValueError: samples or chunk below 1, a negative std, an unknown statistic, or what does not fit the model.
+
+    Source: Smilkov et al. 2017, arXiv 1706.03825; square and variance: Hooker et al. 2019, arXiv 1806.10758,
+    and Adebayo et al. 2018, arXiv 1810.03292 and 1810.03307.
+    """
+    if samples < 1:
+        raise ValueError(f"samples: wanted at least 1, got {samples}")
+    if not std >= 0:
+        raise ValueError(f"std: wanted a fraction of the image's range, 0 or more, got {std}")
+    if statistic not in get_args(Statistic):
+        raise ValueError(f"statistic: wanted one of {', '.join(get_args(Statistic))}, got {statistic!r}")
+    classes = classes_for(model, images, targets, chunk)
+    maps = []
+    for image, wanted in zip(images.detach(), classes, strict=True):
+        copies = _noisy(image, samples, std, seed, chunk)
+        maps.append(_over(torch.cat([method(model, rows, wanted.expand(len(rows))) for rows in copies]), statistic))
+    return torch.stack(maps)
+
+
+def smoothgrad(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    samples: int = 25,
+    std: float = 0.15,
+    seed: int = 0,
+    statistic: Statistic = "mean",
+    chunk: int = 32,
+) -> Tensor:
+    """:func:`smooth` of the plain gradient."""
+    return smooth(
+        gradient, model, images, targets, samples=samples, std=std, seed=seed, statistic=statistic, chunk=chunk
+    )
+
+
+def _noisy(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> Iterator[Tensor]:
+    """Yield the noisy copies of one image, (C, H, W), as (chunk or fewer, C, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = std * (image.max() - image.min())
+    for start in range(0, samples, chunk):
+        # One copy at a time: the draws of a longer tensor need not begin with those of a shorter one.
+        draws = [torch.randn(image.shape, generator=generator) for _ in range(min(chunk, samples - start))]
+        yield image + scale * torch.stack(draws).to(image)
+
+
+def _over(maps: Tensor, statistic: Statistic) -> Tensor:
+    maps = maps.detach()
+    if statistic == "variance":
+        return maps.var(0, correction=0)
+    return (maps.square() if statistic == "square" else maps).mean(0)
