@@ -23,5 +23,5 @@ echo "installing the pinned dependencies (the first time some minutes)"
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
 "${pip[@]}" install --quiet 'pip==26.3' # Debian's knows no dependency groups
 "${pip[@]}" install --group dev --constraint constraints.txt
-"${pip[@]}" install --group openmmlab --no-deps # why: see pyproject.toml
+"${pip[@]}" install --group openmmlab --group peers --no-deps # why: see pyproject.toml
 touch .venv/.installed

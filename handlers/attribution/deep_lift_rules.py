@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from handlers.attribution.gradients import classes_for
 from handlers.attribution.path import Forward, check_ends, score_gradients
-from handlers.attribution.targets import Targets
+from handlers.attribution.targets import Targets, classes_and_scores
 
 ELEMENTWISE = {
     *(
@@ -69,7 +68,7 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     arXiv 1711.06104. Own, because Captum's rules see only modules that run once, pass the plain gradient through all
     else, and miss the score where a pool's windows overlap or it stands next to another non-linearity.
     """
-    classes = classes_for(model, images, targets, max(1, len(images)))
+    classes, _ = classes_and_scores(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
     check_ends(images, begin, classes)
     with _Rescaling():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.path import Forward
-from handlers.attribution.targets import Targets, classes_of, target_scores
+from handlers.attribution.targets import Targets, check_images, target_scores
 
 
 def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
@@ -47,28 +47,6 @@ def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *,
     points = _points(images, create_graph)
     product = points * _at(model, points, targets, create_graph)
     return product if create_graph else product.detach()
-
-
-def classes_for(model: Forward, images: Tensor, targets: Targets, chunk: int) -> Tensor:
-    """(B,) classes of the images as they are, for methods that evaluate the model at other points.
-
-    Args:
-        chunk: images evaluated at once, at most.
-
-    Raises:
-        ValueError: as for :func:`gradient`, or a chunk below 1.
-    """
-    check_images(images)
-    if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
-    with torch.no_grad():
-        return classes_of(torch.cat([model(rows) for rows in images.split(chunk)]), targets)
-
-
-def check_images(images: Tensor) -> None:
-    """Raises ValueError unless these are floating-point (B, C, H, W)."""
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images: wanted floating-point (B, C, H, W), got {images.dtype} {tuple(images.shape)}")
 
 
 def _points(images: Tensor, create_graph: bool) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handlers.attribution.gradients import classes_for
 from handlers.attribution.path import Forward, check_ends, score_gradients
-from handlers.attribution.targets import Targets
+from handlers.attribution.targets import Targets, classes_and_scores
 
 
 def idgi(
@@ -19,7 +18,7 @@ def idgi(
     steps: int = 50,
     chunk: int = 32,
 ) -> Tensor:
-    """Integrated decision gradients of the important direction (IDGI) on the straight path.
+    """Important direction gradient integration (IDGI) on the straight path.
 
     map = Σ_j g_j² / ‖g_j‖² · (f(x_{j+1}) − f(x_j)) with g_j = ∇f(x_j) and x_j = b + j/steps · (x − b). Its sum is
     f(x) − f(b) with any number of steps, but for steps at whose start the gradient is 0: they have no direction, and
@@ -43,7 +42,7 @@ def idgi(
     """
     if steps < 1:
         raise ValueError(f"steps: wanted at least 1, got {steps}")
-    classes = classes_for(model, images, targets, chunk)
+    classes, _ = classes_and_scores(model, images, targets, chunk)
     begin = torch.zeros_like(images) if baselines is None else baselines
     check_ends(images, begin, classes)
     nodes = torch.linspace(0, 1, steps + 1, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1)

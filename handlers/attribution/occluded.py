@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from handlers.attribution.absence import expanded
 from handlers.attribution.path import Forward
-from handlers.attribution.perturbed import classes_and_scores, expanded
-from handlers.attribution.targets import Targets, target_scores
+from handlers.attribution.targets import Targets, classes_and_scores, target_scores
 
 
 def occlusion(

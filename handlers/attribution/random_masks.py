@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handlers.attribution.absence import expanded
 from handlers.attribution.path import Forward
-from handlers.attribution.perturbed import classes_and_scores, expanded
-from handlers.attribution.targets import Targets, target_scores
+from handlers.attribution.targets import Targets, classes_and_scores, target_scores
 
 Scores = Literal["probabilities", "logits"]
 

@@ -13,9 +13,8 @@ from skimage.transform import resize
 from torch import Tensor
 
 from handlers.attribution.path import Forward, integrate
-from handlers.attribution.perturbed import classes_and_scores
 from handlers.attribution.quadrature import quadrature
-from handlers.attribution.targets import Targets
+from handlers.attribution.targets import Targets, classes_and_scores
 
 # The reference implementation's, for pictures of 224 × 224 pixels with values from −1 to 1.
 SCALES = (50, 100, 150, 250, 500, 1200)

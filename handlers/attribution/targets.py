@@ -1,4 +1,4 @@
-"""Which score an attribution is of: classes as researchers name them, one for each image."""
+"""Which score an attribution is of: classes as researchers name them, one for each image, and the images' scores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from handlers.attribution.path import Forward
 
 Targets = int | Sequence[int] | Tensor | None
 """One class for all images, one for each, or None for the class that the model predicts."""
@@ -39,3 +41,29 @@ def classes_of(scores: Tensor, targets: Targets) -> Tensor:
 def target_scores(scores: Tensor, targets: Targets) -> Tensor:
     """(B,) each image's score of its class, differentiable."""
     return scores.gather(1, classes_of(scores, targets).unsqueeze(1)).squeeze(1)
+
+
+def check_images(images: Tensor) -> None:
+    """Raises ValueError unless these are floating-point (B, C, H, W)."""
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(f"images: wanted floating-point (B, C, H, W), got {images.dtype} {tuple(images.shape)}")
+
+
+def classes_and_scores(model: Forward, images: Tensor, targets: Targets, chunk: int) -> tuple[Tensor, Tensor]:
+    """(B,) int64 classes of the images as they are, and the (B,) scores of these classes, without a graph.
+
+    For methods that go on to evaluate the model at other points.
+
+    Args:
+        chunk: images evaluated at once, at most.
+
+    Raises:
+        ValueError: images that are not floating-point (B, C, H, W), a chunk below 1, or targets that do not fit.
+    """
+    check_images(images)
+    if chunk < 1:
+        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+    with torch.no_grad():
+        scores = torch.cat([model(rows) for rows in images.detach().split(chunk)])
+    classes = classes_of(scores, targets)
+    return classes, target_scores(scores, classes)

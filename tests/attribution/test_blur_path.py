@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ def test_complete_on_a_linear_model() -> None:
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_agrees_with_pair(sqrt: bool, score, dtype: torch.dtype, limit: float) -> None:
     """PAIR one step at a time; in larger chunks it takes the last step's Δσ for all of them. Its blur is in float64."""
-    pair = pytest.importorskip("saliency.core")
+    pair = import_module("saliency.core")
     network, images, targets = smooth_network(dtype), batch(dtype=dtype), [2, 0, 1]
     for image, target, ours in zip(
         images, targets, blur_ig(network, images, targets, steps=11, max_sigma=4, sqrt=sqrt, score=score), strict=True

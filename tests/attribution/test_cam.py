@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_agrees_with_pytorch_grad_cam(method, network: str) -> None:
     model, images, classes = build(), pictures(2, size), [1, 3]
     factor = 1e6 if method is cam.grad_cam_plusplus else 1.0
     target = layer_named(model, layer)
-    kind = getattr(pytest.importorskip("pytorch_grad_cam"), PEERS[method])
+    kind = getattr(import_module("pytorch_grad_cam"), PEERS[method])
     with kind(Louder(model, factor), [target], reshape_transform=lambda x: to_maps(x, images.shape)) as peer:
         expected = peer(
             images.clone().requires_grad_(), [lambda scores, index=index: scores[index] for index in classes]
@@ -129,7 +130,7 @@ class Louder(nn.Module):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_components_agree_with_pytorch_grad_cam_but_for_the_sign(network: str) -> None:
-    peer = pytest.importorskip("pytorch_grad_cam.utils.svd_on_activations")
+    peer = import_module("pytorch_grad_cam.utils.svd_on_activations")
     build, layer, size = NETWORKS[network]
     model, images = build(), pictures(2, size)
     module = layer_named(model, layer)

@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import numpy as np
 import pytest
 import timm
@@ -48,7 +50,7 @@ def test_parts_make_up_the_score(build) -> None:
 
 def test_agrees_with_pytorch_grad_cam() -> None:
     """Whose sum of maps is scaled to 0..1; it resizes in float32, and divides by a channel's range plus 1e-7."""
-    peer = pytest.importorskip("pytorch_grad_cam")
+    peer = import_module("pytorch_grad_cam")
     model, images, classes = tiny_cnn(), pictures(2, (16, 12)), [1, 3]
     model[7].weight *= 1e3
     with peer.FullGrad(model, []) as method:

@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_agrees_with_the_definition(build, layer: str, size: tuple[int, int]) ->
 
 def test_agrees_with_pytorch_grad_cam() -> None:
     """Where the layer is as large as the image; the peer's resizing has ``align_corners=True``."""
-    peer = pytest.importorskip("pytorch_grad_cam")
+    peer = import_module("pytorch_grad_cam")
     model, images, classes = tiny_cnn(stride=1), pictures(2, (12, 10)), [1, 3]
     with peer.ScoreCAM(model, [model[4]]) as method:
         expected = method(images, [lambda scores, index=index: scores[index] for index in classes])

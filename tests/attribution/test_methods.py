@@ -1,0 +1,98 @@
+"""What all methods of the package have in common."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import IntegratedGradients
+from torch import Tensor, nn
+
+import handlers.attribution as library
+from tests.attribution.models import smooth_network
+
+GROUPS = torch.arange(64).view(8, 8) // 16
+OPTIONS: dict[str, dict[str, Any]] = {
+    "blur_ig": {"steps": 5, "max_sigma": 3.0},
+    "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
+    "feature_ablation": {"groups": GROUPS},
+    "guided_ig": {"steps": 5},
+    "kernel_shap": {"groups": GROUPS},
+    "occlusion": {"size": 3, "stride": 2},
+    "rise": {"samples": 20, "cells": 3},
+    "smoothgrad": {"samples": 4},
+    "xrai": {"segments": [torch.stack([GROUPS.eq(number) for number in range(4)])] * 3, "steps": 5, "least": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
+
+
+def images() -> Tensor:
+    return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", library.METHODS)
+def test_every_method_on_one_network(name: str, model: nn.Module) -> None:
+    method = partial(getattr(library, name), **OPTIONS.get(name, {}))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    maps = method(model, images(), [2, 0, 1])
+    assert maps.shape in ((3, 3, 8, 8), (3, 1, 8, 8)) and not maps.requires_grad
+    assert maps.isfinite().all() and maps.any()
+    alone = torch.cat([_alone(name, model, index, target) for index, target in enumerate((2, 0, 1))])
+    assert torch.allclose(maps, alone, atol=1e-5 * float(maps.abs().max()), rtol=1e-4)
+    predicted = model(images()).argmax(1)
+    assert torch.equal(method(model, images()), method(model, images(), predicted))
+    assert torch.equal(method(model, images(), 2), method(model, images(), torch.tensor([2, 2, 2])))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def _alone(name: str, model: nn.Module, index: int, target: int) -> Tensor:
+    options = dict(OPTIONS.get(name, {}))
+    if "segments" in options:
+        options["segments"] = options["segments"][:1]
+    maps: Tensor = getattr(library, name)(model, images()[index : index + 1], target, **options)
+    return maps
+
+
+@pytest.mark.parametrize("name", library.METHODS)
+def test_classes_that_are_none(name: str, model: nn.Module) -> None:
+    method = partial(getattr(library, name), **OPTIONS.get(name, {}))
+    with pytest.raises(ValueError, match=r"targets: wanted classes 0\.\.3, got"):
+        method(model, images(), 4)
+    with pytest.raises(ValueError, match="targets: wanted 3, one for each image, got 2"):
+        method(model, images(), [1, 2])
+
+
+def test_integrated_gradients_equal_captums() -> None:
+    network, inputs = smooth_network(), images().double()
+    begin = torch.full_like(inputs, 0.3)
+    ours = library.integrated_gradients(network, inputs, 1, baselines=begin, steps=7, chunk=4)
+    captums = IntegratedGradients(network).attribute(inputs, begin, 1, n_steps=7)
+    assert torch.allclose(ours, captums, rtol=1e-5, atol=1e-8)  # whose nodes and weights are float32
+
+
+def test_the_package_names_what_it_has() -> None:
+    assert set(library.METHODS) <= set(dir(library))
+    with pytest.raises(AttributeError, match="no attribute 'gradcam'"):
+        library.gradcam  # noqa: B018
+
+
+def test_a_method_is_imported_when_it_is_named() -> None:
+    """Captum and scikit-image take seconds, which a worker that needs neither is spared."""
+    program = (
+        "import sys, handlers.attribution as library; library.gradient;"
+        "print([name for name in ('captum', 'skimage') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
