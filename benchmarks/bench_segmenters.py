@@ -10,8 +10,8 @@ TensorMask, R50-FPN, at --size, without a resize:
     ours            handlers.models.tensormask.
     detectron2      detectron2's network with our SwapAlign2Nat, evaluated everywhere: upstream's own has no CPU.
 Cascade Mask R-CNN with Swin-T, its test pipeline at 1333×800 included:
-    ours            mmdet's network through handlers.models.mmdet_segmenter, with a compiled mmcv where there is one.
-    mmdet           mmdet's own way, with torchvision's operators in place of mmcv's.
+    ours            mmdet's network through handlers.models.mmdet_segmenter, with torchvision's operators.
+    mmdet           mmdet's own way, with the same operators.
     mmdet_compiled  mmdet's own way with a compiled mmcv.
 A row whose package is not installed says so.
 """
@@ -83,9 +83,9 @@ def tensor_mask(way: str, size: tuple[int, int]) -> Call:
 
 def swin(way: str) -> Call:
     """One photo through the cascade, from its pixels on."""
-    if way == "mmdet":
+    if way != "mmdet_compiled":
         sys.modules[mmcv_ext.NAME] = mmcv_ext._module()  # even where a compiled one is installed
-    elif way == "mmdet_compiled" and mmcv_ext.install():
+    elif mmcv_ext.install():
         raise MissingError("a compiled mmcv is not installed")
     config = mmdet_models.through_json(mmdet_segmenter.resolve(SWIN_CONFIG))
     segmenter = mmdet_segmenter.build(config, mmdet_models.reference_state())

@@ -140,7 +140,7 @@ class _Classifier(_Spec):
 
 class _Segmenter(_Spec):
     handler: Literal["segmenter"]
-    engine: Literal["torchvision", "detectron2", "mmdet"]
+    engine: Literal["torchvision", "detectron2", "mmdet"] = "torchvision"
     img_data: ImgDataSpec = ImgDataSpec()
     threshold: float = Field(default=0.5, ge=0, le=1)
     resize: ResizeSpec | None = None

@@ -34,7 +34,7 @@ from training.train_tensormask import HELD_OUT, Report
 
 CONFIG = Path(__file__).resolve().parent.parent / "archive_specs" / "configs" / "swin_scenes.py"
 PROGRESS = 100
-ROIS = 96
+ROIS = 48
 """Regions per picture and stage that are trained."""
 
 
@@ -144,7 +144,7 @@ def main() -> None:
     """Draws, trains, writes, reads back, and reports."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=5e-4)

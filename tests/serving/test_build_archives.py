@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from scripts.build_archives import build_all, main, model_config
 from scripts.server import ROOT
 from tests.serving.archives import write_spec
 
+TENSORMASK = ROOT / "archive_specs" / "weights" / "tensormask_scenes.safetensors"
 LABELS = [f"class {index}" for index in range(10)]
 
 
@@ -108,6 +111,52 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     save_file({"odd": torch.zeros(2)}, tmp_path / "small.safetensors")
     with pytest.raises(SpecError, match=r"small\.yaml: weights: .*small\.safetensors: "):
         build_all([path], tmp_path / "store")
+
+
+def without_weights(tmp_path: Path, weights: Path, **changes: Any) -> str:
+    """Why no TensorMask archive is built from these weights."""
+    content = {"name": "tensormask", "handler": "segmenter", "labels": ["cat", "dog"], "weights": str(weights)}
+    spec = tmp_path / "tensormask.yaml"
+    spec.write_text(yaml.safe_dump(content | changes))
+    with pytest.raises(SpecError) as caught:
+        build_all([spec], tmp_path / "store", environ={})
+    assert not (tmp_path / "store" / "tensormask.mar").exists()
+    told = str(caught.value)
+    assert told.startswith(f"{spec}: weights: {weights}: ")
+    return told
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
+    weights = ROOT / "archive_specs" / "weights"
+    told = without_weights(tmp_path, weights / "bit_scenes.safetensors")
+    assert "wanted a tensor backbone.bottom_up." in told and "given: body.block1.unit01.conv1.weight" in told
+    config = str(ROOT / "archive_specs" / "configs" / "swin_scenes.py")
+    told = without_weights(tmp_path, weights / "tensormask_scenes.safetensors", engine="mmdet", config=config)
+    assert "missing" in told and "backbone.patch_embed.projection.weight" in told and "unexpected" in told
+
+
+class _Harm:
+    """A pickle of it makes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.file),)
+
+
+def test_a_pickle_that_is_damaged_or_runs_code(tmp_path: Path) -> None:
+    file, harm = tmp_path / "model_final.pkl", tmp_path / "harm"
+    arrays = {name: tensor.numpy() for name, tensor in load_file(TENSORMASK).items()}
+    whole = pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}, 2)
+    for size in (0, 1, 1000, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        without_weights(tmp_path, file)
+    file.write_bytes(pickle.dumps({"model": arrays, "__author__": _Harm(harm)}, 2))
+    assert "posix.mkdir" in without_weights(tmp_path, file)
+    assert not harm.exists()
+    pickle.loads(file.read_bytes())
+    assert harm.is_dir(), "the pickle would have done nothing"
 
 
 def test_the_command_says_what_is_wrong(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,6 @@ def test_the_demonstration_explains_a_scene_with_every_model(served: Served, tmp
     drawn = next(tmp_path.glob("scene_*.png")).stem.split("_")[1]
     names = {path.name.removeprefix(f"scene_{drawn}") for path in tmp_path.iterdir()}
     answers = {"_bit.gzip", "_bit.png", "_lanet.gzip", "_lanet.png"}
-    instances = {"_tensormask_instances.png", "_tensormask.gzip", "_tensormask.png"}
+    instances = {f"_{model}{end}" for model in ("swin", "tensormask") for end in ("_instances.png", ".gzip", ".png")}
     assert {".png", "_overview.png", "segments", *answers, *instances} == names
     assert {path.name.removeprefix(f"scene_{drawn}") for path in (tmp_path / "segments").iterdir()} == answers

@@ -17,12 +17,13 @@ from handlers.wire.image import decode
 from handlers.wire.limits import Limits
 from scripts.prepare_input import mask_input
 from tests.conftest import Served
-from tests.serving.test_explanations import post, unpacked
+from tests.serving.test_explanations import post, unpacked, worker_pids
+from tests.wire.photos import encoded, png
 from training.instances import SETTINGS
 from training.scenes import CLASSES, Scene, scene
 from training.train_classifier import HELD_OUT_SEED
 
-SEGMENTERS = ("tensormask",)
+SEGMENTERS = ("tensormask", "swin")
 
 
 def drawn(index: int) -> tuple[bytes, Scene]:
@@ -30,6 +31,13 @@ def drawn(index: int) -> tuple[bytes, Scene]:
     file = io.BytesIO()
     Image.fromarray(made.image).save(file, "PNG")
     return file.getvalue(), made
+
+
+def turned() -> Image.Exif:
+    """What a camera that was held on its side writes."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
 
 
 def found(served: Served, model: str, photo: bytes, **headers: str) -> list[dict[str, Any]]:
@@ -102,6 +110,49 @@ def test_one_detection_is_explained(served: Served, model: str) -> None:
     assert result["target_label"] == best["label"] and result["box"] == pytest.approx(best["box"], abs=1e-3)
     picture = post(served, f"explanations/{model}", photo, Accept="image/png", X_Explain_Options="steps=4")
     assert Image.open(io.BytesIO(picture.content)).size == (128, 128)
+
+
+GREY = Image.linear_gradient("L").resize((40, 30))
+PHOTOS = {
+    "one pixel": (png(1, 1), (1, 1)),
+    "very wide": (png(2, 600), (2, 600)),
+    "very high": (png(600, 2), (600, 2)),
+    "grey": (encoded(GREY), (30, 40)),
+    "grey, 16 bits": (encoded(Image.fromarray(np.asarray(GREY).astype(np.uint16) * 257)), (30, 40)),
+    "alpha": (encoded(Image.merge("RGBA", [GREY] * 4)), (30, 40)),
+    "palette": (encoded(GREY.convert("P")), (30, 40)),
+    "upright by EXIF": (encoded(GREY, "JPEG", exif=turned()), (40, 30)),
+    "11 megapixels": (encoded(Image.new("RGB", (4400, 2500), (90, 20, 60)), "JPEG"), (2500, 4400)),
+}
+
+
+@pytest.mark.parametrize("model", SEGMENTERS)
+def test_photos_of_every_kind(served: Served, model: str) -> None:
+    """A right answer or an error that says why, from the worker that was there before."""
+    pids = worker_pids(served, model)
+    ask = {"Accept": "application/json", "X_Explain_Options": "threshold=0.000001"}
+    for kind, (photo, size) in PHOTOS.items():
+        answer = post(served, f"predictions/{model}", photo, **ask)
+        if kind.startswith("very") and answer.status_code == 422:
+            assert "too narrow" in answer.json()["message"]
+            continue
+        assert answer.status_code == 200, (kind, answer.text)
+        for row in answer.json()["detections"]:
+            assert row["segmentation"]["size"] == list(size), kind
+            assert row["box"][2] <= size[1] and row["box"][3] <= size[0]
+    for kind in ("one pixel", "grey", "upright by EXIF"):
+        photo, size = PHOTOS[kind]
+        ask = {"Accept": "image/png", "X_Explain_Options": "threshold=0.000001&steps=2"}
+        answer = post(served, f"explanations/{model}", photo, **ask)
+        if answer.status_code == 422:
+            assert "nothing was found" in answer.json()["message"]
+        else:
+            assert Image.open(io.BytesIO(answer.content)).size == size[::-1], answer.text
+    huge = encoded(Image.new("L", (5000, 3000)), "JPEG")
+    for photo, status in ((huge, 413), (PHOTOS["grey"][0][:60], 400), (b"no photo", 415)):
+        answer = post(served, f"predictions/{model}", photo)
+        assert answer.status_code == status and answer.json()["message"]
+    assert worker_pids(served, model) == pids
 
 
 def test_a_segmenter_without_a_worker(served: Served) -> None:
