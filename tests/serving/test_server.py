@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from scripts import server
-from scripts.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
+from scripts.server import PORTS, ROOT, Server, ServerError, birth, find, free_port, start, stop
 from tests.serving import archives
 
 
@@ -110,10 +110,23 @@ def test_a_java_that_is_not_there_is_an_error(tmp_path: Path, run: Path, monkeyp
 
 def test_stop_leaves_a_process_alone_that_has_the_number_of_a_server(tmp_path: Path) -> None:
     own = psutil.Process()
-    state = Server(dict.fromkeys(PORTS, 1), own.pid, own.create_time(), str(tmp_path), str(tmp_path), "", ())
+    state = Server(dict.fromkeys(PORTS, 1), own.pid, birth(own), str(tmp_path), str(tmp_path), "", ())
     (tmp_path / "server.json").write_text(json.dumps(state.__dict__))
     assert find(tmp_path) is None
     assert not stop(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+def test_setting_the_clock_does_not_hide_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = psutil.Process()
+    before = birth(own)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 0.0)  # as wrong as the clock was set
+    assert birth(own) == before
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert birth(psutil.Process(child.pid)) > before
+    finally:
+        child.communicate(b"\n")
 
 
 def test_a_long_path_does_not_reach_the_sockets(tmp_path: Path) -> None:
@@ -159,7 +172,7 @@ def test_the_plain_torchserve_command_serves_the_same_configuration(tmp_path: Pa
     command = ["--start", "--models", "all", "--ts-config", "config.properties", "--model-store", "model_store"]
     subprocess.run([torchserve, *command], cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
     pid = int((scratch / ".model_server.pid").read_text())
-    plain = Server(ports, pid, psutil.Process(pid).create_time(), str(tmp_path), str(scratch), "", ("small",))
+    plain = Server(ports, pid, birth(psutil.Process(pid)), str(tmp_path), str(scratch), "", ("small",))
     try:
         server._wait(plain, 60)
         with urllib.request.urlopen(plain.metrics, timeout=10) as answer:
