@@ -21,7 +21,7 @@ SEED, INDEX = 7, 15
 PANEL = 360  # pixels, the longer side of a panel of the overview
 MARGIN = 28
 GAP = 8
-COLUMNS = 4
+COLUMNS = 3
 
 
 def draw(folder: Path) -> Path:
@@ -88,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
             pictures[model] = _picture(explain(client, photo, model, given.out, {}))
             segments = {"segments": segmenters[0], "fallback": "slic"} if segmenters else {"segments": "slic"}
             by_segment = explain(client, photo, model, given.out / "segments", segments)
-            pictures[f"{model}, by segment"] = _picture(by_segment)
+            maker = f"{segmenters[0]}'s segments" if segmenters else "superpixel"
+            pictures[f"{model}, by {maker}"] = _picture(by_segment)
         sheet = given.out / f"{photo.stem}_overview.png"
         overview(photo, pictures).save(sheet)
         say(f"side by side: {sheet}")
