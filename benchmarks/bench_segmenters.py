@@ -13,7 +13,9 @@ Cascade Mask R-CNN with Swin-T, its test pipeline at 1333×800 included:
     ours            mmdet's network through handlers.models.mmdet_segmenter, with torchvision's operators.
     mmdet           mmdet's own way, with the same operators.
     mmdet_compiled  mmdet's own way with a compiled mmcv.
-A row whose package is not installed says so.
+A row whose package is not installed says so. Seconds drift on a shared machine, so that the cascade's ways also take
+turns within one process, each call compared with ours of the same turn; there ours is timed at a threshold of one half
+too, where masks are made of the surer instances only.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +128,45 @@ def timed(call: Call, repeats: int) -> tuple[Any, float]:
         call()
         seconds.append(time.perf_counter() - started)
     return result, statistics.median(seconds)
+
+
+def in_turns(rounds: int) -> dict[str, Any]:
+    """Seconds of the cascade's ways, one call of each in turn, the operators exchanged between the calls."""
+    compiled = None if mmcv_ext.install() else import_module(mmcv_ext.NAME)
+    operators = mmcv_ext._module()
+    config = mmdet_models.through_json(mmdet_segmenter.resolve(SWIN_CONFIG))
+    segmenter = mmdet_segmenter.build(config, mmdet_models.reference_state())
+    pixels, find = photo(SWIN_PHOTO), torch.no_grad()(segmenter._find)
+    ways: dict[str, tuple[Any, Call]] = {
+        "ours": (operators, lambda: segmenter.segment(pixels, THRESHOLD)),
+        "ours, threshold 0.5": (operators, lambda: segmenter.segment(pixels, 0.5)),
+        "mmdet": (operators, lambda: find(segmenter.look(pixels), THRESHOLD)),
+        "mmdet_compiled": (compiled, lambda: find(segmenter.look(pixels), THRESHOLD)),
+    }
+    seconds: dict[str, list[float]] = {way: [] for way, (extension, _) in ways.items() if extension is not None}
+    for turn in range(rounds + 1):  # the first warms up
+        for way, row in seconds.items():
+            extension, call = ways[way]
+            for user in ("mmcv.ops.nms", "mmcv.ops.roi_align"):
+                vars(sys.modules[user])["ext_module"] = extension
+            started = time.perf_counter()
+            call()
+            row.append(time.perf_counter() - started)
+        print(f"turn {turn}/{rounds}: { {way: round(row[-1], 2) for way, row in seconds.items()} }", file=sys.stderr)
+    ours = seconds["ours"][1:]
+    median = statistics.median
+    return {
+        "turns": rounds,
+        "seconds": {way: median(row[1:]) for way, row in seconds.items()},
+        "times ours": {way: median(a / b for a, b in zip(row[1:], ours, strict=True)) for way, row in seconds.items()},
+        "range": {
+            way: [
+                min(a / b for a, b in zip(row[1:], ours, strict=True)),
+                max(a / b for a, b in zip(row[1:], ours, strict=True)),
+            ]
+            for way, row in seconds.items()
+        },
+    }
 
 
 def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
@@ -242,6 +284,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="*", default=list(WAYS), choices=WAYS)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=6, help="of the cascade's ways within one process")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="calls per round, after one that warms up")
     parser.add_argument("--size", nargs=2, type=int, default=[800, 1067], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--out", type=Path)
@@ -258,6 +301,9 @@ def main() -> None:
         results["models"].append(bench(model, options))
         shown = {key: results["models"][-1][key] for key in ("model", "missing", "summary")}
         print(json.dumps(shown, indent=2), flush=True)
+    if "Swin" in options.models:
+        results["in turns"] = in_turns(options.turns)
+        print(json.dumps(results["in turns"], indent=2), flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=2) + "\n")
 
