@@ -153,19 +153,13 @@ def in_turns(rounds: int) -> dict[str, Any]:
             call()
             row.append(time.perf_counter() - started)
         print(f"turn {turn}/{rounds}: { {way: round(row[-1], 2) for way, row in seconds.items()} }", file=sys.stderr)
-    ours = seconds["ours"][1:]
-    median = statistics.median
+    timed_turns = {way: row[1:] for way, row in seconds.items()}
+    ratios = {way: [a / b for a, b in zip(row, timed_turns["ours"], strict=True)] for way, row in timed_turns.items()}
     return {
         "turns": rounds,
-        "seconds": {way: median(row[1:]) for way, row in seconds.items()},
-        "times ours": {way: median(a / b for a, b in zip(row[1:], ours, strict=True)) for way, row in seconds.items()},
-        "range": {
-            way: [
-                min(a / b for a, b in zip(row[1:], ours, strict=True)),
-                max(a / b for a, b in zip(row[1:], ours, strict=True)),
-            ]
-            for way, row in seconds.items()
-        },
+        "seconds": {way: statistics.median(row) for way, row in timed_turns.items()},
+        "times ours": {way: statistics.median(row) for way, row in ratios.items()},
+        "range": {way: [min(row), max(row)] for way, row in ratios.items()},
     }
 
 
