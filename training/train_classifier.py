@@ -2,7 +2,7 @@
 
     python -m training.train_classifier lanet --out archive_specs/weights/lanet_scenes.safetensors
 
-Both models share the recipe: AdamW with a one-cycle schedule, label smoothing, and scenes that are turned over and have
+All models share the recipe: AdamW with a one-cycle schedule, label smoothing, and scenes that are turned over and have
 their colour channels exchanged. These are symmetries of the generator, so an altered scene is as good as a fresh one.
 The accuracy that is reported is that of the file as written, read back the way an archive reads it, on held-out scenes.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from handlers import models
-from handlers.models import bit, checkpoint, lanet
+from handlers.models import bit, checkpoint, lanet, timm_network
 from training import pool
 from training.publish import as_float16, publish
 from training.scenes import CLASSES, SceneSettings
@@ -41,11 +42,14 @@ class Recipe:
     """How one model is made and trained.
 
     Attributes:
+        architecture: as in the model's archive spec.
         create: the untrained network; in training it returns logits (B, classes), alone or first of a tuple.
         export: its tensors under the names of the authors' checkpoints.
         dimensions: what `create` builds, in words.
         mean: of the input's RGB channels in 0 … 1, as in the model's archive spec.
         std: likewise.
+        arguments: of a model of timm, as in its archive spec.
+        size: height and width of the scenes in pixels.
         scenes: how many are drawn to train on.
         steps: of the optimiser.
         batch: images per step.
@@ -53,13 +57,17 @@ class Recipe:
         decay: AdamW's weight decay, for weights of two and more dimensions.
         smoothing: label smoothing.
         layout: of images and weights in memory, whichever trains faster.
+        half: whether products are taken in bfloat16, where that trains faster.
     """
 
+    architecture: str
     create: Callable[[], nn.Module]
     export: Callable[[nn.Module], dict[str, Tensor]]
     dimensions: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    size: int = 32
     scenes: int = 100_000
     steps: int = 10_000
     batch: int = 64
@@ -67,10 +75,27 @@ class Recipe:
     decay: float = 0.05
     smoothing: float = 0.05
     layout: torch.memory_format = torch.contiguous_format
+    half: bool = False
+
+
+def of_timm(name: str, arguments: Mapping[str, Any], dimensions: str, **values: Any) -> Recipe:
+    """The recipe of a model of timm, with timm's mean and standard deviation."""
+    usual = timm_network.preprocess(name, arguments)
+    return Recipe(
+        architecture=f"{timm_network.PREFIX}{name}",
+        create=lambda: timm_network.create(name, {"num_classes": len(CLASSES), **arguments}),
+        export=checkpoint.exported,
+        dimensions=dimensions,
+        mean=usual["mean"],
+        std=usual["std"],
+        arguments=arguments,
+        **values,
+    )
 
 
 RECIPES: Mapping[str, Recipe] = {
     "lanet": Recipe(
+        architecture="lanet",
         create=lambda: lanet.LaNet(channels=16, layers=4, classes=len(CLASSES)),
         export=lanet.export,
         dimensions="16 channels, 4 layers",
@@ -80,6 +105,7 @@ RECIPES: Mapping[str, Recipe] = {
         layout=torch.channels_last,
     ),
     "bit": Recipe(
+        architecture="bit",
         create=lambda: bit.bit(layers=(1, 1, 1, 1), channels=(128, 256, 512, 512), stem=64, classes=len(CLASSES)),
         export=bit.export,
         dimensions="1 unit in each of 4 blocks of 128, 256, 512, 512 channels",
@@ -87,6 +113,36 @@ RECIPES: Mapping[str, Recipe] = {
         std=(0.5, 0.5, 0.5),
         steps=12_000,
         rate=2e-3,
+    ),
+    "resnet": of_timm(
+        "resnet18",
+        {"channels": [24, 48, 96, 192], "output_stride": 16},
+        "ResNet-18 of 24, 48, 96, 192 channels, the last stage dilated",
+        size=128,
+        scenes=40_000,
+        steps=2_000,
+        rate=4e-3,
+        layout=torch.channels_last,
+        half=True,
+    ),
+    "vit": of_timm(
+        "vit_tiny_patch16_224",
+        {"img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4},
+        "6 blocks of 128 channels and 4 heads, patches of 8×8 pixels, a class token",
+        size=64,
+        steps=8_000,
+        rate=1.5e-3,
+    ),
+    "swin_classifier": of_timm(
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 128, "window_size": 8, "embed_dim": 24, "depths": [2, 2, 4, 2], "num_heads": [1, 2, 4, 8]},
+        "2, 2, 4, 2 blocks of 24, 48, 96, 192 channels, windows of 8×8 tokens",
+        size=128,
+        scenes=40_000,
+        steps=4_000,
+        batch=48,
+        rate=2e-3,
+        half=True,
     ),
 }
 
@@ -200,8 +256,9 @@ def train(
     with tqdm(order, total=recipe.steps, desc="training", unit="step") as progress:
         for step, chosen in enumerate(progress, start=1):
             x = normalised(altered(images[chosen], generator), recipe).contiguous(memory_format=recipe.layout)
-            outcome = run(x)
-            logits = outcome[0] if isinstance(outcome, tuple) else outcome
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
+                outcome = run(x)
+            logits = (outcome[0] if isinstance(outcome, tuple) else outcome).float()
             loss = F.cross_entropy(logits, labels[chosen], label_smoothing=recipe.smoothing)
             optimiser.zero_grad()
             loss.backward()
@@ -218,7 +275,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("architecture", choices=RECIPES)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the scenes in pixels")
     parser.add_argument("--seed", type=int, default=0, help="of the training scenes, the initial weights and the order")
     parser.add_argument("--steps", type=int, help="of the optimiser, in place of the recipe's")
     parser.add_argument("--scenes", type=int, help="to train on, in place of the recipe's")
@@ -231,7 +287,7 @@ def main() -> None:
 
     changes = {name: value for name in ("steps", "scenes") if (value := getattr(given, name))}
     recipe = Recipe(**(vars(RECIPES[given.architecture]) | changes))
-    settings = SceneSettings(size=(given.size, given.size))
+    settings = SceneSettings(size=(recipe.size, recipe.size))
     images, labels = tensors(pool.draw_or_read(given.kept, given.seed, recipe.scenes, settings))
     check = tensors(pool.draw(PROGRESS_SEED, PROGRESS, settings))
 
@@ -243,10 +299,10 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, given.out)
     held_out = tensors(pool.draw(HELD_OUT_SEED, HELD_OUT, settings))
-    shipped = models.build(given.architecture, checkpoint.read(given.out))
+    shipped = models.build(recipe.architecture, checkpoint.read(given.out), recipe.arguments)
     report = Report(
         architecture=given.architecture,
-        dimensions=f"{recipe.dimensions}, {given.size}×{given.size}",
+        dimensions=f"{recipe.dimensions}, {recipe.size}×{recipe.size}",
         parameters=sum(tensor.numel() for tensor in weights.values()),
         accuracy=accuracy(shipped, held_out, recipe),
         held_out=HELD_OUT,

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from handlers.models import bit, lanet
+from handlers.models import bit, lanet, timm_network
 from handlers.models.checkpoint import CheckpointError
 
 ARCHITECTURES: dict[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {"bit": bit.build, "lanet": lanet.build}
 """By name: from a checkpoint's tensors to the network."""
 
 
-def build(architecture: str, state: Mapping[str, Tensor]) -> nn.Module:
+def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        architecture: a key of :data:`ARCHITECTURES`.
-        state: the checkpoint's tensors, as :func:`handlers.models.checkpoint.read` returns them. The network's
-            arguments follow from their shapes. Float32 tensors are shared with the network.
+        architecture: a key of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        state: the checkpoint's tensors, as :func:`handlers.models.checkpoint.read` returns them. Float32 tensors are
+            shared with the network.
+        arguments: of a model of timm, see :mod:`handlers.models.timm_network`; all that the others need to know
+            follows from the shapes of the tensors.
 
     Raises:
-        ValueError: an unknown architecture.
+        ValueError: an unknown architecture, or arguments that it does not take.
         CheckpointError: the tensors do not fit the architecture; lists the missing, unexpected and wrongly shaped.
     """
+    if architecture.startswith(timm_network.PREFIX):
+        return timm_network.build(architecture.removeprefix(timm_network.PREFIX), state, arguments or {})
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture: wanted one of {', '.join(ARCHITECTURES)}, given {architecture!r}")
+        wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or {timm_network.PREFIX} and the name of a timm model"
+        raise ValueError(f"architecture: {wanted}, given {architecture!r}")
+    if arguments:
+        raise ValueError(f"arguments: go with a timm model, {architecture} takes none; given {', '.join(arguments)}")
     try:
         return ARCHITECTURES[architecture](state)
     except ValueError as error:
