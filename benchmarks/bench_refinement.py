@@ -255,7 +255,7 @@ def cases(name: str, count: int) -> dict[str, list[Case]]:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
     preprocess = Preprocess(**spec.preprocess.model_dump())
-    network = fold(models.build(spec.architecture, read(archive.weights)))
+    network = fold(models.build(spec.architecture, read(archive.weights), spec.arguments))
     network = specialise(network, torch.zeros(1, 3, *preprocess.size))
     return {which: [one_case(network, preprocess, index, which) for index in range(count)] for which in BASELINES}
 

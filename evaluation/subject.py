@@ -91,7 +91,7 @@ def with_network(subject: Subject, network: nn.Module) -> Subject:
 def _subject(archive: Archive) -> tuple[Subject, nn.Module]:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
-    folded = fold(models.build(spec.architecture, read(archive.weights)))
+    folded = fold(models.build(spec.architecture, read(archive.weights), spec.arguments))
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
     bare = Subject(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
     return with_network(bare, folded), folded

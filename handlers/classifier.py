@@ -15,17 +15,8 @@ from handlers import worker
 from handlers.cache import Cache
 from handlers.deadline import Deadline, updated
 from handlers.exchange import Exchange, log_traceback
-from handlers.explanation import (
-    Explanation,
-    explain,
-    explanation_result,
-    path_key,
-    points,
-    predict,
-    prediction_result,
-    size_of,
-    worth_keeping,
-)
+from handlers.explanation import Explanation, explain, points, predict, prediction_result, size_of, worth_keeping
+from handlers.mapping import Map, batches, cost, key_of, maps_of, resolved, result_of
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics, Stage
 from handlers.neighbour import with_segments
@@ -54,7 +45,7 @@ class ClassifierHandler:
     defaults: Defaults
     seconds_per_point: float
     scores: Cache[torch.Tensor]
-    explanations: Cache[Explanation]
+    explanations: Cache[Explanation | Map]
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
@@ -88,7 +79,12 @@ class ClassifierHandler:
             with exchange.stage("attribute"):
                 deadline = self._admit(exchange, deadline)
         admitted = [exchange for exchange in asked if exchange.pending and exchange.explanation is None]
-        together(admitted, "attribute", partial(self._explain, deadline))
+        together(
+            [exchange for exchange in admitted if by_path(exchange)], "attribute", partial(self._explain, deadline)
+        )
+        mapped = [exchange for exchange in admitted if not by_path(exchange)]
+        for indices in batches(samples(mapped)):
+            together([mapped[index] for index in indices], "attribute", partial(self._map, deadline))
 
         for exchange in exchanges:
             if exchange.pending:
@@ -123,10 +119,15 @@ class ClassifierHandler:
             exchange.target = int(exchange.scores.argmax())
         else:
             exchange.target = resolve_target(request.target, self.model.spec.labels)
+        exchange.sample = sample = resolved(self.model, exchange.sample)
         if not exchange.fresh:
-            exchange.explanation = self.explanations.get(path_key(exchange.sample, exchange.target))
+            exchange.explanation = self.explanations.get(key_of(sample, exchange.target))
         exchange.cached = exchange.explanation is not None
-        return deadline if exchange.cached else deadline.admit(points(exchange.sample))
+        if exchange.cached:
+            return deadline
+        if request.by_path:
+            return deadline.admit(points(sample))
+        return deadline.admit(cost(self.model, sample), "method")
 
     def _explain(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
         targets = [exchange.target for exchange in exchanges if exchange.target is not None]
@@ -149,7 +150,16 @@ class ClassifierHandler:
             exchange.explanation = explanation
             assert exchange.sample is not None
             if worth_keeping(explanation):
-                self.explanations.put(path_key(exchange.sample, target), explanation, size_of(explanation))
+                self.explanations.put(key_of(exchange.sample, target), explanation, size_of(explanation))
+
+    def _map(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
+        targets = [exchange.target for exchange in exchanges if exchange.target is not None]
+        scores = [exchange.scores for exchange in exchanges if exchange.scores is not None]
+        maps = maps_of(self.model, samples(exchanges), targets, scores, deadline.check_rows)
+        for exchange, target, found in zip(exchanges, targets, maps, strict=True):
+            exchange.explanation = found
+            assert exchange.sample is not None
+            self.explanations.put(key_of(exchange.sample, target), found, found.attribution.nbytes)
 
     def _encode(self, exchange: Exchange) -> Encoded:
         sample, scores = exchange.sample, exchange.scores
@@ -157,7 +167,7 @@ class ClassifierHandler:
         most = self.model.spec.limits.max_response_bytes
         if exchange.explanation is None or exchange.target is None:
             return encode(prediction_result(self.model, scores), sample.request.accept, max_bytes=most)
-        result = explanation_result(self.model, sample, exchange.target, scores, exchange.explanation)
+        result = result_of(self.model, sample, exchange.target, scores, exchange.explanation)
         if sample.request.accept == PNG:
             return encode(result, PNG, picture=picture(sample, exchange.explanation), max_bytes=most)
         return encode(select(result, sample.request), sample.request.accept, max_bytes=most)
@@ -166,6 +176,11 @@ class ClassifierHandler:
 def samples(exchanges: Sequence[Exchange]) -> list[Sample]:
     """The decoded requests of exchanges that have got so far."""
     return [exchange.sample for exchange in exchanges if exchange.sample is not None]
+
+
+def by_path(exchange: Exchange) -> bool:
+    """Whether integrated gradients are asked for, with all that their path tells."""
+    return exchange.sample is not None and exchange.sample.request.by_path
 
 
 def together(exchanges: Sequence[Exchange], stage: Stage, work: Callable[[Sequence[Exchange]], None]) -> None:

@@ -43,8 +43,12 @@ class Deadline:
         """A deadline ``budget`` seconds from now."""
         return cls(clock() + budget, budget, seconds_per_point, trusted, clock=clock)
 
-    def admit(self, points: int) -> Deadline:
+    def admit(self, points: int, field: str = "steps") -> Deadline:
         """The deadline with that many more points committed.
+
+        Args:
+            points: of a path, or what costs as much.
+            field: of the request that decides how many.
 
         Raises:
             RequestError: 413 if they would not fit an empty batch either, 503 if they do not fit beside the others.
@@ -54,10 +58,10 @@ class Deadline:
             if seconds > self.budget:
                 most = int(self.budget / self.seconds_per_point)
                 message = f"wanted an explanation of at most {self.budget:.0f} s, about {most} points on this host"
-                raise RequestError(413, "steps", f"{message}, got {points} points, about {seconds:.0f} s")
+                raise RequestError(413, field, f"{message}, got {points} points, about {seconds:.0f} s")
             if self.clock() + self.committed * self.seconds_per_point + seconds > self.ends:
                 message = f"the batch is full: {points} points, about {seconds:.0f} s, do not fit it; try again"
-                raise RequestError(503, "steps", message)
+                raise RequestError(503, field, message)
         return replace(self, committed=self.committed + points)
 
     def check(self, remaining: int) -> None:
@@ -66,9 +70,19 @@ class Deadline:
         Raises:
             RequestError: 503.
         """
+        self._check(f"{remaining} path points were left")
+
+    def check_rows(self, rows: int) -> None:
+        """The same where rows are counted that have gone through the model.
+
+        Raises:
+            RequestError: 503.
+        """
+        self._check(f"{rows} evaluations were not enough")
+
+    def _check(self, state: str) -> None:
         if self.clock() > self.ends:
-            message = f"wanted an answer within {self.budget:.0f} s, {remaining} path points were left; try again"
-            raise RequestError(503, "steps", message)
+            raise RequestError(503, "steps", f"wanted an answer within {self.budget:.0f} s, {state}; try again")
 
 
 def updated(estimate: float, seconds: float, points: int) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from handlers.explanation import Explanation
+from handlers.mapping import Map
 from handlers.metrics import Kind, Metrics, Stage
 from handlers.sample import Sample
 from handlers.wire.errors import RequestError
@@ -34,7 +35,7 @@ class Exchange:
         sample: the decoded request, once it is.
         scores: (classes,) pre-softmax scores, once they are known.
         target: class index to explain, once it is resolved.
-        explanation: the path integrals, once they are computed.
+        explanation: the path integrals or the map, once they are computed.
         cached: whether they were at hand.
         answer: the encoded result, once there is one.
         failure: why there will be none.
@@ -47,7 +48,7 @@ class Exchange:
     sample: Sample | None = None
     scores: Tensor | None = None
     target: int | None = None
-    explanation: Explanation | None = None
+    explanation: Explanation | Map | None = None
     cached: bool = False
     answer: Encoded | None = None
     failure: RequestError | None = None
@@ -102,10 +103,10 @@ class Exchange:
             metrics.stage(stage, self.kind, seconds)
         metrics.request(self.kind, outcome, time.perf_counter() - self.started, self._request_bytes(), len(answer.body))
         if self.failure is None and self.explanation is not None and self.sample is not None:
-            groups = self.sample.groups
+            groups, found = self.sample.groups, self.explanation
             metrics.explanation(
-                evaluations=0 if self.cached else self.explanation.evaluations,
-                relative_residual=self.explanation.relative_residual(groups),
+                evaluations=0 if self.cached else found.evaluations,
+                relative_residual=found.relative_residual(groups) if isinstance(found, Explanation) else None,
                 groups=0 if groups is None else len(groups.family),
                 cached=self.cached,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +21,11 @@ class ExplainedScore:
     network: Forward
     device: torch.device
     chunk: int
+    layers: dict[str | None, tuple[str, int]] = field(default_factory=dict)
+
+    def plain(self) -> Forward:
+        """What methods may look into: nothing but a function."""
+        return self.network
 
 
 @dataclass(frozen=True)

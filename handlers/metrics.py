@@ -74,19 +74,20 @@ class Metrics:
         self._sum("request_bytes", request_bytes)
         self._sum("response_bytes", response_bytes)
 
-    def explanation(self, evaluations: int, relative_residual: float, groups: int, cached: bool) -> None:
+    def explanation(self, evaluations: int, relative_residual: float | None, groups: int, cached: bool) -> None:
         """Counts what one explanation took.
 
         Args:
-            evaluations: points at which the gradient was taken for it, 0 where it was at hand.
-            relative_residual: the residual's relative size (>= 0).
+            evaluations: points at which the gradient was taken for it, or rows that went through the model for a map; 0
+                where it was at hand.
+            relative_residual: the residual's relative size (>= 0); None for a map, which has none.
             groups: groups that were scored.
             cached: whether its path integral was at hand.
         """
         self._sum("evaluations", evaluations)
         self._sum("groups", groups)
         self._count("explain_cache_total", 1, CACHE[0] if cached else CACHE[1])
-        if math.isfinite(relative_residual):
+        if relative_residual is not None and math.isfinite(relative_residual):
             self._sum("relative_residual", abs(relative_residual))
             self._write(MetricTypes.GAUGE, "explain_relative_residual", abs(relative_residual))
 

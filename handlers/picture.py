@@ -6,25 +6,32 @@ import torch
 from PIL import Image
 
 from handlers.explanation import Explanation, scores_of
+from handlers.mapping import Map, sums_of
 from handlers.sample import Sample
 from handlers.wire.heatmap import overlay
 from handlers.wire.segment_picture import Entry, coloured, shortened
 
 
-def picture(sample: Sample, explanation: Explanation) -> Image.Image:
+def picture(sample: Sample, explanation: Explanation | Map) -> Image.Image:
     """An RGB image of the photo's size.
 
     Segments take the colour of their directional gradient, relative to the strongest of them; the legend names the
-    strongest, with the part of all dividends that each of them has.
+    strongest, with the part of all dividends that each of them has. Where there is only a map, it is what the map holds
+    in a segment, for a pixel, and the part of all that it holds.
     """
     photo = sample.request.photo.image
     groups = sample.groups
     if groups is None or "segment" not in groups.family.kinds:
         return overlay(photo, explanation.attribution, sample.geometry)
-    scores = scores_of(explanation, groups)
     shown = torch.tensor([kind != "whole" for kind in groups.family.kinds])
-    directional, dividend = scores.directional[shown], scores.dividend[shown]
-    strengths = directional / directional.abs().max().clamp_min(1e-30)
+    if isinstance(explanation, Explanation):
+        scores = scores_of(explanation, groups)
+        colours, dividend = scores.directional[shown], scores.dividend[shown]
+    else:
+        sums = sums_of(explanation, groups)[shown]
+        colours = sums / groups.family.area[shown]
+        dividend = sums.abs() / sums.abs().sum().clamp_min(1e-30)
+    strengths = colours / colours.abs().max().clamp_min(1e-30)
     labels = [label for label, use in zip(groups.family.labels, shown.tolist(), strict=True) if use]
     order = strengths.abs().argsort(descending=True, stable=True).tolist()
     legend = [Entry(f"{shortened(labels[row])}  {dividend[row]:.1%}", strengths[row].item()) for row in order]

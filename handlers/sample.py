@@ -64,6 +64,7 @@ class Sample:
         image: (3, H, W) model input.
         geometry: the map from the photo to it.
         key: digest of the image, by which results on it are remembered.
+        preprocess: what made the image so.
         baselines: (D, 3, H, W), one for each draw; none for a prediction.
         groups: what is to be scored beside pixels, if anything.
     """
@@ -72,6 +73,7 @@ class Sample:
     image: Tensor
     geometry: Geometry
     key: bytes
+    preprocess: Preprocess
     baselines: Tensor
     groups: Groups | None = None
 
@@ -90,10 +92,10 @@ def prepare(request: Request, seen: View, found: PhotoMasks | None = None) -> Sa
     image, geometry = seen.image, seen.geometry
     key = digest(image)
     if request.kind == "prediction":
-        return Sample(request, image, geometry, key, image.new_zeros(0, *image.shape))
+        return Sample(request, image, geometry, key, seen.preprocess, image.new_zeros(0, *image.shape))
     starts = _baselines(request.baseline, seen)
     groups = _groups(request, seen, found) if request.wants_groups else None
-    return Sample(request, image, geometry, key, starts, groups)
+    return Sample(request, image, geometry, key, seen.preprocess, starts, groups)
 
 
 def _baselines(choice: Baseline, seen: View) -> Tensor:
@@ -117,13 +119,10 @@ def _baselines(choice: Baseline, seen: View) -> Tensor:
             start = apply(choice.photo.image, preprocess)[0]
         case "tensor":
             assert choice.tensor is not None
-            start = choice.tensor
-            if start.shape != image.shape:
-                raise RequestError(
-                    422,
-                    "baseline_tensor",
-                    f"wanted {tuple(image.shape)} like the model's input, got {tuple(start.shape)}",
-                )
+            if choice.tensor.shape[1:] != image.shape:
+                wanted, got = tuple(image.shape), tuple(choice.tensor.shape[1:])
+                raise RequestError(422, "baseline_tensor", f"wanted {wanted} like the model's input, got {got}")
+            return choice.tensor
         case name:
             raise ValueError(f"baseline: {name!r} is not known here")
     return start.unsqueeze(0)

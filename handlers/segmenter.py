@@ -18,16 +18,9 @@ from handlers.chunk import chunk_size
 from handlers.deadline import Deadline, updated
 from handlers.engines import Engine
 from handlers.exchange import Exchange
-from handlers.explanation import (
-    Explanation,
-    explain,
-    explanation_result,
-    path_key,
-    points,
-    size_of,
-    worth_keeping,
-)
+from handlers.explanation import Explanation, explain, points, size_of, worth_keeping
 from handlers.job import ExplainedScore, Job
+from handlers.mapping import Map, cost, key_of, maps_of, resolved, result_of
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics
 from handlers.models.detections import Detections
@@ -62,7 +55,7 @@ class SegmenterHandler:
     seconds_per_pixel: float
     chunks: dict[tuple[int, int], int]
     instances: Cache[Detections]
-    explanations: Cache[Explanation]
+    explanations: Cache[Explanation | Map]
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
@@ -159,17 +152,26 @@ class SegmenterHandler:
     def _explain(self, exchange: Exchange, forward: Forward, anchor: Tensor, ends: float) -> None:
         sample, target = exchange.sample, exchange.target
         assert sample is not None and target is not None
-        key = (path_key(sample, target), digest(anchor))
+        key = (key_of(sample, target), digest(anchor))
         exchange.explanation = None if exchange.fresh else self.explanations.get(key)
         exchange.cached = exchange.explanation is not None
         if exchange.cached:
             return
         height, width = sample.image.shape[1:]
         model = ExplainedScore(self.spec, forward, self.device, self._chunk(forward, sample.image))
+        sample = resolved(model, sample)
+        by_path = sample.request.by_path
         # The first request of a worker tells how fast it is.
-        seconds, total = self.seconds_per_pixel * height * width, points(sample)
+        seconds, total = self.seconds_per_pixel * height * width, points(sample) if by_path else cost(model, sample)
         trusted = total if self.seconds_per_pixel == 0 else self.spec.explain.steps + 2
-        deadline = Deadline(ends, self.spec.serving.deadline_s, seconds, trusted).admit(total)
+        deadline = Deadline(ends, self.spec.serving.deadline_s, seconds, trusted)
+        deadline = deadline.admit(total, "steps" if by_path else "method")
+        if not by_path:
+            assert exchange.scores is not None
+            (found,) = maps_of(model, [sample], [target], [exchange.scores], deadline.check_rows)
+            exchange.explanation = found
+            self.explanations.put(key, found, found.attribution.nbytes)
+            return
         started = time.perf_counter()
         left = total
 
@@ -206,7 +208,7 @@ class SegmenterHandler:
             return encode(select(result, request), request.accept, picture=photo, max_bytes=most)
         assert job.scores is not None and job.instance is not None and exchange.target is not None
         model = ExplainedScore(self.spec, self.engine.network, self.device, 1)
-        result = explanation_result(model, job.sample, exchange.target, job.scores, exchange.explanation)
+        result = result_of(model, job.sample, exchange.target, job.scores, exchange.explanation)
         result["detection"] = job.instance
         result["box"] = job.found.boxes[job.instance].tolist()
         result["detection_score"] = job.found.scores[job.instance].item()

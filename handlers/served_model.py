@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,22 +29,27 @@ class ServedModel:
     Attributes:
         spec: the archive's resolved spec.
         preprocess: how photos become inputs.
-        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes).
+        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
+        plain: the same network with the modules that its authors gave it, whose layers can be named; built when it is
+            first asked for.
         device: where it lives.
         chunk: path points evaluated at once.
         seconds_per_point: of one path point within a chunk, measured after loading.
+        layers: see :class:`handlers.mapping.Inspected`.
     """
 
     spec: ClassifierSpec
     preprocess: Preprocess
     network: nn.Module
+    plain: Callable[[], nn.Module]
     device: torch.device
     chunk: int
     seconds_per_point: float
+    layers: dict[str | None, tuple[str, int]] = field(default_factory=dict)
 
 
 def load(model_dir: Path, device: torch.device) -> ServedModel:
-    """Build the network of an unpacked archive, fold and specialise it, and measure it.
+    """Build the network of an unpacked archive, fold and specialise one of our own, and measure it.
 
     Raises:
         SpecError, CheckpointError: an archive that does not hold what it should.
@@ -53,9 +60,19 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     spec = ClassifierSpec.read(model_dir)
     preprocess = Preprocess(**spec.preprocess.model_dump())
     example = torch.zeros(1, 3, *preprocess.size)
-    network: nn.Module = fold(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE)))
-    network = specialise(network, example) if device.type == "cpu" else network
-    network = network.to(device).to(memory_format=torch.channels_last)
+
+    def placed(network: nn.Module) -> nn.Module:
+        return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+    @cache
+    def plain() -> nn.Module:
+        return placed(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE), spec.arguments))
+
+    if spec.architecture in models.ARCHITECTURES:
+        network = fold(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE)))
+        network = placed(specialise(network, example) if device.type == "cpu" else network)
+    else:
+        network = plain()
     with torch.no_grad():
         classes = network(example.to(device)).shape[1]
     if classes != len(spec.labels):
@@ -63,7 +80,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     chunk = spec.serving.chunk or chunk_size(network, example.to(device))
     seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
     chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
-    return ServedModel(spec, preprocess, network, device, chunk, seconds)
+    return ServedModel(spec, preprocess, network, plain, device, chunk, seconds)
 
 
 def _measure(network: nn.Module, example: Tensor, count: int) -> float:

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from handlers.attribution import METHODS
+
 SPEC_FILE = "spec.json"
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -49,11 +51,18 @@ class PreprocessSpec(_Strict):
 class ExplainSpec(_Strict):
     """What an explanation is when the request does not say."""
 
-    method: Literal["integrated_gradients"] = "integrated_gradients"
+    method: str = "integrated_gradients"
     steps: Positive = 50
     tolerance: float | None = Field(default=None, gt=0, le=1)
     quadrature: Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"] = "gauss_legendre"
     baseline: Literal["zero", "black", "white", "mean", "blur", "uniform"] = "zero"
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"wants one of {', '.join(METHODS)}")
+        return method
 
 
 class LimitsSpec(_Strict):
@@ -134,8 +143,7 @@ class _Spec(_Strict):
 
 class _Classifier(_Spec):
     handler: Literal["classifier"] = "classifier"
-    architecture: str = Field(min_length=1)
-    preprocess: PreprocessSpec
+    arguments: dict[str, Any] = {}
 
 
 class _Segmenter(_Spec):
@@ -178,9 +186,13 @@ class ClassifierSpec(_Classifier, ModelSpec):
     """A classifier's: from photos to class scores.
 
     Attributes:
-        architecture: a key of :data:`handlers.models.ARCHITECTURES`.
+        architecture: a key of :data:`handlers.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        arguments: of a model of timm, where they differ from those that its name stands for.
         preprocess: how photos become inputs.
     """
+
+    architecture: str = Field(min_length=1)
+    preprocess: PreprocessSpec
 
 
 class SegmenterSpec(_Segmenter, ModelSpec):
@@ -231,6 +243,35 @@ class FileSource(_Strict):
         return named if named or not self.path else (spec_file.parent / self.path).resolve()
 
 
+class NameSource(_Strict):
+    """A name, or the environment variable that holds it, or both; written as a plain string, it is the name.
+
+    A variable that is set and not empty wins.
+    """
+
+    name: str | None = None
+    environment: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not (self.name or self.environment):
+            raise ValueError("wants a name, or `environment:` with the name of a variable")
+        return self
+
+    def from_environment(self, environ: Mapping[str, str]) -> str | None:
+        """The name that the environment holds, if it holds one."""
+        return environ.get(self.environment, "") or None if self.environment else None
+
+    def resolve(self, environ: Mapping[str, str]) -> str | None:
+        """The name, or None when only an unset variable holds it."""
+        return self.from_environment(environ) or self.name
+
+
 class LabelSource(FileSource):
     """Class names in order of the model's outputs: a list, or a text file with one name per line."""
 
@@ -250,13 +291,26 @@ class _Sources(_Strict):
     labels: LabelSource
 
     @property
-    def sources(self) -> tuple[FileSource, ...]:
-        """Every file that the archive is made of."""
+    def sources(self) -> tuple[FileSource | NameSource, ...]:
+        """Every file that the archive is made of, and every name that a variable may hold."""
         return (self.weights, self.labels)
 
 
 class ClassifierFile(_Classifier, _Sources):
-    """The spec of a classifier as it stands in `archive_specs/*.yaml`."""
+    """The spec of a classifier as it stands in `archive_specs/*.yaml`.
+
+    Attributes:
+        architecture: as in :class:`ClassifierSpec`.
+        preprocess: of a model of timm, only what differs from timm's own account of the model; of others, all.
+    """
+
+    architecture: NameSource
+    preprocess: dict[str, Any] = {}
+
+    @property
+    def sources(self) -> tuple[FileSource | NameSource, ...]:
+        """See the base class."""
+        return (*super().sources, self.architecture)
 
 
 class SegmenterFile(_Segmenter, _Sources):
@@ -269,8 +323,8 @@ class SegmenterFile(_Segmenter, _Sources):
     config: FileSource | None = None
 
     @property
-    def sources(self) -> tuple[FileSource, ...]:
-        """Every file that the archive is made of."""
+    def sources(self) -> tuple[FileSource | NameSource, ...]:
+        """See the base class."""
         return super().sources + ((self.config,) if self.config else ())
 
     @model_validator(mode="after")
@@ -339,16 +393,36 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, Archive
 def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archive:
     weights = _existing(path, "weights", spec.weights, environ)
     labels = spec.labels.names or _lines(_existing(path, "labels", spec.labels, environ))
-    fields = spec.model_dump(exclude={"weights", "labels", "config"})
+    fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
     config = None
     try:
         if isinstance(spec, ClassifierFile):
-            return Archive(path, ClassifierSpec(labels=labels, **fields), weights)
+            architecture = spec.architecture.resolve(environ)
+            if architecture is None:
+                variable = spec.architecture.environment
+                raise SpecError(f"{path}: architecture: the environment variable {variable} is not set")
+            preprocess = _preprocess(path, architecture, spec)
+            model = ClassifierSpec(labels=labels, architecture=architecture, preprocess=preprocess, **fields)
+            return Archive(path, model, weights)
         if spec.config is not None:
             config = _existing(path, "config", spec.config, environ)
         return Archive(path, SegmenterSpec(labels=labels, **fields), weights, config)
     except ValidationError as error:
         raise SpecError(_describe(path, error)) from None
+
+
+def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
+    """The fields of the classifier's `preprocess`: those of the spec file and, of a model of timm, timm's own."""
+    library, _, name = architecture.partition("/")
+    if library != "timm" or set(spec.preprocess) >= set(PreprocessSpec.model_fields):
+        return spec.preprocess
+    from handlers.models import timm_network  # which takes seconds
+
+    try:
+        usual = timm_network.preprocess(name, spec.arguments)
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from None
+    return usual | spec.preprocess
 
 
 def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, str]) -> Path:

@@ -198,7 +198,7 @@ def _classes(
 
     if isinstance(model, SegmenterSpec):
         return engines.build(model, state, config, torch.device("cpu")).classes
-    network = models.build(model.architecture, state).eval()
+    network = models.build(model.architecture, state, model.arguments)
     with torch.no_grad():
         return int(network(torch.zeros(1, 3, *model.preprocess.size)).shape[-1])
 

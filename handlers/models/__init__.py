@@ -28,10 +28,11 @@ def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str
         ValueError: an unknown architecture, or arguments that it does not take.
         CheckpointError: the tensors do not fit the architecture; lists the missing, unexpected and wrongly shaped.
     """
-    if architecture.startswith(timm_network.PREFIX):
-        return timm_network.build(architecture.removeprefix(timm_network.PREFIX), state, arguments or {})
+    library, _, name = architecture.partition("/")
+    if library == "timm":
+        return timm_network.build(name, state, arguments or {})
     if architecture not in ARCHITECTURES:
-        wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or {timm_network.PREFIX} and the name of a timm model"
+        wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
         raise ValueError(f"architecture: {wanted}, given {architecture!r}")
     if arguments:
         raise ValueError(f"arguments: go with a timm model, {architecture} takes none; given {', '.join(arguments)}")

@@ -17,9 +17,6 @@ from torch import Tensor, nn
 
 from handlers.models import checkpoint
 
-PREFIX = "timm/"
-"""In front of the name in an archive spec: ``timm/resnet50.a1_in1k``."""
-
 FITS = {"center": "crop", "squash": "stretch"}
 """From timm's crop modes to ours; its third pads, which the preprocessing here does not."""
 
@@ -38,7 +35,7 @@ def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     if not timm.is_model(architecture):
         near = timm.list_models(f"*{architecture.partition('_')[0]}*")[:5] if architecture else []
         hint = f", such as {', '.join(near)}" if near else ""
-        raise ValueError(f"architecture: wanted {PREFIX} and the name of a timm model{hint}, given {name!r}")
+        raise ValueError(f"architecture: wanted timm/ and the name of one of its models{hint}, given {name!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, **values)
@@ -94,5 +91,6 @@ def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _classifier(network: nn.Module) -> str | None:
     """The dotted name of the layer that gives the scores."""
-    layer = network.get_classifier() if hasattr(network, "get_classifier") else None
+    get = getattr(network, "get_classifier", None)
+    layer = get() if callable(get) else None
     return next((name for name, module in network.named_modules() if module is layer), None)

@@ -15,6 +15,7 @@ class Limits:
         max_pixels: Pixels of the photo, read from its header before anything is decoded.
         max_side: Pixels of the photo's longer side; heat maps are drawn at the photo's size.
         max_steps: Points on the integration path.
+        max_samples: Noisy or masked copies of the image, coalitions, or draws of a method.
         max_groups: Masks that are sent, or segments that are made.
         max_draws: Draws of a random baseline.
     """
@@ -23,5 +24,6 @@ class Limits:
     max_pixels: int = 50_000_000
     max_side: int = 20_000
     max_steps: int = 1000
+    max_samples: int = 20_000
     max_groups: int = 500
     max_draws: int = 64

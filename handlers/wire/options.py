@@ -21,7 +21,6 @@ from handlers.wire.errors import RequestError, shown, unknown
 from handlers.wire.image import Photo, decode, from_base64
 from handlers.wire.limits import Limits
 
-METHODS = ("integrated_gradients",)
 QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
 BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
 SEGMENTS = ("slic", "grid")
@@ -75,10 +74,10 @@ class Baseline:
     Attributes:
         name: One of ``BASELINES``.
         blur: Standard deviation of the blur, as a part of the model input's shorter side, in (0, 1].
-        draws: Noise images that are averaged over, 1 … ``Limits.max_draws``.
+        draws: Noise images of ``uniform`` that are averaged over, 1 … ``Limits.max_draws``.
         seed: Of the noise.
         photo: The second image of ``image``, upright.
-        tensor: (C, H, W) float32, the model-space input of ``tensor``.
+        tensor: (D, C, H, W) float32, the model-space inputs of ``tensor``.
     """
 
     name: str = "zero"
@@ -149,7 +148,7 @@ def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -
     if name == "image":
         photo = _second_photo(options.get("baseline_image"), limits)
     if name == "tensor":
-        tensor = _tensor("baseline_tensor", options.get("baseline_tensor"))
+        tensor = _tensor("baseline_tensor", options.get("baseline_tensor"), limits.max_draws)
     return Baseline(
         name=name,
         blur=_number("blur", options.get("blur"), 1) or usual.blur,
@@ -266,8 +265,8 @@ def _second_photo(value: object, limits: Limits) -> Photo:
     return decode(data, limits, "baseline_image")
 
 
-def _tensor(name: str, value: object) -> Tensor:
-    """A (C, H, W) tensor: a nested list of numbers, or a safetensors file that holds one."""
+def _tensor(name: str, value: object, most: int) -> Tensor:
+    """A (D, C, H, W) tensor, of one draw without that axis: a nested list, or a safetensors file that holds one."""
     if value is None:
         raise RequestError(400, name, "wanted the tensor that baseline=tensor starts from, got none")
     if isinstance(value, bytes):
@@ -283,8 +282,13 @@ def _tensor(name: str, value: object) -> Tensor:
             tensor = torch.from_numpy(np.array(value, dtype=np.float32))
         except (TypeError, ValueError, OverflowError):
             raise RequestError(400, name, f"wanted a nested list of numbers, got {shown(value)}") from None
-    if tensor.ndim != 3:
-        raise RequestError(400, name, f"wanted three axes (channel, row, column), got {tensor.ndim}")
+    if tensor.ndim == 3:
+        tensor = tensor.unsqueeze(0)
+    if tensor.ndim != 4 or len(tensor) == 0:
+        wanted = "wanted three axes (channel, row, column), or four with that of the draws first"
+        raise RequestError(400, name, f"{wanted}, got {list(tensor.shape)}")
+    if len(tensor) > most:
+        raise RequestError(413, name, f"wanted at most {most} draws, got {len(tensor)}")
     if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
         raise RequestError(400, name, "wanted finite numbers in the model's input space, got NaN, infinity or integers")
     return tensor.float()

@@ -19,12 +19,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from handlers.attribution.plan import OPTIONS as METHOD_OPTIONS
+from handlers.attribution.plan import Plan
 from handlers.wire.errors import RequestError, listed, shown, unknown
 from handlers.wire.image import Layout, Order, Photo, decode, from_base64, from_list
 from handlers.wire.limits import Limits
@@ -35,20 +37,19 @@ from handlers.wire.options import (
     FRACTIONS,
     GROUP_OPTIONS,
     INTEGERS,
-    METHODS,
     PATH_OPTIONS,
     SWITCHES,
     Baseline,
     Path,
     Segments,
     baseline_options,
-    choice,
     detection_option,
     path_options,
     segment_options,
     switch,
     threshold_option,
 )
+from handlers.wire.plan_options import PATH, PLAN_OPTIONS, is_path, plan_options
 
 Kind = Literal["prediction", "explanation"]
 
@@ -64,7 +65,9 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
 }
 SEGMENTER_MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
 
-OPTIONS = ("target_class", "method", *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS, "outputs")
+OPTIONS = (
+    *dict.fromkeys(("target_class", *PLAN_OPTIONS, *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS, "outputs")),
+)
 SEGMENTER_OPTIONS = (*OPTIONS, "detection")
 PREDICTION_OPTIONS = ("threshold",)
 """Of a segmenter's prediction, which ignores all others."""
@@ -75,10 +78,14 @@ OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
 #: Outputs of one entry for each step.
 PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
 
+REFERENCES = 16
+"""Random images that expected gradients compare with where the client sends none."""
+
 MAX_LABEL = 200
 MAX_OPTIONS = 32
 MAX_OPTION_BYTES = 10_000
 
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?")
 _HEADER = "x-explain-options"
 _IMAGE_KEYS = ("image", "img_data")
 _BODY_KEYS = ("image", "body", "data")
@@ -90,8 +97,8 @@ class Defaults:
     """What a model's spec says where the client says nothing.
 
     Attributes:
-        method: One of ``METHODS``.
-        steps: Points on the path, at least 1.
+        method: One of ``handlers.attribution.METHODS``.
+        steps: Points on the path of integrated gradients, at least 1.
         tolerance: Accuracy to refine to instead, or None.
         quadrature: One of ``QUADRATURES``.
         baseline: One of ``BASELINES`` that needs nothing from the client.
@@ -123,9 +130,9 @@ class Request:
         photo: The upright photo.
         target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
             see :func:`resolve_target`.
-        method: One of ``METHODS``.
-        path: How the path is taken.
-        baseline: Where it starts.
+        plan: How the map is made.
+        path: How the path of integrated gradients is taken; of no account for other plans.
+        baseline: Where paths start, and what absence looks like.
         masks: Groups that the client sent, over the photo.
         segments: Groups that the server is to make.
         pixels: Single pixels belong to the family of groups, too.
@@ -139,7 +146,7 @@ class Request:
     kind: Kind
     photo: Photo
     target: str | int | None
-    method: str
+    plan: Plan
     path: Path
     baseline: Baseline
     masks: PhotoMasks | None
@@ -150,6 +157,11 @@ class Request:
     legacy: bool
     threshold: float | None = None
     detection: int | None = None
+
+    @property
+    def by_path(self) -> bool:
+        """Whether integrated gradients are asked for, with all that their path tells."""
+        return is_path(self.plan)
 
     @property
     def wants_groups(self) -> bool:
@@ -198,13 +210,18 @@ def parse(
         and not headers.get(_HEADER)
     )
     unsaid = ORIGINAL if legacy else defaults
-    path = path_options(options, limits, Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature))
-    baseline = baseline_options(options, limits, unsaid.baseline)
+    plan = plan_options(options, limits, unsaid.method)
+    by_path = is_path(plan)
+    usual = Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
+    path = path_options(options, limits, usual) if by_path else usual
+    baseline = _baseline(options, limits, plan, unsaid)
     threshold = threshold_option(options) if segmenter else None
     groups = {name: value for name, value in options.items() if name != "threshold"} if segmenter else options
     segments, pixels = segment_options(groups, limits), switch("pixels", options.get("pixels"))
-    method = choice("method", options.get("method"), METHODS, unsaid.method)
+    if "groups" in plan.takes and segments is None and "masks" not in options:
+        segments = Segments("slic")
     outputs = _outputs(options.get("outputs"), unsaid.outputs)
+    _check_path_alone(options, outputs, plan)
     target, detection = _target(options.get("target_class")), detection_option(options)
     if target is not None and detection is not None:
         raise RequestError(400, "detection", "wanted a detection or a target_class, got both")
@@ -220,7 +237,7 @@ def parse(
         kind,
         photo,
         target,
-        method,
+        plan,
         path,
         baseline,
         masks,
@@ -232,6 +249,36 @@ def parse(
         threshold=threshold,
         detection=detection,
     )
+
+
+def _baseline(options: Mapping[str, Any], limits: Limits, plan: Plan, unsaid: Defaults) -> Baseline:
+    """The baseline's options; random ones where a method averages over references and the client names none."""
+    if not is_path(plan) and plan.takes.isdisjoint(("baselines", "fill", "references")):
+        for name in BASELINE_OPTIONS:
+            if name in options and name not in plan.takes:
+                raise RequestError(400, name, f"{plan.name} starts from no baseline")
+        return Baseline(unsaid.baseline)
+    if "seed" in plan.takes and options.get("baseline") != "uniform":
+        options = {name: value for name, value in options.items() if name != "seed"}
+    if "references" not in plan.takes:
+        return baseline_options(options, limits, unsaid.baseline)
+    baseline = baseline_options(options, limits, "uniform")
+    return baseline if "draws" in options else replace(baseline, draws=REFERENCES)
+
+
+def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: Plan) -> None:
+    """Refuse what only the path of integrated gradients can tell.
+
+    Raises:
+        RequestError: 400.
+    """
+    if is_path(plan):
+        return
+    for name in ("tolerance", "pixels", *(("quadrature",) if "rule" not in plan.takes else ())):
+        if name in options:
+            raise RequestError(400, name, f"goes with method={PATH} alone, got {plan.name}")
+    if outputs:
+        raise RequestError(400, "outputs", f"{', '.join(outputs)}: wanted method={PATH} alone, got {plan.name}")
 
 
 def resolve_target(target: str | int, labels: Sequence[str]) -> int:
@@ -403,13 +450,18 @@ def _from_form(name: str, value: Any) -> Any:
         except UnicodeDecodeError as error:
             raise RequestError(400, name, f"wanted text in UTF-8: {error}") from error
     value = value.strip()
-    if name == "outputs":
+    if name in ("combine", "smooth") and value[:1] in ("[", "{"):
+        return _plain(name, msgspec.Raw(value.encode()))
+    if name in ("outputs", "combine"):
         return [part.strip() for part in value.split(",") if part.strip()]
-    if name in INTEGERS and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    kind = METHOD_OPTIONS.get(name)
+    if (name in INTEGERS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
-    if name in FRACTIONS and re.fullmatch(r"[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?", value):
+    if (name in FRACTIONS or kind is float) and re.fullmatch(
+        r"[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?", value
+    ):
         return float(value)
-    if name in SWITCHES and value in ("true", "false"):
+    if (name in SWITCHES or kind is bool) and value in ("true", "false"):
         return value == "true"
     return value
 

@@ -29,7 +29,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weight = torch.arange(10 * 3 * 32 * 32).reshape(10, -1) % 7
     save_file({"1.weight": weight.half(), "1.bias": torch.full((10,), 0.1)}, tmp_path / "small.safetensors")
 
-    def build(architecture: str, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    def build(architecture: str, state: dict[str, torch.Tensor], arguments: dict[str, Any]) -> torch.nn.Module:
         network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
         network.load_state_dict(state)
         return network

@@ -19,6 +19,7 @@ from training.train_classifier import HELD_OUT_SEED, RECIPES, Recipe, Report
 SPECS = Path(__file__).parents[2] / "archive_specs"
 
 TOY = Recipe(
+    architecture="toy",
     create=lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)),
     export=checkpoint.exported,
     dimensions="a linear classifier of the mean colour",

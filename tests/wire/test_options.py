@@ -61,7 +61,7 @@ def test_a_tensor_as_a_list_or_as_safetensors() -> None:
     for given in (values.tolist(), safetensors.torch.save({"any name": values.half()})):
         baseline = baseline_options({"baseline": "tensor", "baseline_tensor": given}, LIMITS, "zero")
         assert baseline.tensor is not None
-        assert baseline.tensor.dtype == torch.float32 and torch.equal(baseline.tensor, values)
+        assert baseline.tensor.dtype == torch.float32 and torch.equal(baseline.tensor, values[None])
 
 
 def test_segments() -> None:

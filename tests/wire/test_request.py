@@ -60,7 +60,7 @@ def test_encoded_body_under_any_content_type(content_type: str | None, key: str)
     request = ask({key: bytearray(png())}, **header)
     assert request.photo.source_format == "PNG"
     assert not request.legacy
-    assert (request.target, request.path.steps, request.method) == (None, 50, "integrated_gradients")
+    assert (request.target, request.path.steps, request.plan.name) == (None, 50, "integrated_gradients")
     assert (request.path.quadrature, request.baseline.name, request.outputs) == ("gauss_legendre", "zero", ())
     assert request.accept == GZIP
 
@@ -214,7 +214,7 @@ EXPLAIN = "X-Explain-Options"
         (body(image=BASE64, target_class=["cat"]), 400, "target_class", "['cat']"),
         (body(image=BASE64, target_class=""), 400, "target_class", "0 characters"),
         (body(image=BASE64, target_class="x" * 201), 400, "target_class", "201"),
-        (body(image=BASE64, method="occlusion"), 400, "method", "integrated_gradients"),
+        (body(image=BASE64, method="occlusions"), 400, "method", "occlusion"),
         (body(image=BASE64, method=3), 400, "method", "3"),
         (body(image=BASE64, quadrature="simpson"), 400, "quadrature", "trapezoid"),
         (body(image=BASE64, baseline="blurred"), 400, "baseline", "did you mean 'blur'?"),

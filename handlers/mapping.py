@@ -1,0 +1,297 @@
+"""From samples to maps by any plan but the path's: see :mod:`handlers.explanation` for that one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from handlers.attribution import METHODS
+from handlers.attribution.path import Forward
+from handlers.attribution.plan import Material, Plan, carry_out, channels_of, evaluations, layer_name, refusals
+from handlers.cache import digest
+from handlers.explanation import Explanation, Model, explanation_result, path_key, ranking
+from handlers.sample import Groups, Sample
+from handlers.wire.errors import RequestError
+
+BY_CHANNEL = frozenset({"ablation_cam", "score_cam"})
+"""Methods that take the channels of a layer one by one."""
+
+
+class Inspected(Model, Protocol):
+    """A model that methods may look into.
+
+    Attributes:
+        plain: the network under its authors' names; where there is none, a function of images.
+        layers: of each plan's layer, its name and channels, as far as they are known; remembered by this module.
+    """
+
+    @property
+    def plain(self) -> Callable[[], Forward]: ...
+    @property
+    def layers(self) -> dict[str | None, tuple[str, int]]: ...
+
+
+@dataclass(frozen=True)
+class Map:
+    """The map of one sample.
+
+    Attributes:
+        attribution: (C, H, W) or (1, H, W), on the CPU.
+        score: f(input).
+        evaluations: rows that went through the model for it; of rows that were evaluated for several samples at once,
+            its part.
+    """
+
+    attribution: Tensor
+    score: float
+    evaluations: int
+
+
+def resolved(model: Inspected, sample: Sample) -> Sample:
+    """The sample with its plan's layer named, where its methods look at one.
+
+    Raises:
+        RequestError: 400 for a layer that the model does not have, with the nearest names; 422 where there is none to
+            look at.
+    """
+    plan = sample.request.plan
+    if "layer" not in plan.takes:
+        return sample
+    with _told(model, sample):
+        if plan.layer not in model.layers:
+            network = _module(model, plan)
+            image = sample.image[None].to(model.device)
+            name = layer_name(plan, network, image)
+            assert name is not None
+            model.layers[plan.layer] = (name, channels_of(network, image, name))
+    name, _ = model.layers[plan.layer]
+    return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
+
+
+def cost(model: Inspected, sample: Sample) -> int:
+    """About how many points of a path the sample's map costs as much as."""
+    plan = sample.request.plan
+    channels = model.layers[plan.layer][1] if not BY_CHANNEL.isdisjoint(plan.methods) else 0
+    return evaluations(
+        plan,
+        (sample.image.shape[1], sample.image.shape[2]),
+        draws=len(sample.baselines) if _starts(plan) else 1,
+        groups=0 if sample.groups is None else len(sample.groups.family.parts.members),
+        channels=channels,
+    )
+
+
+def key_of(sample: Sample, target: int) -> tuple[object, ...]:
+    """What a sample's explanation depends on, be it a path's or a map."""
+    plan = sample.request.plan
+    if sample.request.by_path:
+        return path_key(sample, target)
+    return (
+        sample.key,
+        target,
+        plan,
+        digest(sample.baselines) if _starts(plan) else None,
+        None if (masks := _masks(sample)) is None else digest(masks),
+    )
+
+
+def batches(samples: Sequence[Sample]) -> list[list[int]]:
+    """The indices of the samples, those together that can be evaluated at once: of one plan, and alike in shape."""
+    found: dict[object, list[int]] = {}
+    for index, sample in enumerate(samples):
+        plan = sample.request.plan
+        draws = len(sample.baselines) if _starts(plan) else 0
+        found.setdefault((plan, sample.image.shape, draws, _masks(sample) is None), []).append(index)
+    return list(found.values())
+
+
+def maps_of(
+    model: Inspected,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    scores: Sequence[Tensor],
+    before_rows: Callable[[int], None] | None = None,
+) -> list[Map]:
+    """The maps of samples that can be evaluated at once.
+
+    Args:
+        model: which.
+        samples: of one of :func:`batches`.
+        targets: class indices.
+        scores: (classes,) of each sample.
+        before_rows: called before rows go through the model, with how many have by then; what it raises ends the work.
+
+    Raises:
+        RequestError: 400 for an option's value, 422 for a method without meaning for the model.
+    """
+    plan = samples[0].request.plan
+    network = model.plain() if plan.by_module else model.network
+    with _told(model, samples[0]), _watched(network, before_rows) as (forward, rows):
+        maps = carry_out(
+            plan,
+            forward,
+            torch.stack([sample.image for sample in samples]).to(model.device),
+            torch.tensor(list(targets), device=model.device),
+            _material(samples, plan, model.device),
+            chunk=model.chunk,
+        ).cpu()
+    each = -(-rows[0] // len(samples))
+    found = zip(maps, scores, targets, strict=True)
+    return [Map(own.clone(), score[target].item(), each) for own, score, target in found]
+
+
+def result_of(
+    model: Model, sample: Sample, target: int, scores: Tensor, explanation: Explanation | Map
+) -> dict[str, Any]:
+    """What ``/explanations`` can answer with, be it a path's or a map; `select` picks from it."""
+    if isinstance(explanation, Map):
+        return map_result(model, sample, target, scores, explanation)
+    return explanation_result(model, sample, target, scores, explanation)
+
+
+def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found: Map) -> dict[str, Any]:
+    """Everything ``/explanations`` can answer with; :func:`handlers.wire.response.select` picks from it."""
+    request, plan = sample.request, sample.request.plan
+    result: dict[str, Any] = {
+        "map": found.attribution.unsqueeze(0),
+        "output": scores.unsqueeze(0),
+        "target_class": target,
+        "target_label": model.spec.labels[target],
+        "score": found.score,
+        "finite": bool(found.attribution.isfinite().all()),
+        "method": plan.name,
+        "options": plan.settings(),
+        "evaluations": found.evaluations,
+        "model": model.spec.name,
+        "top": ranking(model, scores),
+    }
+    if plan.layer is not None:
+        result["layer"] = plan.layer
+    if plan.smoothing is not None:
+        result["smooth"] = vars(plan.smoothing)
+    if _starts(plan):
+        result["baseline"] = request.baseline.name
+        if len(sample.baselines) > 1:
+            result["draws"] = len(sample.baselines)
+    if request.segments is not None:
+        result["segments"] = request.segments.name
+    if sample.groups is not None:
+        result |= group_sums_result(found, sample.groups)
+    return result
+
+
+def group_sums_result(found: Map, groups: Groups) -> dict[str, Any]:
+    """What an answer says of groups where there is no path: what the map holds in each, and its area."""
+    family = groups.family
+    columns = {"attribution": sums_of(found, groups), "area": family.area}
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {
+        **columns,
+        "group_masks": family.masks,
+        "labels": list(family.labels),
+        "groups": [
+            {"label": label, "kind": kind, **dict(zip(columns, row, strict=True))}
+            for label, kind, row in zip(family.labels, family.kinds, rows, strict=True)
+        ],
+        "dropped": list(family.dropped),
+        "merged": [list(pair) for pair in family.merged],
+        "cropped": groups.cropped,
+        "rescued": list(groups.rescued),
+    }
+
+
+def sums_of(found: Map, groups: Groups) -> Tensor:
+    """(G,) float64 sums of the map over channels and the pixels of each group."""
+    parts = groups.family.parts
+    return parts.sums(found.attribution) @ parts.incidence
+
+
+def _starts(plan: Plan) -> bool:
+    return not plan.takes.isdisjoint(("baselines", "fill", "references"))
+
+
+def _masks(sample: Sample) -> Tensor | None:
+    """(S, H, W) bool segments on which the sample's map depends."""
+    if sample.groups is None or sample.request.plan.takes.isdisjoint(("groups", "segments")):
+        return None
+    family = sample.groups.family
+    return family.masks[torch.tensor([kind != "whole" for kind in family.kinds])]
+
+
+def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Material:
+    baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if _starts(plan) else None
+    masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
+    groups = pictures = None
+    if "groups" in plan.takes:
+        groups = torch.stack([sample.groups.family.parts.atoms for sample in samples if sample.groups is not None])
+        groups = groups.to(device)
+    if "pictures" in plan.takes:
+        seen = torch.stack([sample.preprocess.rgb(sample.image) for sample in samples])
+        pictures = seen.mul(255).round().byte().permute(0, 2, 3, 1)  # (B, H, W, 3)
+    return Material(baselines, groups, masks or None, pictures)
+
+
+def _module(model: Inspected, plan: Plan) -> nn.Module:
+    network = model.plain()
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"model: {plan.name} wants a network to look into, got a score at one place of it")
+    return network
+
+
+@contextmanager
+def _watched(network: Forward, before_rows: Callable[[int], None] | None) -> Iterator[tuple[Forward, list[int]]]:
+    """The network as it is, and a list of one number: the rows that have gone through it."""
+    rows = [0]
+
+    def count(images: Tensor) -> None:
+        rows[0] += len(images)
+        if before_rows is not None:
+            before_rows(rows[0])
+
+    if isinstance(network, nn.Module):
+        handle = network.register_forward_pre_hook(lambda _, given: count(given[0]))
+        try:
+            yield network, rows
+        finally:
+            handle.remove()
+        return
+
+    def forward(images: Tensor) -> Tensor:
+        count(images)
+        return network(images)
+
+    yield forward, rows
+
+
+@contextmanager
+def _told(model: Inspected, sample: Sample) -> Iterator[None]:
+    """Turns what the library says of a request's options, its layer or the model into an answer to the client."""
+    try:
+        yield
+        return
+    except ValueError as error:
+        field, separator, message = str(error).partition(": ")
+        refusal = _refusal(model, sample, field, message) if separator else None
+        if refusal is None:
+            raise
+    # Out of the except clause, whose traceback would keep the failed pass's tensors alive.
+    raise refusal
+
+
+def _refusal(model: Inspected, sample: Sample, field: str, message: str) -> RequestError | None:
+    plan = sample.request.plan
+    if field == "layer" and plan.layer is not None:
+        return RequestError(400, "layer", message)
+    if field in ("model", "layer"):
+        refused = refusals(model.plain(), sample.image[None].to(model.device), METHODS)
+        meant = ", ".join(name for name in sorted(METHODS) if name not in refused)
+        said = message if field == "model" else f"it has no layer to look at: {message}"
+        return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
+    if field in dict(plan.options) or field in plan.settings():
+        return RequestError(400, field, message)
+    return None

@@ -1,0 +1,131 @@
+"""What a client may ask of a map: which method or product of two, its options, its layer, and noise to smooth over.
+
+The names and types of options are those of the library's functions, see :mod:`handlers.attribution.plan`, which checks
+their values as it runs; bounds that keep a worker alive are checked here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from handlers.attribution import METHODS
+from handlers.attribution.plan import COARSE, OPTIONS, Plan, Smoothing
+from handlers.wire.errors import RequestError, shown, unknown
+from handlers.wire.limits import Limits
+
+PLAN_OPTIONS = ("method", "combine", "smooth", "layer", *(name for name in OPTIONS if name != "rule"))
+"""The library's rule of a quadrature is the path's option `quadrature` here."""
+
+PATH = "integrated_gradients"
+"""The method of which an answer tells all that its path tells, group by group."""
+
+MAX_NAME = 500
+"""Characters of a layer's name."""
+
+_SMOOTHING: Mapping[str, type] = {"samples": int, "std": float, "seed": int, "statistic": str}
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def is_path(plan: Plan) -> bool:
+    """Whether the plan is integrated gradients and nothing else, which are taken from a path with all that it tells."""
+    return plan.methods == (PATH,) and plan.smoothing is None
+
+
+def plan_options(options: Mapping[str, Any], limits: Limits, default: str) -> Plan:
+    """The plan of a request; what is not said is left to the method's own defaults.
+
+    Args:
+        options: of the request, plain values by name.
+        limits: upper bounds.
+        default: the method where the client names none.
+
+    Raises:
+        RequestError: 400 for an unknown method or an option that is malformed or that the method does not take; 413
+            for more steps or samples than the limit.
+    """
+    methods = _methods(options, default)
+    plan = Plan(methods, smoothing=_smoothing(options.get("smooth"), limits))
+    if is_path(plan):
+        given: dict[str, Any] = {name: options[name] for name in OPTIONS if name in options}
+        allowed = {"steps", "seed"}  # of its path and its baseline
+    else:
+        named = dict(options) | ({"rule": options["quadrature"]} if "quadrature" in options else {})
+        given = {name: named[name] for name in OPTIONS if name in named}
+        allowed = set(plan.takes)
+    layer = options.get("layer")
+    for name in (*given, *(("layer",) if layer is not None else ())):
+        if name not in allowed and not (name == "seed" and options.get("baseline") == "uniform"):
+            taken = ", ".join(sorted(allowed & {*OPTIONS, "layer"})) or "no options"
+            raise RequestError(400, _said(name, options), f"{plan.name} does not take it, but {taken}")
+    if layer is not None and not (isinstance(layer, str) and 0 < len(layer) <= MAX_NAME):
+        raise RequestError(400, "layer", f"wanted the name of one, got {shown(layer)}")
+    if is_path(plan):
+        return plan
+    values = tuple((name, _value(name, given[name], OPTIONS[name], limits)) for name in given if name in allowed)
+    return Plan(methods, values, layer, plan.smoothing)
+
+
+def _methods(options: Mapping[str, Any], default: str) -> tuple[str, ...]:
+    method, both = options.get("method"), options.get("combine")
+    if both is None:
+        name = default if method is None else method
+        if not isinstance(name, str) or name not in METHODS:
+            raise RequestError(400, "method", unknown("method", name, sorted(METHODS)))
+        return (name,)
+    if method is not None:
+        raise RequestError(400, "combine", "wanted a method or two to combine, got both")
+    if not isinstance(both, Sequence) or isinstance(both, str) or len(both) != 2:
+        raise RequestError(400, "combine", f'wanted two methods, such as ["blur_ig", "grad_cam"], got {shown(both)}')
+    fine, coarse = both
+    for name in both:
+        if not isinstance(name, str) or name not in METHODS:
+            raise RequestError(400, "combine", unknown("method", name, sorted(METHODS)))
+    if coarse not in COARSE:
+        wanted = f"wanted as the second one of {', '.join(sorted(COARSE & set(METHODS)))}"
+        raise RequestError(400, "combine", f"{wanted}, got {shown(coarse)}")
+    return (fine, coarse)
+
+
+def _smoothing(value: object, limits: Limits) -> Smoothing | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise RequestError(
+            400, "smooth", f'wanted an object such as {{"samples": 25, "std": 0.15}}, got {shown(value)}'
+        )
+    known = [field.name for field in fields(Smoothing)]
+    for name in value:
+        if name not in known:
+            raise RequestError(400, "smooth", unknown("option", name, known))
+    given = {name: _value(f"smooth.{name}", value[name], _SMOOTHING[name], limits) for name in value}
+    if not 1 <= given.get("samples", 1) <= limits.max_steps:
+        raise RequestError(400, "smooth.samples", f"wanted 1..{limits.max_steps}, got {given['samples']}")
+    if not 0 <= given.get("std", 0) <= 10:
+        raise RequestError(400, "smooth.std", f"wanted a fraction of the image's range, 0..10, got {given['std']}")
+    if given.get("statistic", "mean") not in ("mean", "square", "variance"):
+        got = shown(given["statistic"])
+        raise RequestError(400, "smooth.statistic", f"wanted mean, square or variance, got {got}")
+    return Smoothing(**given)
+
+
+def _value(name: str, value: object, kind: type, limits: Limits) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+        raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {shown(value)}")
+    if isinstance(value, str) and len(value) > MAX_NAME:
+        raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {len(value)} characters")
+    most = {"steps": limits.max_steps, "samples": limits.max_samples}.get(name)
+    if most is not None and isinstance(value, int) and value > most:
+        raise RequestError(413, name, f"wanted at most {most}, got {value}")
+    if name.endswith("seed") and isinstance(value, int) and not 0 <= value < 2**63:
+        raise RequestError(400, name, f"wanted a whole number in 0..{2**63 - 1}, got {shown(value)}")
+    return value
+
+
+def _said(name: str, options: Mapping[str, Any]) -> str:
+    """What the client called an option."""
+    return "quadrature" if name == "rule" and "rule" not in options else name
