@@ -68,7 +68,7 @@ def resolved(model: Inspected, sample: Sample) -> Sample:
             image = sample.image[None].to(model.device)
             name = layer_name(plan, network, image)
             assert name is not None
-            model.layers[plan.layer] = (name, channels_of(network, image, name))
+            model.layers[plan.layer] = model.layers[name] = (name, channels_of(network, image, name))
     name, _ = model.layers[plan.layer]
     return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
 

@@ -457,9 +457,7 @@ def _from_form(name: str, value: Any) -> Any:
     kind = METHOD_OPTIONS.get(name)
     if (name in INTEGERS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
-    if (name in FRACTIONS or kind is float) and re.fullmatch(
-        r"[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?", value
-    ):
+    if (name in FRACTIONS or kind is float) and _NUMBER.fullmatch(value):
         return float(value)
     if (name in SWITCHES or kind is bool) and value in ("true", "false"):
         return value == "true"
