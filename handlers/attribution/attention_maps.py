@@ -64,8 +64,8 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
 
     Raises:
         ValueError: no attention, or one whose tokens are not known to be an image's patches: not square, in windows of
-            a kind that is not known, over another number of tokens, of layers side by side, or with convolutions
-            between layers.
+            a kind that is not known, over another number of tokens, of layers side by side, or with convolutions after
+            it. Those before it make the patches.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: wanted a module with attention layers, got {type(model).__name__}")
@@ -102,18 +102,20 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(end).remove)
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_Watch(note))
+        watch = stack.enter_context(_Watch(note))
         # by which the scores can be differentiated, whether or not the parameters are frozen
         scores = model(images.detach().clone().requires_grad_())
     if not layers:
         raise _not_such("none")
+    if watch.convolved:
+        raise _not_such("convolutions after attention")
     if not scores.requires_grad:
         raise _not_such("scores that are not differentiable")
     return scores, layers
 
 
 class _Watch(TorchFunctionMode):
-    """Notes what each softmax of an attention puts out, and its shape with batch and heads apart."""
+    """Notes what the softmax of each attention puts out, and whether a convolution comes after one."""
 
     def __init__(self, note: Callable[[Tensor, Sequence[int]], None]) -> None:
         super().__init__()
@@ -140,8 +142,6 @@ class _Watch(TorchFunctionMode):
         return result
 
     def _seen(self, output: Tensor, shape: Sequence[int]) -> None:
-        if self.convolved:
-            raise _not_such("convolutions between layers of attention")
         self.attended = True
         self.note(output, shape)
 

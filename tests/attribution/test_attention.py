@@ -41,11 +41,17 @@ class Given(nn.Module):
         return torch.cat([tokens[:, 0], -tokens[:, 0]], 1)
 
 
-def squared(size: int = 20, version: int = 1, dtype: torch.dtype = torch.float64) -> Any:
-    """A Swin with two stages and shifted windows; with 20 pixels all windows of the first stage are padded."""
+def padded(size: tuple[int, int] = (20, 36), version: int = 1, dtype: torch.dtype = torch.float64) -> Any:
+    """A Swin with two stages and shifted windows, by default on grids 5 × 9 and 3 × 5 that they do not fill."""
     torch.manual_seed(0)
-    name, window = (("swin_tiny_patch4_window7_224", 4), ("swinv2_tiny_window8_256", 4))[version - 1]
-    options = {"img_size": size, "window_size": window, "embed_dim": 12, "depths": (2, 2), "num_heads": (2, 4)}
+    name = ("swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256")[version - 1]
+    options = {
+        "img_size": size,
+        "window_size": ((4, 2), (2, 2)),
+        "embed_dim": 12,
+        "depths": (2, 2),
+        "num_heads": (2, 4),
+    }
     network = prepared(timm.create_model(name, num_classes=5, **options), dtype)
     for module in network.modules():
         if isinstance(module, nn.LayerNorm):  # those of the second version begin at 0
@@ -147,13 +153,13 @@ def merging(h: int, w: int) -> Tensor:
     return matrix / matrix.sum(1, keepdim=True)
 
 
-def dense_swin(network: Any, fused: list[Tensor], side: int) -> list[Tensor]:
-    relations, layers = [], iter(fused)
+def dense_swin(network: Any, fused: list[Tensor]) -> list[Tensor]:
+    relations, layers, (h, w) = [], iter(fused), network.patch_embed.grid_size
     for stage, blocks in enumerate(network.layers):
         if stage:
-            relations.append(merging(side, side))
-            side = math.ceil(side / 2)
-        relations += [in_windows(next(layers), block, side, side) for block in blocks.blocks]
+            relations.append(merging(h, w))
+            h, w = math.ceil(h / 2), math.ceil(w / 2)
+        relations += [in_windows(next(layers), block, h, w) for block in blocks.blocks]
     return relations
 
 
@@ -220,17 +226,18 @@ def test_gradient_rollout_equals_the_dense_recursion(kind: str, target: int) -> 
 
 
 @pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("size", [20, 32])
-def test_windows_equal_dense_matrices(version: int, size: int) -> None:
-    network, images, side = squared(size, version), pictures(1, (size, size)), size // 4
+@pytest.mark.parametrize("size", [(20, 36), (32, 32)])
+def test_windows_equal_dense_matrices(version: int, size: tuple[int, int]) -> None:
+    network, images = padded(size, version), pictures(1, size)
     attention, gradients = unfused(network, images, 2)
-    assert any(sum(block.shift_size) for block in network.modules() if isinstance(block, SWINS))
-    mean = dense_rollout(dense_swin(network, [layer.mean(1) for layer in attention], side)).mean(0)
+    shifts = [block.shift_size for block in network.modules() if isinstance(block, SWINS)]
+    assert shifts == [(0, 0), (2, 1), (0, 0), (1, 1)]
+    mean = dense_rollout(dense_swin(network, [layer.mean(1) for layer in attention])).mean(0)
     result = attention_rollout(network, images, upsample=False)
     assert torch.allclose(result.flatten(), mean, rtol=1e-10, atol=1e-14)
     assert math.isclose(result.sum().item(), 1)
     relevance = [(a * g).relu().mean(1) for a, g in zip(attention, gradients, strict=True)]
-    expected = dense_relevance(dense_swin(network, relevance, side)).mean(0)
+    expected = dense_relevance(dense_swin(network, relevance)).mean(0)
     result = gradient_rollout(network, images, 2, upsample=False)
     assert expected.max() > 1e-8
     assert torch.allclose(result.flatten(), expected, rtol=1e-8, atol=1e-16)
@@ -238,9 +245,9 @@ def test_windows_equal_dense_matrices(version: int, size: int) -> None:
 
 def test_padding_is_no_token_to_discard() -> None:
     """Whatever is asked for, each row keeps its largest attention to a token; with all else gone this alone counts."""
-    network, images = squared(20), pictures(1, (20, 20))
+    network, images = padded(), pictures(1, (20, 36))
     attention, _ = unfused(network, images, 0)
-    relations = dense_swin(network, [layer.mean(1) for layer in attention], 5)
+    relations = dense_swin(network, [layer.mean(1) for layer in attention])
     for relation in relations:
         if relation.shape[0] == relation.shape[1]:
             relation *= relation == relation.amax(1, keepdim=True)
@@ -283,7 +290,7 @@ def test_multihead_attention_of_torch() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("make", [vit, swin, squared, lambda: squared(32)])
+@pytest.mark.parametrize("make", [vit, swin, padded])
 def test_fused_is_unfused(method: Callable[..., Tensor], make: Callable[[], Any]) -> None:
     network = make()
     images = pictures(2, network.patch_embed.img_size)
@@ -330,7 +337,7 @@ def test_heads_that_share_keys() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("make", [vit, distilled, lambda dtype: vit("avg", class_token=False, dtype=dtype), squared])
+@pytest.mark.parametrize("make", [vit, distilled, lambda dtype: vit("avg", class_token=False, dtype=dtype), padded])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_batch_is_one_by_one_in_any_chunk(
     method: Callable[..., Tensor], make: Any, dtype: torch.dtype, tolerance: float
@@ -379,20 +386,34 @@ def test_in_inference_without_gradients(method: Callable[..., Tensor]) -> None:
         assert torch.equal(method(network, images, 1), expected)
 
 
-@pytest.mark.parametrize("method", METHODS)
+class Neighbours(nn.Module):
+    """Mixes tokens that are beside each other."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.conv1d(tokens.mT, torch.ones(tokens.shape[2], 1, 3).to(tokens), padding=1, groups=tokens.shape[2]).mT
+
+
+def convolved(at: int) -> Any:
+    network = vit("avg", class_token=False)
+    network.blocks.insert(at, Neighbours())
+    return network
+
+
 @pytest.mark.parametrize(
     ("make", "size", "got"),
     [
         (tiny_cnn, 32, "none"),
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), 32, "none"),
+        (lambda: convolved(1), 32, "convolutions after attention"),
+        (lambda: convolved(2), 32, "convolutions after attention"),
         (lambda: vit("map"), 32, r"attention of shape \(2, 2, 1, 16\)"),
         (lambda: vit(block_fn=ParallelThingsBlock), 32, "attention side by side"),
         (lambda: vit(attn_layer="diff"), 32, "differences of attention"),
         (lambda: timm.create_model("levit_128s", img_size=64), 64, "attention of shape"),
         (lambda: timm.create_model("pvt_v2_b0"), 64, "attention of shape"),
         (lambda: timm.create_model("cait_xxs24_224", img_size=32, depth=2), 32, "attention of shape"),
-        (lambda: timm.create_model("maxvit_pico_rw_256", img_size=64), 64, "windows of an unknown kind"),
-        (lambda: timm.create_model("xcit_nano_12_p16_224", depth=2), 64, "convolutions between layers of attention"),
+        (lambda: timm.create_model("xcit_nano_12_p16_224", depth=2), 64, "attention of shape"),
+        (lambda: timm.create_model("tnt_s_patch16_224", img_size=32, depth=1), 32, "windows of an unknown kind"),
         (
             lambda: timm.create_model("coatnet_nano_rw_224", img_size=64),
             64,
@@ -400,10 +421,15 @@ def test_in_inference_without_gradients(method: Callable[..., Tensor]) -> None:
         ),
     ],
 )
-def test_other_models_are_refused(method: Callable[..., Tensor], make: Any, size: int, got: str) -> None:
+def test_other_models_are_refused(make: Any, size: int, got: str) -> None:
     network = make().float().eval()
-    with pytest.raises(ValueError, match=rf"model: wanted a transformer whose attention .*, got .*{got}"):
-        method(network, pictures(2, (size, size), torch.float32))
+    for method in METHODS:
+        with pytest.raises(ValueError, match=rf"model: wanted a transformer whose attention .*, got .*{got}"):
+            method(network, pictures(2, (size, size), torch.float32))
+
+
+def test_convolutions_before_attention_make_patches() -> None:
+    assert attention_rollout(convolved(0), pictures(2)).shape == (2, 1, 32, 32)
 
 
 @pytest.mark.parametrize("method", METHODS)
