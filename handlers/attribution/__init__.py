@@ -13,6 +13,7 @@ from typing import Any
 
 METHODS = {
     "ablation_cam": "ablated_channels",
+    "attention_rollout": "attention",
     "bag_cam": "cam",
     "blur_ig": "blur_path",
     "deep_lift": "deep_lift_rules",
@@ -24,6 +25,7 @@ METHODS = {
     "grad_cam": "cam",
     "grad_cam_plusplus": "cam",
     "gradient": "gradients",
+    "gradient_rollout": "attention",
     "guided_backprop": "guided_relu",
     "guided_grad_cam": "combination",
     "guided_ig": "guided_path",

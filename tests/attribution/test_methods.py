@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import handlers.attribution as library
 from tests.attribution.models import smooth_network
+from tests.attribution.networks import vit
 
 GROUPS = torch.arange(64).view(8, 8) // 16
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -29,11 +30,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+OF_ATTENTION = {"attention_rollout", "gradient_rollout"}
+"""Methods that need a transformer; all others are tried on a convolutional network."""
+
+
 @pytest.fixture(scope="module")
-def model() -> nn.Module:
+def models() -> dict[bool, nn.Module]:
+    """Whether the method is one of attention, and a network for it, with four classes."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
+    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
+    return {False: network, True: nn.Sequential(vit(size=(8, 8), patch_size=2, dtype=torch.float32), nn.Linear(5, 4))}
 
 
 def images() -> Tensor:
@@ -41,7 +48,8 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("name", library.METHODS)
-def test_every_method_on_one_network(name: str, model: nn.Module) -> None:
+def test_every_method_on_one_network(name: str, models: dict[bool, nn.Module]) -> None:
+    model = models[name in OF_ATTENTION]
     method = partial(getattr(library, name), **OPTIONS.get(name, {}))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     maps = method(model, images(), [2, 0, 1])
@@ -66,7 +74,8 @@ def _alone(name: str, model: nn.Module, index: int, target: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", library.METHODS)
-def test_classes_that_are_none(name: str, model: nn.Module) -> None:
+def test_classes_that_are_none(name: str, models: dict[bool, nn.Module]) -> None:
+    model = models[name in OF_ATTENTION]
     method = partial(getattr(library, name), **OPTIONS.get(name, {}))
     with pytest.raises(ValueError, match=r"targets: wanted classes 0\.\.3, got"):
         method(model, images(), 4)
