@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import timm
@@ -33,7 +34,7 @@ def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        near = timm.list_models(f"*{architecture.partition('_')[0]}*")[:5] if architecture else []
+        near = get_close_matches(architecture, timm.list_models(), n=3)
         hint = f", such as {', '.join(near)}" if near else ""
         raise ValueError(f"architecture: wanted timm/ and the name of one of its models{hint}, given {name!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
@@ -58,13 +59,13 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
     """
     with torch.device("meta"):
         outline = create(name, arguments)
-    head = _classifier(outline)
-    if head is not None and f"{head}.weight" in state:
-        arguments = {"num_classes": len(state[f"{head}.weight"])} | dict(arguments)
-    network = create(name, arguments)  # not on meta: some compute buffers that no checkpoint holds
     # Published files may have the names of their authors, which timm translates as it loads them.
-    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    return checkpoint.fill(network, translate(dict(state), network) if translate else state)
+    translate = getattr(sys.modules[type(outline).__module__], "checkpoint_filter_fn", None)
+    state = translate(dict(state), outline) if translate else state
+    if (head := _classifier(outline)) in state:
+        arguments = {"num_classes": len(state[head])} | dict(arguments)
+    # Not on meta: some networks compute buffers that no checkpoint holds.
+    return checkpoint.fill(create(name, arguments), state)
 
 
 def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +90,9 @@ def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _classifier(network: nn.Module) -> str | None:
-    """The dotted name of the layer that gives the scores."""
+def _classifier(network: nn.Module) -> str:
+    """The name of the weights of the layer that gives the scores, of the first if there are several."""
     get = getattr(network, "get_classifier", None)
-    layer = get() if callable(get) else None
-    return next((name for name, module in network.named_modules() if module is layer), None)
+    layers = get() if callable(get) else None
+    layer = layers[0] if isinstance(layers, tuple | list) else layers
+    return next((f"{name}.weight" for name, module in network.named_modules() if module is layer), "")
