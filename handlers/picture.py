@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from handlers.explanation import Explanation, scores_of
 from handlers.mapping import Map, sums_of
@@ -22,7 +23,7 @@ def picture(sample: Sample, explanation: Explanation | Map) -> Image.Image:
     photo = sample.request.photo.image
     groups = sample.groups
     if groups is None or "segment" not in groups.family.kinds:
-        return overlay(photo, explanation.attribution, sample.geometry)
+        return overlay(photo, _signed(explanation.attribution, sample), sample.geometry)
     shown = torch.tensor([kind != "whole" for kind in groups.family.kinds])
     if isinstance(explanation, Explanation):
         scores = scores_of(explanation, groups)
@@ -36,3 +37,8 @@ def picture(sample: Sample, explanation: Explanation | Map) -> Image.Image:
     order = strengths.abs().argsort(descending=True, stable=True).tolist()
     legend = [Entry(f"{shortened(labels[row])}  {dividend[row]:.1%}", strengths[row].item()) for row in order]
     return coloured(photo, groups.family.masks[shown], strengths, sample.geometry, legend)
+
+
+def _signed(attribution: Tensor, sample: Sample) -> Tensor:
+    """The map as it is drawn: that of RISE is a mean score, high everywhere, of which the differences tell."""
+    return attribution - attribution.mean() if sample.request.plan.methods == ("rise",) else attribution

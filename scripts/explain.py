@@ -78,21 +78,34 @@ def _best(prediction: dict[str, Any]) -> str:
 
 
 def _summary(result: dict[str, Any]) -> str:
+    by_path = "residual" in result
+    lines = _of_path(result) if by_path else _of_map(result)
+    column = "directional" if by_path else "attribution"
+    groups = sorted(result.get("groups", []), key=lambda row: -abs(row[column]))
+    for row in groups[:ROWS]:
+        of_path = f"directional {row['directional']:+8.4f}  dividend {row['dividend']:6.1%}  " if by_path else ""
+        lines.append(f"    {row['label']:24.24} attribution {row['attribution']:+8.3f}  {of_path}area {row['area']}")
+    if len(groups) > ROWS:
+        lines.append(f"    and {len(groups) - ROWS} more groups")
+    return "\n".join(lines)
+
+
+def _of_path(result: dict[str, Any]) -> list[str]:
     placed = f"of {result['quadrature']}" if "quadrature" in result else f"for a tolerance of {result['tolerance']:g}"
-    lines = [
+    return [
         f"  explained: {result['target_label']}, score {result['score']:.3f}, baseline {result['baseline_score']:.3f}",
         f"  {result['method']} with {result['steps']} steps {placed}: "
         f"residual {result['residual']:.2e} (relative {result['relative_residual']:.1e})",
     ]
-    groups = sorted(result.get("groups", []), key=lambda row: -abs(row["directional"]))
-    for row in groups[:ROWS]:
-        lines.append(
-            f"    {row['label']:24.24} attribution {row['attribution']:+8.3f}  directional {row['directional']:+8.4f}  "
-            f"dividend {row['dividend']:6.1%}  area {row['area']}"
-        )
-    if len(groups) > ROWS:
-        lines.append(f"    and {len(groups) - ROWS} more groups")
-    return "\n".join(lines)
+
+
+def _of_map(result: dict[str, Any]) -> list[str]:
+    options = dict(result["options"]) | ({"layer": result["layer"]} if "layer" in result else {})
+    said = ", ".join(f"{name} {value}" for name, value in options.items())
+    return [
+        f"  explained: {result['target_label']}, score {result['score']:.3f}",
+        f"  {result['method']}{f' with {said}' if said else ''}: {result['evaluations']} evaluations",
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,6 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("image", type=Path)
     parser.add_argument("--model", required=True)
     parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
+    parser.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
     parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
     parser.add_argument("--quadrature", help="gauss_legendre, midpoint, left, right or trapezoid")
     parser.add_argument("--outputs", help="more tensors to return, separated by commas")
@@ -115,6 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     options = {
         "target_class": given.target,
+        "method": given.method,
         "steps": given.steps,
         "tolerance": given.tolerance,
         "quadrature": given.quadrature,

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from handlers import models
 from handlers.models import bit, checkpoint, lanet, timm_network
-from training import instances, pool
+from training import instances, pool, swin_backbone
 from training.publish import as_float16, publish
 from training.scenes import CLASSES, SceneSettings
 
@@ -50,6 +51,7 @@ class Recipe:
         mean: of the input's RGB channels in 0 … 1, as in the model's archive spec.
         std: likewise.
         arguments: of a model of timm, as in its archive spec.
+        start: gives the untrained network weights to start from, if any.
         size: height and width of the scenes in pixels.
         scenes: how many are drawn to train on.
         steps: of the optimiser.
@@ -69,6 +71,7 @@ class Recipe:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    start: Callable[[nn.Module], None] | None = None
     size: int = 32
     scenes: int = 100_000
     steps: int = 10_000
@@ -140,13 +143,19 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "swin_classifier": of_timm(
         "swin_tiny_patch4_window7_224",
-        {"img_size": 128, "window_size": 8, "embed_dim": 24, "depths": [2, 2, 4, 2], "num_heads": [1, 2, 4, 8]},
-        "2, 2, 4, 2 blocks of 24, 48, 96, 192 channels, windows of 8×8 tokens",
-        size=128,
-        scenes=40_000,
-        steps=4_000,
+        {
+            "img_size": 112,
+            "embed_dim": 32,
+            "depths": [2, 2, 2],
+            "num_heads": [2, 4, 8],
+        },
+        "2 blocks in each of 3 stages of 32, 64, 128 channels, windows of 7×7 tokens",
+        start=partial(swin_backbone.start, stages=3),
+        size=112,
+        scenes=20_000,
+        steps=1_000,
         batch=48,
-        rate=2e-3,
+        rate=5e-4,
         half=True,
     ),
 }
@@ -287,7 +296,10 @@ def train(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = recipe.create().train().to(memory_format=recipe.layout)
+    model = recipe.create()
+    if recipe.start is not None:
+        recipe.start(model)
+    model = model.train().to(memory_format=recipe.layout)
     whole = TokenLabelled(model, len(CLASSES)) if recipe.tokens else model
     run = torch.compile(whole) if compiled else whole
     weights = list(whole.parameters())
@@ -362,7 +374,8 @@ def main() -> None:
         held_out_seed=HELD_OUT_SEED,
         seed=given.seed,
         recipe=f"AdamW, one cycle to {recipe.rate:g}, weight decay {recipe.decay:g}, label smoothing "
-        f"{recipe.smoothing:g}, {'token labels, ' if recipe.tokens else ''}{recipe.steps:,} steps of {recipe.batch}, "
+        f"{recipe.smoothing:g}, {'token labels, ' if recipe.tokens else ''}"
+        f"{'from the segmenter, ' if recipe.start else ''}{recipe.steps:,} steps of {recipe.batch}, "
         f"from {recipe.scenes:,} scenes",
         minutes=round(minutes, 1),
     )

@@ -57,6 +57,7 @@ def write_model(folder: Path, kind: str) -> Path:
     network = timm_network.create(name, {"num_classes": len(LABELS), **arguments})
     for module in network.modules():  # as after training, with statistics that are not those of an untouched network
         if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_var is not None and module.running_mean is not None
             module.running_var.uniform_(0.5, 1.5)
             module.running_mean.uniform_(-0.2, 0.2)
             module.bias.data.uniform_(0, 0.5)

@@ -48,6 +48,43 @@ def test_errors_name_file_and_field(tmp_path: Path, changes: dict[str, Any], mes
     assert message in str(error.value)
 
 
+TIMM: dict[str, Any] = {"architecture": "timm/vit_tiny_patch16_224", "arguments": {"img_size": 64}}
+
+
+def test_a_timm_models_preprocessing_is_timms_but_for_what_the_spec_says(tmp_path: Path) -> None:
+    (archive,) = select([write_spec(tmp_path, **TIMM, preprocess={"crop_fraction": 1.0})], {})
+    assert isinstance(archive.model, ClassifierSpec)
+    found = archive.model.preprocess
+    assert (found.size, found.mean, found.std) == ((64, 64), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert (found.fit, found.crop_fraction, found.interpolation) == ("crop", 1.0, "bicubic")
+    assert archive.model.arguments == {"img_size": 64}
+    (archive,) = select([write_spec(tmp_path, **TIMM, preprocess=None)], {})
+    assert isinstance(archive.model, ClassifierSpec) and archive.model.preprocess.crop_fraction == 0.9
+
+
+def test_an_architecture_by_a_variable(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, architecture={"environment": "OWN_MODEL"})
+    with pytest.raises(SpecError, match=r"small\.yaml: architecture: the environment variable OWN_MODEL is not set"):
+        select([path], {})
+    (archive,) = select([path], {"OWN_MODEL": "lanet"})
+    assert isinstance(archive.model, ClassifierSpec) and archive.model.architecture == "lanet"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "timm/resnet18s", "preprocess": None}, "small.yaml: architecture: wanted timm/ and the name"),
+        ({**TIMM, "preprocess": {"colour": 1}}, "small.yaml: preprocess.colour: Extra inputs are not permitted"),
+        ({"preprocess": {"size": [32, 32]}}, "small.yaml: preprocess.mean: Field required"),
+        ({"explain": {"method": "gradcam"}}, "small.yaml: explain.method: Value error, wants one of"),
+    ],
+)
+def test_errors_of_a_timm_models_spec(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        select([write_spec(tmp_path, **changes)], {})
+    assert message in str(error.value)
+
+
 SEGMENTER: dict[str, Any] = {"handler": "segmenter", "engine": "torchvision", "preprocess": None, "architecture": None}
 
 
