@@ -21,7 +21,7 @@ call of more than `slow` seconds is its own measurement.
     passes     floating-point operations of convolutions, matrix products and attention, forwards and back, in units of
                one image's forward pass. Gradients of the parameters count too, where a way takes them.
     difference largest between the two maps, each image's scaled to 0..1 (class activation maps) or by its largest
-               magnitude. Where the definitions differ or chance is in it, a note says so instead.
+               magnitude. Where the definitions differ or chance is in it, the table has a note instead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -135,6 +135,8 @@ class Peer:
         note: why the maps differ; empty where the definition is the same.
         token_note: the same, for layers of tokens.
         scaled: its maps are scaled to 0..1.
+        double: the maps to compare are those of a float64 copy of the network and the first image: in float32 the
+            smallest difference sends the path elsewhere.
     """
 
     package: str
@@ -142,6 +144,7 @@ class Peer:
     note: str = ""
     token_note: str = ""
     scaled: bool = False
+    double: bool = False
 
 
 def pictures(count: int, side: int, seed: int = 0) -> Tensor:
@@ -168,6 +171,14 @@ def made(name: str, batch: int, settings: Settings, device: str) -> Case:
         if isinstance(module, nn.ReLU):
             module.inplace = False
     return Case(network, out_of_place, layer, images, targets, tokens, settings)
+
+
+def in_double(case: Case) -> Case:
+    """The first image alone, in float64."""
+    network, out_of_place = (copy.deepcopy(network).double() for network in (case.network, case.out_of_place))
+    return replace(
+        case, network=network, out_of_place=out_of_place, images=case.images[:1].double(), targets=case.targets[:1]
+    )
 
 
 def our_options(method: str, case: Case) -> dict[str, Any]:
@@ -318,13 +329,13 @@ PEERS: dict[str, Peer] = {
     "eigen_grad_cam": _cam("EigenGradCAM", SIGN),
     "expected_gradients": _captum("GradientShap", DRAWS),
     "feature_ablation": _captum("FeatureAblation"),
-    "full_grad": _cam("FullGrad"),
+    "full_grad": _cam("FullGrad", "the peer adds 1e-7 to each channel's range"),
     "grad_cam": _cam("GradCAM"),
     "grad_cam_plusplus": _cam("GradCAMPlusPlus", "the peer adds 1e-6 to a denominator of squared gradients"),
     "gradient": _captum("Saliency"),
     "guided_backprop": _captum("GuidedBackprop"),
     "guided_grad_cam": _captum("GuidedGradCam"),
-    "guided_ig": Peer("PAIR", partial(by_pair, "GuidedIG")),
+    "guided_ig": Peer("PAIR", partial(by_pair, "GuidedIG"), double=True),
     "hires_cam": _cam("HiResCAM"),
     "input_x_gradient": _captum("InputXGradient"),
     "integrated_gradients": _captum("IntegratedGradients"),
@@ -406,7 +417,11 @@ def one_pass(case: Case) -> float:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the peers' progress bars and warnings."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield
 
@@ -453,6 +468,10 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
         ratios = [theirs / own for own, theirs in zip(seconds["ours"], seconds["peer"], strict=True)]
         result["times ours"] = statistics.median(ratios)
         result["range"] = [min(ratios), max(ratios)]
+        if peer.double:
+            exact = in_double(case)
+            with _quiet():
+                maps = {"ours": ours(method, exact), "peer": peer.explain(exact)}
         result["difference"] = difference(maps["ours"], maps["peer"], peer.scaled)
         result["note"] = peer.token_note if case.tokens else peer.note
     return result
@@ -494,7 +513,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     seconds = [f"{row['seconds'][way]:.3g}" if way in row["seconds"] else "–" for way in ("ours", "peer")]
     ratio = f"{row['times ours']:.2f}" if "times ours" in row else "–"
     rows = [
-        f"{counts['whole']}{' + ' + str(counts['rest']) if counts['rest'] else ''} / {counts['back']}" if counts else "–"
+        f"{counts['whole']}{' + ' + str(counts['rest']) if counts['rest'] else ''} / {counts['back']}"
+        if counts
+        else "–"
         for counts in (own, theirs)
     ]
     passes = [f"{counts['passes']:.4g}" if counts else "–" for counts in (own, theirs)]
@@ -502,7 +523,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [row["method"], row["peer"] or "–", *seconds, ratio, *rows, *passes, last]
 
 
-def part(name: str, batch: int, methods: Sequence[str], repeats: int, settings: Settings, device: str) -> dict[str, Any]:
+def part(
+    name: str, batch: int, methods: Sequence[str], repeats: int, settings: Settings, device: str
+) -> dict[str, Any]:
     """All methods on one model and batch."""
     case = made(name, batch, settings, device)
     rows = []

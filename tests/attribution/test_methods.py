@@ -94,8 +94,18 @@ def test_given_classes_cost_no_evaluation(name: str, model: nn.Module) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("blur_ig", 5), ("deep_lift", 2), ("feature_ablation", 5), ("idgi", 51), ("integrated_gradients", 50)]
-    + [("guided_ig", 5), ("smoothgrad", 4), ("expected_gradients", 4), ("rise", 20), ("xrai", 10)],
+    [
+        ("blur_ig", 5),
+        ("deep_lift", 2),
+        ("expected_gradients", 4),
+        ("feature_ablation", 5),
+        ("guided_ig", 5),
+        ("idgi", 51),
+        ("integrated_gradients", 50),
+        ("rise", 20),
+        ("smoothgrad", 4),
+        ("xrai", 10),
+    ],
 )
 def test_rows_evaluated_for_each_image(name: str, expected: int, model: nn.Module) -> None:
     rows: list[int] = []
