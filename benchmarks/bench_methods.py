@@ -262,7 +262,8 @@ def by_captum(kind: str, case: Case) -> Tensor:
             "perturbations_per_eval": each,
         },
         "FeatureAblation": groups,
-        "KernelShap": {**groups, "n_samples": wanted.samples, "perturbations_per_eval": wanted.chunk},
+        # Captum counts both ends, all groups and none, among its samples; we do not.
+        "KernelShap": {**groups, "n_samples": wanted.samples + 2, "perturbations_per_eval": wanted.chunk},
         "GradientShap": {"baselines": case.references, "n_samples": wanted.samples},
     }
     if kind == "NoiseTunnel":

@@ -13,6 +13,10 @@ def calls(module: nn.Module, counts: list[int]):
     return module.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
 
 
+def constantly(value: Tensor):
+    return lambda _: value
+
+
 @pytest.mark.parametrize(
     ("build", "layer", "size"),
     [
@@ -40,7 +44,7 @@ def test_the_rest_is_that_of_a_full_pass(build, layer: str, size: tuple[int, int
         return  # windows, which are rows of their own: found equal above, and refused by the methods
     for owner in (torch.arange(5) % count, torch.full((3,), count - 1)):
         replacement = torch.randn_like(rest.activation[owner])
-        with output_replaced(module, lambda _, replacement=replacement: replacement):
+        with output_replaced(module, constantly(replacement)):
             expected = model(images[owner])
         got = rest.run(owner, replacement)
         assert_untouched(before, model)
