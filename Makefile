@@ -50,6 +50,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_refinement --scenes 5
 	@$(run) -m benchmarks.bench_segments
 	@$(run) -m benchmarks.bench_segmenters
+	@$(run) -m benchmarks.bench_methods
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json

@@ -52,10 +52,11 @@ def ablation_cam(
     dimension = layout_of(activation.shape, images.shape, prefix).channels
     count, channels = len(images), activation.shape[dimension]
     lacking = []
-    for rows in torch.arange(count * channels, device=images.device).split(chunk):
-        owner = rows // channels
-        ablated = _without(activation[owner], rows % channels, dimension)
-        lacking.append(target_scores(rest.run(owner, ablated), classes[owner]))
+    for image in range(count):
+        for without in torch.arange(channels, device=images.device).split(chunk):
+            owner = torch.full_like(without, image)
+            ablated = _without(activation[owner], without, dimension)
+            lacking.append(target_scores(rest.run(owner, ablated), classes[owner]))
     score = target_scores(rest.scores, classes).unsqueeze(1)
     weights = (score - torch.cat(lacking).view(count, channels)) / score.abs().clamp_min(LEAST_SCORE)
     return shown(weighted(to_maps(activation, images.shape, prefix), weights), images, upsample)

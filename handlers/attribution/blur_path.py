@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.path import Forward, score_gradients
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.targets import Targets, classes_to_explain
 
 Score = Literal["logit", "probability"]
 
@@ -57,7 +57,7 @@ def blur_ig(
             raise ValueError(f"{name}: wanted a positive number of pixels, got {pixels}")
     if score not in get_args(Score):
         raise ValueError(f"score: wanted one of {', '.join(get_args(Score))}, got {score!r}")
-    classes, _ = classes_and_scores(model, images, targets, chunk)
+    classes = classes_to_explain(model, images, targets, chunk)
     sigmas = torch.arange(steps + 1, dtype=torch.float64, device=images.device) * (max_sigma / steps)
     if sqrt:
         sigmas = sigmas.sqrt()

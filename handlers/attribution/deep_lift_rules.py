@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from handlers.attribution.path import Forward, check_ends, score_gradients
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.targets import Targets, classes_to_explain
 
 ELEMENTWISE = {
     *(
@@ -68,7 +68,7 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     arXiv 1711.06104. Own, because Captum's rules see only modules that run once, pass the plain gradient through all
     else, and miss the score where a pool's windows overlap or it stands next to another non-linearity.
     """
-    classes, _ = classes_and_scores(model, images, targets, max(1, len(images)))
+    classes = classes_to_explain(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
     check_ends(images, begin, classes)
     with _Rescaling():

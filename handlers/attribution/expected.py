@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.path import Forward, score_gradients
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.targets import Targets, classes_to_explain
 
 
 def expected_gradients(
@@ -45,7 +45,7 @@ def expected_gradients(
     """
     if samples < 1:
         raise ValueError(f"samples: wanted at least 1, got {samples}")
-    classes, _ = classes_and_scores(model, images, targets, chunk)
+    classes = classes_to_explain(model, images, targets, chunk)
     if references.shape[1:] != images.shape[1:] or len(references) == 0:
         raise ValueError(
             f"references: wanted (N, {', '.join(map(str, images.shape[1:]))}), got {tuple(references.shape)}"

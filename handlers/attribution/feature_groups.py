@@ -13,7 +13,13 @@ from torch import Tensor
 
 from handlers.attribution.absence import expanded
 from handlers.attribution.path import Forward
-from handlers.attribution.targets import Targets, classes_and_scores, target_scores
+from handlers.attribution.targets import (
+    Targets,
+    check_classes,
+    classes_and_scores,
+    classes_to_explain,
+    target_scores,
+)
 
 
 def feature_ablation(
@@ -41,11 +47,17 @@ def feature_ablation(
     Raises:
         ValueError: arguments that do not fit, by name.
     """
-    classes, _ = classes_and_scores(model, images, targets, chunk)
+    classes = classes_to_explain(model, images, targets, chunk)
+
+    def scores_of(rows: Tensor) -> Tensor:
+        scores = model(rows)
+        check_classes(scores, classes)
+        return scores
+
     absent, numbers = expanded("baselines", baselines, images), _numbered(groups, images)
     parts = (tensor.split(chunk) for tensor in (images.detach(), absent, numbers.unsqueeze(1), classes))
     maps = [
-        FeatureAblation(model).attribute(
+        FeatureAblation(scores_of).attribute(
             rows, baselines=baseline, target=wanted, feature_mask=mask, perturbations_per_eval=chunk // len(rows)
         )
         for rows, baseline, mask, wanted in zip(*parts, strict=True)

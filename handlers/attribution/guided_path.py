@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.path import Forward, check_ends, score_gradients
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.targets import Targets, classes_to_explain
 
 TOLERANCE = 1e-9
 """Of a path's length, relative to it: when a step's budget counts as spent."""
@@ -52,7 +52,7 @@ def guided_ig(
     for name, share in (("fraction", fraction), ("max_dist", max_dist)):
         if not 0 <= share <= 1:
             raise ValueError(f"{name}: wanted 0..1, got {share}")
-    classes, _ = classes_and_scores(model, images, targets, max(1, len(images)))
+    classes = classes_to_explain(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
     check_ends(images, begin, classes)
 

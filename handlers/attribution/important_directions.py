@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.path import Forward, check_ends, score_gradients
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.targets import Targets, classes_to_explain
 
 
 def idgi(
@@ -42,7 +42,7 @@ def idgi(
     """
     if steps < 1:
         raise ValueError(f"steps: wanted at least 1, got {steps}")
-    classes, _ = classes_and_scores(model, images, targets, chunk)
+    classes = classes_to_explain(model, images, targets, chunk)
     begin = torch.zeros_like(images) if baselines is None else baselines
     check_ends(images, begin, classes)
     nodes = torch.linspace(0, 1, steps + 1, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handlers.attribution.gradients import gradient
 from handlers.attribution.path import Forward
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.targets import Targets, classes_to_explain
 
 Method = Callable[[Forward, Tensor, Targets], Tensor]
 Statistic = Literal["mean", "square", "variance"]
@@ -58,7 +58,7 @@ def smooth(
         raise ValueError(f"std: wanted a fraction of the image's range, 0 or more, got {std}")
     if statistic not in get_args(Statistic):
         raise ValueError(f"statistic: wanted one of {', '.join(get_args(Statistic))}, got {statistic!r}")
-    classes, _ = classes_and_scores(model, images, targets, chunk)
+    classes = classes_to_explain(model, images, targets, chunk)
     maps = []
     for image, wanted in zip(images.detach(), classes, strict=True):
         copies = _noisy(image, samples, std, seed, chunk)

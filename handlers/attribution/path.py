@@ -15,6 +15,7 @@ from torch import Tensor
 
 from handlers.attribution.group_sums import group_sums
 from handlers.attribution.quadrature import Quadrature
+from handlers.attribution.targets import target_scores
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -175,7 +176,7 @@ def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> tuple[
     """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W)."""
     points = points.detach().requires_grad_()
     with torch.enable_grad():
-        scores = forward(points).gather(1, targets.unsqueeze(1)).squeeze(1)
+        scores = target_scores(forward(points), targets)
         # Rows do not interact, so the gradient of the sum holds each row's own gradient.
         (gradients,) = torch.autograd.grad(scores.sum(), points)
     return scores.detach(), gradients

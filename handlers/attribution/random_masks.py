@@ -10,7 +10,7 @@ from torch import Tensor
 
 from handlers.attribution.absence import expanded
 from handlers.attribution.path import Forward
-from handlers.attribution.targets import Targets, classes_and_scores, target_scores
+from handlers.attribution.targets import Targets, classes_to_explain, target_scores
 
 Scores = Literal["probabilities", "logits"]
 
@@ -57,7 +57,7 @@ def rise(
 
     Source: Petsiuk, Das, Saenko 2018, arXiv 1806.07421, sections 3.1 and 3.2.
     """
-    classes, _ = classes_and_scores(model, images, targets, chunk)
+    classes = classes_to_explain(model, images, targets, chunk)
     hidden = expanded("baselines", baselines, images)
     height, width = images.shape[2:]
     _check(min(height, width), samples, cells, keep, scores)

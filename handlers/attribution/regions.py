@@ -12,9 +12,9 @@ from skimage.segmentation import felzenszwalb
 from skimage.transform import resize
 from torch import Tensor
 
-from handlers.attribution.path import Forward, integrate
-from handlers.attribution.quadrature import quadrature
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.integrated import integrated_gradients
+from handlers.attribution.path import Forward
+from handlers.attribution.targets import Targets, classes_to_explain
 
 # The reference implementation's, for pictures of 224 × 224 pixels with values from −1 to 1.
 SCALES = (50, 100, 150, 250, 500, 1200)
@@ -116,17 +116,12 @@ def _joined(density: NDArray[np.float64], segments: NDArray[np.bool_], least: in
 
 def _two_baselines(model: Forward, images: Tensor, targets: Targets, steps: int, chunk: int) -> Tensor:
     """(B, C, H, W) integrated gradients, the mean of those from each image's least and largest value."""
-    classes, _ = classes_and_scores(model, images, targets, chunk)
-    ends = [images.detach().amin((1, 2, 3), keepdim=True), images.detach().amax((1, 2, 3), keepdim=True)]
-    integrals = integrate(
-        model,
-        images.detach().repeat(2, 1, 1, 1),
-        torch.cat([end.expand_as(images) for end in ends]),
-        classes.repeat(2),
-        [quadrature("gauss_legendre", steps)] * (2 * len(images)),
-        chunk=chunk,
-    )
-    return torch.stack([integral.attribution for integral in integrals]).unflatten(0, (2, len(images))).mean(0)
+    classes = classes_to_explain(model, images, targets, chunk)
+    ends = [images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)]
+    baselines = torch.cat([end.expand_as(images) for end in ends])
+    pairs, kinds = images.repeat(2, 1, 1, 1), classes.repeat(2)
+    maps = integrated_gradients(model, pairs, kinds, baselines=baselines, steps=steps, chunk=chunk)
+    return maps.unflatten(0, (2, len(images))).mean(0)
 
 
 def _check(

@@ -83,6 +83,49 @@ def test_classes_that_are_none(name: str, models: dict[bool, nn.Module]) -> None
         method(model, images(), [1, 2])
 
 
+@pytest.mark.parametrize("name", library.METHODS)
+def test_given_classes_cost_no_evaluation(name: str, model: nn.Module) -> None:
+    """Where the images' own scores are a part of the method, they are evaluated anyway."""
+    method = partial(getattr(library, name), **OPTIONS.get(name, {}))
+    rows: list[int] = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    try:
+        method(model, images(), [2, 0, 1])
+        given = sum(rows)
+        rows.clear()
+        method(model, images())
+    finally:
+        handle.remove()
+    own_scores = {"ablation_cam", "full_grad", "gradient", "guided_backprop", "input_x_gradient", "kernel_shap"}
+    own_scores |= {"occlusion", *(other for other in library.METHODS if "_cam" in other)}
+    assert sum(rows) - given == (0 if name in own_scores else 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("blur_ig", 5),
+        ("deep_lift", 2),
+        ("expected_gradients", 4),
+        ("feature_ablation", 5),
+        ("guided_ig", 5),
+        ("idgi", 51),
+        ("integrated_gradients", 50),
+        ("rise", 20),
+        ("smoothgrad", 4),
+        ("xrai", 10),
+    ],
+)
+def test_rows_evaluated_for_each_image(name: str, expected: int, model: nn.Module) -> None:
+    rows: list[int] = []
+    handle = model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    try:
+        getattr(library, name)(model, images(), 2, **OPTIONS.get(name, {}))
+    finally:
+        handle.remove()
+    assert sum(rows) == 3 * expected
+
+
 def test_integrated_gradients_equal_captums() -> None:
     network, inputs = smooth_network(), images().double()
     begin = torch.full_like(inputs, 0.3)

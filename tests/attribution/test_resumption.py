@@ -13,6 +13,10 @@ def calls(module: nn.Module, counts: list[int]):
     return module.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
 
 
+def constantly(value: Tensor):
+    return lambda _: value
+
+
 @pytest.mark.parametrize(
     ("build", "layer", "size"),
     [
@@ -38,13 +42,13 @@ def test_the_rest_is_that_of_a_full_pass(build, layer: str, size: tuple[int, int
     torch.testing.assert_close(rest.scores, model(images), rtol=0, atol=0)
     if len(rest.activation) != count:
         return  # windows, which are rows of their own: found equal above, and refused by the methods
-    owner = torch.arange(5) % count
-    replacement = torch.randn_like(rest.activation[owner])
-    with output_replaced(module, lambda _: replacement):
-        expected = model(images[owner])
-    got = rest.run(owner, replacement)
-    assert_untouched(before, model)
-    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+    for owner in (torch.arange(5) % count, torch.full((3,), count - 1)):
+        replacement = torch.randn_like(rest.activation[owner])
+        with output_replaced(module, constantly(replacement)):
+            expected = model(images[owner])
+        got = rest.run(owner, replacement)
+        assert_untouched(before, model)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_other_parts_of_a_tuple_stay() -> None:
@@ -72,6 +76,31 @@ def test_earlier_modules_do_not_run_again() -> None:
     for handle in handles:
         handle.remove()
     assert inner == [] and outer == [3]
+
+
+def test_rows_of_one_image_are_not_copied_unless_the_model_writes_into_them() -> None:
+    class Writing(nn.Module):
+        def __init__(self, writes: bool) -> None:
+            super().__init__()
+            self.first, self.second, self.third = (nn.Conv2d(3, 4, 1) for _ in range(3))
+            self.writes, self.strides = writes, 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = self.first(x)
+            self.strides = first.stride(0)
+            first = first.add_(self.second(x)) if self.writes else first + self.second(x)
+            return (first * self.third(x)).mean((2, 3))
+
+    for writes in (False, True):
+        torch.manual_seed(0)
+        model, images = prepared(Writing(writes)), pictures(2, (4, 4))
+        rest = rest_of(model, images, model.third)
+        assert rest.resumes
+        for owner in (torch.tensor([1, 1]), torch.tensor([1, 1, 0])):
+            again = [rest.run(owner, rest.activation[owner]) for _ in range(2)]
+            assert (model.strides == 0) == (not writes and len(owner) == 2)
+            torch.testing.assert_close(again[0], model(images[owner]))
+            torch.testing.assert_close(again[1], again[0], rtol=0, atol=0)
 
 
 def test_a_module_whose_output_is_not_its_result_runs_again() -> None:

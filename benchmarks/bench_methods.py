@@ -1,0 +1,594 @@
+"""Every attribution method against the package that has it too: seconds, model evaluations, and how far maps differ.
+
+    python -m benchmarks.bench_methods [--models resnet vit] [--batches 1 8] [--methods grad_cam …] [--repeats 3]
+                                       [--device cpu] [--out benchmarks/results_methods.json]
+    python -m benchmarks.bench_methods --show benchmarks/results_methods.json
+
+Full-size networks of timm with seeded weights explain seeded pictures of 224 × 224; a ResNet's batch norms are
+calibrated on the pictures. `resnet` is ResNet-18 and `vit` ViT-Ti/16, the smallest of their families, for a peer's
+Score-CAM and Ablation-CAM evaluate everything once for each of the layer's channels (512 and 192); `resnet50` and
+`vit_small` are there for those who have the time. Parameters require gradients, as they do when a network is made.
+
+The peers are pytorch-grad-cam, Captum and PAIR's saliency, each called as its documentation says: a CAM object with
+targets and, for tokens, a reshape_transform; PAIR with one NumPy image at a time. Layer, steps, samples, windows,
+groups and chunk are equal on both sides, and few (`settings`), so that all of it takes about a quarter of an hour on
+two cores. Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs in place; there both sides explain a
+copy without.
+
+The first call of each way warms up and is counted; then both take turns, and the ratio is that of the turns. A first
+call of more than `slow` seconds is its own measurement.
+    rows       whole: from the pixels on; rest: of a layer's replaced output on; back: gradients from the scores on.
+    passes     floating-point operations of convolutions, matrix products and attention, forwards and back, in units of
+               one image's forward pass. Gradients of the parameters count too, where a way takes them.
+    difference largest between the two maps, each image's scaled to 0..1 (class activation maps) or by its largest
+               magnitude. Where the definitions differ or chance is in it, the table has a note instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+import handlers.attribution as library
+from benchmarks.bench_explanation import machine
+from handlers.attribution.gradients import gradient
+
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "resnet": ("resnet18", "layer4", {"zero_init_last": False}),
+    "resnet50": ("resnet50", "layer4", {"zero_init_last": False}),
+    "vit": ("vit_tiny_patch16_224", "blocks.11.norm1", {}),
+    "vit_small": ("vit_small_patch16_224", "blocks.11.norm1", {}),
+}
+"""timm's name, the layer of class activation maps, and further arguments."""
+
+PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What both sides are told.
+
+    Attributes:
+        side: of the images, in pixels.
+        chunk: rows evaluated at once, at most, where a way can be told.
+        steps: of a path.
+        samples: noisy copies, references drawn, coalitions; RISE's masks are four times as many.
+        window, stride: of occlusion, in pixels.
+        cells: groups are the cells of such a grid.
+        slow: seconds; a first call that takes longer is not repeated.
+    """
+
+    side: int = 224
+    chunk: int = 32
+    steps: int = 10
+    samples: int = 16
+    window: int = 64
+    stride: int = 32
+    cells: int = 4
+    slow: float = 10.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network and one batch.
+
+    Attributes:
+        network: in ``eval()``.
+        out_of_place: a copy whose ReLUs are not in place.
+        layer: dotted name.
+        images: (B, 3, side, side).
+        targets: (B,) the predicted classes.
+        tokens: whether the layer puts out tokens, the first of them the class token.
+        settings: for both sides.
+    """
+
+    network: nn.Module
+    out_of_place: nn.Module
+    layer: str
+    images: Tensor
+    targets: Tensor
+    tokens: bool
+    settings: Settings
+
+    @property
+    def groups(self) -> Tensor:
+        """(side, side) int64 cells of a grid."""
+        cell = torch.arange(self.settings.side, device=self.images.device) * self.settings.cells // self.settings.side
+        return self.settings.cells * cell[:, None] + cell
+
+    @property
+    def references(self) -> Tensor:
+        """(4, 3, side, side) of expected gradients."""
+        return pictures(4, self.settings.side, seed=1).to(self.images.device)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another package's way.
+
+    Attributes:
+        package: as it is known.
+        explain: maps a case to (B, C, H, W), (B, 1, H, W) or (B, H, W).
+        note: why the maps differ; empty where the definition is the same.
+        token_note: the same, for layers of tokens.
+        scaled: its maps are scaled to 0..1.
+        double: the maps to compare are those of a float64 copy of the network and the first image: in float32 the
+            smallest difference sends the path elsewhere.
+    """
+
+    package: str
+    explain: Callable[[Case], Tensor]
+    note: str = ""
+    token_note: str = ""
+    scaled: bool = False
+    double: bool = False
+
+
+def pictures(count: int, side: int, seed: int = 0) -> Tensor:
+    """Seeded soft blobs (count, 3, side, side), about −2 to 2 as after the usual normalisation."""
+    coarse = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, (side, side), mode="bicubic", align_corners=False).clamp(-2, 2)
+
+
+def made(name: str, batch: int, settings: Settings, device: str) -> Case:
+    """The case of one of MODELS."""
+    architecture, layer, arguments = MODELS[name]
+    tokens = architecture.startswith("vit")
+    torch.manual_seed(0)
+    network = timm.create_model(architecture, **arguments, **({"img_size": settings.side} if tokens else {})).to(device)
+    images = pictures(batch, settings.side).to(device)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(pictures(8, settings.side, seed=2).to(device))
+        targets = network.eval()(images).argmax(1)
+    out_of_place = copy.deepcopy(network)
+    for module in out_of_place.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return Case(network, out_of_place, layer, images, targets, tokens, settings)
+
+
+def in_double(case: Case) -> Case:
+    """The first image alone, in float64."""
+    network, out_of_place = (copy.deepcopy(network).double() for network in (case.network, case.out_of_place))
+    return replace(
+        case, network=network, out_of_place=out_of_place, images=case.images[:1].double(), targets=case.targets[:1]
+    )
+
+
+def our_options(method: str, case: Case) -> dict[str, Any]:
+    """What our function is told beside the model, images and targets."""
+    wanted = case.settings
+    chunk = {"chunk": wanted.chunk}
+    steps = {"steps": wanted.steps}
+    groups = {"groups": case.groups, **chunk}
+    options: dict[str, dict[str, Any]] = {
+        "ablation_cam": {"layer": case.layer, **chunk},
+        "blur_ig": {**steps, **chunk},
+        "expected_gradients": {"references": case.references, "samples": wanted.samples, **chunk},
+        "feature_ablation": groups,
+        "guided_grad_cam": {"layer": case.layer},
+        "guided_ig": steps,
+        "idgi": {**steps, **chunk},
+        "integrated_gradients": {**steps, **chunk},
+        "kernel_shap": {"samples": wanted.samples, **groups},
+        "occlusion": {"size": wanted.window, "stride": wanted.stride, **chunk},
+        "rise": {"samples": 4 * wanted.samples, **chunk},
+        "score_cam": {"layer": case.layer, **chunk},
+        "smoothgrad": {"samples": wanted.samples, **chunk},
+        "xrai": {**steps, **chunk},
+    }
+    if method.endswith("_cam") or method == "grad_cam_plusplus":
+        return options.get(method, {"layer": case.layer})
+    return options.get(method, {})
+
+
+def ours(method: str, case: Case) -> Tensor:
+    """Our map."""
+    network = case.out_of_place if method in OUT_OF_PLACE else case.network
+    maps: Tensor = getattr(library, method)(network, case.images, case.targets, **our_options(method, case))
+    return maps
+
+
+def by_grad_cam(kind: str, case: Case) -> Tensor:
+    """One CAM object of pytorch-grad-cam, with targets."""
+    package = import_module("pytorch_grad_cam")
+    targets = import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
+    layers = [] if kind == "FullGrad" else [case.network.get_submodule(case.layer)]
+    options: dict[str, Any] = {}
+    if kind == "AblationCAM":
+        ablation = import_module("pytorch_grad_cam.ablation_layer")
+        layer = ablation.AblationLayerVit if case.tokens else ablation.AblationLayer
+        options = {"ablation_layer": layer(), "batch_size": case.settings.chunk}
+    if case.tokens:
+        options["reshape_transform"] = partial(_token_maps, side=case.settings.side // 16)
+    with getattr(package, kind)(case.network, layers, **options) as cam:
+        cam.batch_size = case.settings.chunk
+        maps = cam(case.images.clone(), [targets(target) for target in case.targets.tolist()])
+    case.network.zero_grad()  # as far as it left any behind
+    return torch.from_numpy(maps)
+
+
+def _token_maps(tokens: Tensor, side: int) -> Tensor:
+    """(B, C, h, w) of (B, 1 + h · w, C), as pytorch-grad-cam's documentation has it for a ViT."""
+    return tokens[:, 1:, :].reshape(len(tokens), side, side, tokens.shape[-1]).permute(0, 3, 1, 2)
+
+
+def by_captum(kind: str, case: Case) -> Tensor:
+    """One of Captum's classes."""
+    attr, wanted = import_module("captum.attr"), case.settings
+    network = case.out_of_place if kind in ("GuidedBackprop", "DeepLift", "GuidedGradCam") else case.network
+    each = max(1, wanted.chunk // len(case.images))
+    groups = {"feature_mask": case.groups.view(1, 1, wanted.side, wanted.side), "perturbations_per_eval": each}
+    deviation = 0.15 * (case.images.amax((1, 2, 3)) - case.images.amin((1, 2, 3))).mean().item()
+    options: dict[str, dict[str, Any]] = {
+        "Saliency": {"abs": False},
+        "IntegratedGradients": {"n_steps": wanted.steps, "internal_batch_size": wanted.chunk},
+        "NoiseTunnel": {
+            "nt_samples": wanted.samples,
+            "nt_samples_batch_size": each,
+            "stdevs": deviation,
+            "abs": False,
+        },
+        "GuidedGradCam": {"interpolate_mode": "bilinear"},
+        "Occlusion": {
+            "sliding_window_shapes": (3, wanted.window, wanted.window),
+            "strides": (3, wanted.stride, wanted.stride),
+            "perturbations_per_eval": each,
+        },
+        "FeatureAblation": groups,
+        # Captum counts both ends, all groups and none, among its samples; we do not.
+        "KernelShap": {**groups, "n_samples": wanted.samples + 2, "perturbations_per_eval": wanted.chunk},
+        "GradientShap": {"baselines": case.references, "n_samples": wanted.samples},
+    }
+    if kind == "NoiseTunnel":
+        method = attr.NoiseTunnel(attr.Saliency(network))
+    elif kind == "GuidedGradCam":
+        method = attr.GuidedGradCam(network, network.get_submodule(case.layer))
+    else:
+        method = getattr(attr, kind)(network)
+    maps: Tensor = method.attribute(case.images.clone(), target=case.targets, **options.get(kind, {})).detach()
+    return maps
+
+
+def by_pair(kind: str, case: Case) -> Tensor:
+    """One of PAIR's classes, image by image, in float64 but for the network."""
+    pair, wanted = import_module("saliency.core"), case.settings
+    options: dict[str, dict[str, Any]] = {
+        "BlurIG": {"steps": wanted.steps, "batch_size": wanted.chunk},
+        "GuidedIG": {"x_steps": wanted.steps},
+        "XRAI": {"extra_parameters": pair.XRAIParameters(steps=wanted.steps), "batch_size": wanted.chunk},
+    }
+
+    def call(points: NDArray[np.float64], call_model_args: int, expected_keys: object) -> dict[str, Any]:
+        rows = torch.from_numpy(points).to(case.images).permute(0, 3, 1, 2)
+        gradients = gradient(case.network, rows, call_model_args).permute(0, 2, 3, 1)
+        return {pair.INPUT_OUTPUT_GRADIENTS: gradients.double().cpu().numpy()}
+
+    maps = []
+    with _old_quantile():
+        for image, target in zip(case.images.double().cpu(), case.targets.tolist(), strict=True):
+            given = image.permute(1, 2, 0).numpy()
+            maps.append(getattr(pair, kind)().GetMask(given, call, call_model_args=target, **options[kind]))
+    channels_last = torch.from_numpy(np.stack(maps))
+    return channels_last if channels_last.ndim == 3 else channels_last.permute(0, 3, 1, 2)
+
+
+@contextlib.contextmanager
+def _old_quantile() -> Iterator[None]:
+    """PAIR calls NumPy's quantile by an argument's old name."""
+    quantile = np.quantile
+    np.quantile = lambda values, share, interpolation: quantile(values, share, method=interpolation)  # type: ignore
+    try:
+        yield
+    finally:
+        np.quantile = quantile
+
+
+def _cam(kind: str, note: str = "", token_note: str = "") -> Peer:
+    return Peer("pytorch-grad-cam", partial(by_grad_cam, kind), note, token_note or note, scaled=True)
+
+
+def _captum(kind: str, note: str = "") -> Peer:
+    return Peer("Captum", partial(by_captum, kind), note, note)
+
+
+OUT_OF_PLACE = ("guided_backprop", "deep_lift", "guided_grad_cam")
+
+SIGN = "the peer leaves the component's sign to chance"
+DRAWS = "draws differ"
+PEERS: dict[str, Peer] = {
+    "ablation_cam": _cam("AblationCAM", token_note="the peer ablates by −1e7 where the layer's least value is not 0"),
+    "blur_ig": Peer("PAIR", partial(by_pair, "BlurIG")),
+    "deep_lift": _captum("DeepLift", "Captum's maps miss the score where a pool's windows overlap"),
+    "eigen_cam": _cam("EigenCAM", SIGN),
+    "eigen_grad_cam": _cam("EigenGradCAM", SIGN),
+    "expected_gradients": _captum("GradientShap", DRAWS),
+    "feature_ablation": _captum("FeatureAblation"),
+    "full_grad": _cam("FullGrad", "the peer adds 1e-7 to each channel's range"),
+    "grad_cam": _cam("GradCAM"),
+    "grad_cam_plusplus": _cam("GradCAMPlusPlus", "the peer adds 1e-6 to a denominator of squared gradients"),
+    "gradient": _captum("Saliency"),
+    "guided_backprop": _captum("GuidedBackprop"),
+    "guided_grad_cam": _captum("GuidedGradCam"),
+    "guided_ig": Peer("PAIR", partial(by_pair, "GuidedIG"), double=True),
+    "hires_cam": _cam("HiResCAM"),
+    "input_x_gradient": _captum("InputXGradient"),
+    "integrated_gradients": _captum("IntegratedGradients"),
+    "kernel_shap": _captum("KernelShap", DRAWS),
+    "layer_cam": _cam("LayerCAM"),
+    "occlusion": _captum("Occlusion"),
+    "score_cam": _cam("ScoreCAM", "the peer resizes channels with align_corners=True"),
+    "smoothgrad": _captum("NoiseTunnel", DRAWS),
+    "xgrad_cam": _cam("XGradCAM"),
+    "xrai": Peer("PAIR", partial(by_pair, "XRAI"), *2 * ("the peer's integrated gradients are by another rule",)),
+}
+"""Who else has a method. None of the three has BagCAM, IDGI or RISE."""
+
+
+class _Operations(TorchDispatchMode):
+    """Counts floating-point operations, and rows through the first convolution."""
+
+    def __init__(self, stems: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        self.stems = {stem.weight.data_ptr() for stem in stems}
+        self.rows = self.flop = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flop += count(*args, **(kwargs or {}), out_val=result)
+        if func is torch.ops.aten.convolution.default and args[1].data_ptr() in self.stems:
+            self.rows += len(args[0])
+        return result
+
+
+class Evaluations:
+    """Within the block, counts what a way has networks do."""
+
+    def __init__(self, *networks: nn.Module) -> None:
+        self.networks = networks
+        self.operations = _Operations(
+            [next(part for part in network.modules() if isinstance(part, nn.Conv2d)) for network in networks]
+        )
+        self.rows = self.back = 0
+
+    def __enter__(self) -> Evaluations:
+        self._stack = contextlib.ExitStack()
+        for network in self.networks:
+            self._stack.callback(network.register_forward_hook(self._ran).remove)
+        self._stack.enter_context(self.operations)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _ran(self, _: nn.Module, inputs: object, scores: Tensor) -> None:
+        self.rows += len(scores)
+        if scores.requires_grad:
+            scores.register_hook(self._came_back)
+
+    def _came_back(self, gradients: Tensor) -> None:
+        self.back += len(gradients)
+
+    def told(self, one_pass: float) -> dict[str, float]:
+        """The counts, given the operations of one image's forward pass."""
+        return {
+            "whole": self.operations.rows,
+            "rest": self.rows - self.operations.rows,
+            "back": self.back,
+            "passes": round(self.operations.flop / one_pass, 2),
+        }
+
+
+def one_pass(case: Case) -> float:
+    """Operations of one image's forward pass."""
+    with torch.no_grad(), Evaluations(case.network) as evaluations:
+        case.network(case.images[:1])
+    return float(evaluations.operations.flop)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the peers' progress bars and warnings."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def timed(way: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
+    """The map, and the seconds it took."""
+    started = time.perf_counter()
+    with _quiet():
+        maps = way()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    return maps, time.perf_counter() - started
+
+
+def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
+    """One method on one case: ours beside the peer's, where there is one."""
+    peer, device = PEERS.get(method), case.images.device
+    ways: dict[str, Callable[[], Tensor]] = {"ours": partial(ours, method, case)}
+    if peer is not None:
+        ways["peer"] = partial(peer.explain, case)
+    result: dict[str, Any] = {"method": method, "peer": peer.package if peer else None, "evaluations": {}}
+    maps: dict[str, Tensor] = {}
+    first: dict[str, float] = {}
+    unit = one_pass(case)
+    for way, call in ways.items():
+        try:
+            with Evaluations(case.network, case.out_of_place) as evaluations:
+                maps[way], first[way] = timed(call, device)
+        except ValueError as error:
+            if way == "peer":
+                raise
+            return {**result, "refused": str(error)}  # the method has no meaning for this network
+        except ImportError as error:
+            result["missing"] = str(error)
+            continue
+        result["evaluations"][way] = evaluations.told(unit)
+    seconds: dict[str, list[float]] = {way: [] for way in first}
+    for _ in range(repeats):
+        for way, row in seconds.items():
+            slow = first[way] > case.settings.slow
+            row.append(first[way] if slow else timed(ways[way], device)[1])
+    result["seconds"] = {way: statistics.median(row) for way, row in seconds.items()}
+    if peer is not None and "peer" in maps:
+        ratios = [theirs / own for own, theirs in zip(seconds["ours"], seconds["peer"], strict=True)]
+        result["times ours"] = statistics.median(ratios)
+        result["range"] = [min(ratios), max(ratios)]
+        if peer.double:
+            exact = in_double(case)
+            with _quiet():
+                maps = {"ours": ours(method, exact), "peer": peer.explain(exact)}
+        result["difference"] = difference(maps["ours"], maps["peer"], peer.scaled)
+        result["note"] = peer.token_note if case.tokens else peer.note
+    return result
+
+
+def difference(own: Tensor, theirs: Tensor, scaled: bool) -> float:
+    """Largest between two batches of maps, after the same scaling of each image's."""
+    theirs = theirs.to(own.device, torch.float64).view(len(own), -1, *own.shape[2:])
+    own = own.double()
+    if theirs.shape != own.shape:  # a peer that keeps equal channels, or does not reduce them as ours
+        theirs = theirs.gather(1, theirs.abs().argmax(1, keepdim=True))
+    return (_scaled(own, scaled) - _scaled(theirs, scaled)).abs().max().item()
+
+
+def _scaled(maps: Tensor, to_range: bool) -> Tensor:
+    if to_range:
+        maps = maps - maps.amin((1, 2, 3), keepdim=True)
+    return maps / maps.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-300)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown, one table for each model and batch."""
+    lines: list[str] = []
+    for part in results["parts"]:
+        lines += [
+            f"\n{part['architecture']}, {part['batch']} × {part['settings']['side']} px\n",
+            "| method | peer | s | peer's s | times ours | rows: whole + rest / back | peer's | passes | peer's "
+            "| difference |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        lines += ["| " + " | ".join(_cells(row)) + " |" for row in part["methods"]]
+    return "\n".join(lines).strip()
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "refused" in row:
+        return [row["method"], "", *["–"] * 7, "no meaning here"]
+    own, theirs = (row["evaluations"].get(way) for way in ("ours", "peer"))
+    seconds = [f"{row['seconds'][way]:.3g}" if way in row["seconds"] else "–" for way in ("ours", "peer")]
+    ratio = f"{row['times ours']:.2f}" if "times ours" in row else "–"
+    rows = [
+        f"{counts['whole']}{' + ' + str(counts['rest']) if counts['rest'] else ''} / {counts['back']}"
+        if counts
+        else "–"
+        for counts in (own, theirs)
+    ]
+    passes = [f"{counts['passes']:.4g}" if counts else "–" for counts in (own, theirs)]
+    last = row.get("note") or (f"{row['difference']:.0e}" if "difference" in row else row.get("missing", ""))
+    return [row["method"], row["peer"] or "–", *seconds, ratio, *rows, *passes, last]
+
+
+def part(
+    name: str, batch: int, methods: Sequence[str], repeats: int, settings: Settings, device: str
+) -> dict[str, Any]:
+    """All methods on one model and batch."""
+    case = made(name, batch, settings, device)
+    rows = []
+    for method in methods:
+        print(f"{name}, batch {batch}: {method} …", end=" ", file=sys.stderr, flush=True)
+        row = compared(case, method, repeats)
+        rows.append(row)
+        print(row.get("refused", row.get("seconds")), file=sys.stderr, flush=True)
+    return {
+        "model": name,
+        "architecture": MODELS[name][0],
+        "layer": case.layer,
+        "batch": batch,
+        "parameters": sum(parameter.numel() for parameter in case.network.parameters()),
+        "gflop of a pass": one_pass(case) / 1e9,
+        "settings": asdict(settings),
+        "methods": rows,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are compared."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet", "vit"], choices=MODELS)
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--methods", nargs="+", default=list(library.METHODS), choices=library.METHODS)
+    parser.add_argument("--repeats", type=int, default=3, help="turns, after a first one that warms up")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for name, value in asdict(Settings()).items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--show", type=Path, help="print the table of such a file, and end")
+    options = parser.parse_args()
+    if options.show:
+        print(table(json.loads(options.show.read_text())))
+        return
+    settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
+    results: dict[str, Any] = {
+        "machine": {**machine(), "device": options.device, **versions()},
+        "repeats": options.repeats,
+        "parts": [],
+    }
+    if options.device.startswith("cuda"):
+        results["machine"]["device"] = torch.cuda.get_device_name(options.device)
+    for name in options.models:
+        for batch in options.batches:
+            results["parts"].append(part(name, batch, options.methods, options.repeats, settings, options.device))
+            if options.out:
+                options.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The comparison of methods with their peers, on small images."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import bench_methods
+from benchmarks.bench_methods import Evaluations, Settings, difference, ours, part, table
+
+SETTINGS = Settings(side=64, steps=3, samples=2, window=32, stride=32, cells=2)
+COUNTS = {
+    "ablation_cam": ({"whole": 2, "rest": 512 * 2 + 5, "back": 0}, {"whole": 2 * (2 + 512), "rest": 0, "back": 0}),
+    "deep_lift": ({"whole": 4, "rest": 0, "back": 4}, {"whole": 4, "rest": 0, "back": 4}),
+    "feature_ablation": ({"whole": 10, "rest": 0, "back": 0}, {"whole": 10, "rest": 0, "back": 0}),
+    "grad_cam": ({"whole": 2, "rest": 0, "back": 2}, {"whole": 2, "rest": 0, "back": 2}),
+    "guided_ig": ({"whole": 6, "rest": 0, "back": 6}, {"whole": 6, "rest": 0, "back": 6}),
+    "integrated_gradients": ({"whole": 6, "rest": 0, "back": 6}, {"whole": 6, "rest": 0, "back": 6}),
+}
+
+
+@pytest.mark.upstream
+def test_maps_and_evaluations_are_compared() -> None:
+    for name in ("pytorch_grad_cam", "saliency"):
+        pytest.importorskip(name)
+    result = part("resnet", 2, [*COUNTS, "bag_cam"], 1, SETTINGS, "cpu")
+    rows = {row["method"]: row for row in result["methods"]}
+    for method, (own, theirs) in COUNTS.items():
+        row = rows[method]
+        for way, expected in (("ours", own), ("peer", theirs)):
+            counts = dict(row["evaluations"][way])
+            assert counts.pop("passes") > 0
+            assert counts == expected, (method, way)
+            assert row["seconds"][way] > 0
+        assert row["range"][0] <= row["times ours"] <= row["range"][1]
+        assert row["note"] or row["difference"] < 1e-4, method
+    # The gradients of the layers before the last, and those of the parameters, are the peer's alone.
+    passes = {way: counts["passes"] for way, counts in rows["grad_cam"]["evaluations"].items()}
+    assert passes["ours"] < 2.1 and passes["peer"] > 5
+    assert rows["bag_cam"]["peer"] is None and "times ours" not in rows["bag_cam"]
+    lines = table({"parts": [json.loads(json.dumps(result))]}).splitlines()
+    assert len(lines) == 2 + 2 + len(rows) and len({line.count("|") for line in lines[2:]}) == 1
+
+
+def test_what_has_no_meaning_is_said(capsys, monkeypatch, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    arguments = ["--models", "vit", "--batches", "1", "--methods", "guided_backprop", "--side", "64"]
+    monkeypatch.setattr(sys, "argv", ["bench_methods", *arguments, "--out", str(out)])
+    bench_methods.main()
+    shown = capsys.readouterr().out
+    assert "| guided_backprop |" in shown and "no meaning here" in shown
+    monkeypatch.setattr(sys, "argv", ["bench_methods", "--show", str(out)])
+    bench_methods.main()
+    assert capsys.readouterr().out == shown
+
+
+def test_evaluations_are_counted() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 5))
+    with Evaluations(network) as evaluations:
+        network(torch.zeros(2, 3, 2, 2)).sum().backward()
+        with torch.no_grad():
+            network(torch.zeros(3, 3, 2, 2))
+    one = 2 * (4 * 3 * 4 + 16 * 5)
+    assert evaluations.told(one) == {
+        "whole": 5,
+        "rest": 0,
+        "back": 2,
+        "passes": round((5 * one + 2 * (2 * 4 * 3 * 4 + 2 * 2 * 16 * 5)) / one, 2),
+    }
+    assert not network._forward_hooks
+
+
+def test_difference_is_that_of_scaled_maps() -> None:
+    maps = torch.tensor([1.0, 2.0, 3.0, 5.0]).view(1, 1, 2, 2)
+    assert difference(maps, 7 * maps.view(1, 2, 2) - 3, scaled=True) == pytest.approx(0, abs=1e-15)
+    assert difference(maps, -2 * maps, scaled=False) == pytest.approx(2)
+    assert difference(maps, maps.repeat(1, 3, 1, 1), scaled=False) == 0
+
+
+def test_the_networks_of_both_sides_are_left_as_they_were() -> None:
+    case = bench_methods.made("resnet", 1, SETTINGS, "cpu")
+    before = {key: value.clone() for key, value in case.network.state_dict().items()}
+    first = ours("grad_cam", case)
+    assert torch.equal(first, ours("grad_cam", case))
+    assert all(torch.equal(value, before[key]) for key, value in case.network.state_dict().items())
+    assert all(module.inplace for module in case.network.modules() if isinstance(module, nn.ReLU))
+    assert not any(module.inplace for module in case.out_of_place.modules() if isinstance(module, nn.ReLU))
