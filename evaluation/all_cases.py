@@ -77,9 +77,10 @@ _work: Work | None = None
 def _begin(given: bytes) -> None:
     global _work
     torch.set_num_threads(1)
-    for method in library.METHODS:  # what they import is no part of what they take
-        getattr(library, method)
     _work = pickle.loads(given)
+    assert _work is not None
+    for method in {method for entry in _work.entries if entry.plan for method in entry.plan.methods}:
+        getattr(library, method)  # what they import is no part of the time that they take
 
 
 def _outcome(part: tuple[int, Entry | None]) -> Outcome:

@@ -1,12 +1,17 @@
 """All methods on cases small enough to know the answer, and the whole comparison on two scenes."""
 
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from evaluation import all_cases
+from evaluation import line_up as lines
+from evaluation.all_cases import Work, outcomes
 from evaluation.cases import Case, case
 from evaluation.cost import counted
 from evaluation.every_method import group_scores, one_channel, scores_of_case, sensitivity_of
@@ -101,7 +106,7 @@ def test_an_empty_map_neither_passes_nor_fails() -> None:
 def test_redrawn_batch_norms_have_the_statistics_of_their_inputs(convolutional: Subject) -> None:
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     before = {name: value.clone() for name, value in convolutional.network.state_dict().items()}
-    copy = untaught(convolutional.network, 0, images)
+    copy: Any = untaught(convolutional.network, 0, images)
     assert all(torch.equal(value, before[name]) for name, value in convolutional.network.state_dict().items())
     assert not copy.training and not torch.equal(copy[0].weight, before["0.weight"])
     inputs = copy[0](images)
@@ -183,6 +188,23 @@ def test_scores_of_superpixels(linear: Subject, one: Case) -> None:
     assert torch.allclose(by_shares, by_group, atol=1e-5)
 
 
+def test_methods_get_what_they_want(linear: Subject, one: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+
+    def keep(plan: Plan, model: object, images: torch.Tensor, targets: torch.Tensor, material: Any, **_: int) -> Any:
+        given[plan.name] = material
+        return images
+
+    monkeypatch.setattr(lines, "carry_out", keep)
+    for method in ("xrai", "expected_gradients"):
+        maps_of(entry(method), linear, torch.stack([one.image] * 2), one, references(5))
+    photo = torch.from_numpy(scene(SEED, one.index).image)
+    assert torch.equal(given["xrai"].pictures, torch.stack([photo] * 2))
+    assert torch.equal(given["xrai"].groups[1], one.partitions["superpixels"].segments)
+    assert given["xrai"].baselines.shape == (1, 2, 3, 32, 32), "one start for each image"
+    assert given["expected_gradients"].baselines.shape == (5, 2, 3, 32, 32), "all references for each image"
+
+
 def test_gradients_join_as_magnitudes() -> None:
     maps = torch.tensor([[[[1.0, 2.0]], [[-3.0, 2.0]]]])
     assert one_channel(entry("gradient"), maps).tolist() == [[[4, 4]]]
@@ -200,15 +222,15 @@ def test_the_gradient_of_a_linear_model_does_not_change(linear: Subject, one: Ca
 
 def test_the_truth_scores_best(linear: Subject, one: Case) -> None:
     """A linear model that reads the deciding object alone, of which input × gradient is the exact effect."""
-    linear.network[1].weight.zero_()
-    linear.network[1].weight[one.label] = (one.deciding * one.image.sign()).flatten()
+    weights = linear.network.get_parameter("1.weight").zero_()
+    weights[one.label] = (one.deciding * one.image.sign()).flatten()
     found = scores_of_case(linear, None, [entry("input_x_gradient")], one, references(), FEW).values
     assert found["input_x_gradient", "hit"] == 1 and found["input_x_gradient", "mass"] == pytest.approx(1)
     assert found["input_x_gradient", "infidelity"] == pytest.approx(0, abs=1e-8)
     assert found["input_x_gradient", "insertion"] > found["input_x_gradient", "deletion"]
 
 
-METHODS = ["deep_lift", "expected_gradients", "grad_cam", "gradient", "integrated_gradients", "kernel_shap", "xrai"]
+METHODS = ["deep_lift", "expected_gradients", "grad_cam", "gradient", "integrated_gradients", "kernel_shap"]
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +251,18 @@ def test_structure(results: dict) -> None:
     assert "sensitivity" not in toy["metrics"]["random"]
     assert toy["plans"]["grad_cam"]["layer"] == "4" and toy["plans"]["kernel_shap"]["options"]["samples"] == 256
     json.dumps(results, allow_nan=False)
+
+
+def test_another_process_finds_the_same(one: Case, linear: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker does, without the seconds that starting it takes."""
+    monkeypatch.setattr(all_cases, "_work", None)
+    work = Work(linear, line_up(["gradient"]), [one], references(), FEW, redrawn=1, noisy=1)
+    all_cases._begin(pickle.dumps(work))
+    alone, there = list(outcomes(work, workers=1)), [all_cases._outcome(part) for part in work.parts]
+    assert len(alone) == len(there) == 1 + 2, "the scores of all, and the sensitivity of each but chance"
+    for first, second in zip(alone, there, strict=True):
+        assert first.values.keys() == second.values.keys()
+        assert all(value == second.values[row] for row, value in first.values.items() if row[1] != "seconds")
 
 
 def test_controls(results: dict) -> None:
@@ -260,7 +294,7 @@ def with_some_left_out(results: dict) -> dict:
 
 
 def test_a_model_that_is_never_right(linear: Subject) -> None:
-    linear.network[1].bias[:] = torch.nan
+    linear.network.get_parameter("1.bias")[:] = torch.nan
     with pytest.raises(ValueError, match="images: wanted some that toy classifies rightly, got none of 1"):
         evaluate_methods.right_cases(linear, SEED, 1)
 
