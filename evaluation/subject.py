@@ -104,7 +104,7 @@ def _archives(folder: Path, names: Sequence[str]) -> list[Archive]:
 def _as_built(archive: Archive) -> Subject:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
-    network = models.build(spec.architecture, read(archive.weights), getattr(spec, "arguments", None))
+    network = models.build(spec.architecture, read(archive.weights), spec.arguments)
     network = network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
     return Subject(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
