@@ -54,3 +54,4 @@ bench: setup
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json
+	@$(run) scripts/evaluate_methods.py

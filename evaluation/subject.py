@@ -74,18 +74,40 @@ def subjects(folder: Path, names: Sequence[str]) -> list[tuple[Subject, nn.Modul
     Raises:
         ValueError: a name without a demonstration model.
     """
-    found = select(sorted(folder.glob("*.yaml")), environ={})
-    archives = {archive.model.name: archive for archive in found if isinstance(archive.model, ClassifierSpec)}
-    for name in names:
-        if name not in archives:
-            raise ValueError(f"models: wanted some of {', '.join(archives)}, got {name!r}")
-    return [_subject(archives[name]) for name in names]
+    return [_subject(archive) for archive in _archives(folder, names)]
+
+
+def as_built(folder: Path, names: Sequence[str]) -> list[Subject]:
+    """The named models with their networks as they were built, nothing folded: for methods that look inside.
+
+    Raises:
+        ValueError: a name without a demonstration model.
+    """
+    return [_as_built(archive) for archive in _archives(folder, names)]
 
 
 def with_network(subject: Subject, network: nn.Module) -> Subject:
     """The same model with another folded network."""
     example = torch.zeros(1, 3, *subject.preprocess.size)
     return Subject(subject.name, specialise(network, example), subject.preprocess, subject.rule, subject.baseline)
+
+
+def _archives(folder: Path, names: Sequence[str]) -> list[Archive]:
+    found = select(sorted(folder.glob("*.yaml")), environ={})
+    archives = {archive.model.name: archive for archive in found if isinstance(archive.model, ClassifierSpec)}
+    for name in names:
+        if name not in archives:
+            raise ValueError(f"models: wanted some of {', '.join(archives)}, got {name!r}")
+    return [archives[name] for name in names]
+
+
+def _as_built(archive: Archive) -> Subject:
+    spec = archive.model
+    assert isinstance(spec, ClassifierSpec)
+    network = models.build(spec.architecture, read(archive.weights), spec.arguments)
+    network = network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
+    rule = quadrature(spec.explain.quadrature, spec.explain.steps)
+    return Subject(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
 
 
 def _subject(archive: Archive) -> tuple[Subject, nn.Module]:

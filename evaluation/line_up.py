@@ -1,0 +1,137 @@
+"""Every way to make a map that is scored: all methods of the library, some combinations, and two controls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import handlers.attribution as library
+from evaluation.cases import Case
+from evaluation.rivals import edges, random
+from evaluation.subject import CHUNK, Subject
+from handlers.attribution.plan import Material, Plan, Smoothing, carry_out, layer_name, refusals
+
+CONTROLS = ("edges", "random")
+"""Maps that never ask the model."""
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # Paths take 50 points each, as those do whose default that is; XRAI takes two paths.
+    "blur_ig": {"steps": 50},
+    "expected_gradients": {"samples": 50},
+    "guided_ig": {"steps": 50},
+    "xrai": {"steps": 25},
+    "rise": {"samples": 1000},
+}
+"""Options that are not a method's own, so that all methods can be scored in minutes."""
+
+COMBINED = (("blur_ig", "grad_cam"), ("integrated_gradients", "grad_cam"))
+
+SMOOTHED: Mapping[str, tuple[Mapping[str, Any], Smoothing]] = {
+    "integrated_gradients": ({"steps": 10}, Smoothing(samples=8)),
+}
+
+MAGNITUDES = frozenset({"gradient", "guided_backprop", "smoothgrad"})
+"""Methods that say how much a value matters, not what it adds to the score: their channels join as magnitudes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to make a map.
+
+    Attributes:
+        name: in tables.
+        plan: of the methods, None for a control.
+    """
+
+    name: str
+    plan: Plan | None = None
+
+    @property
+    def channels(self) -> str:
+        """How the map's channels become one, a key of :data:`handlers.attribution.maps.CHANNELS`."""
+        return "abs" if self.plan and self.plan.methods[0] in MAGNITUDES and len(self.plan.methods) == 1 else "sum"
+
+    @property
+    def by_group(self) -> bool:
+        """Whether each pixel has the score of its whole group, rather than its own share of it."""
+        return self.plan is not None and "groups" in self.plan.takes
+
+
+def line_up(methods: Collection[str] = tuple(library.METHODS)) -> list[Entry]:
+    """The controls, and whatever is made of these methods alone.
+
+    Raises:
+        ValueError: a method that the library does not have.
+    """
+    for name in methods:
+        if name not in library.METHODS:
+            raise ValueError(f"methods: wanted some of {', '.join(library.METHODS)}, got {name!r}")
+    plans = [_plan(name) for name in library.METHODS] + [_plan(*pair) for pair in COMBINED]
+    entries = [Entry(plan.name, plan) for plan in plans]
+    for name, (options, smoothing) in SMOOTHED.items():
+        plan = Plan((name,), tuple(options.items()), smoothing=smoothing)
+        entries.append(Entry(f"{name}, {smoothing.samples} noisy copies", plan))
+    wanted = [entry for entry in entries if entry.plan and set(entry.plan.methods) <= set(methods)]
+    return [*wanted, *map(Entry, CONTROLS)]
+
+
+def _plan(*methods: str) -> Plan:
+    return Plan(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
+
+
+def with_meaning(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
+    """The entries that have a meaning for a network, with the layers that they look at, and the others' reasons.
+
+    Args:
+        entries: that want to be scored.
+        network: (N, C, H, W) to scores (N, classes).
+        images: (B, C, H, W), of which the first is tried.
+    """
+    methods = dict.fromkeys(method for entry in entries if entry.plan for method in entry.plan.methods)
+    reasons = refusals(network, images, methods)
+    kept, refused = [], {}
+    for entry in entries:
+        plan = entry.plan
+        said = [reasons[method] for method in (plan.methods if plan else ()) if method in reasons]
+        if said:
+            refused[entry.name] = said[0]
+        elif plan:
+            kept.append(Entry(entry.name, replace(plan, layer=layer_name(plan, network, images))))
+        else:
+            kept.append(entry)
+    return kept, refused
+
+
+def maps_of(entry: Entry, subject: Subject, images: Tensor, case: Case, references: Tensor, seed: int = 0) -> Tensor:
+    """The maps (B, C, H, W) or (B, 1, H, W) of images that are a case's, or nearly.
+
+    Args:
+        entry: that has a meaning for the model.
+        subject: the model, whose own baseline is where paths begin and what absence looks like.
+        images: (B, 3, H, W).
+        case: whose class is explained, in whose superpixels.
+        references: (R, 3, H, W) what expected gradients compare with.
+        seed: of the control that is chance.
+
+    Raises:
+        ValueError: ``model: …`` where the method finds no meaning for one of the images.
+    """
+    photos = subject.photos(images)
+    if entry.plan is None:
+        return torch.stack([_control(entry.name, photo, case.generator(seed)) for photo in photos]).unsqueeze(1)
+    starts = references.unsqueeze(1) if "references" in entry.plan.takes else subject.start()[None, None]
+    material = Material(
+        baselines=starts.expand(-1, len(images), -1, -1, -1),
+        groups=case.partitions["superpixels"].segments.expand(len(images), -1, -1),
+        pictures=(255 * photos).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1),
+    )
+    targets = torch.full((len(images),), case.label)
+    return carry_out(entry.plan, subject.network, images, targets, material, chunk=CHUNK)
+
+
+def _control(name: str, photo: Tensor, generator: torch.Generator) -> Tensor:
+    return edges(photo) if name == "edges" else random((photo.shape[1], photo.shape[2]), generator)

@@ -1,0 +1,23 @@
+"""How well the place that a map shows is the deciding object's."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.ops import box_iou, masks_to_boxes
+
+from handlers.attribution.maps import iou, localize, normalize
+
+
+def overlap(maps: Tensor, deciding: Tensor, channels: str = "sum") -> tuple[float, float]:
+    """IoU of mask and of box with the deciding object's. Higher is better, 0 … 1.
+
+    Args:
+        maps: (1, C, H, W), as a method returns it.
+        deciding: (H, W) bool.
+        channels: how they become one, see :func:`handlers.attribution.maps.normalize`.
+    """
+    found = localize(normalize(maps, channels=channels))
+    box = masks_to_boxes(deciding.unsqueeze(0))
+    box[:, 2:] += 1  # its last pixel is within the box
+    by_mask = iou(found.masks, deciding.unsqueeze(0)).item()
+    return by_mask, box_iou(found.boxes.to(box), box).item()
