@@ -1,4 +1,4 @@
-"""Runs the README's code: every shell and Python block that does not start or stop the server itself."""
+"""Runs the code of the README and of docs/: every shell and Python block that does not start or stop the server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from tests.conftest import Served
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"^```(sh|python)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+]
 RUN_ELSEWHERE = ("make demo", "make test", "make archives", "make stop", "scripts/accuracy.py")
 """Commands that other tests run: the server's life, builds with a user's own files, and a user's own data."""
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from handlers import models
 from handlers.models import bit, checkpoint, lanet, timm_network
-from training import instances, pool, swin_backbone
+from training import instances, mimetic, pool, swin_backbone
 from training.publish import as_float16, publish
 from training.scenes import CLASSES, SceneSettings
 
@@ -135,6 +135,7 @@ RECIPES: Mapping[str, Recipe] = {
         "vit_tiny_patch16_224",
         {"img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4},
         "6 blocks of 128 channels and 4 heads, patches of 8×8 pixels, a class token",
+        start=mimetic.start,
         size=64,
         scenes=60_000,
         steps=6_000,
@@ -374,8 +375,7 @@ def main() -> None:
         held_out_seed=HELD_OUT_SEED,
         seed=given.seed,
         recipe=f"AdamW, one cycle to {recipe.rate:g}, weight decay {recipe.decay:g}, label smoothing "
-        f"{recipe.smoothing:g}, {'token labels, ' if recipe.tokens else ''}"
-        f"{'from the segmenter, ' if recipe.start else ''}{recipe.steps:,} steps of {recipe.batch}, "
+        f"{recipe.smoothing:g}, {'token labels, ' if recipe.tokens else ''}{recipe.steps:,} steps of {recipe.batch}, "
         f"from {recipe.scenes:,} scenes",
         minutes=round(minutes, 1),
     )

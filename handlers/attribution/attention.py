@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from handlers.attribution.attention_maps import AttentionLayer, attention_layers
 from handlers.attribution.cam import shown
-from handlers.attribution.targets import Targets, classes_and_scores
+from handlers.attribution.targets import Targets, check, classes_of, classes_to_explain
 
 FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda attention: attention.mean(2),
@@ -102,11 +102,13 @@ def gradient_rollout(
 
 
 def _maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets, upsample: bool, chunk: int) -> Tensor:
-    classes, _ = classes_and_scores(model, images, targets, chunk)
+    check(images, chunk)
+    given = None if targets is None else classes_to_explain(model, images, targets, chunk)
     maps = []
-    for some, wanted in zip(images.split(chunk), classes.split(chunk), strict=True):
-        scores, layers = attention_layers(model, some)
-        row = rule(scores, layers, wanted, _read(scores, layers[-1]))
+    for rows in torch.arange(len(images), device=images.device).split(chunk):
+        scores, layers = attention_layers(model, images[rows])
+        classes = classes_of(scores, None if given is None else given[rows])
+        row = rule(scores, layers, classes, _read(scores, layers[-1]))
         maps.append(row[:, layers[0].prefix :].unflatten(1, (1, *layers[0].grid)))
     return shown(torch.cat(maps), images, upsample)
 

@@ -68,7 +68,7 @@ def classes_to_explain(model: Forward, images: Tensor, targets: Targets, chunk: 
     if targets is None:
         classes, _ = classes_and_scores(model, images, targets, chunk)
         return classes
-    _check(images, chunk)
+    check(images, chunk)
     return _one_each(targets, len(images), images.device)
 
 
@@ -83,14 +83,15 @@ def classes_and_scores(model: Forward, images: Tensor, targets: Targets, chunk: 
     Raises:
         ValueError: images that are not floating-point (B, C, H, W), a chunk below 1, or targets that do not fit.
     """
-    _check(images, chunk)
+    check(images, chunk)
     with torch.no_grad():
         scores = torch.cat([model(rows) for rows in images.detach().split(chunk)])
     classes = classes_of(scores, targets)
     return classes, target_scores(scores, classes)
 
 
-def _check(images: Tensor, chunk: int) -> None:
+def check(images: Tensor, chunk: int) -> None:
+    """Raises ValueError unless these are floating-point (B, C, H, W) and a chunk of at least 1."""
     check_images(images)
     if chunk < 1:
         raise ValueError(f"chunk: wanted at least 1, got {chunk}")

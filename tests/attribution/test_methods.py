@@ -84,8 +84,9 @@ def test_classes_that_are_none(name: str, models: dict[bool, nn.Module]) -> None
 
 
 @pytest.mark.parametrize("name", library.METHODS)
-def test_given_classes_cost_no_evaluation(name: str, model: nn.Module) -> None:
+def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Module]) -> None:
     """Where the images' own scores are a part of the method, they are evaluated anyway."""
+    model = models[name in OF_ATTENTION]
     method = partial(getattr(library, name), **OPTIONS.get(name, {}))
     rows: list[int] = []
     handle = model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
@@ -97,7 +98,7 @@ def test_given_classes_cost_no_evaluation(name: str, model: nn.Module) -> None:
     finally:
         handle.remove()
     own_scores = {"ablation_cam", "full_grad", "gradient", "guided_backprop", "input_x_gradient", "kernel_shap"}
-    own_scores |= {"occlusion", *(other for other in library.METHODS if "_cam" in other)}
+    own_scores |= {"occlusion", *OF_ATTENTION, *(other for other in library.METHODS if "_cam" in other)}
     assert sum(rows) - given == (0 if name in own_scores else 3)
 
 
@@ -116,7 +117,8 @@ def test_given_classes_cost_no_evaluation(name: str, model: nn.Module) -> None:
         ("xrai", 10),
     ],
 )
-def test_rows_evaluated_for_each_image(name: str, expected: int, model: nn.Module) -> None:
+def test_rows_evaluated_for_each_image(name: str, expected: int, models: dict[bool, nn.Module]) -> None:
+    model = models[False]
     rows: list[int] = []
     handle = model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     try:

@@ -1,0 +1,33 @@
+"""The table of methods in docs/ against the methods themselves."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import handlers.attribution as library
+from handlers.attribution.plan import OPTIONS, parameters
+from scripts.server import ROOT
+
+PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+ROWS = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", PAGE, re.MULTILINE))
+WORDS = {"layer": "layer", "baselines": "baseline", "fill": "baseline", "references": "references", "groups": "groups"}
+NAMES = {"rule": "quadrature"}
+
+
+def test_every_method_has_a_row() -> None:
+    assert set(ROWS) == set(library.METHODS)
+
+
+@pytest.mark.parametrize("method", library.METHODS)
+def test_a_row_has_the_options_and_their_defaults(method: str) -> None:
+    given = parameters(method)
+    wanted = {f"`{NAMES.get(name, name)}` ({shown(given[name])})" for name in given if name in OPTIONS}
+    wanted |= {WORDS[name] for name in given if name in WORDS}
+    wanted |= {"segments"} if "segments" in given else set()
+    assert {part.strip() for part in ROWS[method].split(", ") if part.strip()} == wanted
+
+
+def shown(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
