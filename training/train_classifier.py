@@ -153,11 +153,12 @@ RECIPES: Mapping[str, Recipe] = {
         "2 blocks in each of 3 stages of 32, 64, 128 channels, windows of 7×7 tokens",
         start=partial(swin_backbone.start, stages=3),
         size=112,
-        scenes=20_000,
-        steps=1_000,
+        scenes=30_000,
+        steps=2_000,
         batch=48,
-        rate=5e-4,
+        rate=1.5e-3,
         half=True,
+        tokens=1.0,
     ),
 }
 
@@ -207,7 +208,9 @@ class TokenLabelled(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, classes), and of the patches (B, N, classes + 1), the last one for those beside the object."""
         features = self.network.forward_features(images)
-        return self.network.forward_head(features), self.tokens(features[:, self.network.num_prefix_tokens :])
+        prefix = getattr(self.network, "num_prefix_tokens", 0)
+        patches = features.flatten(1, 2) if features.ndim == 4 else features[:, prefix:]
+        return self.network.forward_head(features), self.tokens(patches)
 
 
 def token_labels(masks: Tensor, labels: Tensor, tokens: int, classes: int) -> Tensor:

@@ -24,6 +24,7 @@ def blur_ig(
     sqrt: bool = False,
     chunk: int = 32,
     score: Score = "logit",
+    create_graph: bool = False,
 ) -> Tensor:
     """Gradient integrated along the path on which a Gaussian blur of the image is lifted.
 
@@ -40,6 +41,8 @@ def blur_ig(
         sqrt: σ_i = √(i · max_sigma / steps) instead of i · max_sigma / steps. The path then starts at √max_sigma.
         chunk: blurred images evaluated at once, at most.
         score: f is the target's "logit" or its softmax "probability".
+        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
+            that it can be part of a training loss.
 
     Returns:
         (B, C, H, W), signed, in units of the score.
@@ -63,8 +66,8 @@ def blur_ig(
         sigmas = sigmas.sqrt()
 
     # The difference quotient takes the difference of nearly equal images: float64, whatever the model's precision.
-    exact = images.detach().double()
-    total = torch.zeros_like(exact)
+    exact = (images if create_graph else images.detach()).double()
+    total = torch.zeros_like(exact.detach())
     for sigma, width in zip(sigmas[:-1].split(chunk), sigmas.diff().split(chunk), strict=True):
         here, further = (_blur_matrices(values, exact.shape[2:]) for values in (sigma, sigma + grad_step))
         for b, image in enumerate(exact):
@@ -74,6 +77,7 @@ def blur_ig(
                 (lambda rows: model(rows).softmax(1)) if score == "probability" else model,
                 blurred.to(images.dtype),
                 classes[b].expand(len(blurred)),
+                create_graph=create_graph,
             )
             total[b] -= (width.view(-1, 1, 1, 1) * slope * gradients).sum(0)
     return total.to(images.dtype)

@@ -18,6 +18,7 @@ def expected_gradients(
     samples: int = 200,
     seed: int = 0,
     chunk: int = 32,
+    create_graph: bool = False,
 ) -> Tensor:
     """Mean of (x − b) ⊙ ∇f(b + α(x − b)) over references b and α in [0, 1), drawn together.
 
@@ -32,6 +33,8 @@ def expected_gradients(
         samples: draws; the error falls with their square root.
         seed: of the draws.
         chunk: points evaluated at once, at most.
+        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
+            that it can be part of a training loss.
 
     Returns:
         (B, C, H, W), signed, in units of the score. Its sum tends to f(x) − mean f(b).
@@ -52,12 +55,14 @@ def expected_gradients(
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(references), (samples,), generator=generator).to(references.device)
-    alpha = torch.rand(samples, 1, 1, 1, generator=generator, dtype=torch.float64).to(images)
+    alpha = torch.rand(samples, 1, 1, 1, generator=generator, dtype=torch.float64).to(images.detach())
 
-    total = torch.zeros_like(images, dtype=torch.promote_types(images.dtype, torch.float32))
+    ends = images if create_graph else images.detach()
+    total = torch.zeros_like(images.detach(), dtype=torch.promote_types(images.dtype, torch.float32))
     for which, share in zip(drawn.split(chunk), alpha.split(chunk), strict=True):
         begin = references.detach()[which].to(images)  # (chunk, C, H, W)
-        for b, image in enumerate(images.detach()):
-            _, gradients = score_gradients(model, torch.lerp(begin, image, share), classes[b].expand(len(begin)))
+        for b, image in enumerate(ends):
+            points, wanted = torch.lerp(begin, image, share), classes[b].expand(len(begin))
+            _, gradients = score_gradients(model, points, wanted, create_graph=create_graph)
             total[b] += ((image - begin) * gradients).sum(0)
     return (total / samples).to(images.dtype)

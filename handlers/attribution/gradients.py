@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from handlers.attribution.path import Forward
-from handlers.attribution.targets import Targets, check_images, target_scores
+from handlers.attribution.path import Forward, score_gradients
+from handlers.attribution.targets import Targets, check_images
 
 
 def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
@@ -27,7 +26,8 @@ def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_
 
     Source: Simonyan, Vedaldi, Zisserman 2013, arXiv 1312.6034, section 3, with its sign and for each channel.
     """
-    return _at(model, _points(images, create_graph), targets, create_graph)
+    check_images(images)
+    return score_gradients(model, images, targets, create_graph=create_graph)[1]
 
 
 def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
@@ -44,21 +44,5 @@ def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *,
 
     Source: Shrikumar et al. 2016, arXiv 1605.01713.
     """
-    points = _points(images, create_graph)
-    product = points * _at(model, points, targets, create_graph)
+    product = images * gradient(model, images, targets, create_graph=create_graph)
     return product if create_graph else product.detach()
-
-
-def _points(images: Tensor, create_graph: bool) -> Tensor:
-    """What to differentiate by: the images themselves only where their own graph is to go on."""
-    check_images(images)
-    return images if create_graph and images.requires_grad else images.detach().requires_grad_()
-
-
-def _at(model: Forward, points: Tensor, targets: Targets, create_graph: bool) -> Tensor:
-    with torch.enable_grad():
-        # Rows do not interact, so the gradient of the sum holds each row's own gradient.
-        (gradients,) = torch.autograd.grad(
-            target_scores(model(points), targets).sum(), points, create_graph=create_graph
-        )
-    return gradients

@@ -17,6 +17,7 @@ def idgi(
     baselines: Tensor | None = None,
     steps: int = 50,
     chunk: int = 32,
+    create_graph: bool = False,
 ) -> Tensor:
     """Important direction gradient integration (IDGI) on the straight path.
 
@@ -31,6 +32,8 @@ def idgi(
         baselines: (B, C, H, W) where the paths begin; zeros by default.
         steps: intervals of the path. The model is evaluated once more, at the image itself.
         chunk: path points evaluated at once, at most.
+        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
+            that it can be part of a training loss.
 
     Returns:
         (B, C, H, W), in units of the score; its signs are those of the score differences.
@@ -43,24 +46,27 @@ def idgi(
     if steps < 1:
         raise ValueError(f"steps: wanted at least 1, got {steps}")
     classes = classes_to_explain(model, images, targets, chunk)
-    begin = torch.zeros_like(images) if baselines is None else baselines
-    check_ends(images, begin, classes)
+    ends = images if create_graph else images.detach()
+    begin = torch.zeros_like(ends) if baselines is None else baselines.detach()
+    check_ends(ends, begin, classes)
     nodes = torch.linspace(0, 1, steps + 1, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1)
     return torch.stack(
         [
-            _along(model, b, x, kind, nodes, chunk).to(images.dtype)
-            for b, x, kind in zip(begin.detach(), images.detach(), classes, strict=True)
+            _along(model, b, x, kind, nodes, chunk, create_graph).to(images.dtype)
+            for b, x, kind in zip(begin, ends, classes, strict=True)
         ]
     )
 
 
-def _along(model: Forward, begin: Tensor, end: Tensor, kind: Tensor, nodes: Tensor, chunk: int) -> Tensor:
+def _along(
+    model: Forward, begin: Tensor, end: Tensor, kind: Tensor, nodes: Tensor, chunk: int, create_graph: bool
+) -> Tensor:
     """(C, H, W) float64 map of one path."""
-    total = torch.zeros_like(end, dtype=torch.float64)
+    total = torch.zeros_like(begin, dtype=torch.float64)
     scores, shares = total.new_zeros(0), total.new_zeros(0, *end.shape)
     for alpha in nodes.split(chunk):
         points = torch.lerp(begin, end, alpha)  # meets both ends exactly
-        more, gradients = score_gradients(model, points, kind.expand(len(points)))
+        more, gradients = score_gradients(model, points, kind.expand(len(points)), create_graph=create_graph)
         gradients = gradients.double()
         squares = (gradients / _norm(gradients)).square()
         # The last point of the chunk before waits for the score of this one's first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -27,6 +28,7 @@ def smooth(
     seed: int = 0,
     statistic: Statistic = "mean",
     chunk: int = 32,
+    create_graph: bool = False,
 ) -> Tensor:
     """A statistic of a method's maps over noisy copies of each image.
 
@@ -42,9 +44,10 @@ def smooth(
         seed: of the noise. The first draws of a longer series are those of a shorter one.
         statistic: "mean" of the maps, mean of their "square", or their "variance" (divided by ``samples``).
         chunk: noisy copies given to the method at once, at most.
+        create_graph: keep the maps differentiable, as far as the method itself does.
 
     Returns:
-        Maps as the method returns them, detached; squared units but for the mean.
+        Maps as the method returns them, detached unless ``create_graph``; squared units but for the mean.
 
     Raises:
         ValueError: samples or chunk below 1, a negative std, an unknown statistic, or what does not fit the model.
@@ -60,10 +63,10 @@ def smooth(
         raise ValueError(f"statistic: wanted one of {', '.join(get_args(Statistic))}, got {statistic!r}")
     classes = classes_to_explain(model, images, targets, chunk)
     maps = []
-    for image, wanted in zip(images.detach(), classes, strict=True):
+    for image, wanted in zip(images if create_graph else images.detach(), classes, strict=True):
         copies = _noisy(image, samples, std, seed, chunk)
         maps.append(_over(torch.cat([method(model, rows, wanted.expand(len(rows))) for rows in copies]), statistic))
-    return torch.stack(maps)
+    return torch.stack(maps) if create_graph else torch.stack(maps).detach()
 
 
 def smoothgrad(
@@ -76,10 +79,20 @@ def smoothgrad(
     seed: int = 0,
     statistic: Statistic = "mean",
     chunk: int = 32,
+    create_graph: bool = False,
 ) -> Tensor:
     """:func:`smooth` of the plain gradient."""
     return smooth(
-        gradient, model, images, targets, samples=samples, std=std, seed=seed, statistic=statistic, chunk=chunk
+        partial(gradient, create_graph=create_graph),
+        model,
+        images,
+        targets,
+        samples=samples,
+        std=std,
+        seed=seed,
+        statistic=statistic,
+        chunk=chunk,
+        create_graph=create_graph,
     )
 
 
@@ -94,7 +107,6 @@ def _noisy(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> It
 
 
 def _over(maps: Tensor, statistic: Statistic) -> Tensor:
-    maps = maps.detach()
     if statistic == "variance":
         return maps.var(0, correction=0)
     return (maps.square() if statistic == "square" else maps).mean(0)

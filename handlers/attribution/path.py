@@ -7,15 +7,17 @@ gradient at every step, and everything that is a sum of integrated gradients ove
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from handlers.attribution.group_sums import group_sums
 from handlers.attribution.quadrature import Quadrature
-from handlers.attribution.targets import target_scores
+from handlers.attribution.targets import Targets, target_scores
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -172,14 +174,21 @@ def points_on(rule: Quadrature) -> int:
     return len(rule) + 2
 
 
-def score_gradients(forward: Forward, points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W)."""
-    points = points.detach().requires_grad_()
-    with torch.enable_grad():
+def score_gradients(
+    forward: Forward, points: Tensor, targets: Targets, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W).
+
+    With ``create_graph`` both stay differentiable, by the model's parameters and by points that have a graph.
+    """
+    if not (create_graph and points.requires_grad):
+        points = points.detach().requires_grad_()
+    # The fused kernels of attention have no second derivative.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
         scores = target_scores(forward(points), targets)
         # Rows do not interact, so the gradient of the sum holds each row's own gradient.
-        (gradients,) = torch.autograd.grad(scores.sum(), points)
-    return scores.detach(), gradients
+        (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph)
+    return scores if create_graph else scores.detach(), gradients
 
 
 def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:

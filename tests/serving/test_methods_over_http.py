@@ -1,0 +1,106 @@
+"""Attribution methods over real HTTP, on the demonstration models."""
+
+from __future__ import annotations
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from PIL import Image
+
+from handlers.attribution import iou, localize, normalize
+from tests.conftest import Served
+from tests.serving.test_explanations import post, unpacked
+from training.scenes import SceneSettings, scene
+from training.train_classifier import HELD_OUT_SEED, RECIPES
+
+MODELS = ("bit", "lanet", "resnet", "swin_classifier", "vit")
+ATTENTION = {"swin_classifier": True, "vit": True}
+
+
+def drawn(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
+    """A held-out scene of the model's size, and the (1, H, W) mask of its deciding object."""
+    made = scene(HELD_OUT_SEED, index, SceneSettings(size=(RECIPES[model].size,) * 2))
+    file = io.BytesIO()
+    Image.fromarray(made.image).save(file, "PNG")
+    return file.getvalue(), torch.from_numpy(made.deciding.mask)[None]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_maps_of_every_family(served: Served, model: str) -> None:
+    photo, _ = drawn(model)
+    methods = ["gradient", "grad_cam", "idgi", "occlusion", "kernel_shap"]
+    methods += ["attention_rollout", "gradient_rollout"] if model in ATTENTION else ["guided_grad_cam"]
+    size = RECIPES[model].size
+    for method in methods:
+        options = f"method={method}&segments=slic&n_segments=10"
+        answer = post(served, f"explanations/{model}", photo, X_Explain_Options=options)
+        assert answer.status_code == 200, answer.text
+        result = unpacked(answer.content)
+        assert result["map"].shape[-2:] == (size, size) and result["finite"]
+        assert result["attribution"].shape == result["area"].shape == (len(result["labels"]),)
+
+
+def test_a_method_without_meaning_and_a_layer_that_is_none(served: Served) -> None:
+    photo, _ = drawn("resnet")
+    for options, status, said in (
+        ("method=attention_rollout", 422, "These do: ablation_cam, bag_cam"),
+        ("method=grad_cam&layer=layer5", 400, "such as layer"),
+    ):
+        answer = post(served, "explanations/resnet", photo, X_Explain_Options=options, Accept="application/json")
+        assert answer.status_code == status and said in answer.json()["message"]
+
+
+def test_the_resnet_is_localised_by_its_map(served: Served) -> None:
+    overlaps = []
+    for index in range(8):
+        photo, mask = drawn("resnet", index)
+        answer = post(served, "explanations/resnet", photo, X_Explain_Options="method=layer_cam&layer=layer3")
+        overlaps.append(iou(localize(normalize(unpacked(answer.content)["map"])).masks, mask).item())
+    assert sum(overlaps) / len(overlaps) > 0.3
+
+
+def test_options_as_json_and_a_picture(served: Served) -> None:
+    import base64
+
+    photo, _ = drawn("resnet")
+    body = {
+        "image": base64.b64encode(photo).decode(),
+        "combine": ["blur_ig", "grad_cam"],
+        "smooth": {"samples": 2, "std": 0.1},
+        "steps": 5,
+    }
+    asked = {"Content_Type": "application/json"}
+    answer = post(served, "explanations/resnet", json.dumps(body).encode(), Accept="application/json", **asked)
+    assert answer.status_code == 200, answer.text
+    summary = answer.json()
+    assert summary["method"] == "blur_ig × grad_cam" and summary["smooth"]["samples"] == 2
+    assert summary["options"]["steps"] == 5 and summary["layer"] == "layer4"
+    picture = post(served, "explanations/resnet", json.dumps(body).encode(), Accept="image/png", **asked)
+    assert Image.open(io.BytesIO(picture.content)).size == (128, 128)
+
+
+def test_many_methods_at_once(served: Served) -> None:
+    photo, _ = drawn("resnet")
+    options = ["method=gradient", "method=score_cam&layer=layer2", "method=nonsense", "steps=5", "method=full_grad"] * 4
+
+    def status(given: str) -> int:
+        return post(served, "explanations/resnet", photo, X_Explain_Options=given).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(status, options)) == [200, 200, 400, 200, 200] * 4
+
+
+def test_a_segmenters_detection_by_other_methods(served: Served) -> None:
+    made = scene(HELD_OUT_SEED, 0, SceneSettings(size=(128, 128)))
+    file = io.BytesIO()
+    Image.fromarray(made.image).save(file, "PNG")
+    ask = {"X_Explain_Options": "method=occlusion&size=32&stride=32&threshold=0.1", "Accept": "application/json"}
+    answer = post(served, "explanations/tensormask", file.getvalue(), **ask)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["method"] == "occlusion" and "detection" in answer.json()
+    ask["X_Explain_Options"] = "method=grad_cam&threshold=0.1"
+    answer = post(served, "explanations/tensormask", file.getvalue(), **ask)
+    assert answer.status_code == 422 and "a network to look into" in answer.json()["message"]
