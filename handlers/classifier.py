@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,6 +30,9 @@ from handlers.wire.request import PNG, Defaults, parse, resolve_target
 from handlers.wire.response import Encoded, encode, select
 
 logger = logging.getLogger(__name__)
+
+TELLING = 20
+"""Points that a map must be estimated to cost for its time to tell how slow maps are; in less, other things count."""
 
 
 class ClassifierHandler:
@@ -127,7 +131,7 @@ class ClassifierHandler:
             return deadline
         if request.by_path:
             return deadline.admit(points(sample))
-        return deadline.admit(cost(self.model, sample), "method")
+        return deadline.admit(math.ceil(cost(self.model, sample) * self.model.findings.slowness), "method")
 
     def _explain(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
         targets = [exchange.target for exchange in exchanges if exchange.target is not None]
@@ -155,7 +159,14 @@ class ClassifierHandler:
     def _map(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
         targets = [exchange.target for exchange in exchanges if exchange.target is not None]
         scores = [exchange.scores for exchange in exchanges if exchange.scores is not None]
-        maps = maps_of(self.model, samples(exchanges), targets, scores, deadline.check_rows)
+        findings, estimate = self.model.findings, sum(cost(self.model, sample) for sample in samples(exchanges))
+        started = time.perf_counter()
+        try:
+            maps = maps_of(self.model, samples(exchanges), targets, scores, deadline.check_rows)
+        finally:
+            if estimate >= TELLING:
+                expected = estimate * self.seconds_per_point
+                findings.slowness = updated(findings.slowness, (time.perf_counter() - started) / expected, 1)
         for exchange, target, found in zip(exchanges, targets, maps, strict=True):
             exchange.explanation = found
             assert exchange.sample is not None
@@ -184,19 +195,18 @@ def by_path(exchange: Exchange) -> bool:
 
 
 def together(exchanges: Sequence[Exchange], stage: Stage, work: Callable[[Sequence[Exchange]], None]) -> None:
-    """Do the work for all at once; where that fails, for each alone, so that only the culprit fails.
-
-    A refusal (RequestError) of the whole is meant for each of them.
-    """
+    """Do the work for all at once; where that fails, for each alone, so that only the culprit fails."""
     if not exchanges:
         return
     started = time.perf_counter()
     try:
         work(exchanges)
     except RequestError as refusal:
-        for exchange in exchanges:
-            exchange.failure = refusal
-        return
+        # The time is over for all; anything else may be due to one of them.
+        if refusal.status == 503 or len(exchanges) == 1:
+            for exchange in exchanges:
+                exchange.failure = refusal
+            return
     except Exception:
         log_traceback()
     else:

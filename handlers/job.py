@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.path import Forward
+from handlers.findings import Findings
 from handlers.models.detections import Detections
 from handlers.sample import Sample
 from handlers.spec import SegmenterSpec
@@ -21,7 +22,7 @@ class ExplainedScore:
     network: Forward
     device: torch.device
     chunk: int
-    layers: dict[str | None, tuple[str, int]] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
     def plain(self) -> Forward:
         """What methods may look into: nothing but a function."""

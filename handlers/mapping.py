@@ -12,11 +12,23 @@ from torch import Tensor, nn
 
 from handlers.attribution import METHODS
 from handlers.attribution.path import Forward
-from handlers.attribution.plan import Material, Plan, carry_out, channels_of, evaluations, layer_name, refusals
+from handlers.attribution.plan import (
+    MATERIAL,
+    PARTICULAR,
+    Material,
+    Plan,
+    carry_out,
+    channels_of,
+    evaluations,
+    layer_name,
+    refusals,
+)
 from handlers.cache import digest
 from handlers.explanation import Explanation, Model, explanation_result, path_key, ranking
+from handlers.findings import Findings
 from handlers.sample import Groups, Sample
 from handlers.wire.errors import RequestError
+from handlers.wire.plan_options import CLIENTS_NAMES, starts
 
 BY_CHANNEL = frozenset({"ablation_cam", "score_cam"})
 """Methods that take the channels of a layer one by one."""
@@ -27,13 +39,13 @@ class Inspected(Model, Protocol):
 
     Attributes:
         plain: the network under its authors' names; where there is none, a function of images.
-        layers: of each plan's layer, its name and channels, as far as they are known; remembered by this module.
+        findings: what has been found out about it; this module adds to them.
     """
 
     @property
     def plain(self) -> Callable[[], Forward]: ...
     @property
-    def layers(self) -> dict[str | None, tuple[str, int]]: ...
+    def findings(self) -> Findings: ...
 
 
 @dataclass(frozen=True)
@@ -63,24 +75,25 @@ def resolved(model: Inspected, sample: Sample) -> Sample:
     if "layer" not in plan.takes:
         return sample
     with _told(model, sample):
-        if plan.layer not in model.layers:
+        if plan.layer not in model.findings.layers:
             network = _module(model, plan)
             image = sample.image[None].to(model.device)
             name = layer_name(plan, network, image)
             assert name is not None
-            model.layers[plan.layer] = model.layers[name] = (name, channels_of(network, image, name))
-    name, _ = model.layers[plan.layer]
+            found = (name, channels_of(network, image, name))
+            model.findings.layers |= {plan.layer: found, name: found}
+    name, _ = model.findings.layers[plan.layer]
     return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
 
 
 def cost(model: Inspected, sample: Sample) -> int:
-    """About how many points of a path the sample's map costs as much as."""
+    """How many points of a path the sample's map is estimated to cost as much as, whatever maps have taken so far."""
     plan = sample.request.plan
-    channels = model.layers[plan.layer][1] if not BY_CHANNEL.isdisjoint(plan.methods) else 0
+    channels = model.findings.layers[plan.layer][1] if not BY_CHANNEL.isdisjoint(plan.methods) else 0
     return evaluations(
         plan,
         (sample.image.shape[1], sample.image.shape[2]),
-        draws=len(sample.baselines) if _starts(plan) else 1,
+        draws=len(sample.baselines) if starts(plan) else 1,
         groups=0 if sample.groups is None else len(sample.groups.family.parts.members),
         channels=channels,
     )
@@ -95,7 +108,7 @@ def key_of(sample: Sample, target: int) -> tuple[object, ...]:
         sample.key,
         target,
         plan,
-        digest(sample.baselines) if _starts(plan) else None,
+        digest(sample.baselines) if starts(plan) else None,
         None if (masks := _masks(sample)) is None else digest(masks),
     )
 
@@ -105,7 +118,7 @@ def batches(samples: Sequence[Sample]) -> list[list[int]]:
     found: dict[object, list[int]] = {}
     for index, sample in enumerate(samples):
         plan = sample.request.plan
-        draws = len(sample.baselines) if _starts(plan) else 0
+        draws = len(sample.baselines) if starts(plan) else 0
         found.setdefault((plan, sample.image.shape, draws, _masks(sample) is None), []).append(index)
     return list(found.values())
 
@@ -130,7 +143,8 @@ def maps_of(
         RequestError: 400 for an option's value, 422 for a method without meaning for the model.
     """
     plan = samples[0].request.plan
-    network = model.plain() if plan.by_module else model.network
+    # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
+    network = model.plain() if plan.by_module or not PARTICULAR.isdisjoint(plan.methods) else model.network
     with _told(model, samples[0]), _watched(network, before_rows) as (forward, rows):
         maps = carry_out(
             plan,
@@ -165,7 +179,7 @@ def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found:
         "score": found.score,
         "finite": bool(found.attribution.isfinite().all()),
         "method": plan.name,
-        "options": plan.settings(),
+        "options": {CLIENTS_NAMES.get(name, name): value for name, value in plan.settings().items()},
         "evaluations": found.evaluations,
         "model": model.spec.name,
         "top": ranking(model, scores),
@@ -174,7 +188,7 @@ def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found:
         result["layer"] = plan.layer
     if plan.smoothing is not None:
         result["smooth"] = vars(plan.smoothing)
-    if _starts(plan):
+    if starts(plan):
         result["baseline"] = request.baseline.name
         if len(sample.baselines) > 1:
             result["draws"] = len(sample.baselines)
@@ -211,10 +225,6 @@ def sums_of(found: Map, groups: Groups) -> Tensor:
     return parts.sums(found.attribution) @ parts.incidence
 
 
-def _starts(plan: Plan) -> bool:
-    return not plan.takes.isdisjoint(("baselines", "fill", "references"))
-
-
 def _masks(sample: Sample) -> Tensor | None:
     """(S, H, W) bool segments on which the sample's map depends."""
     if sample.groups is None or sample.request.plan.takes.isdisjoint(("groups", "segments")):
@@ -224,7 +234,7 @@ def _masks(sample: Sample) -> Tensor | None:
 
 
 def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Material:
-    baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if _starts(plan) else None
+    baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if starts(plan) else None
     masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
     groups = pictures = None
     if "groups" in plan.takes:
@@ -288,10 +298,16 @@ def _refusal(model: Inspected, sample: Sample, field: str, message: str) -> Requ
     if field == "layer" and plan.layer is not None:
         return RequestError(400, "layer", message)
     if field in ("model", "layer"):
-        refused = refusals(model.plain(), sample.image[None].to(model.device), METHODS)
-        meant = ", ".join(name for name in sorted(METHODS) if name not in refused)
+        meant = ", ".join(_meant(model, sample))
         said = message if field == "model" else f"it has no layer to look at: {message}"
         return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
-    if field in dict(plan.options) or field in plan.settings():
-        return RequestError(400, field, message)
-    return None
+    return RequestError(400, field, message) if field in plan.settings() or field in MATERIAL else None
+
+
+def _meant(model: Inspected, sample: Sample) -> tuple[str, ...]:
+    """The methods that have a meaning for the model, found out by trying them once, on noise."""
+    if not model.findings.meant:
+        noise = torch.rand(1, *sample.image.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+        refused = refusals(model.plain(), noise, METHODS)
+        model.findings.meant = tuple(name for name in sorted(METHODS) if name not in refused)
+    return model.findings.meant

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -29,7 +31,7 @@ def picture(sample: Sample, explanation: Explanation | Map) -> Image.Image:
         scores = scores_of(explanation, groups)
         colours, dividend = scores.directional[shown], scores.dividend[shown]
     else:
-        sums = sums_of(explanation, groups)[shown]
+        sums = sums_of(replace(explanation, attribution=_signed(explanation.attribution, sample)), groups)[shown]
         colours = sums / groups.family.area[shown]
         dividend = sums.abs() / sums.abs().sum().clamp_min(1e-30)
     strengths = colours / colours.abs().max().clamp_min(1e-30)

@@ -19,6 +19,7 @@ from handlers.deadline import Deadline, updated
 from handlers.engines import Engine
 from handlers.exchange import Exchange
 from handlers.explanation import Explanation, explain, points, size_of, worth_keeping
+from handlers.findings import Findings
 from handlers.job import ExplainedScore, Job
 from handlers.mapping import Map, cost, key_of, maps_of, resolved, result_of
 from handlers.memory import keep_freed_memory
@@ -54,6 +55,7 @@ class SegmenterHandler:
     defaults: Defaults
     seconds_per_pixel: float
     chunks: dict[tuple[int, int], int]
+    findings: Findings
     instances: Cache[Detections]
     explanations: Cache[Explanation | Map]
 
@@ -69,6 +71,7 @@ class SegmenterHandler:
         self.defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
         self.seconds_per_pixel = 0.0
         self.chunks = {}
+        self.findings = Findings()
         self.instances = Cache(spec.limits.cache_bytes)
         self.explanations = Cache(spec.limits.cache_bytes)
         self.metrics = Metrics(context.metrics, spec.name)
@@ -158,7 +161,9 @@ class SegmenterHandler:
         if exchange.cached:
             return
         height, width = sample.image.shape[1:]
-        model = ExplainedScore(self.spec, forward, self.device, self._chunk(forward, sample.image))
+        model = ExplainedScore(
+            self.spec, forward, self.device, self._chunk(forward, sample.image), findings=self.findings
+        )
         sample = resolved(model, sample)
         by_path = sample.request.by_path
         # The first request of a worker tells how fast it is.
@@ -168,7 +173,11 @@ class SegmenterHandler:
         deadline = deadline.admit(total, "steps" if by_path else "method")
         if not by_path:
             assert exchange.scores is not None
-            (found,) = maps_of(model, [sample], [target], [exchange.scores], deadline.check_rows)
+            started = time.perf_counter()
+            try:
+                (found,) = maps_of(model, [sample], [target], [exchange.scores], deadline.check_rows)
+            finally:
+                self._learn((time.perf_counter() - started) / total / (height * width))
             exchange.explanation = found
             self.explanations.put(key, found, found.attribution.nbytes)
             return
@@ -185,12 +194,14 @@ class SegmenterHandler:
             left = 0
         finally:
             if left < total:
-                per_pixel = (time.perf_counter() - started) / (total - left) / (height * width)
-                known = self.seconds_per_pixel
-                self.seconds_per_pixel = updated(known, per_pixel, 1) if known else per_pixel
+                self._learn((time.perf_counter() - started) / (total - left) / (height * width))
         exchange.explanation = explanation
         if worth_keeping(explanation):
             self.explanations.put(key, explanation, size_of(explanation))
+
+    def _learn(self, seconds_per_pixel: float) -> None:
+        known = self.seconds_per_pixel
+        self.seconds_per_pixel = updated(known, seconds_per_pixel, 1) if known else seconds_per_pixel
 
     def _chunk(self, forward: Forward, image: Tensor) -> int:
         if self.spec.serving.chunk is not None:

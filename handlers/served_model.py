@@ -15,6 +15,7 @@ from handlers import models
 from handlers.attribution.path import score_gradients
 from handlers.chunk import chunk_size
 from handlers.deadline import CHUNK_SHARE
+from handlers.findings import Findings
 from handlers.models.checkpoint import read
 from handlers.models.fold import fold
 from handlers.models.specialise import specialise
@@ -35,7 +36,7 @@ class ServedModel:
         device: where it lives.
         chunk: path points evaluated at once.
         seconds_per_point: of one path point within a chunk, measured after loading.
-        layers: see :class:`handlers.mapping.Inspected`.
+        findings: what has been found out about it since.
     """
 
     spec: ClassifierSpec
@@ -45,7 +46,7 @@ class ServedModel:
     device: torch.device
     chunk: int
     seconds_per_point: float
-    layers: dict[str | None, tuple[str, int]] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
 
 def load(model_dir: Path, device: torch.device) -> ServedModel:

@@ -75,6 +75,7 @@ class LimitsSpec(_Strict):
     max_bytes: int = Field(default=32_000_000, gt=0, le=33_000_000)
     max_pixels: Positive = 50_000_000
     max_steps: Positive = 1000
+    max_samples: Positive = 20_000
     max_groups: Positive = 500
     max_response_bytes: int = Field(default=64_000_000, gt=0, le=67_000_000)
     cache_bytes: int = Field(default=64_000_000, ge=0)
@@ -153,6 +154,16 @@ class _Segmenter(_Spec):
     threshold: float = Field(default=0.5, ge=0, le=1)
     resize: ResizeSpec | None = None
     settings: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _method_takes_a_function(self) -> Self:
+        if self.explain.method != "integrated_gradients":
+            from handlers.attribution.plan import looks_inside  # which takes seconds
+
+            if looks_inside(self.explain.method):
+                wanted = "wants a method that takes any function of images, for a segmenter's score is one"
+                raise ValueError(f"explain.method: {wanted}, got {self.explain.method}")
+        return self
 
 
 class ModelSpec(_Spec):

@@ -20,4 +20,10 @@ def device(properties: Mapping[str, Any]) -> torch.device:
 def limits(spec: ModelSpec) -> Limits:
     """Upper bounds of one request to this model."""
     bounds = spec.limits
-    return Limits(bounds.max_bytes, bounds.max_pixels, max_steps=bounds.max_steps, max_groups=bounds.max_groups)
+    return Limits(
+        bounds.max_bytes,
+        bounds.max_pixels,
+        max_steps=bounds.max_steps,
+        max_samples=bounds.max_samples,
+        max_groups=bounds.max_groups,
+    )

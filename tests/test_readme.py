@@ -35,7 +35,7 @@ def runnable() -> list[tuple[str, str]]:
 def checkout(tmp_path: Path, served: Served) -> Path:
     """What the README's reader has: the scripts, a running server's key file, and a photo."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")  # a script resolves its own path, and looks for run/ there
-    for name in ("handlers", "training"):
+    for name in ("handlers", "training", "archive_specs"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "run").mkdir()
     shutil.copy(Path(served.server.run) / "key_file.json", tmp_path / "run")

@@ -15,9 +15,12 @@ from handlers.attribution import METHODS
 from handlers.attribution.plan import COARSE, OPTIONS, Plan, Smoothing
 from handlers.wire.errors import RequestError, shown, unknown
 from handlers.wire.limits import Limits
+from handlers.wire.options import QUADRATURES, Path, choice
 
-PLAN_OPTIONS = ("method", "combine", "smooth", "layer", *(name for name in OPTIONS if name != "rule"))
-"""The library's rule of a quadrature is the path's option `quadrature` here."""
+CLIENTS_NAMES: Mapping[str, str] = {"rule": "quadrature"}
+"""Options of the library that have another name in requests."""
+
+PLAN_OPTIONS = ("method", "combine", "smooth", "layer", *(CLIENTS_NAMES.get(name, name) for name in OPTIONS))
 
 PATH = "integrated_gradients"
 """The method of which an answer tells all that its path tells, group by group."""
@@ -25,6 +28,7 @@ PATH = "integrated_gradients"
 MAX_NAME = 500
 """Characters of a layer's name."""
 
+_AT_LEAST_1 = ("steps", "samples", "size", "stride", "cells", "least")
 _SMOOTHING: Mapping[str, type] = {"samples": int, "std": float, "seed": int, "statistic": str}
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
@@ -34,13 +38,16 @@ def is_path(plan: Plan) -> bool:
     return plan.methods == (PATH,) and plan.smoothing is None
 
 
-def plan_options(options: Mapping[str, Any], limits: Limits, default: str) -> Plan:
-    """The plan of a request; what is not said is left to the method's own defaults.
+def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero") -> Plan:
+    """The plan of a request.
 
     Args:
         options: of the request, plain values by name.
         limits: upper bounds.
         default: the method where the client names none.
+        path: steps and quadrature where the client names none, of integrated gradients and of the default method;
+            all else is left to the methods' own defaults.
+        baseline: that of the model where the client names none.
 
     Raises:
         RequestError: 400 for an unknown method or an option that is malformed or that the method does not take; 413
@@ -48,24 +55,36 @@ def plan_options(options: Mapping[str, Any], limits: Limits, default: str) -> Pl
     """
     methods = _methods(options, default)
     plan = Plan(methods, smoothing=_smoothing(options.get("smooth"), limits))
-    if is_path(plan):
-        given: dict[str, Any] = {name: options[name] for name in OPTIONS if name in options}
-        allowed = {"steps", "seed"}  # of its path and its baseline
-    else:
-        named = dict(options) | ({"rule": options["quadrature"]} if "quadrature" in options else {})
-        given = {name: named[name] for name in OPTIONS if name in named}
-        allowed = set(plan.takes)
+    given = {name: options[said] for name in OPTIONS if (said := CLIENTS_NAMES.get(name, name)) in options}
+    allowed = {"steps", "rule", "seed"} if is_path(plan) else set(plan.takes)  # a path's seed is its baseline's
+    if starts(plan) and baseline_name(plan, options, baseline) == "uniform":
+        allowed.add("seed")
     layer = options.get("layer")
     for name in (*given, *(("layer",) if layer is not None else ())):
-        if name not in allowed and not (name == "seed" and options.get("baseline") == "uniform"):
-            taken = ", ".join(sorted(allowed & {*OPTIONS, "layer"})) or "no options"
-            raise RequestError(400, _said(name, options), f"{plan.name} does not take it, but {taken}")
+        if name not in allowed:
+            taken = sorted(CLIENTS_NAMES.get(other, other) for other in allowed & {*OPTIONS, "layer"})
+            said = CLIENTS_NAMES.get(name, name)
+            raise RequestError(400, said, f"{plan.name} does not take it, but {', '.join(taken) or 'no options'}")
     if layer is not None and not (isinstance(layer, str) and 0 < len(layer) <= MAX_NAME):
         raise RequestError(400, "layer", f"wanted the name of one, got {shown(layer)}")
     if is_path(plan):
         return plan
-    values = tuple((name, _value(name, given[name], OPTIONS[name], limits)) for name in given if name in allowed)
-    return Plan(methods, values, layer, plan.smoothing)
+    if PATH in methods or methods == (default,):
+        given = {"steps": path.steps, "rule": path.quadrature} | given
+    if "rule" in given:
+        choice("quadrature", given["rule"], QUADRATURES, path.quadrature)
+    values = {name: _value(name, value, OPTIONS[name], limits) for name, value in given.items() if name in plan.takes}
+    return Plan(methods, tuple(sorted(values.items())), layer, plan.smoothing)
+
+
+def starts(plan: Plan) -> bool:
+    """Whether a method has a baseline: a path's start, what absence looks like, or references."""
+    return not plan.takes.isdisjoint(("baselines", "fill", "references"))
+
+
+def baseline_name(plan: Plan, options: Mapping[str, Any], usual: str) -> object:
+    """What the client named as the baseline, or what holds where it named none: for references, random ones."""
+    return options.get("baseline", "uniform" if "references" in plan.takes else usual)
 
 
 def _methods(options: Mapping[str, Any], default: str) -> tuple[str, ...]:
@@ -101,8 +120,9 @@ def _smoothing(value: object, limits: Limits) -> Smoothing | None:
         if name not in known:
             raise RequestError(400, "smooth", unknown("option", name, known))
     given = {name: _value(f"smooth.{name}", value[name], _SMOOTHING[name], limits) for name in value}
-    if not 1 <= given.get("samples", 1) <= limits.max_steps:
-        raise RequestError(400, "smooth.samples", f"wanted 1..{limits.max_steps}, got {given['samples']}")
+    if not 1 <= (samples := given.get("samples", 1)) <= limits.max_steps:
+        status = 400 if samples < 1 else 413
+        raise RequestError(status, "smooth.samples", f"wanted 1..{limits.max_steps}, got {samples}")
     if not 0 <= given.get("std", 0) <= 10:
         raise RequestError(400, "smooth.std", f"wanted a fraction of the image's range, 0..10, got {given['std']}")
     if given.get("statistic", "mean") not in ("mean", "square", "variance"):
@@ -112,20 +132,17 @@ def _smoothing(value: object, limits: Limits) -> Smoothing | None:
 
 
 def _value(name: str, value: object, kind: type, limits: Limits) -> Any:
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**53:
         value = float(value)
     if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
         raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {shown(value)}")
     if isinstance(value, str) and len(value) > MAX_NAME:
         raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {len(value)} characters")
+    if name in _AT_LEAST_1 and isinstance(value, int) and value < 1:
+        raise RequestError(400, name, f"wanted at least 1, got {shown(value)}")
     most = {"steps": limits.max_steps, "samples": limits.max_samples}.get(name)
     if most is not None and isinstance(value, int) and value > most:
-        raise RequestError(413, name, f"wanted at most {most}, got {value}")
+        raise RequestError(413, name, f"wanted at most {most}, got {shown(value)}")
     if name.endswith("seed") and isinstance(value, int) and not 0 <= value < 2**63:
         raise RequestError(400, name, f"wanted a whole number in 0..{2**63 - 1}, got {shown(value)}")
     return value
-
-
-def _said(name: str, options: Mapping[str, Any]) -> str:
-    """What the client called an option."""
-    return "quadrature" if name == "rule" and "rule" not in options else name

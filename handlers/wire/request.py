@@ -49,7 +49,7 @@ from handlers.wire.options import (
     switch,
     threshold_option,
 )
-from handlers.wire.plan_options import PATH, PLAN_OPTIONS, is_path, plan_options
+from handlers.wire.plan_options import PATH, PLAN_OPTIONS, baseline_name, is_path, plan_options, starts
 
 Kind = Literal["prediction", "explanation"]
 
@@ -210,16 +210,15 @@ def parse(
         and not headers.get(_HEADER)
     )
     unsaid = ORIGINAL if legacy else defaults
-    plan = plan_options(options, limits, unsaid.method)
-    by_path = is_path(plan)
     usual = Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
-    path = path_options(options, limits, usual) if by_path else usual
+    plan = plan_options(options, limits, unsaid.method, usual, unsaid.baseline)
+    path = path_options(options, limits, usual) if is_path(plan) else usual
+    if "groups" in plan.takes and {"segments", "masks"}.isdisjoint(options):
+        options = {**options, "segments": "slic"}
     baseline = _baseline(options, limits, plan, unsaid)
     threshold = threshold_option(options) if segmenter else None
     groups = {name: value for name, value in options.items() if name != "threshold"} if segmenter else options
     segments, pixels = segment_options(groups, limits), switch("pixels", options.get("pixels"))
-    if "groups" in plan.takes and segments is None and "masks" not in options:
-        segments = Segments("slic")
     outputs = _outputs(options.get("outputs"), unsaid.outputs)
     _check_path_alone(options, outputs, plan)
     target, detection = _target(options.get("target_class")), detection_option(options)
@@ -253,17 +252,18 @@ def parse(
 
 def _baseline(options: Mapping[str, Any], limits: Limits, plan: Plan, unsaid: Defaults) -> Baseline:
     """The baseline's options; random ones where a method averages over references and the client names none."""
-    if not is_path(plan) and plan.takes.isdisjoint(("baselines", "fill", "references")):
-        for name in BASELINE_OPTIONS:
-            if name in options and name not in plan.takes:
-                raise RequestError(400, name, f"{plan.name} starts from no baseline")
+    if not starts(plan):
+        for option in BASELINE_OPTIONS:
+            if option in options and option not in plan.takes:
+                raise RequestError(400, option, f"{plan.name} starts from no baseline")
         return Baseline(unsaid.baseline)
-    if "seed" in plan.takes and options.get("baseline") != "uniform":
-        options = {name: value for name, value in options.items() if name != "seed"}
+    random = baseline_name(plan, options, unsaid.baseline) == "uniform"
+    if "seed" in plan.takes and not random:
+        options = {option: value for option, value in options.items() if option != "seed"}
     if "references" not in plan.takes:
         return baseline_options(options, limits, unsaid.baseline)
     baseline = baseline_options(options, limits, "uniform")
-    return baseline if "draws" in options else replace(baseline, draws=REFERENCES)
+    return replace(baseline, draws=REFERENCES) if random and "draws" not in options else baseline
 
 
 def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: Plan) -> None:
@@ -274,11 +274,12 @@ def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: 
     """
     if is_path(plan):
         return
-    for name in ("tolerance", "pixels", *(("quadrature",) if "rule" not in plan.takes else ())):
+    got = plan.name if plan.smoothing is None else f"{plan.name}, smoothed"
+    for name in ("tolerance", "pixels"):
         if name in options:
-            raise RequestError(400, name, f"goes with method={PATH} alone, got {plan.name}")
+            raise RequestError(400, name, f"goes with method={PATH} alone, got {got}")
     if outputs:
-        raise RequestError(400, "outputs", f"{', '.join(outputs)}: wanted method={PATH} alone, got {plan.name}")
+        raise RequestError(400, "outputs", f"{', '.join(outputs)}: wanted method={PATH} alone, got {got}")
 
 
 def resolve_target(target: str | int, labels: Sequence[str]) -> int:

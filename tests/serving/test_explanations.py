@@ -273,7 +273,7 @@ def test_the_metrics_count_what_happened(served: Served) -> None:
 
 
 def test_an_unknown_model_is_torchserves_own_404(served: Served) -> None:
-    assert post(served, "explanations/resnet", photo()).status_code == 404
+    assert post(served, "explanations/resnext", photo()).status_code == 404
 
 
 def test_a_request_without_a_key_is_refused(served: Served) -> None:

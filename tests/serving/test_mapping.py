@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from dataclasses import replace
@@ -15,11 +16,14 @@ from PIL import Image
 from safetensors.torch import load, save_file
 
 import handlers.attribution as library
+from handlers.attribution.plan import parameters
 from handlers.cache import Cache
 from handlers.classifier import ClassifierHandler
 from handlers.models import checkpoint, timm_network
-from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
+from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, select
 from handlers.wire.geometry import apply
+from handlers.wire.request import Defaults
+from scripts.server import ROOT
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import ask, explanation, png, unpacked
 
@@ -209,8 +213,11 @@ def test_other_forms_of_answer(handlers: dict[str, ClassifierHandler], accept: s
         ("method=grad_cam&layer=fc", 400, "layer", "wanted an output"),
         ("method=gradient&layer=layer4", 400, "layer", "gradient does not take it"),
         ("method=grad_cam&samples=3", 400, "samples", "grad_cam does not take it, but layer"),
-        ("samples=3", 400, "samples", "integrated_gradients does not take it, but seed, steps"),
+        ("samples=3", 400, "samples", "integrated_gradients does not take it, but quadrature, seed, steps"),
         ("method=smoothgrad&samples=0", 400, "samples", "wanted at least 1, got 0"),
+        ("method=rise&samples=-1000000", 400, "samples", "wanted at least 1, got -1000000"),
+        ("combine=integrated_gradients,grad_cam&quadrature=foo", 400, "quadrature", "unknown quadrature"),
+        ("method=idgi&quadrature=left", 400, "quadrature", "idgi does not take it, but steps"),
         ("method=smoothgrad&samples=100000", 413, "samples", "wanted at most 20000"),
         ("method=smoothgrad&samples=20000", 413, "method", "wanted an explanation of at most"),
         ("method=smoothgrad&statistic=median", 400, "statistic", "wanted one of mean"),
@@ -226,6 +233,7 @@ def test_other_forms_of_answer(handlers: dict[str, ClassifierHandler], accept: s
         ("combine=grad_cam,gradient", 400, "combine", "wanted as the second one of"),
         ('method=gradient&smooth={"sample":3}', 400, "smooth", "did you mean 'samples'"),
         ('method=gradient&smooth={"samples":0}', 400, "smooth.samples", "wanted 1..1000, got 0"),
+        ('method=gradient&smooth={"samples":2000}', 413, "smooth.samples", "wanted 1..1000, got 2000"),
         ('method=gradient&smooth={"std":"a"}', 400, "smooth.std", "wanted a number"),
         ("method=gradient&smooth=25", 400, "smooth", "wanted an object such as"),
         ("method=gradient&pixels=true", 400, "pixels", "alone"),
@@ -250,6 +258,84 @@ def test_a_bad_request_leaves_the_others_of_its_batch_alone(handlers: dict[str, 
     options = ["method=grad_cam", "method=grad_cam&layer=nowhere", "method=full_grad", "method=grad_cam"]
     _, context = ask(handlers["vit"], *((explanation(given), png(seed)) for seed, given in enumerate(options)))
     assert [context.statuses[index] for index in range(4)] == [200, 400, 422, 200]
+
+
+def test_one_images_refusal_is_not_its_neighbours(handlers: dict[str, ClassifierHandler]) -> None:
+    """DeepLIFT has no meaning for a transformer, but for an image that equals its baseline it is 0 everywhere."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(file, "PNG")
+    asked = explanation("method=deep_lift&baseline=black")
+    _, context = ask(handlers["vit"], (asked, file.getvalue()), (asked, png()))
+    assert (context.statuses[0], context.statuses[1]) == (200, 422)
+
+
+def test_what_has_a_meaning_is_found_out_once(handlers: dict[str, ClassifierHandler]) -> None:
+    handler = handlers["swin"]
+    first = one(handler, "method=full_grad")
+    rows: list[int] = []
+    handle = handler.model.network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    try:
+        assert one(handler, "method=full_grad") == first
+    finally:
+        handle.remove()
+    assert sum(rows) <= 1
+
+
+@pytest.mark.parametrize("groups", ["segments=grid&rows=1&columns=1", "n_segments=4", "segments=slic&n_segments=4"])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_shapley_values_of_few_groups(handlers: dict[str, ClassifierHandler], kind: str, groups: str) -> None:
+    status, answer = one(handlers[kind], f"method=kernel_shap&samples=10&{groups}", "application/gzip")
+    assert status == 200, answer
+    assert answer["map"].isfinite().all()
+
+
+def test_defaults_of_the_spec(tmp_path: Path) -> None:
+    """Its steps and quadrature are those of integrated gradients, and of the method that it names."""
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path, "resnet")))
+    handler.defaults = Defaults(method="idgi", steps=7, quadrature="midpoint", baseline="uniform")
+    assert one(handler, "")[1]["options"] == {"steps": 7}
+    combined = one(handler, "combine=integrated_gradients,grad_cam")[1]
+    assert combined["options"] == {"steps": 7, "quadrature": "midpoint"}
+    assert one(handler, "method=blur_ig")[1]["options"]["steps"] == 100
+    first, second = (one(handler, f"method=idgi&seed={seed}", "application/gzip")[1]["map"] for seed in (1, 2))
+    assert not torch.equal(first, second)
+    assert one(handler, "method=integrated_gradients&seed=1")[0] == 200
+
+
+def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
+    """A folded LaNet hides some of its ReLUs from guided backpropagation."""
+    spec = next(iter(select([ROOT / "archive_specs" / "lanet.yaml"], {})))
+    (tmp_path / SPEC_FILE).write_text(spec.model.to_json())
+    save_file(checkpoint.read(spec.weights), tmp_path / WEIGHTS_FILE)
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=tmp_path))
+    image, _ = apply(Image.open(io.BytesIO(png())), handler.model.preprocess)
+    for method in ("guided_backprop", "deep_lift"):
+        _, answer = one(handler, f"method={method}&target_class=0", "application/gzip")
+        expected = getattr(library, method)(handler.model.plain(), image[None], 0)
+        assert torch.allclose(answer["map"], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+VALUES = (0, -1, 1, 2.5, 1e308, 10**400, True, "foo", "", [], {}, None)
+
+
+@pytest.mark.parametrize("method", sorted(library.METHODS))
+def test_no_option_is_the_servers_fault(handlers: dict[str, ClassifierHandler], method: str) -> None:
+    handler = handlers["vit" if method in FOR_TRANSFORMERS else "resnet"]
+    image = {"image": base64.b64encode(png()).decode()}
+    quick = {
+        name: json.loads(value)
+        for name, _, value in (part.partition("=") for part in QUICK.get(method, "seed=0").split("&"))
+    }
+    quick = quick if method in QUICK else {}
+    for name in sorted(parameters(method)):
+        if name in ("baselines", "references", "chunk", "segments", "groups", "pictures", "fill"):
+            continue
+        for value in VALUES:
+            body = json.dumps({**image, "method": method, **quick, "quadrature" if name == "rule" else name: value})
+            (answer,), context = ask(handler, (explanation() | {"Content-Type": "application/json"}, body.encode()))
+            assert context.statuses[0] in (200, 400, 413, 422), (name, value, answer)
 
 
 def test_references_that_the_client_sends(handlers: dict[str, ClassifierHandler]) -> None:

@@ -16,8 +16,7 @@ from tests.serving.test_explanations import post, unpacked
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED, RECIPES
 
-MODELS = ("bit", "lanet", "resnet", "swin_classifier", "vit")
-ATTENTION = {"swin_classifier": True, "vit": True}
+MODELS = ("bit", "lanet", "resnet")
 
 
 def drawn(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
@@ -31,8 +30,7 @@ def drawn(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
 @pytest.mark.parametrize("model", MODELS)
 def test_maps_of_every_family(served: Served, model: str) -> None:
     photo, _ = drawn(model)
-    methods = ["gradient", "grad_cam", "idgi", "occlusion", "kernel_shap"]
-    methods += ["attention_rollout", "gradient_rollout"] if model in ATTENTION else ["guided_grad_cam"]
+    methods = ["gradient", "grad_cam", "idgi", "occlusion", "kernel_shap", "guided_grad_cam"]
     size = RECIPES[model].size
     for method in methods:
         options = f"method={method}&segments=slic&n_segments=10"
