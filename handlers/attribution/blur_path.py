@@ -36,8 +36,10 @@ def blur_ig(
         images: (B, C, H, W) in model-input space.
         targets: see :data:`~handlers.attribution.targets.Targets`.
         steps: intervals of the path.
-        max_sigma: standard deviation of the blur at the path's start, in pixels; positive.
-        grad_step: Δσ of the difference quotient that stands for ∂/∂σ, in pixels; positive.
+        max_sigma: standard deviation of the blur at the path's start, in pixels; positive, and at most ten times the
+            longer side or 100, whichever is more: a wider blur leaves no more of the image.
+        grad_step: Δσ of the difference quotient that stands for ∂/∂σ, in pixels; positive, and at most what
+            max_sigma may be.
         sqrt: σ_i = √(i · max_sigma / steps) instead of i · max_sigma / steps. The path then starts at √max_sigma.
         chunk: blurred images evaluated at once, at most.
         score: f is the target's "logit" or its softmax "probability".
@@ -48,8 +50,8 @@ def blur_ig(
         (B, C, H, W), signed, in units of the score.
 
     Raises:
-        ValueError: steps or chunk below 1, a max_sigma or grad_step that is not positive, an unknown score, or what
-            does not fit the model.
+        ValueError: steps or chunk below 1, a max_sigma or grad_step that is not positive or too large, an unknown
+            score, or what does not fit the model.
 
     Source: Xu, Venugopalan, Sundararajan, CVPR 2020, arXiv 2004.03383; the kernel is scipy's, cut at 4 σ.
     """
@@ -61,6 +63,10 @@ def blur_ig(
     if score not in get_args(Score):
         raise ValueError(f"score: wanted one of {', '.join(get_args(Score))}, got {score!r}")
     classes = classes_to_explain(model, images, targets, chunk)
+    most = max(100, 10 * max(images.shape[2:]))  # A kernel is as long as four of its σ.
+    for name, pixels in (("max_sigma", max_sigma), ("grad_step", grad_step)):
+        if pixels > most:
+            raise ValueError(f"{name}: wanted at most {most} pixels for images of this size, got {pixels}")
     sigmas = torch.arange(steps + 1, dtype=torch.float64, device=images.device) * (max_sigma / steps)
     if sqrt:
         sigmas = sigmas.sqrt()

@@ -21,6 +21,9 @@ from handlers.attribution.targets import (
     target_scores,
 )
 
+MOST_MEMBERS = 20_000_000
+"""Coalitions times groups of an image in :func:`kernel_shap`, whose regression holds that many numbers a few times."""
+
 
 def feature_ablation(
     model: Forward,
@@ -91,7 +94,8 @@ def kernel_shap(
         targets: see :data:`~handlers.attribution.targets.Targets`.
         groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
         baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
-        samples: coalitions evaluated for each image, at most; at least 2. An odd number is rounded down.
+        samples: coalitions evaluated for each image, at most; at least 2. An odd number is rounded down. Coalitions
+            times groups are at most 20 million for each image.
         seed: of each image's own generator; images with equally many groups share their coalitions.
         chunk: rows evaluated at once, at most.
 
@@ -107,6 +111,10 @@ def kernel_shap(
         raise ValueError(f"samples: wanted at least 2, got {samples}")
     classes, scores = classes_and_scores(model, images, targets, chunk)
     absent, numbers = expanded("baselines", baselines, images), _numbered(groups, images)
+    for count in (numbers.flatten(1).amax(1) + 1).tolist():
+        coalitions = min(samples, 2**count - 2)
+        if coalitions * count > MOST_MEMBERS:
+            raise ValueError(f"groups: wanted at most {MOST_MEMBERS} coalitions × groups, got {coalitions} × {count}")
     _, absent_scores = classes_and_scores(model, absent, classes, chunk)
     totals = scores.double() - absent_scores.double()
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
@@ -114,7 +122,8 @@ def kernel_shap(
         coalitions, weights = _coalitions(int(number.max()) + 1, samples, seed)
         gains = []
         with torch.no_grad():
-            for members in coalitions.to(images.device).split(chunk):
+            for start in range(0, len(coalitions), chunk):  # none at all for a single group
+                members = coalitions[start : start + chunk].to(images.device)
                 rows = torch.where(members[:, number].unsqueeze(1), images[b], absent[b])
                 gains.append(target_scores(model(rows), classes[b].expand(len(rows))).double() - absent_scores[b])
         gain = torch.cat(gains) if gains else totals.new_zeros(0)
@@ -134,8 +143,11 @@ def _coalitions(groups: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     sizes = torch.arange(1, groups, dtype=torch.float64)
     # The kernel summed over all coalitions of a size: that many are drawn of it, each of them equally likely.
     size = 1 + torch.multinomial(1 / (sizes * (groups - sizes)), samples // 2, replacement=True, generator=generator)
-    ranks = torch.rand(samples // 2, groups, generator=generator, dtype=torch.float64).argsort(1).argsort(1)
-    members = ranks < size.unsqueeze(1)
+    parts = []
+    for part in size.split(64):  # a rank takes many times the memory of a member
+        ranks = torch.rand(len(part), groups, generator=generator, dtype=torch.float64).argsort(1).argsort(1)
+        parts.append(ranks < part.unsqueeze(1))
+    members = torch.cat(parts)
     members = torch.stack([members, ~members], dim=1).flatten(0, 1)
     return members, torch.ones(len(members), dtype=torch.float64)
 

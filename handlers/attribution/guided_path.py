@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from handlers.attribution.path import Forward, check_ends, score_gradients
@@ -86,20 +87,37 @@ def _advance(
     """
     low, high = max(straight - max_dist, 0.0), min(straight + max_dist, 1.0)
     alpha = alpha.clamp(min=low)
-    goal = torch.full_like(alpha, high)
-    lowest = math.floor(fraction * (alpha.shape[1] - 1)) + 1
-    # Each round but the last brings at least `lowest` values to `high`, or all that are left.
-    for _ in range(math.ceil(alpha.shape[1] / lowest)):
-        excess = (length * (1 - alpha)).sum(1, keepdim=True) - total * (1 - straight)
-        pending = excess > TOLERANCE * total
-        if not pending.any():
-            break
-        free = alpha < high
-        ranked = size.where(free, math.inf)
-        threshold = ranked.kthvalue(lowest, dim=1, keepdim=True).values
-        chosen = free & (ranked <= threshold) & pending
-        gain = (length * (high - alpha) * chosen).sum(1, keepdim=True)
-        # lerp meets `high` exactly at weight 1. A row that gains nothing has nothing chosen.
-        weight = (excess / gain).clamp(max=1.0).where(chosen, 0.0)
-        alpha = torch.lerp(alpha, goal, weight)
-    return alpha
+    excess = (length * (1 - alpha)).sum(1, keepdim=True) - total * (1 - straight)
+    free = alpha < high
+    ranked, order = size.where(free, math.inf).sort(dim=1)
+    starts, ends = _groups(ranked, math.floor(fraction * (alpha.shape[1] - 1)) + 1)
+    gains = (length * (high - alpha)).where(free, 0.0).gather(1, order)
+    spent = F.pad(gains.cumsum(1), (1, 0))  # (B, N + 1) by all that rank lower, were they moved up to `high`
+    before = spent.gather(1, starts)
+    left = excess - before
+    # Sums added up in parallel may fall by a rounding error: such a group costs nothing and is moved all the way.
+    weight = left / (spent.gather(1, ends) - before).clamp(min=0.0)
+    weight = weight.clamp(max=1.0).where(left > TOLERANCE * total, 0.0)
+    weight = torch.empty_like(weight).scatter_(1, order, weight).where(free, 0.0)
+    # lerp meets `high` exactly at weight 1.
+    return torch.lerp(alpha, torch.full_like(alpha, high), weight)
+
+
+def _groups(ranked: Tensor, lowest: int) -> tuple[Tensor, Tensor]:
+    """(B, N) twice: the first position of each value's group, and the one after its last.
+
+    A group is the ``lowest`` first of those that are left in each row of ``ranked`` (B, N), and all that equal its
+    last. Where one begins depends on all before it: they are found from the first one on, twice as many each time.
+    """
+    rows, count = ranked.shape
+    positions = torch.arange(count, device=ranked.device)
+    # At each position: where the group ends that would begin there. Past the end, it stays.
+    ends = torch.searchsorted(ranked, ranked, right=True)[:, (positions + lowest - 1).clamp(max=count - 1)]
+    jump = F.pad(ends, (0, 1), value=count)
+    begins = torch.zeros(rows, count + 1, dtype=torch.bool, device=ranked.device)
+    begins[:, 0] = True
+    for _ in range(math.ceil(count / lowest).bit_length()):
+        begins.scatter_(1, jump.where(begins, count), True)
+        jump = jump.gather(1, jump)
+    starts = positions.where(begins[:, :-1], 0).cummax(1).values
+    return starts, ends.gather(1, starts)

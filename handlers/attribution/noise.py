@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Literal, get_args
 
@@ -39,7 +39,7 @@ def smooth(
         model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
         images: (B, C, H, W) in model-input space.
         targets: see :data:`~handlers.attribution.targets.Targets`; None is the class predicted without noise.
-        samples: noisy copies of each image. Their maps are held together, one image at a time.
+        samples: noisy copies of each image. No more than a chunk of their maps is held, but with ``create_graph``.
         std: of the noise, as a fraction of each image's own max − min; 0 or more.
         seed: of the noise. The first draws of a longer series are those of a shorter one.
         statistic: "mean" of the maps, mean of their "square", or their "variance" (divided by ``samples``).
@@ -65,8 +65,9 @@ def smooth(
     maps = []
     for image, wanted in zip(images if create_graph else images.detach(), classes, strict=True):
         copies = _noisy(image, samples, std, seed, chunk)
-        maps.append(_over(torch.cat([method(model, rows, wanted.expand(len(rows))) for rows in copies]), statistic))
-    return torch.stack(maps) if create_graph else torch.stack(maps).detach()
+        parts = (method(model, rows, wanted.expand(len(rows))) for rows in copies)
+        maps.append(_over(parts if create_graph else (part.detach() for part in parts), statistic))
+    return torch.stack(maps)
 
 
 def smoothgrad(
@@ -106,7 +107,14 @@ def _noisy(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> It
         yield image + scale * torch.stack(draws).to(image)
 
 
-def _over(maps: Tensor, statistic: Statistic) -> Tensor:
-    if statistic == "variance":
-        return maps.var(0, correction=0)
-    return (maps.square() if statistic == "square" else maps).mean(0)
+def _over(parts: Iterable[Tensor], statistic: Statistic) -> Tensor:
+    """The statistic over maps that come in parts, (n, ...) each, merged in float64 (Chan, Golub, LeVeque 1979)."""
+    count, mean, spread = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for part in parts:
+        values = part.double().square() if statistic == "square" else part.double()
+        new, own = len(values), values.mean(0)
+        if statistic == "variance":
+            spread = spread + (values - own).square().sum(0) + (own - mean).square() * (count * new / (count + new))
+        mean = mean + (own - mean) * (new / (count + new))
+        count += new
+    return (spread / count if statistic == "variance" else mean).to(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -62,29 +63,37 @@ def rise(
     height, width = images.shape[2:]
     _check(min(height, width), samples, cells, keep, scores)
     accumulate = torch.promote_types(images.dtype, torch.float32)
-    grids, shifts = _draws(height, width, samples, cells, keep, seed)
-    maps = []
+    total = torch.zeros(len(images), height, width, dtype=accumulate, device=images.device)
+    shown = torch.zeros_like(total[:1])
     with torch.no_grad():
-        for image, absent, target in zip(images, hidden, classes, strict=True):
-            total, shown = (torch.zeros(height, width, dtype=accumulate, device=images.device) for _ in range(2))
-            for grid, shift in zip(grids.split(chunk), shifts.split(chunk), strict=True):
-                masks = _masks(grid.to(images.device, accumulate), shift, height, width)  # (chunk, H, W)
+        for grids, shifts in _draws(height, width, samples, cells, keep, seed, chunk):
+            masks = _masks(grids.to(images.device, accumulate), shifts, height, width)  # (chunk, H, W)
+            shown += masks.sum(0)
+            for b, (image, absent, target) in enumerate(zip(images, hidden, classes, strict=True)):
                 rows = torch.lerp(absent, image, masks.unsqueeze(1).to(images.dtype))
                 values = model(rows)
                 if scores == "probabilities":
                     values = values.to(accumulate).softmax(1)
-                total += torch.tensordot(target_scores(values, target.expand(len(rows))).to(accumulate), masks, dims=1)
-                shown += masks.sum(0)
-            maps.append(total / torch.where(shown > 0, shown, 1))
-    return torch.stack(maps).unsqueeze(1)
+                shares = target_scores(values, target.expand(len(rows))).to(accumulate)
+                total[b] += torch.tensordot(shares, masks, dims=1)
+    return (total / torch.where(shown > 0, shown, 1)).unsqueeze(1)
 
 
-def _draws(height: int, width: int, samples: int, cells: int, keep: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(samples, cells, cells) bool grids and (samples, 2) shifts down and to the right, each less than a cell."""
+def _draws(
+    height: int, width: int, samples: int, cells: int, keep: float, seed: int, chunk: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (chunk, cells, cells) bool grids and (chunk, 2) shifts down and to the right, each less than a cell.
+
+    The same whatever the chunk: numbers drawn in pieces are those drawn at once, all grids' before all shifts'. So as
+    not to hold the grids, they are drawn twice, the first time only to come to the shifts.
+    """
     generator = torch.Generator().manual_seed(seed)
-    grids = torch.rand(samples, cells, cells, generator=generator, dtype=torch.float64) < keep
+    for _ in range(samples):
+        torch.rand(cells, cells, generator=generator, dtype=torch.float64)
     shifts = [torch.randint(-(-side // cells), (samples,), generator=generator) for side in (height, width)]
-    return grids, torch.stack(shifts, dim=1)
+    generator.manual_seed(seed)
+    for part in torch.stack(shifts, dim=1).split(chunk):
+        yield torch.rand(len(part), cells, cells, generator=generator, dtype=torch.float64) < keep, part
 
 
 def _masks(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:

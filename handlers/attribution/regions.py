@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 from skimage.morphology import isotropic_dilation
 from skimage.segmentation import felzenszwalb
 from skimage.transform import resize
@@ -22,6 +24,11 @@ SIGMA = 0.8
 LEAST_SEGMENT = 150
 SIDE = 224
 DILATION = 5  # pixels of the picture itself, so that a segment holds its own edge
+MOST_PIXELS = 2**21
+"""Of a picture whose segments are to be made."""
+MOST_BYTES = 2**30
+"""Of a picture's segments, each of which takes a byte for each pixel. Photographs have about a hundred, noise 400."""
+PIECE = 2**14  # pixels whose segments are looked up at once
 
 
 def xrai(
@@ -45,7 +52,7 @@ def xrai(
     Args:
         model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others. Not called
             where attributions are given.
-        images: (B, C, H, W) in model-input space.
+        images: (B, C, H, W) in model-input space; without ``segments`` at most 2,097,152 pixels each.
         targets: see :data:`~handlers.attribution.targets.Targets`.
         attributions: (B, C or 1, H, W) signed; by default integrated gradients, averaged over two baselines, the
             least and the largest value of each image.
@@ -70,15 +77,22 @@ def xrai(
     if attributions is None:
         attributions = _two_baselines(model, images, targets, steps, chunk)
     densities = attributions.detach().double().amax(1).cpu().numpy()
+    masks: Iterable[NDArray[np.bool_]]
     if segments is None:
         seen = images.detach().double().permute(0, 2, 3, 1) if pictures is None else pictures
-        segments = [torch.from_numpy(overlapping_segments(picture)) for picture in seen.cpu().numpy()]
-    maps = [_joined(density, own.cpu().numpy(), least) for density, own in zip(densities, segments, strict=True)]
+        masks = (overlapping_segments(picture) for picture in seen.cpu().numpy())
+    else:
+        masks = (own.cpu().numpy() for own in segments)
+    # One image's masks at a time.
+    maps = [_joined(density, own, least) for density, own in zip(densities, masks, strict=True)]
     return torch.from_numpy(np.stack(maps)).unsqueeze(1).to(attributions)
 
 
 def overlapping_segments(picture: NDArray[np.number]) -> NDArray[np.bool_]:
     """(S, H, W) bool segments of a picture (H, W, C) at six scales, widened by five pixels, none empty.
+
+    Raises:
+        ValueError: they would take more than a gibibyte, as those of a large and very patchy picture would.
 
     Source: Felzenszwalb, Huttenlocher 2004, "Efficient Graph-Based Image Segmentation", with the settings of Google
     PAIR's ``saliency``.
@@ -86,14 +100,26 @@ def overlapping_segments(picture: NDArray[np.number]) -> NDArray[np.bool_]:
     values = picture.astype(np.float64)
     values = 2 * (values - values.min()) / (np.ptp(values) or 1) - 1
     large = resize(values, (SIDE, SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True)
-    masks = []
+    boxes = []
     for scale in SCALES:
         parts = felzenszwalb(large, scale=scale, sigma=SIGMA, min_size=LEAST_SEGMENT)
         parts = resize(
             parts, picture.shape[:2], order=0, mode="constant", preserve_range=True, anti_aliasing=False
         ).astype(int)
-        masks += [isotropic_dilation(parts == part, DILATION) for part in np.unique(parts)]
-    return np.stack(masks)
+        # A segment is widened within its own surroundings only.
+        for part, box in enumerate(find_objects(parts + 1)):
+            if box is not None:  # else too small to be seen at the picture's size
+                near = tuple(slice(max(side.start - DILATION, 0), side.stop + DILATION) for side in box)
+                boxes.append((near, isotropic_dilation(parts[near] == part, DILATION)))
+    height, width = picture.shape[:2]
+    if len(boxes) * height * width > MOST_BYTES:
+        raise ValueError(
+            f"images: wanted segments of {MOST_BYTES} pixels in all at most, got {len(boxes)} × {height} × {width}"
+        )
+    masks = np.zeros((len(boxes), height, width), dtype=bool)
+    for mask, (near, widened) in zip(masks, boxes, strict=True):
+        mask[near] = widened
+    return masks
 
 
 def _joined(density: NDArray[np.float64], segments: NDArray[np.bool_], least: int) -> NDArray[np.float64]:
@@ -107,8 +133,10 @@ def _joined(density: NDArray[np.float64], segments: NDArray[np.bool_], least: in
         new = np.flatnonzero(masks[best] & rest)
         result[new] = values[new].mean()
         rest[new] = False
-        sums -= masks[:, new] @ values[new]
-        areas -= masks[:, new].sum(1)
+        for piece in np.split(new, range(PIECE, len(new), PIECE)):
+            holds = masks[:, piece]
+            sums -= holds @ values[piece]
+            areas -= holds.sum(1)
     if rest.any():
         result[rest] = values[rest].mean()
     return result.reshape(density.shape)
@@ -149,6 +177,8 @@ def _check(
                 raise ValueError(
                     f"segments: wanted (S, {sides[0]}, {sides[1]}) bool, got {tuple(own.shape)} {own.dtype}"
                 )
+    if segments is None and math.prod(sides) > MOST_PIXELS:
+        raise ValueError(f"images: wanted at most {MOST_PIXELS} pixels each, or segments, got {sides[0]} × {sides[1]}")
     if pictures is not None and (pictures.shape != (count, *sides, 3) or pictures.dtype != torch.uint8):
         raise ValueError(f"pictures: wanted {(count, *sides, 3)} uint8, got {tuple(pictures.shape)} {pictures.dtype}")
     for name, value in (("least", least), ("steps", steps)):

@@ -1,3 +1,4 @@
+import re
 from importlib import import_module
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_the_model_is_left_as_it_was() -> None:
     with torch.no_grad():
         assert not blur_ig(network, batch(), steps=2).requires_grad
     assert all(parameter.grad is None for parameter in network.parameters()) and network.training
+
+
+def test_the_widest_blur() -> None:
+    """100 pixels, or ten times the longer side."""
+    for x, most in ((batch(1), 100), (torch.ones(1, 3, 2, 20).double(), 200)):
+        for name in ("max_sigma", "grad_step"):
+            assert blur_ig(cubic, x, 0, steps=1, **{name: most}).isfinite().all()
+            for wider in (most + 1, 1e308, float("inf")):
+                with pytest.raises(
+                    ValueError, match=rf"^{name}: wanted at most {most} pixels.* got {re.escape(str(wider))}$"
+                ):
+                    blur_ig(cubic, x, 0, steps=1, **{name: wider})
 
 
 @pytest.mark.parametrize(

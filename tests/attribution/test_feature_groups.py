@@ -6,7 +6,7 @@ import torch
 from captum.attr import KernelShap as CaptumKernelShap
 from torch import Tensor, nn
 
-from handlers.attribution.feature_groups import feature_ablation, kernel_shap
+from handlers.attribution.feature_groups import _coalitions, feature_ablation, kernel_shap
 from tests.attribution.models import linear, product, smooth_network
 
 
@@ -187,6 +187,39 @@ def test_what_does_not_fit_names_the_argument(method, change: dict, named: str) 
     arguments = {"images": torch.zeros(1, 3, 8, 8), "groups": blocks(4)} | change
     with pytest.raises(ValueError, match=rf"^{named}: "):
         method(linear(torch.ones(192)), **arguments)
+
+
+def test_no_call_without_rows() -> None:
+    """A single group has no coalitions but the empty and the full one."""
+    network, x, rows = smooth_network(), images(), []
+
+    def counted(batch: Tensor) -> Tensor:
+        rows.append(len(batch))
+        return network(batch)
+
+    got = kernel_shap(counted, x, 1, groups=torch.zeros(8, 8, dtype=torch.int64))
+    assert rows == [3, 3]
+    expected = (network(x) - network(torch.zeros_like(x)))[:, 1].view(3, 1, 1, 1).expand(3, 1, 8, 8)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
+
+
+def test_coalitions_times_groups_are_bounded() -> None:
+    """64 groups allow 312,500 samples; of two groups there are two coalitions, however many samples are wanted."""
+    x, each = torch.zeros(1, 3, 8, 8), torch.arange(64).view(8, 8)
+    with pytest.raises(ValueError, match=r"^groups: wanted at most 20000000 coalitions × groups, got 312501 × 64$"):
+        kernel_shap(linear(torch.ones(192)), x, 0, groups=each, samples=312_501)
+    assert kernel_shap(linear(torch.ones(192)), x, 0, groups=each % 2, samples=10**12).shape == (1, 1, 8, 8)
+
+
+def test_coalitions_are_drawn_in_pieces_as_at_once() -> None:
+    generator = torch.Generator().manual_seed(3)
+    sizes = torch.arange(1, 40, dtype=torch.float64)
+    size = 1 + torch.multinomial(1 / (sizes * (40 - sizes)), 150, replacement=True, generator=generator)
+    order = torch.rand(150, 40, generator=generator, dtype=torch.float64).argsort(1)
+    members, _ = _coalitions(40, 301, 3)
+    for row, (first, many) in enumerate(zip(order, size.tolist(), strict=True)):
+        assert set(members[2 * row].nonzero().flatten().tolist()) == set(first[:many].tolist())
+        assert torch.equal(members[2 * row + 1], ~members[2 * row])
 
 
 def test_a_single_sample_has_no_complement() -> None:

@@ -1,3 +1,4 @@
+import math
 from importlib import import_module
 
 import numpy as np
@@ -6,10 +7,10 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.gradients import gradient
-from handlers.attribution.guided_path import guided_ig
+from handlers.attribution.guided_path import TOLERANCE, _advance, guided_ig
 from handlers.attribution.path import integrate
 from handlers.attribution.quadrature import quadrature
-from tests.attribution.models import columns, smooth_network
+from tests.attribution.models import columns, linear, smooth_network
 
 
 def batch(count: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
@@ -109,6 +110,49 @@ def test_ends_whatever_the_values() -> None:
     assert got[0].count_nonzero() == 0 and got.isfinite().all()
     flat = guided_ig(lambda x: columns(0 * x.sum((1, 2, 3))), batch(), 0, steps=3)  # all gradients are equal
     assert flat.count_nonzero() == 0
+
+
+def round_by_round(alpha, size, length, straight: float, fraction: float, max_dist: float) -> Tensor:
+    """One path's step as the method states it: the lowest free values together, again and again."""
+    low, high = max(straight - max_dist, 0.0), min(straight + max_dist, 1.0)
+    alpha, total = alpha.clamp(min=low), length.sum()
+    lowest = math.floor(fraction * (len(alpha) - 1)) + 1
+    while (alpha < high).any():
+        excess = (length * (1 - alpha)).sum() - total * (1 - straight)
+        if excess <= TOLERANCE * total:
+            break
+        free = alpha < high
+        left = size[free].sort().values
+        chosen = free & (size <= left[min(lowest, len(left)) - 1])
+        gain = (length * (high - alpha))[chosen].sum()
+        alpha = torch.where(chosen, torch.lerp(alpha, torch.full_like(alpha, high), min(1, excess / gain)), alpha)
+    return alpha
+
+
+@pytest.mark.parametrize("levels", [1, 4, 1000])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.6, 1.0])
+def test_a_step_is_that_of_rounds_also_among_equals(fraction: float, levels: int) -> None:
+    """With few levels of |gradient| most values have equals, which move together."""
+    generator = torch.Generator().manual_seed(levels)
+    length = torch.rand(20, 30, generator=generator, dtype=torch.float64)
+    length[:, ::7] = 0
+    alpha = (length == 0).double()
+    for step in range(1, 6):
+        size = torch.randint(levels, (20, 30), generator=generator).double()
+        moved = _advance(alpha, size, length, length.sum(1, keepdim=True), step / 5, fraction, 0.3)
+        expected = torch.stack(
+            [round_by_round(*row, step / 5, fraction, 0.3) for row in zip(alpha, size, length, strict=True)]
+        )
+        torch.testing.assert_close(moved, expected, rtol=0, atol=1e-12)
+        alpha = moved
+
+
+def test_one_value_at_a_time_is_not_a_round_for_each() -> None:
+    """On a linear model every path gives w · x. Rounds over 200,000 values would take hours."""
+    x = torch.rand(1, 1, 400, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = torch.rand(200_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    got = guided_ig(linear(weights), x, 0, steps=3, fraction=0, max_dist=1)
+    torch.testing.assert_close(got.flatten(), weights * x.flatten(), rtol=1e-12, atol=1e-12)
 
 
 def test_the_model_is_left_as_it_was() -> None:

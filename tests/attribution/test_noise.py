@@ -1,5 +1,6 @@
 from functools import partial
 from importlib import import_module
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -88,6 +89,46 @@ def test_neither_batch_mates_nor_chunk_matter(statistic) -> None:
     assert close(together, alone)
     for chunk in (1, 3, 7):
         assert close(smoothgrad(network, images, samples=7, statistic=statistic, chunk=chunk), together)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_maps_are_not_held(statistic) -> None:
+    """Two chunks at most, the one before and its successor, however many there are."""
+    maps: list[ref[Tensor]] = []
+    alive: list[int] = []
+
+    def method(model, images: Tensor, targets) -> Tensor:
+        alive.append(sum(each() is not None for each in maps))
+        result = gradient(model, images, targets)
+        maps.append(ref(result))
+        return result
+
+    smooth(method, smooth_network(), batch(2), 0, samples=9, chunk=2, statistic=statistic)
+    assert len(alive) == 10 and max(alive) <= 1
+
+
+def test_a_small_variance_about_a_large_mean() -> None:
+    """Maps of 10⁸ + ε: the mean of squares less the square of the mean would keep no digit."""
+
+    def method(model, images: Tensor, targets) -> Tensor:
+        return 1e8 + images
+
+    image = torch.tensor([-1.0, 1.0], dtype=torch.float64).view(1, 1, 1, 2)
+    got = smooth(method, cubic, image, 0, samples=50, std=0.005, statistic="variance", chunk=3)
+    expected = (0.01 * draws(50, 0, (1, 1, 2))).var(0, correction=0)
+    torch.testing.assert_close(got[0], expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_the_graph_runs_through_all_chunks(statistic) -> None:
+    """Σ x³/3 has the gradient x², so that the statistics are polynomials of the noisy copies."""
+    x = torch.tensor([1.0, 3.0], dtype=torch.float64).view(1, 1, 1, 2).requires_grad_()
+    got = smoothgrad(cubic, x, 0, samples=7, std=0.3, chunk=2, statistic=statistic, create_graph=True)
+    maps = (x + 0.3 * (x.max() - x.min()) * draws(7, 0, (1, 1, 2))).square()
+    by_hand = {"mean": maps.mean(0), "square": maps.square().mean(0), "variance": maps.var(0, correction=0)}[statistic]
+    weights = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    (ours,), (theirs,) = (torch.autograd.grad((weights * each).sum(), x) for each in (got, by_hand))
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=0)
 
 
 def test_no_target_is_the_class_of_the_clean_image() -> None:

@@ -11,7 +11,7 @@ def images(count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def all_masks(samples: int, cells: int, keep: float, seed: int = 0, side: int = 8) -> Tensor:
-    grids, shifts = _draws(side, side, samples, cells, keep, seed)
+    ((grids, shifts),) = _draws(side, side, samples, cells, keep, seed, samples)
     return _masks(grids.double(), shifts, side, side)
 
 
@@ -33,9 +33,20 @@ def test_masks_keep_their_share_everywhere() -> None:
 
 
 def test_each_shift_is_drawn() -> None:
-    _, shifts = _draws(9, 16, 2000, 4, 0.5, 0)
+    ((_, shifts),) = _draws(9, 16, 2000, 4, 0.5, 0, 2000)
     assert shifts[:, 0].unique().tolist() == [0, 1, 2]  # cells of 3 × 4 pixels
     assert shifts[:, 1].unique().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 50])
+def test_draws_in_pieces_are_those_at_once(chunk: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    grids = torch.rand(50, 5, 5, generator=generator, dtype=torch.float64) < 0.3
+    shifts = torch.stack([torch.randint(cell, (50,), generator=generator) for cell in (2, 4)], dim=1)
+    pieces = list(_draws(9, 16, 50, 5, 0.3, 4, chunk))
+    assert max(len(part) for part, _ in pieces) == chunk
+    assert torch.equal(torch.cat([part for part, _ in pieces]), grids)
+    assert torch.equal(torch.cat([part for _, part in pieces]), shifts)
 
 
 def test_one_cell_shows_all_or_nothing() -> None:

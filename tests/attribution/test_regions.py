@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
+from handlers.attribution import regions
 from handlers.attribution.regions import overlapping_segments, xrai
 from tests.attribution.models import linear, smooth_network
 
@@ -115,6 +117,41 @@ def test_the_default_attribution_is_the_mean_over_two_baselines() -> None:
     got = xrai(linear(weights), x, 0, segments=[segments], least=1, steps=2)
     expected = weights.view(8, 8) * (x[0, 0] - (x.min() + x.max()) / 2)
     torch.testing.assert_close(got[0, 0], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_segments_are_widened_as_on_the_whole_picture(monkeypatch) -> None:
+    """Also at the frame and where a segment is in two parts: each box is widened as the picture would be."""
+    labels = np.zeros((224, 224), dtype=int)
+    labels[:20, 200:], labels[60:110, 60:160], labels[100:, 20:30], labels[150:, 180:] = 1, 2, 3, 1
+    monkeypatch.setattr(regions, "felzenszwalb", lambda picture, **settings: labels)
+    got = overlapping_segments(photo(224))
+    expected = [distance_transform_edt(labels != part) <= 5 for part in range(4)]
+    np.testing.assert_array_equal(got, np.stack(expected * 6))
+
+
+def test_a_large_region_joins_in_pieces(monkeypatch) -> None:
+    x, segments = images(), [random_segments(20, 8, seed) for seed in range(2)]
+    whole = xrai(linear(torch.ones(1)), x, attributions=x, segments=segments, least=1)
+    monkeypatch.setattr(regions, "PIECE", 3)
+    pieces = xrai(linear(torch.ones(1)), x, attributions=x, segments=segments, least=1)
+    torch.testing.assert_close(pieces, whole, rtol=1e-12, atol=1e-14)
+
+
+def test_large_images_need_segments_of_their_own() -> None:
+    x = torch.zeros(1, 1, 2**11 + 1, 2**10)
+    with pytest.raises(ValueError, match=r"^images: wanted at most 2097152 pixels each, or segments, got 2049 × 1024$"):
+        xrai(linear(torch.ones(1)), x, 0)
+    own = torch.ones(1, 2**11 + 1, 2**10, dtype=torch.bool)
+    assert xrai(linear(torch.ones(1)), x, 0, attributions=x + 1, segments=[own]).eq(1).all()
+
+
+def test_segments_that_take_too_much_memory(monkeypatch) -> None:
+    flat = np.full((16, 16, 3), 7, dtype=np.uint8)
+    monkeypatch.setattr(regions, "MOST_BYTES", 6 * 16 * 16)
+    assert len(overlapping_segments(flat)) == 6
+    monkeypatch.setattr(regions, "MOST_BYTES", 6 * 16 * 16 - 1)
+    with pytest.raises(ValueError, match=r"^images: wanted segments of 1535 pixels in all at most, got 6 × 16 × 16$"):
+        overlapping_segments(flat)
 
 
 def test_a_picture_without_edges_is_one_segment() -> None:
