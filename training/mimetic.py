@@ -7,9 +7,11 @@ sinusoidal positions. Trained from the usual random start, a vision transformer 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import build_sincos2d_pos_embed
-from torch import Tensor, nn
+from torch import Tensor
 
 QUERY_KEY = (0.7, 0.7)
 VALUE_PROJECTION = (0.4, -0.4)
@@ -17,7 +19,7 @@ VALUE_PROJECTION = (0.4, -0.4)
 
 
 @torch.no_grad()
-def start(network: nn.Module) -> None:
+def start(network: Any) -> None:
     """Give a vision transformer of timm, with learned positions and a class token, this start.
 
     Draws come from torch's global generator.

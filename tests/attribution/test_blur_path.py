@@ -1,5 +1,6 @@
 import re
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,12 +100,13 @@ def test_the_widest_blur() -> None:
     """100 pixels, or ten times the longer side."""
     for x, most in ((batch(1), 100), (torch.ones(1, 3, 2, 20).double(), 200)):
         for name in ("max_sigma", "grad_step"):
-            assert blur_ig(cubic, x, 0, steps=1, **{name: most}).isfinite().all()
+            given: dict[str, Any] = {name: most}
+            assert blur_ig(cubic, x, 0, steps=1, **given).isfinite().all()
             for wider in (most + 1, 1e308, float("inf")):
                 with pytest.raises(
                     ValueError, match=rf"^{name}: wanted at most {most} pixels.* got {re.escape(str(wider))}$"
                 ):
-                    blur_ig(cubic, x, 0, steps=1, **{name: wider})
+                    blur_ig(cubic, x, 0, steps=1, **(given | {name: wider}))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -317,18 +318,14 @@ def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
         assert torch.allclose(answer["map"], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
-VALUES = (0, -1, 1, 2.5, 1e308, 10**400, True, "foo", "", [], {}, None)
+VALUES: tuple[Any, ...] = (0, -1, 1, 2.5, 1e308, 10**400, True, "foo", "", [], {}, None)
 
 
 @pytest.mark.parametrize("method", sorted(library.METHODS))
 def test_no_option_is_the_servers_fault(handlers: dict[str, ClassifierHandler], method: str) -> None:
     handler = handlers["vit" if method in FOR_TRANSFORMERS else "resnet"]
     image = {"image": base64.b64encode(png()).decode()}
-    quick = {
-        name: json.loads(value)
-        for name, _, value in (part.partition("=") for part in QUICK.get(method, "seed=0").split("&"))
-    }
-    quick = quick if method in QUICK else {}
+    quick = {name: json.loads(value) for name, value in parse_qsl(QUICK.get(method, ""))}
     for name in sorted(parameters(method)):
         if name in ("baselines", "references", "chunk", "segments", "groups", "pictures", "fill"):
             continue
