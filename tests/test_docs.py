@@ -10,7 +10,7 @@ import handlers.attribution as library
 from handlers.attribution.plan import OPTIONS, parameters
 from scripts.server import ROOT
 
-PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").partition("## Options")[0]
 ROWS = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", PAGE, re.MULTILINE))
 WORDS = {"layer": "layer", "baselines": "baseline", "fill": "baseline", "references": "references", "groups": "groups"}
 NAMES = {"rule": "quadrature"}
