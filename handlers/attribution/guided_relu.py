@@ -60,7 +60,7 @@ class _GuidedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (result,) = ctx.saved_tensors
-        return gradients[0].clamp(min=0) * (result > 0), None
+        return torch.ops.aten.threshold_backward(gradients[0].relu(), result, 0), None
 
 
 class _GuidedReLUs(TorchFunctionMode):
