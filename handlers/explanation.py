@@ -269,9 +269,7 @@ def explanation_result(
     attribution = explanation.attribution
     result: dict[str, Any] = {
         "integrated_grads": attribution.unsqueeze(0),
-        "output": scores.unsqueeze(0),
-        "target_class": target,
-        "target_label": model.spec.labels[target],
+        **target_result(model, scores, target),
         "score": explanation.score,
         "baseline_score": explanation.baseline_score,
         "residual": explanation.residual,
@@ -327,20 +325,13 @@ def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
     if absolute:
         norms = [group_norms(integral.difference, family) for integral in explanation.integrals]
         columns["absolute_directional"] = directional(torch.stack(absolute), torch.stack(norms)).mean(0)
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     segments = [index for index, kind in enumerate(family.kinds) if kind != "whole"]
     largest = max(segments, key=lambda index: abs(scores.attribution[index].item()), default=None)
     listed = [index for index, kind in enumerate(family.kinds) if kind == "segment"]
     parts = family.parts
     result: dict[str, Any] = {
-        **columns,
-        "group_masks": family.masks,
-        "labels": list(family.labels),
+        **group_table(columns, groups),
         "largest": None if largest is None else family.labels[largest],
-        "groups": [
-            {"label": label, "kind": kind, **dict(zip(columns, row, strict=True))}
-            for label, kind, row in zip(family.labels, family.kinds, rows, strict=True)
-        ],
         "refinement": [
             {"segments": [family.labels[index] for index in listed if row[index]], "attribution": share, "area": area}
             for row, share, area in zip(
@@ -350,14 +341,34 @@ def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
                 strict=True,
             )
         ],
+    }
+    if scores.pixel_dividend is not None:
+        result["pixel_dividend"] = scores.pixel_dividend
+    return result
+
+
+def group_table(columns: dict[str, Tensor], groups: Groups) -> dict[str, Any]:
+    """Columns (G,) by name, the same as a table of rows, and what became of the groups that were asked for."""
+    family = groups.family
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {
+        **columns,
+        "group_masks": family.masks,
+        "labels": list(family.labels),
+        "groups": [
+            {"label": label, "kind": kind, **dict(zip(columns, row, strict=True))}
+            for label, kind, row in zip(family.labels, family.kinds, rows, strict=True)
+        ],
         "dropped": list(family.dropped),
         "merged": [list(pair) for pair in family.merged],
         "cropped": groups.cropped,
         "rescued": list(groups.rescued),
     }
-    if scores.pixel_dividend is not None:
-        result["pixel_dividend"] = scores.pixel_dividend
-    return result
+
+
+def target_result(model: Model, scores: Tensor, target: int) -> dict[str, Any]:
+    """What an explanation says of the scores (classes,) and of the class that it explains."""
+    return {"output": scores.unsqueeze(0), "target_class": target, "target_label": model.spec.labels[target]}
 
 
 def ranking(model: Model, scores: Tensor) -> list[dict[str, Any]]:

@@ -21,10 +21,11 @@ from handlers.attribution.plan import (
     channels_of,
     evaluations,
     layer_name,
+    network_of,
     refusals,
 )
 from handlers.cache import digest
-from handlers.explanation import Explanation, Model, explanation_result, path_key, ranking
+from handlers.explanation import Explanation, Model, explanation_result, group_table, path_key, ranking, target_result
 from handlers.findings import Findings
 from handlers.sample import Groups, Sample
 from handlers.wire.errors import RequestError
@@ -76,7 +77,7 @@ def resolved(model: Inspected, sample: Sample) -> Sample:
         return sample
     with _told(model, sample):
         if plan.layer not in model.findings.layers:
-            network = _module(model, plan)
+            network = network_of(plan.name, model.plain())
             image = sample.image[None].to(model.device)
             name = layer_name(plan, network, image)
             assert name is not None
@@ -119,7 +120,7 @@ def batches(samples: Sequence[Sample]) -> list[list[int]]:
     for index, sample in enumerate(samples):
         plan = sample.request.plan
         draws = len(sample.baselines) if starts(plan) else 0
-        found.setdefault((plan, sample.image.shape, draws, _masks(sample) is None), []).append(index)
+        found.setdefault((plan, sample.image.shape, draws, _by_groups(sample)), []).append(index)
     return list(found.values())
 
 
@@ -173,9 +174,7 @@ def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found:
     request, plan = sample.request, sample.request.plan
     result: dict[str, Any] = {
         "map": found.attribution.unsqueeze(0),
-        "output": scores.unsqueeze(0),
-        "target_class": target,
-        "target_label": model.spec.labels[target],
+        **target_result(model, scores, target),
         "score": found.score,
         "finite": bool(found.attribution.isfinite().all()),
         "method": plan.name,
@@ -195,28 +194,9 @@ def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found:
     if request.segments is not None:
         result["segments"] = request.segments.name
     if sample.groups is not None:
-        result |= group_sums_result(found, sample.groups)
+        columns = {"attribution": sums_of(found, sample.groups), "area": sample.groups.family.area}
+        result |= group_table(columns, sample.groups)
     return result
-
-
-def group_sums_result(found: Map, groups: Groups) -> dict[str, Any]:
-    """What an answer says of groups where there is no path: what the map holds in each, and its area."""
-    family = groups.family
-    columns = {"attribution": sums_of(found, groups), "area": family.area}
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return {
-        **columns,
-        "group_masks": family.masks,
-        "labels": list(family.labels),
-        "groups": [
-            {"label": label, "kind": kind, **dict(zip(columns, row, strict=True))}
-            for label, kind, row in zip(family.labels, family.kinds, rows, strict=True)
-        ],
-        "dropped": list(family.dropped),
-        "merged": [list(pair) for pair in family.merged],
-        "cropped": groups.cropped,
-        "rescued": list(groups.rescued),
-    }
 
 
 def sums_of(found: Map, groups: Groups) -> Tensor:
@@ -225,9 +205,14 @@ def sums_of(found: Map, groups: Groups) -> Tensor:
     return parts.sums(found.attribution) @ parts.incidence
 
 
+def _by_groups(sample: Sample) -> bool:
+    """Whether the sample's map depends on the groups that are scored."""
+    return sample.groups is not None and not sample.request.plan.takes.isdisjoint(("groups", "segments"))
+
+
 def _masks(sample: Sample) -> Tensor | None:
     """(S, H, W) bool segments on which the sample's map depends."""
-    if sample.groups is None or sample.request.plan.takes.isdisjoint(("groups", "segments")):
+    if sample.groups is None or not _by_groups(sample):
         return None
     family = sample.groups.family
     return family.masks[torch.tensor([kind != "whole" for kind in family.kinds])]
@@ -244,13 +229,6 @@ def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Ma
         seen = torch.stack([sample.preprocess.rgb(sample.image) for sample in samples])
         pictures = seen.mul(255).round().byte().permute(0, 2, 3, 1)  # (B, H, W, 3)
     return Material(baselines, groups, masks or None, pictures)
-
-
-def _module(model: Inspected, plan: Plan) -> nn.Module:
-    network = model.plain()
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"model: {plan.name} wants a network to look into, got a score at one place of it")
-    return network
 
 
 @contextmanager

@@ -193,8 +193,8 @@ def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, mater
 def _smoothed(
     method: str, plan: Plan, model: Forward, images: Tensor, targets: Tensor, material: Material, chunk: int
 ) -> Tensor:
-    if looks_inside(method) and not isinstance(model, nn.Module):
-        raise ValueError(f"model: {method} wants a network to look into, got a score at one place of it")
+    if looks_inside(method):
+        network_of(method, model)
     if plan.smoothing is None:
         parts = torch.arange(len(images)).split(chunk)
         return torch.cat(
@@ -275,6 +275,13 @@ def evaluations(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups: in
     }
     rows = sum(both.get(method, 0) + FORWARD_SHARE * alone.get(method, 0) + 2 for method in plan.methods)
     return math.ceil(rows * (plan.smoothing.samples if plan.smoothing else 1))
+
+
+def network_of(name: str, model: Forward) -> nn.Module:
+    """The model as the network that a method looks into; raises ValueError for any other function."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: {name} wants a network to look into, got a score at one place of it")
+    return model
 
 
 def layer_name(plan: Plan, model: nn.Module, images: Tensor) -> str | None:
