@@ -146,7 +146,7 @@ def maps_of(
     plan = samples[0].request.plan
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
     network = model.plain() if plan.by_module or not PARTICULAR.isdisjoint(plan.methods) else model.network
-    with _told(model, samples[0]), _watched(network, before_rows) as (forward, rows):
+    with _told(model, samples[0]), watched(network, before_rows) as (forward, rows):
         maps = carry_out(
             plan,
             forward,
@@ -226,13 +226,12 @@ def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Ma
         groups = torch.stack([sample.groups.family.parts.atoms for sample in samples if sample.groups is not None])
         groups = groups.to(device)
     if "pictures" in plan.takes:
-        seen = torch.stack([sample.preprocess.rgb(sample.image) for sample in samples])
-        pictures = seen.mul(255).round().byte().permute(0, 2, 3, 1)  # (B, H, W, 3)
+        pictures = torch.stack([sample.preprocess.picture(sample.image) for sample in samples])
     return Material(baselines, groups, masks or None, pictures)
 
 
 @contextmanager
-def _watched(network: Forward, before_rows: Callable[[int], None] | None) -> Iterator[tuple[Forward, list[int]]]:
+def watched(network: Forward, before_rows: Callable[[int], None] | None = None) -> Iterator[tuple[Forward, list[int]]]:
     """The network as it is, and a list of one number: the rows that have gone through it."""
     rows = [0]
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from handlers.attribution.plan import Plan
 from handlers.explanation import Explanation, scores_of
 from handlers.mapping import Map, sums_of
 from handlers.sample import Sample
@@ -25,13 +26,15 @@ def picture(sample: Sample, explanation: Explanation | Map) -> Image.Image:
     photo = sample.request.photo.image
     groups = sample.groups
     if groups is None or "segment" not in groups.family.kinds:
-        return overlay(photo, _signed(explanation.attribution, sample), sample.geometry)
+        return overlay(photo, as_drawn(explanation.attribution, sample.request.plan), sample.geometry)
     shown = torch.tensor([kind != "whole" for kind in groups.family.kinds])
     if isinstance(explanation, Explanation):
         scores = scores_of(explanation, groups)
         colours, dividend = scores.directional[shown], scores.dividend[shown]
     else:
-        sums = sums_of(replace(explanation, attribution=_signed(explanation.attribution, sample)), groups)[shown]
+        sums = sums_of(
+            replace(explanation, attribution=as_drawn(explanation.attribution, sample.request.plan)), groups
+        )[shown]
         colours = sums / groups.family.area[shown]
         dividend = sums.abs() / sums.abs().sum().clamp_min(1e-30)
     strengths = colours / colours.abs().max().clamp_min(1e-30)
@@ -41,6 +44,6 @@ def picture(sample: Sample, explanation: Explanation | Map) -> Image.Image:
     return coloured(photo, groups.family.masks[shown], strengths, sample.geometry, legend)
 
 
-def _signed(attribution: Tensor, sample: Sample) -> Tensor:
-    """The map as it is drawn: that of RISE is a mean score, high everywhere, of which the differences tell."""
-    return attribution - attribution.mean() if sample.request.plan.methods == ("rise",) else attribution
+def as_drawn(attribution: Tensor, plan: Plan) -> Tensor:
+    """One image's map as it is drawn: that of RISE is a mean score, high everywhere, of which the differences tell."""
+    return attribution - attribution.mean() if plan.methods == ("rise",) else attribution

@@ -15,7 +15,6 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,9 @@ from handlers.attribution.path import integrate
 from handlers.attribution.plan import COARSE, Material, Plan, Smoothing, carry_out
 from handlers.attribution.quadrature import Quadrature, quadrature
 from handlers.chunk import chunk_size
+from handlers.mapping import watched
 from handlers.models.checkpoint import read
+from handlers.picture import as_drawn
 from handlers.sample import prepare, view
 from handlers.spec import Archive, ClassifierFile, ClassifierSpec, load, select
 from handlers.superpixels import one_hot, slic
@@ -209,9 +210,8 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
     score = question.scores[question.target].item()
     yield Tile(question.photo, label, f"score {score:.2f}, probability {probability:.1%}", "photo")
 
-    seen = question.preprocess.rgb(question.image[0])
-    groups = slic(seen)
-    pixels = (seen * 255).round().to(torch.uint8).permute(1, 2, 0)
+    groups = slic(question.preprocess.rgb(question.image[0]))
+    pixels = question.preprocess.picture(question.image[0])
     material = Material(question.baselines, groups=groups.unsqueeze(0), pictures=pixels.unsqueeze(0))
     low, high = question.preprocess.grey(0.0), question.preprocess.grey(1.0)
     noise = Material(uniform_noise(low, high, REFERENCES, seed=0).unsqueeze(1))
@@ -221,8 +221,7 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
 
     def heat_map(wanted: Plan, own: Material) -> Image.Image:
         maps = carry_out(wanted, question.network, question.image, targets, own, chunk=chunk)
-        if wanted.methods == (CENTRED,):
-            maps = maps - maps.mean()
+        maps = as_drawn(maps, wanted)
         return overlay(question.photo, maps, geometry) if maps.any() else greyed(question.photo, "zero everywhere")
 
     def segments() -> Image.Image:
@@ -234,7 +233,7 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
         if name != DIRECTIONAL:
             wanted = plan(name, question)
             work = partial(heat_map, wanted, noise if "references" in wanted.takes else material)
-        with counted(question.network) as rows:
+        with watched(question.network) as (_, rows):
             started = time.perf_counter()
             try:
                 drawn = with_progress(shown, work)
@@ -245,7 +244,7 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
                 say(f"{shown:32} has no meaning for this model: {reason}")
                 yield Tile(greyed(question.photo, reason), shown, "no meaning for this model", family)
                 continue
-            seconds, count = time.perf_counter() - started, sum(rows)
+            seconds, count = time.perf_counter() - started, rows[0]
         noun = "evaluation" if count == 1 else "evaluations"
         say(f"{shown:32} {seconds:8.2f} s {count:8,} {noun}")
         yield Tile(drawn, shown, f"{seconds:.2f} s, {count:,} {noun}", family)
@@ -259,21 +258,6 @@ def directional(question: Question, labels: Tensor, chunk: int) -> Tensor:
     integrals = integrate(question.network, ends, starts, targets, [question.rule] * count, chunk=chunk)
     each = [directional_gradients(own.attribution, own.difference, labels) for own in integrals]
     return torch.stack(each).mean(0)
-
-
-@contextmanager
-def counted(network: nn.Module) -> Iterator[list[int]]:
-    """The rows of each forward pass within the block."""
-    rows: list[int] = []
-
-    def count(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        rows.append(len(given[0]))
-
-    handle = network.register_forward_pre_hook(count)
-    try:
-        yield rows
-    finally:
-        handle.remove()
 
 
 def title(name: str) -> str:

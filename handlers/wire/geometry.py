@@ -68,6 +68,10 @@ class Preprocess:
         mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
         return (image * std + mean).clamp(0, 1)
 
+    def picture(self, image: Tensor) -> Tensor:
+        """The same as the eye sees them, (H, W, 3) uint8."""
+        return self.rgb(image).mul(255).round().byte().permute(1, 2, 0)
+
 
 @dataclass(frozen=True)
 class Geometry:

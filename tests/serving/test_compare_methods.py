@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 import handlers.attribution as library
+from handlers.mapping import watched
 from handlers.wire.geometry import fit
 from handlers.wire.heatmap import overlay
 from scripts import compare_methods
-from scripts.compare_methods import BOX, DIRECTIONAL, Question, ask, counted, directional, find_archive, main, named
+from scripts.compare_methods import BOX, DIRECTIONAL, Question, ask, directional, find_archive, main, named
 from scripts.contact_sheet import Tile, places
 from training.scenes import CLASSES, SceneSettings, scene
 
@@ -115,11 +116,12 @@ def test_a_map_of_zeros_says_so(question: Question, monkeypatch: pytest.MonkeyPa
 
 
 def test_rows_are_counted(question: Question) -> None:
-    with counted(question.network) as rows, torch.no_grad():
+    so_far: list[int] = []
+    with watched(question.network, so_far.append) as (_, rows), torch.no_grad():
         question.network(question.image.expand(3, -1, -1, -1))
         question.network(question.image)
     question.network(question.image)
-    assert rows == [3, 1]
+    assert so_far == [3, 3 + 1] and rows == [3 + 1]
 
 
 @pytest.mark.parametrize(
