@@ -5,6 +5,7 @@ the model answer as superpixels go or come in the map's order, do the scores for
 under noise, and do they depend on what the model has learnt? Edges of the photo and chance are the controls.
 
 evaluate_methods.py --models resnet vit --images 25 --out benchmarks/results_methods_evaluation.json
+evaluate_methods.py --models swin_classifier --keep
 evaluate_methods.py --print
 """
 
@@ -55,6 +56,38 @@ def right_cases(subject: Subject, seed: int, count: int) -> tuple[list[Case], to
     return right, torch.stack([one.image for one in cases[count:]])
 
 
+def conditions(seed: int, settings: Settings) -> dict[str, Any]:
+    """What results have to have in common to be compared, as the JSON file holds it."""
+    used = ("removals", "radius", "noisy")
+    return {
+        "settings": {
+            **{name: value for name, value in asdict(settings).items() if name in used},
+            "seed": seed,
+            "references": f"{REFERENCES} other scenes of the series",
+            "superpixels": asdict(SUPERPIXELS),
+            "threshold": THRESHOLD,
+        },
+        "machine": machine(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def earlier(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Results by model of a file that may be there.
+
+    Raises:
+        ValueError: the file's conditions are not those that are wanted.
+    """
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    for part, value in wanted.items():
+        if found[part] != value:
+            raise ValueError(f"keep: wanted a file of the same {part}, {value}, got {found[part]}")
+    models: dict[str, Any] = found["models"]
+    return models
+
+
 def evaluate(
     subjects: Sequence[Subject],
     entries: Sequence[Entry],
@@ -78,20 +111,7 @@ def evaluate(
         noisy: images on which max-sensitivity is measured.
         workers: processes.
     """
-    used = ("removals", "radius", "noisy")
-    results: dict[str, Any] = {
-        "settings": {
-            **{name: value for name, value in asdict(settings).items() if name in used},
-            "seed": seed,
-            "references": f"{REFERENCES} other scenes of the series",
-            "superpixels": asdict(SUPERPIXELS),
-            "threshold": THRESHOLD,
-            "workers": workers,
-        },
-        "machine": machine(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "models": {},
-    }
+    results = conditions(seed, settings) | {"models": {}}
     for subject in subjects:
         begin = time.perf_counter()
         cases, references = right_cases(subject, seed, images)
@@ -105,6 +125,7 @@ def evaluate(
             "right": len(cases),
             "redrawn": min(redrawn, len(cases)),
             "noisy": min(noisy, len(cases)),
+            "workers": workers,
             "minutes": round((time.perf_counter() - begin) / 60, 1),
             **method_tables.summary(kept, refused, found),
         }
@@ -124,11 +145,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks/results_methods_evaluation.json", help="a JSON file to write"
     )
+    parser.add_argument("--keep", action="store_true", help="leave that file's results of other models in it")
     parser.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
     given = parser.parse_args(arguments)
     if not given.print:
-        begin = time.perf_counter()
+        torch.set_num_threads(1)  # seconds are those of one core, however many workers there are
         try:
+            kept = earlier(given.out, conditions(given.seed, Settings())) if given.keep else {}
             results = evaluate(
                 as_built(ROOT / "archive_specs", given.models),
                 line_up(given.methods),
@@ -142,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        results["minutes"] = round((time.perf_counter() - begin) / 60, 1)
+        results["models"] = kept | results["models"]
         given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     results = json.loads(given.out.read_text())
     print("\n".join([*method_tables.legend(results["settings"]), *method_tables.markdown(results)]))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from training import instances
 from training.scenes import SceneSettings, scenes
 
 Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -43,21 +44,28 @@ def draw(seed: int, count: int, settings: SceneSettings, processes: int | None =
     return np.concatenate([images for images, _ in chunks]), np.concatenate([labels for _, labels in chunks])
 
 
-def draw_or_read(path: Path | None, seed: int, count: int, settings: SceneSettings) -> Labelled:
-    """As `draw`, but keeps the scenes in the `.npz` file `path`, and reads them from there the next time.
+def draw_with_masks(seed: int, count: int, settings: SceneSettings) -> Labelled:
+    """As `draw`, with a fourth channel behind the colours: not 0 where the deciding object, the only one, shows."""
+    drawn = instances.draw(seed, count, settings)
+    return np.concatenate([drawn.images, drawn.owners[..., None]], axis=3), drawn.classes[:, 0].numpy()
+
+
+def draw_or_read(path: Path | None, seed: int, count: int, settings: SceneSettings, masks: bool = False) -> Labelled:
+    """As `draw` or `draw_with_masks`, but keeps the scenes in the `.npz` file `path`, to read them the next time.
 
     Raises:
-        ValueError: the file holds scenes of another seed, number or settings.
+        ValueError: the file holds scenes of another seed, number or settings, or masks where none are wanted.
     """
+    chosen = draw_with_masks if masks else draw
     if path is None:
-        return draw(seed, count, settings)
-    wanted = f"seed {seed}, {count} scenes, {settings}"
+        return chosen(seed, count, settings)
+    wanted = f"seed {seed}, {count} scenes{' with masks' if masks else ''}, {settings}"
     if path.exists():
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["origin"]) != wanted:
                 raise ValueError(f"{path}: wanted {wanted}; given {kept['origin']}")
             return kept["images"], kept["labels"]
-    images, labels = draw(seed, count, settings)
+    images, labels = chosen(seed, count, settings)
     np.savez(path, images=images, labels=labels, origin=np.array(wanted))
     return images, labels
 

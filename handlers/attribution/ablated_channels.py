@@ -42,7 +42,7 @@ def ablation_cam(
     Raises:
         ValueError: as in :mod:`handlers.attribution.cam`, or a chunk below 1.
 
-    Source: Desai, Ramaswamy, WACV 2020, eq. 3, 4. Own, for Captum has no such method.
+    Source: Desai, Ramaswamy, WACV 2020. Own, for Captum has no such method.
     """
     if chunk < 1:
         raise ValueError(f"chunk: wanted at least 1, got {chunk}")

@@ -64,7 +64,7 @@ def grad_cam_plusplus(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """Grad-CAM++ (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19, 5).
+    """Grad-CAM++ (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
 
     The paper's Y = exp(y) multiplies an image's whole map by exp(y), which is left out as in the authors' code.
     """
@@ -80,7 +80,7 @@ def hires_cam(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """HiResCAM: Σ_k G_k ⊙ A_k (Draelos, Carin 2020, arXiv 2011.08891, eq. 3)."""
+    """HiResCAM: Σ_k G_k ⊙ A_k (Draelos, Carin 2020, arXiv 2011.08891)."""
     return _cam(_hires_cam, model, images, targets, layer, upsample, create_graph)
 
 
@@ -93,7 +93,7 @@ def xgrad_cam(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """XGrad-CAM: weights are gradients averaged over A_k's mass (Fu et al. 2020, arXiv 2008.02312, eq. 8).
+    """XGrad-CAM: weights are gradients averaged over A_k's mass (Fu et al. 2020, arXiv 2008.02312).
 
     A channel that sums to 0 gets the weight 0.
     """
@@ -109,7 +109,7 @@ def layer_cam(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """LayerCAM: Σ_k relu(G_k) ⊙ A_k (Jiang et al. 2021, IEEE TIP 30, eq. 6, 7)."""
+    """LayerCAM: Σ_k relu(G_k) ⊙ A_k (Jiang et al. 2021, IEEE TIP 30)."""
     return _cam(_layer_cam, model, images, targets, layer, upsample, create_graph)
 
 

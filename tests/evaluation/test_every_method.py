@@ -285,6 +285,17 @@ def test_tables(results: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert text in capsys.readouterr().out
 
 
+def test_results_of_other_models_are_kept_if_they_can_be_compared(results: dict, tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    wanted = {part: results[part] for part in ("settings", "machine", "versions")}
+    assert evaluate_methods.earlier(file, wanted) == {}
+    file.write_text(json.dumps(results))
+    assert evaluate_methods.earlier(file, wanted).keys() == {"toy"}
+    other = wanted | {"versions": {"torch": "1.0"}}
+    with pytest.raises(ValueError, match="keep: wanted a file of the same versions"):
+        evaluate_methods.earlier(file, other)
+
+
 def with_some_left_out(results: dict) -> dict:
     toy = results["models"]["toy"] | {
         "without_meaning": {"guided_backprop": "model: no ReLU"},

@@ -16,7 +16,15 @@ from tests.serving.test_explanations import post, unpacked
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED, RECIPES
 
-MODELS = ("bit", "lanet", "resnet")
+METHODS = ("gradient", "grad_cam", "idgi", "occlusion", "kernel_shap")
+FAMILIES = {
+    "bit": (*METHODS, "guided_grad_cam"),
+    "lanet": (*METHODS, "guided_grad_cam"),
+    "resnet": (*METHODS, "guided_grad_cam"),
+    "vit": (*METHODS, "attention_rollout", "gradient_rollout"),
+    "swin_classifier": (*METHODS, "attention_rollout", "gradient_rollout"),
+}
+"""Of each demonstration classifier, a method of every family that has a meaning for it."""
 
 
 def drawn(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
@@ -27,12 +35,11 @@ def drawn(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
     return file.getvalue(), torch.from_numpy(made.deciding.mask)[None]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", FAMILIES)
 def test_maps_of_every_family(served: Served, model: str) -> None:
     photo, _ = drawn(model)
-    methods = ["gradient", "grad_cam", "idgi", "occlusion", "kernel_shap", "guided_grad_cam"]
     size = RECIPES[model].size
-    for method in methods:
+    for method in FAMILIES[model]:
         options = f"method={method}&segments=slic&n_segments=10"
         answer = post(served, f"explanations/{model}", photo, X_Explain_Options=options)
         assert answer.status_code == 200, answer.text
@@ -42,20 +49,26 @@ def test_maps_of_every_family(served: Served, model: str) -> None:
 
 
 def test_a_method_without_meaning_and_a_layer_that_is_none(served: Served) -> None:
-    photo, _ = drawn("resnet")
-    for options, status, said in (
-        ("method=attention_rollout", 422, "These do: ablation_cam, bag_cam"),
-        ("method=grad_cam&layer=layer5", 400, "such as layer"),
+    for model, options, status, said in (
+        ("resnet", "method=attention_rollout", 422, "These do: ablation_cam, bag_cam"),
+        ("vit", "method=guided_backprop", 422, "These do: ablation_cam, attention_rollout"),
+        ("resnet", "method=grad_cam&layer=layer5", 400, "such as layer"),
+        ("swin_classifier", "method=grad_cam&layer=layers.2", 400, "such as layers"),
     ):
-        answer = post(served, "explanations/resnet", photo, X_Explain_Options=options, Accept="application/json")
+        photo, _ = drawn(model)
+        answer = post(served, f"explanations/{model}", photo, X_Explain_Options=options, Accept="application/json")
         assert answer.status_code == status and said in answer.json()["message"]
 
 
-def test_the_resnet_is_localised_by_its_map(served: Served) -> None:
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [("resnet", "layer_cam&layer=layer3"), ("vit", "gradient_rollout"), ("swin_classifier", "layer_cam")],
+)
+def test_a_map_finds_the_deciding_object(served: Served, model: str, method: str) -> None:
     overlaps = []
     for index in range(8):
-        photo, mask = drawn("resnet", index)
-        answer = post(served, "explanations/resnet", photo, X_Explain_Options="method=layer_cam&layer=layer3")
+        photo, mask = drawn(model, index)
+        answer = post(served, f"explanations/{model}", photo, X_Explain_Options=f"method={method}")
         overlaps.append(iou(localize(normalize(unpacked(answer.content)["map"])).masks, mask).item())
     assert sum(overlaps) / len(overlaps) > 0.3
 

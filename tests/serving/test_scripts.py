@@ -12,6 +12,7 @@ from scripts import accuracy, demo, explain
 from scripts.accuracy import Scored
 from tests.conftest import Served
 from training.scenes import CLASSES, scene
+from training.train_classifier import RECIPES
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_the_demonstration_explains_a_scene_with_every_model(served: Served, tmp
     assert demo.main(["--run", served.server.run, "--out", str(tmp_path)]) == 0
     drawn = next(tmp_path.glob("scene_*.png")).stem.split("_")[1]
     names = {path.name.removeprefix(f"scene_{drawn}") for path in tmp_path.iterdir()}
-    answers = {f"_{model}{end}" for model in ("bit", "lanet", "resnet") for end in (".gzip", ".png")}
+    answers = {f"_{model}{end}" for model in RECIPES for end in (".gzip", ".png")}
     instances = {f"_{model}{end}" for model in ("swin", "tensormask") for end in ("_instances.png", ".gzip", ".png")}
     assert {".png", "_overview.png", "segments", *answers, *instances} == names
     assert {path.name.removeprefix(f"scene_{drawn}") for path in (tmp_path / "segments").iterdir()} == answers

@@ -13,13 +13,10 @@ from torch import nn
 from handlers import models
 from handlers.models import checkpoint
 from training import pool, publish, train_classifier
-from training.scenes import CLASSES, SceneSettings, scenes
+from training.scenes import CLASSES, SceneSettings, scene, scenes
 from training.train_classifier import HELD_OUT_SEED, RECIPES, Recipe, Report
 
 SPECS = Path(__file__).parents[2] / "archive_specs"
-
-SHIPPED = [name for name in RECIPES if (SPECS / f"{name}.yaml").exists()]
-"""Recipes whose weights are in the repository."""
 
 TOY = Recipe(
     architecture="toy",
@@ -38,7 +35,7 @@ def equal(first: pool.Labelled, second: pool.Labelled) -> bool:
     return np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
 
 
-@pytest.mark.parametrize("architecture", SHIPPED)
+@pytest.mark.parametrize("architecture", RECIPES)
 def test_the_shipped_weights_recognise_held_out_scenes(architecture: str) -> None:
     path = SPECS / "weights" / f"{architecture}_scenes.safetensors"
     recipe = RECIPES[architecture]
@@ -49,7 +46,7 @@ def test_the_shipped_weights_recognise_held_out_scenes(architecture: str) -> Non
     assert path.stat().st_size <= 4_200_000
 
 
-@pytest.mark.parametrize("architecture", SHIPPED)
+@pytest.mark.parametrize("architecture", RECIPES)
 def test_the_shipped_weights_say_what_they_are(architecture: str) -> None:
     path = SPECS / "weights" / f"{architecture}_scenes.safetensors"
     report = Report(**json.loads(path.with_suffix(".json").read_text()))
@@ -63,7 +60,7 @@ def test_the_shipped_weights_say_what_they_are(architecture: str) -> None:
     assert publish.table(path.parent) == (path.parent / "README.md").read_text()
 
 
-@pytest.mark.parametrize("architecture", SHIPPED)
+@pytest.mark.parametrize("architecture", RECIPES)
 def test_the_spec_preprocesses_and_labels_as_in_training(architecture: str) -> None:
     spec = yaml.safe_load((SPECS / f"{architecture}.yaml").read_text())
     assert tuple(spec["preprocess"]["mean"]) == RECIPES[architecture].mean
@@ -117,6 +114,20 @@ def test_a_transformer_says_what_its_patches_show() -> None:
     assert torch.allclose(logits, network.eval()(images), atol=1e-6)
 
 
+def test_muon_takes_the_hidden_matrices_of_a_transformer_and_adamw_the_rest() -> None:
+    recipe = RECIPES["vit"]
+    model = train_classifier.TokenLabelled(recipe.create(), 10)
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    adamw, muon = (
+        [names[id(weight)] for group in optimiser.param_groups for weight in group["params"]]
+        for optimiser in train_classifier.optimisers(model, recipe)
+    )
+    layers = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert muon == [f"network.blocks.{block}.{layer}.weight" for block in range(6) for layer in layers]
+    assert sorted(adamw + muon) == sorted(names.values())
+    assert len(train_classifier.optimisers(TOY.create(), TOY)) == 1
+
+
 def test_every_image_comes_once_before_any_comes_again() -> None:
     drawn = list(train_classifier.batches(10, 4, 5, torch.Generator().manual_seed(0)))
     assert [len(chosen) for chosen in drawn] == [4] * 5
@@ -147,6 +158,17 @@ def test_a_pool_is_kept_and_refused_for_another_purpose(tmp_path: Path) -> None:
     assert equal(first, scenes(4, 0, 6))
     with pytest.raises(ValueError, match="seed 5"):
         pool.draw_or_read(kept, 5, 6, SceneSettings())
+
+
+def test_a_pool_with_masks_has_the_same_colours_and_is_not_taken_for_one_without(tmp_path: Path) -> None:
+    kept = tmp_path / "scenes.npz"
+    images, labels = pool.draw_or_read(kept, 4, 3, SceneSettings(), masks=True)
+    assert equal((images[..., :3], labels), scenes(4, 0, 3))
+    for index in range(3):
+        assert np.array_equal(images[index, ..., 3] != 0, scene(4, index, SceneSettings()).deciding.mask)
+    assert equal((images, labels), pool.draw_or_read(kept, 4, 3, SceneSettings(), masks=True))
+    with pytest.raises(ValueError, match="3 scenes with masks"):
+        pool.draw_or_read(kept, 4, 3, SceneSettings())
 
 
 def test_processes_do_not_change_a_pool() -> None:
