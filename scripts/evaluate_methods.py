@@ -167,6 +167,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         results["models"] = kept | results["models"]
         given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    if not given.out.exists():
+        print(f"error: out: wanted a file of results, got none at {given.out}", file=sys.stderr)
+        return 1
     results = json.loads(given.out.read_text())
     print("\n".join([*method_tables.legend(results["settings"]), *method_tables.markdown(results)]))
     return 0

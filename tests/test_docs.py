@@ -1,4 +1,4 @@
-"""The table of methods in docs/ against the methods themselves."""
+"""The tables in docs/ against the methods themselves, and against the record of their evaluation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 import handlers.attribution as library
 from handlers.attribution.plan import OPTIONS, parameters
+from scripts import evaluate_methods
 from scripts.server import ROOT
 
 PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").partition("## Options")[0]
@@ -27,6 +28,12 @@ def test_a_row_has_the_options_and_their_defaults(method: str) -> None:
     wanted |= {WORDS[name] for name in given if name in WORDS}
     wanted |= {"segments"} if "segments" in given else set()
     assert {part.strip() for part in ROWS[method].split(", ") if part.strip()} == wanted
+
+
+def test_the_evaluation_is_the_one_on_record(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate_methods.main(["--print"]) == 0
+    page = (ROOT / "docs" / "methods_evaluation.md").read_text(encoding="utf-8")
+    assert page.endswith(capsys.readouterr().out.strip() + "\n")
 
 
 def shown(value: object) -> str:

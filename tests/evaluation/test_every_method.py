@@ -280,6 +280,8 @@ def test_tables(results: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert any(row.startswith("| edges † |") for row in rows)
     assert "- guided_backprop: model: no ReLU" in text and "- deep_lift, 1: model: misses" in text
     file = tmp_path / "results.json"
+    assert evaluate_methods.main(["--print", "--out", str(file)]) == 1
+    assert "out: wanted a file of results" in capsys.readouterr().err
     file.write_text(json.dumps(shown))
     assert evaluate_methods.main(["--print", "--out", str(file)]) == 0
     assert text in capsys.readouterr().out
