@@ -62,7 +62,7 @@ def test_a_method_without_meaning_and_a_layer_that_is_none(served: Served) -> No
 
 @pytest.mark.parametrize(
     ("model", "method"),
-    [("resnet", "layer_cam&layer=layer3"), ("vit", "gradient_rollout"), ("swin_classifier", "layer_cam")],
+    [("resnet", "layer_cam&layer=layer3"), ("vit", "gradient_rollout"), ("swin_classifier", "gradient_rollout")],
 )
 def test_a_map_finds_the_deciding_object(served: Served, model: str, method: str) -> None:
     overlaps = []
