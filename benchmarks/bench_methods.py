@@ -15,7 +15,8 @@ groups and chunk are equal on both sides, and few (`settings`), so that all of i
 two cores. Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs in place; there both sides explain a
 copy without.
 
-The first call of each way warms up and is counted; then both take turns, and the ratio is that of the turns. A first
+The first call of each way warms up and is counted; then both take turns with a rest between, and the ratio is that of
+the turns. A first
 call of more than `slow` seconds is its own measurement.
     rows       whole: from the pixels on; rest: of a layer's replaced output on; back: gradients from the scores on.
     passes     floating-point operations of convolutions, matrix products and attention, forwards and back, in units of
@@ -63,6 +64,9 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit_small": ("vit_small_patch16_224", "blocks.11.norm1", {}),
 }
 """timm's name, the layer of class activation maps, and further arguments."""
+
+REST = 0.1
+"""Seconds before each turn: NumPy's threads are awake that long after their work, at the cost of whoever comes next."""
 
 PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
@@ -428,7 +432,8 @@ def _quiet() -> Iterator[None]:
 
 
 def timed(way: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
-    """The map, and the seconds it took."""
+    """The map, and the seconds it took, after a rest."""
+    time.sleep(REST)
     started = time.perf_counter()
     with _quiet():
         maps = way()
