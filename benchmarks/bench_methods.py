@@ -16,8 +16,7 @@ two cores. Captum's rules for guided backpropagation and DeepLIFT do not bear Re
 copy without.
 
 The first call of each way warms up and is counted; then both take turns with a rest between, and the ratio is that of
-the turns. A first
-call of more than `slow` seconds is its own measurement.
+the turns. A first call of more than `slow` seconds is its own measurement.
     rows       whole: from the pixels on; rest: of a layer's replaced output on; back: gradients from the scores on.
     passes     floating-point operations of convolutions, matrix products and attention, forwards and back, in units of
                one image's forward pass. Gradients of the parameters count too, where a way takes them.
