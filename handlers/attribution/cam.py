@@ -236,8 +236,8 @@ def _eigen_grad_cam(activation: Tensor, gradient: Tensor) -> Tensor:
 def _first_component(maps: Tensor) -> Tensor:
     """The projection of each place on the first right singular vector of the (hw × K) matrix, centred by column.
 
-    By eigenvectors of the smaller Gram matrix, in float64 to make up for the squares: singular values of ResNet-18's last
-    maps take LAPACK seven times as long.
+    By eigenvectors of the smaller Gram matrix, in float64 to make up for the squares. For ResNet-18's last maps,
+    singular values take seven times as long.
     """
     places = maps.flatten(2).transpose(1, 2)
     places = places - places.mean(1, keepdim=True)
