@@ -11,8 +11,8 @@ Score-CAM and Ablation-CAM evaluate everything once for each of the layer's chan
 
 The peers are pytorch-grad-cam, Captum and PAIR's saliency, each called as its documentation says: a CAM object with
 targets and, for tokens, a reshape_transform; PAIR with one NumPy image at a time. Layer, steps, samples, windows,
-groups and chunk are equal on both sides, and few (`settings`), so that all of it takes about a quarter of an hour on
-two cores. Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs in place; there both sides explain a
+groups and chunk are equal on both sides, and few (`settings`), so that all of it takes about half an hour on two
+cores. Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs in place; there both sides explain a
 copy without.
 
 The first call of each way warms up and is counted; then both take turns with a rest between, and the ratio is that of

@@ -8,6 +8,7 @@ from torch import nn
 
 from handlers.attribution.masked_scores import score_cam
 from tests.attribution.networks import assert_untouched, footprint, pictures, resnet, swin, tiny_cnn, vit
+from tests.rows import rows_through
 
 
 def test_by_hand() -> None:
@@ -77,10 +78,9 @@ def test_neither_chunk_nor_batch_mates_matter(chunk: int) -> None:
 
 
 def test_no_more_rows_at_once_than_a_chunk() -> None:
-    model, rows = tiny_cnn(), []
-    handle = model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    score_cam(model, pictures(2, (8, 8)), 0, layer="4", chunk=3)
-    handle.remove()
+    model = tiny_cnn()
+    with rows_through(model) as rows:
+        score_cam(model, pictures(2, (8, 8)), 0, layer="4", chunk=3)
     assert rows == [2, 3, 3, 3, 3, 3, 1]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import handlers.attribution as library
 from tests.attribution.models import smooth_network
 from tests.attribution.networks import vit
+from tests.rows import rows_through
 
 GROUPS = torch.arange(64).view(8, 8) // 16
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -88,15 +89,11 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
     """Where the images' own scores are a part of the method, they are evaluated anyway."""
     model = models[name in OF_ATTENTION]
     method = partial(getattr(library, name), **OPTIONS.get(name, {}))
-    rows: list[int] = []
-    handle = model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    try:
+    with rows_through(model) as rows:
         method(model, images(), [2, 0, 1])
         given = sum(rows)
         rows.clear()
         method(model, images())
-    finally:
-        handle.remove()
     own_scores = {"ablation_cam", "full_grad", "gradient", "guided_backprop", "input_x_gradient", "kernel_shap"}
     own_scores |= {"occlusion", *OF_ATTENTION, *(other for other in library.METHODS if "_cam" in other)}
     assert sum(rows) - given == (0 if name in own_scores else 3)
@@ -119,12 +116,8 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
 )
 def test_rows_evaluated_for_each_image(name: str, expected: int, models: dict[bool, nn.Module]) -> None:
     model = models[False]
-    rows: list[int] = []
-    handle = model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
-    try:
+    with rows_through(model) as rows:
         getattr(library, name)(model, images(), 2, **OPTIONS.get(name, {}))
-    finally:
-        handle.remove()
     assert sum(rows) == 3 * expected
 
 

@@ -27,6 +27,7 @@ from handlers.attribution.plan import (
     parameters,
     refusals,
 )
+from tests.rows import rows_through
 
 TARGETS = torch.tensor([2, 0, 1])
 LEFT_OUT = {"create_graph", "upsample", "attributions"}
@@ -119,14 +120,10 @@ def test_smoothing_is_the_librarys_with_each_images_own_material(model: nn.Modul
 
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "guided_ig", "deep_lift", "smoothgrad"])
 def test_no_more_rows_than_a_chunk_at_once(method: str, model: nn.Module) -> None:
-    rows: list[int] = []
-    handle = model.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    try:
+    with rows_through(model) as rows:
         parts = run(Plan((method,), (("steps", 3),) if method == "guided_ig" else ()), model, chunk=2)
         most = max(rows)
         whole = run(Plan((method,), (("steps", 3),) if method == "guided_ig" else ()), model, chunk=8)
-    finally:
-        handle.remove()
     assert most <= (4 if method == "deep_lift" else 2)  # the image beside its baseline
     assert torch.allclose(parts, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
 

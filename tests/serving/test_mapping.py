@@ -25,6 +25,7 @@ from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, select
 from handlers.wire.geometry import apply
 from handlers.wire.request import Defaults
 from scripts.server import ROOT
+from tests.rows import rows_through
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import ask, explanation, png, unpacked
 
@@ -160,12 +161,9 @@ def test_a_batch_of_many_methods_equals_one_by_one(handlers: dict[str, Classifie
 
 
 def test_equal_plans_share_their_evaluations(handlers: dict[str, ClassifierHandler]) -> None:
-    handler, rows = handlers["vit"], []
-    handle = handler.model.network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    try:
+    handler = handlers["vit"]
+    with rows_through(handler.model.network) as rows:
         ask(handler, *((explanation("method=gradient", "application/json"), png(seed)) for seed in range(3)))
-    finally:
-        handle.remove()
     assert rows == [3, 3]  # the scores of all, and the gradients of all
 
 
@@ -183,16 +181,12 @@ def test_a_product_is_that_of_the_maps(handlers: dict[str, ClassifierHandler]) -
 def test_what_is_known_is_not_computed_again(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["resnet"]
     first = one(handler, "method=rise&samples=10&cells=4")
-    rows: list[int] = []
-    handle = handler.model.network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    try:
+    with rows_through(handler.model.network) as rows:
         assert one(handler, "method=rise&samples=10&cells=4") == first and not rows
         assert one(handler, "method=rise&samples=10&cells=4&segments=grid")[0] == 200 and not rows
         one(handler, "method=rise&samples=11&cells=4")
         one(handler, "method=rise&samples=10&cells=4&baseline=white")
         assert rows == [11, 10]
-    finally:
-        handle.remove()
 
 
 @pytest.mark.parametrize("accept", ["image/png", "application/x-safetensors"])
@@ -273,12 +267,8 @@ def test_one_images_refusal_is_not_its_neighbours(handlers: dict[str, Classifier
 def test_what_has_a_meaning_is_found_out_once(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["swin"]
     first = one(handler, "method=full_grad")
-    rows: list[int] = []
-    handle = handler.model.network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    try:
+    with rows_through(handler.model.network) as rows:
         assert one(handler, "method=full_grad") == first
-    finally:
-        handle.remove()
     assert sum(rows) <= 1
 
 
