@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from evaluation import report
 from evaluation.methods import OURS, RIVALS
@@ -18,8 +17,7 @@ FEW = Settings(removals=8, noisy=2, draws=1, repeat_steps=40, orders=2, samples=
 
 
 @pytest.fixture(scope="module")
-def results() -> dict:
-    torch.set_num_threads(1)
+def results(one_thread: None) -> dict:
     return evaluate.evaluate(["lanet"], ["standard"], seed=HELD_OUT_SEED, count=3, costly=1, settings=FEW)
 
 

@@ -234,8 +234,7 @@ METHODS = ["deep_lift", "expected_gradients", "grad_cam", "gradient", "integrate
 
 
 @pytest.fixture(scope="module")
-def results() -> dict:
-    torch.set_num_threads(1)
+def results(one_thread: None) -> dict:
     subjects, entries = [convolutional_subject()], line_up(METHODS)
     return evaluate_methods.evaluate(subjects, entries, SEED, DRAWN, FEW, redrawn=2, noisy=1, workers=1)
 

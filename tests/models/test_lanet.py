@@ -8,6 +8,7 @@ from handlers import models
 from handlers.models import checkpoint, lanet
 from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
+from tests.models.same import assert_same_network
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_another_cell() -> None:
     assert model(torch.zeros(1, 3, 8, 8)).shape == (1, 4)
     rebuilt = lanet.build(lanet.export(model), cell=(1, 2, 0, 1))
     images = torch.randn(2, 3, 8, 8)
-    assert torch.equal(rebuilt(images), model(images))
+    assert_same_network(rebuilt, model, images)
     with pytest.raises(checkpoint.CheckpointError, match="missing"):
         lanet.build(lanet.export(model))
 
@@ -135,7 +136,7 @@ def test_export_and_build(auxiliary: bool) -> None:
     state = lanet.export(model)
     assert not any(name.endswith("num_batches_tracked") for name in state)
     images = torch.randn(2, 3, 16, 16)
-    assert torch.equal(models.build("lanet", state)(images), model(images))
+    assert_same_network(models.build("lanet", state), model, images)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from handlers.models.tensormask import HeadOutputs, TensorMask, TensorMaskSettin
 from handlers.models.tensormask_head import Rectangle, within
 from tests.fixtures import deterministic
 from tests.models.reference import distance, shapes
+from tests.models.same import assert_close_outputs, assert_same_weights
 from tests.models.tensormask_models import DIRECTORY, reference_state
 
 SAMPLED = 13
@@ -397,7 +398,9 @@ def test_hundreds_of_detections(small: TensorMask) -> None:
     few = tensormask.detect(
         tensormask.build(tensormask.export(small), replace(settings, detections=20)), _image(200, 120)
     )
-    assert torch.equal(found.masks[: len(few.masks)], few.masks)
+    assert torch.equal(found.anchors[: len(few.anchors)], few.anchors)
+    # Another copy of the network: rounding may move a pixel that lies on a mask's threshold.
+    assert (found.masks[: len(few.masks)] != few.masks).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 3, 8, 8), (1, 4, 8, 8), (1, 3, 0, 8)])
@@ -478,4 +481,5 @@ def test_a_pickle_of_the_model_zoo(small: TensorMask, tmp_path: Path) -> None:
     arrays = {name: tensor.numpy() for name, tensor in tensormask.export(small).items()}
     (tmp_path / "model_final.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "x"}, 2))
     model = tensormask.build(checkpoint.read(tmp_path / "model_final.pkl"), SMALL_SETTINGS)
-    assert torch.equal(model(_image(32, 32)).logits[0], small(_image(32, 32)).logits[0])
+    assert_same_weights(model, small)
+    assert_close_outputs(model(_image(32, 32)).logits[0], small(_image(32, 32)).logits[0])
