@@ -39,7 +39,7 @@ _NUMBER_LAST = re.compile(r"(.*\S)\s*[,;:=|\t]\s*(\d{1,9})\s*")
 _COUNTED = re.compile(r"\s*(\d{1,9})[.)]?\s+(\S.*)")
 _SYNSET = re.compile(r"(n\d{8})[\s,;:|]+(\S.*)")
 _TABLES_NUMBER = re.compile(r"\d+\s+\S")
-_LIST = re.compile(r"\[\s*([\"'\d\n\r]|$)")
+_LIST = re.compile(r"\[\s*([\"'\d\n\r\[{]|$)")
 _STRUCTURED = (".json", ".yaml", ".yml")
 
 Line = tuple[int, str]

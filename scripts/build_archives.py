@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up 
 ROOT = Path(__file__).resolve().parent.parent
 SERVING_FILE = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
+OF_A_SPEC = ("architecture", "arguments", "labels", "settings")  # fields that errors of a network may be about
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
@@ -219,6 +220,8 @@ def _told(archive: Archive, field: str) -> Iterator[None]:
             field, file = "config", archive.config
         known = isinstance(error, CheckpointError | RequestError | ValueError | ImportError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
+        if isinstance(error, ValueError) and reason.partition(":")[0] in OF_A_SPEC:
+            raise SpecError(f"{archive.source}: {reason}") from error
         raise SpecError(f"{archive.source}: {field}: {file}: {reason}") from error
 
 
