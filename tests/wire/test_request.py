@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.wire.errors import RequestError
+from handlers.wire.image import Layout
 from handlers.wire.limits import Limits
 from handlers.wire.request import (
     GZIP,
