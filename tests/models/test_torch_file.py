@@ -305,7 +305,7 @@ class Tagged(Tensor):
 def test_tensors_with_attributes_and_of_other_classes(tmp_path: Path) -> None:
     plain, parameter = torch.arange(3.0), nn.Parameter(torch.ones(2))
     parameter.group = "decayed"  # type: ignore[attr-defined]
-    tagged = plain.as_subclass(Tagged)  # type: ignore[no-untyped-call]
+    tagged = plain.as_subclass(Tagged)
     read = torch_file.read(save(tmp_path / "m.pth", {"tagged": tagged, "parameter": parameter}))
     assert read["tagged"].tolist() == [0, 1, 2] and read["parameter"].tolist() == [1, 1]
     assert type(read["tagged"]) is Tensor
@@ -324,7 +324,7 @@ def test_a_whole_model_is_refused_and_told_what_to_save(archive: bool, tmp_path:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_a_program_is_refused_and_told_what_to_save(tmp_path: Path) -> None:
-    torch.jit.script(nn.Linear(2, 1)).save(str(tmp_path / "m.pth"))  # type: ignore[no-untyped-call]
+    torch.jit.script(nn.Linear(2, 1)).save(str(tmp_path / "m.pth"))
     with pytest.raises(CheckpointError, match=r"a TorchScript archive.*torch\.jit\.load\(file\)\.state_dict\(\)"):
         torch_file.read(tmp_path / "m.pth")
 
