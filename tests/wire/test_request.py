@@ -438,8 +438,10 @@ SYNONYMS = (
     "crane, bird",
     "crane, machine",
     "9, nine",
+    "maillot",
+    "maillot, tank suit",
+    "cock",
 )
-SYNONYMS += ("maillot", "maillot, tank suit", "cock")
 
 
 @pytest.mark.parametrize(
