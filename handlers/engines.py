@@ -13,13 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from handlers.attribution.path import Forward
 from handlers.models import detectron2_tensormask, mmdet_segmenter, tensormask
 from handlers.models.checkpoint import read
 from handlers.models.detections import Detections
-from handlers.models.mmdet_segmenter import MMDetSegmenter, Seen
+from handlers.models.example_photo import example_photo
+from handlers.models.mmdet_segmenter import ConfigError, MMDetSegmenter, Seen
 from handlers.models.tensormask import TensorMaskSettings
 from handlers.sample import View, view
 from handlers.spec import CONFIG_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
@@ -131,6 +133,8 @@ class MMDetEngine:
         """
         try:
             seen = self.segmenter.look(np.asarray(photo.image)[..., ::-1])
+        except ConfigError:
+            raise
         except ValueError as error:
             raise RequestError(422, "image", str(error)) from None
         height, width = seen.image_size
@@ -210,6 +214,38 @@ def build(
     with _installed(spec.engine, f"detectron2 and tensormask, from {source} and its folder projects/TensorMask"):
         network = detectron2_tensormask.build(state, settings).to(device)
     return TensorMaskEngine(network, detectron2_tensormask, settings, classes, device, spec.resize)
+
+
+@torch.no_grad()
+def rehearse(engine: Engine, labels: int, threshold: float) -> None:
+    """Does with a small photo what a request does.
+
+    Args:
+        engine: of a checkpoint.
+        labels: number of classes that have a name.
+        threshold: scores of detections must exceed it.
+
+    Raises:
+        RequestError, ValueError: the photo does not come through; scores that are not finite; a detection of a class
+            without a name.
+    """
+    seen = engine.look(Photo(Image.fromarray(example_photo()), "list", "RGB"))
+    found = engine.find(seen, threshold)
+    if len(found) and int(found.labels.max()) >= labels:
+        raise ValueError(f"labels: wanted a name for class {int(found.labels.max())}, given {labels}")
+    # Where nothing is found, somewhere.
+    anchor = found.anchors[0] if len(found) else found.anchors.new_zeros(found.anchors.shape[1:])
+    scores = found.scores
+    try:
+        forward = engine.class_scores(seen, anchor)
+    except RequestError:  # it predicts and explains nothing
+        pass
+    else:
+        scores = forward(seen.image[None].to(next(engine.network.parameters()).device))
+        if scores.shape != (1, labels):
+            raise ValueError(f"scores: wanted one for each of {labels} labels, given {list(scores.shape)}")
+    if not scores.isfinite().all():
+        raise ValueError("scores: wanted finite numbers, given some that are not, on a photo of two colour ramps")
 
 
 @contextmanager

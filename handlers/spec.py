@@ -8,15 +8,20 @@ Unknown fields are errors, and every error names the file and the field.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from handlers import label_file
 from handlers.attribution import METHODS
+from handlers.plain_text import printable
 
 SPEC_FILE = "spec.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -30,7 +35,10 @@ Triple = tuple[float, float, float]
 
 
 class SpecError(ValueError):
-    """An archive spec that cannot be used; the message names the file and the field."""
+    """An archive spec that cannot be used; the message names the file and the field, and is fit for a terminal."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class _Strict(BaseModel):
@@ -169,12 +177,14 @@ class _Segmenter(_Spec):
 class ModelSpec(_Spec):
     """The resolved spec inside an archive (`spec.json`): all that a worker needs beside the weights."""
 
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: tuple[str, ...] = Field(min_length=1)
 
     @field_validator("labels")
     @classmethod
     def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        if not all(label.strip() for label in labels):
+            raise ValueError("wants names, one is empty")
+        repeated = sorted(label for label, times in Counter(labels).items() if times > 1)
         if repeated:
             raise ValueError(f"wants different names, {', '.join(repeated)} repeats")
         return labels
@@ -205,6 +215,14 @@ class ClassifierSpec(_Classifier, ModelSpec):
     architecture: str = Field(min_length=1)
     preprocess: PreprocessSpec
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_compete(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(labels) < 2:
+            why = "a classifier's scores compete, and one alone always has probability 1"
+            raise PydanticCustomError("too_short", f"Tuple should have at least 2 items: {why}")
+        return labels
+
 
 class SegmenterSpec(_Segmenter, ModelSpec):
     """An instance segmenter's: from photos to masks, boxes, scores and labels.
@@ -218,6 +236,25 @@ class SegmenterSpec(_Segmenter, ModelSpec):
             pipeline of their own.
         settings: of TensorMask, where they differ from the published ones.
     """
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML of which nothing is lost: a field that is there twice is an error, not the last of the two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """See the base class."""
+        places: dict[Any, yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in places:
+                    line = places[key.value].line + 1
+                    problem = f"{key.value}: wanted once, it stands in line {line} too"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                places[key.value] = key.start_mark
+        return super().construct_mapping(node, deep)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 class FileSource(_Strict):
@@ -363,8 +400,8 @@ class Archive:
 def load(path: Path) -> ArchiveSpec:
     """Reads and validates one YAML file. Raises SpecError naming file and field."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SpecError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         raise SpecError(f"{path}: wants fields and values, holds {type(content).__name__}")
@@ -384,13 +421,49 @@ def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> li
     its name. Raises SpecError naming file and field: an invalid spec, a file that does not exist, two specs with the
     same claim to a name.
     """
+    archives, failures = select_each(paths, environ)
+    if failures:
+        raise SpecError("\n".join(map(str, failures)))
+    return archives
+
+
+def select_each(
+    paths: Iterable[Path], environ: Mapping[str, str] = os.environ
+) -> tuple[list[Archive], list[SpecError]]:
+    """The archives of :func:`select` that can be built, and why the others cannot.
+
+    A spec that cannot be read keeps its name: no other spec is built under it, so that a mistake in a user's spec does
+    not put the demonstration in the place of the user's model.
+    """
     claims: dict[str, list[tuple[bool, Path, ArchiveSpec]]] = {}
+    taken: set[str] = set()
+    failures: list[SpecError] = []
     for path in sorted(paths):
-        spec = load(path)
+        try:
+            spec = load(path)
+        except SpecError as error:
+            failures.append(error)
+            taken |= _names_in(path)
+            continue
         if spec.weights.locate(path, environ):
             by_user = spec.weights.from_environment(environ) is not None
             claims.setdefault(spec.name, []).append((by_user, path, spec))
-    return [_resolve(*_winner(claims[name]), environ) for name in sorted(claims)]
+    archives = []
+    for name in sorted(claims.keys() - taken):
+        try:
+            archives.append(_resolve(*_winner(claims[name]), environ))
+        except SpecError as error:
+            failures.append(error)
+    return archives, failures
+
+
+def _names_in(path: Path) -> set[str]:
+    """The names that a spec file seems to claim that cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    return set(re.findall(r"^[\s{]*name:\s*[\"']?([\w.-]+)", text, re.MULTILINE))
 
 
 def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, ArchiveSpec]:
@@ -403,7 +476,7 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, Archive
 
 def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archive:
     weights = _existing(path, "weights", spec.weights, environ)
-    labels = spec.labels.names or _lines(_existing(path, "labels", spec.labels, environ))
+    labels = spec.labels.names or _labels(path, _existing(path, "labels", spec.labels, environ))
     fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
     config = None
     try:
@@ -440,15 +513,23 @@ def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, 
     file = source.locate(path, environ)
     if file is None:
         raise SpecError(f"{path}: {field}: the environment variable {source.environment} is not set")
+    variable = f" (from {source.environment})" if source.from_environment(environ) else ""
+    if file.is_dir():
+        raise SpecError(f"{path}: {field}: wanted a file, given a folder: {file}{variable}")
     if not file.is_file():
-        variable = f" (from {source.environment})" if source.from_environment(environ) else ""
         raise SpecError(f"{path}: {field}: no such file: {file}{variable}")
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise SpecError(f"{path}: {field}: cannot be read: {file}{variable}: {error.strerror}") from None
     return file
 
 
-def _lines(file: Path) -> tuple[str, ...]:
-    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
-    return tuple(line for line in lines if line)
+def _labels(path: Path, file: Path) -> tuple[str, ...]:
+    try:
+        return label_file.read(file)
+    except (ValueError, OSError) as error:
+        raise SpecError(f"{path}: labels: {error}") from None
 
 
 def _describe(path: Path, error: ValidationError) -> str:

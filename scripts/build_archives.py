@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -32,20 +32,27 @@ from handlers.spec import (
     WEIGHTS_FILE,
     Archive,
     ClassifierSpec,
+    FileSource,
     ModelSpec,
+    NameSource,
     SegmenterSpec,
     SpecError,
     load,
-    select,
+    select_each,
 )
+from handlers.wire.errors import RequestError
 from scripts.progress import say, with_progress
 
 if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up to date does not need
     from torch import Tensor
 
+    from handlers.models.state_dict import StateDict
+
 ROOT = Path(__file__).resolve().parent.parent
 SERVING_FILE = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
+OF_A_SPEC = ("architecture", "arguments", "labels", "settings")  # fields that errors of a network may be about
+LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
 
@@ -58,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)
-    except SpecError as error:
+    except (SpecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -69,16 +76,27 @@ def build_all(
 ) -> list[Path]:
     """Builds every archive that the specs ask for and returns their paths.
 
-    Raises SpecError naming file and field.
+    One that cannot be built keeps none of the others from being built, and leaves what stands in the store as it was.
+
+    Raises SpecError naming file and field, once all others are built; one line or more for each that could not be.
     """
     store.mkdir(parents=True, exist_ok=True)
     memory = store / ".variables.json"
-    variables = _variables(specs, json.loads(memory.read_text()) if memory.is_file() else {}, environ)
-    archives = select(specs, variables)
-    if not archives:
+    variables = _variables(specs, _remembered(memory), environ)
+    archives, failures = select_each(specs, variables)
+    if not archives and not failures:
         raise SpecError(f"no archive to build among {', '.join(map(str, specs)) or 'no specs'}")
     memory.write_text(json.dumps(variables, indent=2) + "\n")
-    return [build(archive, store, force=force) for archive in archives]
+    built = []
+    for archive in archives:
+        try:
+            built.append(build(archive, store, force=force))
+        except (SpecError, OSError) as error:
+            say(f"{archive.model.name}: not built, see below")
+            failures.append(error if isinstance(error, SpecError) else SpecError(f"{archive.source}: {error}"))
+    if failures:
+        raise SpecError("\n".join(map(str, failures)))
+    return built
 
 
 def build(archive: Archive, store: Path, *, force: bool = False) -> Path:
@@ -97,8 +115,11 @@ def build(archive: Archive, store: Path, *, force: bool = False) -> Path:
         with_progress(f"{name}: checking the weights", lambda: _stage(archive, content))
         with_progress(f"{name}: packing", lambda: _reproducible(_pack(archive.model, content, packed), final))
         partial = target.with_suffix(".partial")
-        shutil.copyfile(final, partial)
-        partial.replace(target)
+        try:
+            shutil.copyfile(final, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     stamp.write_text(f"{key} {_digest(target)}")
     say(f"{name}: {target} ({target.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s)")
     return target
@@ -123,19 +144,34 @@ def model_config(model: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _remembered(memory: Path) -> dict[str, str]:
+    """The variables of the builds before."""
+    try:
+        content = json.loads(memory.read_text()) if memory.is_file() else {}
+    except ValueError as error:
+        raise SpecError(f"{memory}: not JSON: {error}; without the file, variables are to be given again") from None
+    return {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else {}
+
+
 def _variables(specs: list[Path], before: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that name a user's files: those of this build, and those of the builds before.
 
     So `make archives LANET_WEIGHTS=...` holds for the `make serve` after it, until the variable is given again; given
-    empty, it is forgotten.
+    empty, it is forgotten. Those of specs that are not built now, or that cannot be read, are kept as well.
     """
-    sources = [source for path in specs for source in load(path).sources]
-    named = {source.environment: source for source in sources if source.environment}
+    named = {source.environment: source for path in specs for source in _sources(path) if source.environment}
     now = {name: source.from_environment(environ) for name, source in named.items() if name in environ}
-    kept = {name: before[name] for name in sorted(named) if name in before and name not in now}
-    for name, file in kept.items():
-        say(f"{name} stays {file} (make archives {name}= forgets it)")
+    kept = {name: before[name] for name in sorted(before) if name not in now}
+    for name in sorted(kept.keys() & named.keys()):
+        say(f"{name} stays {kept[name]} (make archives {name}= forgets it)")
     return kept | {name: str(file) for name, file in now.items() if file}
+
+
+def _sources(path: Path) -> tuple[FileSource | NameSource, ...]:
+    try:
+        return load(path).sources
+    except SpecError:  # which is told where the archives are selected
+        return ()
 
 
 def _stage(archive: Archive, content: Path) -> None:
@@ -151,56 +187,137 @@ def _package(target: Path) -> None:
 
 
 def _weights(archive: Archive, target: Path) -> None:
-    """Converts the checkpoint to safetensors, after every key and the number of classes were found to fit."""
+    """Converts the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
     from safetensors.torch import save_file
 
     from handlers.models import checkpoint
 
+    with _told(archive, "weights"):
+        state = checkpoint.load(archive.weights)
+    config = _config(archive, target.parent / "extra")
+    _check_order(archive, state.classes, f"the checkpoint {archive.weights.name}")
+    _check_order(archive, (config or {}).get("classes"), f"the configuration {archive.config and archive.config.name}")
+    _check(archive, state.tensors, config)
+    _tell_which(archive, state)
+    kept, others = checkpoint.shared(state.tensors)
+    notes = checkpoint.notes(state.taken, others)
+    save_file({key: _smallest(kept[key]).contiguous() for key in sorted(kept)}, target, notes or None)
+
+
+@contextmanager
+def _told(archive: Archive, field: str) -> Iterator[None]:
+    """Makes of whatever is raised an error that names the file and the field: libraries may raise anything."""
+    file = archive.config if field == "config" else archive.weights
     try:
-        state = _state(archive)
-        config = _config(archive, target.parent / "extra")
-        classes = _classes(archive.model, state, config)
-    except (checkpoint.CheckpointError, ValueError, ImportError) as error:
-        raise SpecError(f"{archive.source}: weights: {archive.weights}: {error}") from None
-    if classes not in (None, len(archive.model.labels)):
-        given = len(archive.model.labels)
-        raise SpecError(f"{archive.source}: labels: the weights have {classes} classes, given are {given} labels")
-    save_file({key: _smallest(state[key]).contiguous() for key in sorted(state)}, target)
+        yield
+    except SpecError:
+        raise
+    except Exception as error:
+        from handlers.models.checkpoint import CheckpointError
+        from handlers.models.mmdet_config import ConfigError
 
-
-def _state(archive: Archive) -> Mapping[str, Tensor]:
-    """The checkpoint's tensors; mmdet's own hold a log and more beside them, which is dropped unread."""
-    from handlers.models import checkpoint, torch_file
-
-    if archive.config is not None and archive.weights.suffix in (".pth", ".pt"):
-        return torch_file.read(archive.weights)
-    return checkpoint.read(archive.weights)
+        if isinstance(error, ConfigError) and archive.config is not None:
+            field, file = "config", archive.config
+        known = isinstance(error, CheckpointError | RequestError | ValueError | ImportError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        if isinstance(error, ValueError) and reason.partition(":")[0] in OF_A_SPEC:
+            raise SpecError(f"{archive.source}: {reason}") from error
+        raise SpecError(f"{archive.source}: {field}: {file}: {reason}") from error
 
 
 def _config(archive: Archive, extra: Path) -> dict[str, Any] | None:
     """The resolved configuration of an mmdet model, which goes into the archive; runs the file if it is Python."""
     if archive.config is None:
         return None
-    from handlers.models.mmdet_config import resolve
+    with _told(archive, "config"):
+        from handlers.models.mmdet_config import resolve
 
-    config = resolve(archive.config)
-    (extra / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        config = resolve(archive.config)
+        (extra / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return config
 
 
-def _classes(
-    model: ClassifierSpec | SegmenterSpec, state: Mapping[str, Tensor], config: Mapping[str, Any] | None
-) -> int | None:
-    """The number of classes of the network that the weights make; raises what building the network raises."""
+def _check_order(archive: Archive, classes: Sequence[str] | None, by: str) -> None:
+    """Refuses labels of which one is another class's name by what the model's own files say.
+
+    Other names for the classes, in another language say, are the user's to choose.
+    """
+    labels = archive.model.labels
+    if classes is None or len(classes) != len(labels):
+        return
+    places = {_plainly(name) for name in classes}
+    pairs = [(index, *pair) for index, pair in enumerate(zip(labels, classes, strict=True)) if pair[0] != pair[1]]
+    renamed = [(index, ours, theirs) for index, ours, theirs in pairs if _plainly(ours) != _plainly(theirs)]
+    swapped = [f"{index} {ours!r} (there {theirs!r})" for index, ours, theirs in renamed if _plainly(ours) in places]
+    if swapped:
+        more = f" and {len(swapped) - LISTED} more" if len(swapped) > LISTED else ""
+        raise SpecError(
+            f"{archive.source}: labels: wanted the order of {by}; differing: {', '.join(swapped[:LISTED])}{more}"
+        )
+    if renamed:
+        _, ours, theirs = renamed[0]
+        say(f"{archive.model.name}: {len(renamed)} labels are not those of {by}, the first {ours!r} for {theirs!r}")
+
+
+def _plainly(name: str) -> str:
+    return name.casefold().replace("_", " ").strip()
+
+
+def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
+    """Builds the network that the weights make, and sends a photo through it as a request would."""
     import torch
 
     from handlers import engines, models
 
+    model, labels = archive.model, len(archive.model.labels)
     if isinstance(model, SegmenterSpec):
-        return engines.build(model, state, config, torch.device("cpu")).classes
-    network = models.build(model.architecture, state, model.arguments)
-    with torch.no_grad():
-        return int(network(torch.zeros(1, 3, *model.preprocess.size)).shape[-1])
+        with _told(archive, "weights"):
+            engine = engines.build(model, state, config, torch.device("cpu"))
+        if engine.classes not in (None, labels):
+            raise SpecError(_other_count(archive, engine.classes))
+        with _told(archive, "weights"):
+            engines.rehearse(engine, labels, model.threshold)
+        return
+    with _told(archive, "weights"), torch.no_grad():
+        network = models.build(model.architecture, state, model.arguments)
+        scores = network(_example_input(model))
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != 1:
+        given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise SpecError(f"{archive.source}: architecture: wanted scores (1, classes) for a photo, given {given}")
+    if scores.shape[1] != labels:
+        raise SpecError(_other_count(archive, scores.shape[1]))
+    if not scores.isfinite().all():
+        odd = [name for name, tensor in state.items() if not tensor.isfinite().all()][:LISTED]
+        named = f"; in the weights: {', '.join(odd)}" if odd else ""
+        raise SpecError(
+            f"{archive.source}: weights: {archive.weights}: wanted finite scores, given {scores[0, :LISTED].tolist()}"
+            f" for a photo{named}"
+        )
+
+
+def _other_count(archive: Archive, classes: int | None) -> str:
+    given = len(archive.model.labels)
+    return f"{archive.source}: labels: the weights have {classes} classes, given are {given} labels"
+
+
+def _example_input(model: ClassifierSpec) -> Tensor:
+    """(1, 3, H, W), a photo through the classifier's own preprocessing."""
+    from PIL import Image
+
+    from handlers.models.example_photo import example_photo
+    from handlers.wire.geometry import Preprocess, apply
+
+    return apply(Image.fromarray(example_photo()), Preprocess(**model.preprocess.model_dump()))[0][None]
+
+
+def _tell_which(archive: Archive, state: StateDict) -> None:
+    """Says which of a checkpoint's weights were taken, where there were several or averaged ones."""
+    from handlers.models.state_dict import AVERAGED
+
+    averaged = " (averaged)" if any(key in AVERAGED for key in state.taken.split("/")) else ""
+    if state.beside or averaged:
+        others = f", not its {', '.join(state.beside)}" if state.beside else ""
+        say(f"{archive.model.name}: the weights are {archive.weights.name}'s {state.taken or 'own'}{averaged}{others}")
 
 
 def _smallest(tensor: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """Writes a photo as the JSON of nested lists that the original servers took.
 
     prepare_input.py IMAGE CLASS OUT.json                    for classifiers: H×W×3 RGB, with target_class
-    prepare_input.py IMAGE OUT.json [--layout hwc|chw]       for mask servers: BGR; hwc for Swin, chw for TensorMask
+    prepare_input.py IMAGE OUT.json [--layout hwc|chw]       for mask servers: BGR; each takes both layouts
 
 The photo is read as the server reads encoded files: upright (EXIF orientation applied), in RGB, transparency over
 white. The original script wrote grey photos as H×W and ignored orientation; this one always writes three channels of
-the photo as people see it. Such JSON is more than twenty times the size of a JPEG and slower to send; the server also
-takes the encoded file itself as the body.
+the photo as people see it. The original Swin server took H×W×3 alone and the original TensorMask server 3×H×W alone;
+these tell the two apart by where the 3 is, but for 3×N×3, which each takes for its own. Such JSON is more than twenty
+times the size of a JPEG and slower to send; the server also takes the encoded file itself as the body.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         photo = decode(given.image.read_bytes(), limits)
         classifier = len(given.rest) == 2
+        if not classifier and not given.layout and photo.size[0] == 3:
+            wanted = "say --layout hwc for Swin or --layout chw for TensorMask"
+            sys.exit(f"{given.image}: a list of three rows of pixels fits both layouts: {wanted}")
         text = classifier_input(photo, given.rest[0]) if classifier else mask_input(photo, given.layout or "hwc")
         out.write_bytes(text)
     except RequestError as error:

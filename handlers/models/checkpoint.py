@@ -6,114 +6,67 @@ in both directions: it may be missing and may be there. It carries no weight, an
 
 from __future__ import annotations
 
+import json
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from handlers.models import detectron2_pickle
+from handlers.models import detectron2_pickle, torch_file
+from handlers.models.state_dict import CheckpointError, StateDict, enumerated, state_dict
 
-WRAPPERS = ("model_state_dict", "state_dict", "model")
-"""Keys under which training scripts keep the state dict, beside an optimiser's state or an epoch."""
+__all__ = ["CheckpointError", "StateDict", "exported", "fill", "load", "notes", "read", "shape", "shared"]
 
 COUNTER = "num_batches_tracked"
 
-_LISTED = 8
-
-Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be read, or that does not fit the model.
-
-    Attributes:
-        missing: names that the model has and the checkpoint has not.
-        unexpected: names that the checkpoint has and the model has not.
-        misshapen: (name, wanted shape, given shape) where the two differ.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        missing: Iterable[str] = (),
-        unexpected: Iterable[str] = (),
-        misshapen: Iterable[Mismatch] = (),
-    ) -> None:
-        self.missing = tuple(missing)
-        self.unexpected = tuple(unexpected)
-        self.misshapen = tuple(misshapen)
-        shapes = [f"{name} (wanted {list(wanted)}, given {list(given)})" for name, wanted, given in self.misshapen]
-        parts = [
-            _enumerated("missing", self.missing),
-            _enumerated("unexpected", self.unexpected),
-            _enumerated("wrongly shaped", shapes),
-        ]
-        super().__init__("; ".join([message, *filter(None, parts)]))
+NOTES = "checkpoint"
+"""Key in the metadata of the safetensors files that archives carry, see :func:`notes`."""
 
 
 def read(path: Path | str) -> dict[str, Tensor]:
-    """The named tensors of a checkpoint file, floats as float32, on the CPU.
+    """The tensors of :func:`load`, whose argument and errors these are."""
+    return load(path).tensors
+
+
+def load(path: Path | str) -> StateDict:
+    """The named tensors of a checkpoint file, floats as float32, on the CPU, and where they lay in it.
 
     Args:
-        path: ``.safetensors``; ``.pth``, ``.pt``, ``.bin`` or ``.tar`` as ``torch.save`` writes them, flat or under one
-            of :data:`WRAPPERS`; ``.pkl`` as detectron2 publishes them; or ``.npz``. A ``module.`` in front of every
-            name, left by ``DataParallel``, is removed; otherwise names and layouts stay the file's own.
+        path: ``.safetensors``; ``.pth``, ``.pt``, ``.bin``, ``.ckpt`` or ``.tar`` as ``torch.save`` writes them, flat
+            or under one of :data:`state_dict.WRAPPERS`, beside whatever else; ``.pkl`` as detectron2 publishes them;
+            or ``.npz``. A prefix of all names that a trainer left, one of :data:`state_dict.PREFIXES`, is removed;
+            otherwise names and layouts stay the file's own.
 
     Raises:
-        CheckpointError: unknown suffix, a damaged file, or anything in it that is not a tensor. Nothing in the file
-            is executed.
+        CheckpointError: unknown suffix, a damaged file, one that holds no weights, or a state dict with something in
+            it that is not a tensor. Nothing in the file is executed.
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path.name}: wanted a file, given a folder")
+    if path.suffix.lower() == ".json":
+        wanted = "wanted one file of weights: load the parts that it names, and save their tensors as one safetensors"
+        raise CheckpointError(f"{path.name}: {wanted}; given an index of parts, or no weights at all")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise CheckpointError(f"{path.name}: wanted one of {', '.join(_READERS)}, given {path.suffix or 'no suffix'}")
     try:
-        content = reader(path)
+        _check_start(path)
+        return reader(path)
     except FileNotFoundError:
         raise
     except _UNREADABLE as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path.name}: damaged, or holds more than tensors: {reason}") from error
-    return named_tensors(content, path.name)
-
-
-def named_tensors(content: Any, source: str) -> dict[str, Tensor]:
-    """The state dict in what a checkpoint file holds: see :func:`read`.
-
-    Args:
-        content: the file's outermost object. What lies beside a state dict under one of :data:`WRAPPERS` is dropped.
-        source: the file's name, for messages.
-
-    Raises:
-        CheckpointError: no state dict, or something in it that is not a tensor.
-    """
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{source}: wanted a mapping of names to tensors, given {type(content).__name__}")
-    others = [f"{name} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
-    if others or not content:
-        raise CheckpointError(f"{source}: wanted tensors only; {_enumerated('given', others) or 'given none'}")
-    nameless = [repr(name) for name in content if not isinstance(name, str)]
-    if nameless:
-        raise CheckpointError(f"{source}: wanted text as names; {_enumerated('given', nameless)}")
-    # Only where every name has it: stripping some could make two names one.
-    parallel = all(name.startswith("module.") for name in content)
-    return {
-        (name.removeprefix("module.") if parallel else name): _as_float32(tensor.detach())
-        for name, tensor in content.items()
-    }
 
 
 def shape(state: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
@@ -123,7 +76,7 @@ def shape(state: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
         CheckpointError: the tensor is missing or has another number of dimensions.
     """
     if name not in state:
-        raise CheckpointError(f"wanted a tensor {name}; {_enumerated('given', tuple(state)) or 'given none'}")
+        raise CheckpointError(f"wanted a tensor {name}; {enumerated('given', tuple(state)) or 'given none'}")
     given = tuple(state[name].shape)
     if len(given) != rank:
         raise CheckpointError(f"{name}: wanted {rank} dimensions, given {list(given)}")
@@ -170,27 +123,73 @@ def exported(model: nn.Module, name: Callable[[str], str] = str) -> dict[str, Te
     }
 
 
-def _as_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def shared(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a state dict, each under the first of its names in alphabetical order, and the other names.
+
+    Returns:
+        The tensors, and from each further name to that of its tensor; :func:`notes` carries these.
+    """
+    first: dict[Any, str] = {}
+    names = {name: first.setdefault(_identity(state[name]), name) for name in sorted(state)}
+    kept = {name: state[name] for name, stored in names.items() if name == stored}
+    return kept, {name: stored for name, stored in names.items() if name != stored}
 
 
-def _read_torch(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
+def notes(taken: str, others: Mapping[str, str]) -> dict[str, str]:
+    """Metadata for a safetensors file, empty where there is nothing to note: one entry, since several have no order.
+
+    Args:
+        taken: keys under which the weights lay in the checkpoint, see :class:`StateDict`.
+        others: further names of stored tensors, see :func:`shared`; :func:`load` gives them back.
+    """
+    content = {"taken": taken, "shared": dict(others)}
+    kept = {key: value for key, value in content.items() if value}
+    return {NOTES: json.dumps(kept, sort_keys=True)} if kept else {}
 
 
-def _read_numpy(path: Path) -> dict[str, Tensor]:
+def _identity(tensor: Tensor) -> Any:
+    """Equal for two tensors that show the same numbers of the same memory."""
+    where = (tensor.untyped_storage().data_ptr(), tensor.storage_offset())
+    return *where, tensor.dtype, tuple(tensor.shape), tensor.stride()
+
+
+def _check_start(path: Path) -> None:
+    """Refuses what downloads leave in the place of weights.
+
+    Raises:
+        CheckpointError: an empty file, the pointer of Git LFS, or a page of text.
+    """
+    with path.open("rb") as file:
+        start = file.read(200)
+    if not start:
+        raise CheckpointError(f"{path.name}: damaged, or holds more than tensors: the file is empty")
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise CheckpointError(f"{path.name}: wanted weights, given the pointer of Git LFS to them: git lfs pull")
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<!", b"<?", b"<h", b"<H")):
+        raise CheckpointError(f"{path.name}: wanted weights, given a page of HTML or XML: the download failed")
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    with safe_open(path, framework="pt") as file:
+        others = json.loads((file.metadata() or {}).get(NOTES, "{}")).get("shared", {})
+    tensors = load_file(path)
+    return state_dict(tensors | {name: tensors[other] for name, other in others.items()}, path.name)
+
+
+def _read_numpy(path: Path) -> StateDict:
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        return state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files}, path.name)
 
 
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".safetensors": load_file,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".bin": _read_torch,
-    ".tar": _read_torch,
+def _read_pickle(path: Path) -> StateDict:
+    return state_dict(detectron2_pickle.load(path), path.name)
+
+
+_READERS: dict[str, Callable[[Path], StateDict]] = {
+    ".safetensors": _read_safetensors,
+    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), torch_file.load),
     ".npz": _read_numpy,
-    ".pkl": detectron2_pickle.load,
+    ".pkl": _read_pickle,
 }
 
 # What the readers raise on a damaged or hostile file, seen by giving them such files.
@@ -207,11 +206,3 @@ _UNREADABLE = (
     EOFError,
     OSError,
 )
-
-
-def _enumerated(title: str, names: Iterable[str]) -> str:
-    names = list(names)
-    if not names:
-        return ""
-    more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
-    return f"{title}: {', '.join(names[:_LISTED])}{more}"

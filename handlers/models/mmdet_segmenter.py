@@ -28,12 +28,16 @@ from torch import Tensor, nn
 from handlers.cut_out import CutOut, trimmed
 from handlers.models import checkpoint, mmcv_ext, swin_keys
 from handlers.models.detections import Detections
+from handlers.models.example_photo import example_photo
 from handlers.models.mmdet_config import ConfigError, checked, resolve
 
 __all__ = ["ConfigError", "MMDetSegmenter", "Seen", "build", "resolve"]
 
 REHEARSAL = 32
 """Side of the input, in pixels, that a new segmenter is tried on."""
+
+LOOKS = 8
+"""How often the pipeline is tried on one photo: a step that is taken by chance shows in one of them, nearly always."""
 
 PASTED = 64_000_000
 """Pixels of masks that stand in memory together."""
@@ -84,8 +88,17 @@ class MMDetSegmenter:
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes a two-stage detector tells apart; None for others."""
-        return self._box_heads()[-1].num_classes if self.explains else None
+        """How many classes the model tells apart; None where its heads do not say."""
+        if self.explains:
+            return int(self._box_heads()[-1].num_classes)
+        roi_head = getattr(self.model, "roi_head", None)
+        heads = [*_listed(getattr(roi_head, "bbox_head", None))[-1:], *map(self._head, ("bbox_head", "mask_head"))]
+        counts = [getattr(head, "num_classes", None) for head in heads]
+        counts.append(getattr(self._head("panoptic_head"), "num_things_classes", None))
+        return next((count for count in counts if isinstance(count, int)), None)
+
+    def _head(self, name: str) -> Any:
+        return getattr(self.model, name, None)
 
     def to(self, device: torch.device | str) -> MMDetSegmenter:
         """Moves the model; photos follow it."""
@@ -100,6 +113,7 @@ class MMDetSegmenter:
 
         Raises:
             ValueError: another shape or type, or so narrow that a side vanishes when resized.
+            ConfigError: the pipeline makes something else of it than one input.
         """
         array = photo.cpu().numpy() if isinstance(photo, Tensor) else photo
         if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape or array.dtype != np.uint8:
@@ -113,6 +127,10 @@ class MMDetSegmenter:
             )
         except cv2.error as error:
             raise ValueError(f"photo: {height}×{width} pixels are too narrow for the model's resize") from error
+        if not (isinstance(packed, Mapping) and isinstance(packed.get("inputs"), Tensor)):
+            inner = packed.get("inputs") if isinstance(packed, Mapping) else packed
+            wanted = "wanted steps that make one input of a photo, with PackDetInputs at the end and no TestTimeAug"
+            raise ConfigError(f"pipeline: {wanted}; given {type(inner).__name__}")
         data = self.model.data_preprocessor(
             {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}, training=False
         )
@@ -170,14 +188,17 @@ class MMDetSegmenter:
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """Runs every part of the model once, on a small grey input, so that a missing operator is found at the start.
+        """Runs the pipeline and every part of the model on something small, to find at the start what is amiss.
 
         Raises:
+            ConfigError: a pipeline that fails on a photo, makes several inputs of it, turns it over, or makes another
+                one each time.
             MissingOperatorError: the model needs an operator of the compiled mmcv, which is not installed.
         """
         from mmdet.structures import DetDataSample
         from mmengine.structures import InstanceData
 
+        self._rehearse_pipeline()
         size = (REHEARSAL, REHEARSAL)
         meta = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
         sample = DetDataSample(metainfo={**meta, "scale_factor": (1.0, 1.0), "img_id": 0, "img_path": None})
@@ -193,6 +214,18 @@ class MMDetSegmenter:
         instance = InstanceData(bboxes=region, scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.int64))
         with _quiet():
             self.model.roi_head.predict_mask(features, [sample.metainfo], [instance], rescale=True)
+
+    def _rehearse_pipeline(self) -> None:
+        try:
+            looks = [self.look(example_photo()) for _ in range(LOOKS)]
+        except ConfigError:
+            raise
+        except Exception as error:  # a step may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"pipeline: wanted steps that make an input of a photo; on one, {reason}") from error
+        same = all(look.inputs.shape == looks[0].inputs.shape and look.inputs.equal(looks[0].inputs) for look in looks)
+        if not same or any(look.sample.metainfo.get("flip") for look in looks):
+            raise ConfigError("pipeline: wanted steps that keep a photo as it is but for its size; one turns it over")
 
     def _find_in_stages(self, seen: Seen, threshold: float | None) -> Detections:
         """Proposals, boxes, suppression, then the masks of what is left."""

@@ -148,6 +148,8 @@ def from_list(
     order: Order = "rgb",
     limits: Limits | None = None,
     field: str = "img_data",
+    *,
+    either: bool = False,
 ) -> Photo:
     """The photo in a nested list of integers in 0..255.
 
@@ -156,11 +158,13 @@ def from_list(
             parsed lists, or the JSON text of them as bytes or ``msgspec.Raw``, which is read several times faster.
         layout: Where the channels are.
         order: Order of the colour channels.
+        either: A list of three channels that does not fit the layout, but does fit the other, is taken as of that one.
+            One that fits both, 3×N×3, is taken as of ``layout``.
 
     Raises:
         RequestError: 400 for anything that is not such a list, 413 for too many pixels.
     """
-    pixels = _pixels(nested, layout, field)
+    pixels, layout = _pixels(nested, layout, field, either)
     if layout == "chw":
         pixels = pixels.transpose(1, 2, 0)
     _check_pixels(pixels.shape[0], pixels.shape[1], limits or Limits(), field)
@@ -227,8 +231,8 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _pixels(nested: object, layout: Layout, field: str) -> Pixels:
-    """``nested`` as a uint8 array whose shape fits ``layout``."""
+def _pixels(nested: object, layout: Layout, field: str, either: bool) -> tuple[Pixels, Layout]:
+    """``nested`` as a uint8 array, and the layout that its shape fits."""
     if isinstance(nested, msgspec.Raw | bytes | bytearray):
         text = bytes(nested if isinstance(nested, msgspec.Raw) else _parse(nested, field, msgspec.Raw))
         array = _read(text)
@@ -238,19 +242,24 @@ def _pixels(nested: object, layout: Layout, field: str) -> Pixels:
             array = _convert(_parse(text, field), field)
     else:
         array = _convert(nested, field)
-    fits = array.ndim == 3 and array.shape[0] == 3 if layout == "chw" else _is_hwc(array)
-    if not fits:
-        wanted = "3×H×W" if layout == "chw" else "H×W×3, H×W×4 or H×W (grey)"
-        raise RequestError(400, field, f"wanted a nested list {wanted}, got {_times(array.shape)}")
+    if not _fits(array, layout):
+        other: Layout = "hwc" if layout == "chw" else "chw"
+        if not (either and array.ndim == 3 and 3 in (array.shape[0], array.shape[2]) and _fits(array, other)):
+            wanted = "3×H×W" if layout == "chw" else "H×W×3, H×W×4 or H×W (grey)"
+            wanted += f" (prepare_input.py --layout {layout})" if either else ""
+            raise RequestError(400, field, f"wanted a nested list {wanted}, got {_times(array.shape)}")
+        layout = other
     if 0 in array.shape:
         raise RequestError(400, field, f"wanted at least one pixel, got a list of {_times(array.shape)}")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 255:
         raise RequestError(400, field, f"wanted {_RANGE}, got values from {shown(low)} to {shown(high)}")
-    return array.astype(np.uint8)
+    return array.astype(np.uint8), layout
 
 
-def _is_hwc(array: NDArray[Any]) -> bool:
+def _fits(array: NDArray[Any], layout: Layout) -> bool:
+    if layout == "chw":
+        return array.ndim == 3 and array.shape[0] == 3
     return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
 
 

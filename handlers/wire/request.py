@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -82,6 +83,7 @@ REFERENCES = 16
 """Random images that expected gradients compare with where the client sends none."""
 
 MAX_LABEL = 200
+_CANDIDATES = 20
 MAX_OPTIONS = 32
 MAX_OPTION_BYTES = 10_000
 
@@ -230,7 +232,8 @@ def parse(
         raise RequestError(400, "outputs", wanted if path.tolerance is None else f"{wanted}, and no tolerance")
     if baseline.name == "uniform" and not set(PER_STEP).isdisjoint(outputs):
         raise RequestError(400, "outputs", "a random baseline has several paths: wanted no output per step beside it")
-    photo = _photo(fields, limits, defaults)  # last: options are cheap to refuse, an image is not cheap to decode
+    # Last: options are cheap to refuse, an image is not cheap to decode.
+    photo = _photo(fields, limits, defaults, segmenter)
     masks = parse_masks(options["masks"], photo.image.size[::-1], limits) if "masks" in options else None
     return Request(
         kind,
@@ -283,7 +286,10 @@ def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: 
 
 
 def resolve_target(target: str | int, labels: Sequence[str]) -> int:
-    """The index of the class that ``target`` names: a label, or else an index (as a number or in digits).
+    """The index of the class that ``target`` names: a label, a synonym of one class, or an index (number or digits).
+
+    A label may list synonyms between commas, as ImageNet's do. The whole label goes before an index, and an index
+    before a synonym; letters count as they are written.
 
     Raises:
         RequestError: 422 if the model has no such class, or more than one of that name.
@@ -291,19 +297,43 @@ def resolve_target(target: str | int, labels: Sequence[str]) -> int:
     count = len(labels)
     if isinstance(target, str):
         matches = [index for index, label in enumerate(labels) if label == target]
+        digits = re.fullmatch(r"[0-9]{1,9}", target)
+        if not matches and not digits:
+            matches = [index for index, label in enumerate(labels) if target in synonyms(label)]
         if len(matches) == 1:
             return matches[0]
         if matches:
-            wanted = f"{shown(target)} names {len(matches)} classes of this model; wanted one of the indices"
-            raise RequestError(422, "target_class", f"{wanted} {', '.join(map(str, matches))}")
-        if not re.fullmatch(r"[0-9]{1,9}", target):
-            raise RequestError(
-                422, "target_class", f"{unknown('class', target, labels)}; or an index in 0..{count - 1}"
-            )
+            given = f"{shown(target)} names {len(matches)} classes of this model"
+            wanted = f"{given}; wanted one of the indices {', '.join(map(str, matches))}"
+            named = ", ".join(f"{index} {shown(labels[index])}" for index in matches[:_CANDIDATES])
+            raise RequestError(422, "target_class", f"{wanted} ({named})")
+        if not digits:
+            names = list(dict.fromkeys((*labels, *(name for label in labels for name in synonyms(label)))))
+            listed = f"known: {', '.join(labels)}" if count <= _CANDIDATES else f"{count} classes are known"
+            message = f"unknown class {shown(target)}{_nearest(target, names)}; {listed}"
+            raise RequestError(422, "target_class", f"{message}; or an index in 0..{count - 1}")
     index = int(target)
     if not 0 <= index < count:
         raise RequestError(422, "target_class", f"wanted a class index in 0..{count - 1}, got {shown(target)}")
     return index
+
+
+def synonyms(label: str) -> tuple[str, ...]:
+    """The names in a label that lists several between commas; none where it is one name."""
+    parts = tuple(part.strip() for part in label.split(","))
+    return tuple(part for part in parts if part) if len(parts) > 1 else ()
+
+
+def _nearest(target: str, names: Sequence[str]) -> str:
+    """A hint at the names that are like ``target``, whatever their case, or have it among their words."""
+    if len(target) > MAX_LABEL:
+        return ""
+    plain = {name.casefold(): name for name in reversed(names)}
+    words = set(target.casefold().split())
+    near = sorted((name for name in plain if words and words <= set(re.split(r"[\s,_-]+", name))), key=len)
+    near += get_close_matches(target.casefold(), plain, n=3)
+    hints = [plain[name] for name in dict.fromkeys(near)][:3]
+    return f" (did you mean {' or '.join(map(repr, hints))}?)" if hints else ""
 
 
 def negotiate(accept: str, offered: Sequence[str]) -> str:
@@ -495,14 +525,15 @@ def _outputs(value: object, default: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in OUTPUTS if name in value)
 
 
-def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults) -> Photo:
+def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, segmenter: bool) -> Photo:
     given = [key for key in _IMAGE_KEYS if key in fields]
     if len(given) != 1:
         got = "both" if given else f"the fields {listed(fields)}"
         raise RequestError(400, "image", f"wanted exactly one of img_data and image, got {got}")
     value = fields[given[0]]
     if given[0] == "img_data":
-        return from_list(value, defaults.layout, defaults.order, limits)
+        # The original mask servers differ in their layouts, and their clients need not know which one they ask.
+        return from_list(value, defaults.layout, defaults.order, limits, either=segmenter)
     if isinstance(value, bytes | bytearray):
         return decode(value, limits)
     return decode(from_base64(_plain("image", value)), limits)

@@ -1,5 +1,6 @@
 import io
 import pickle
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,70 @@ def _assert_equal(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         assert tensor.dtype == wanted[name].dtype
         assert torch.equal(tensor, wanted[name])
         assert not tensor.requires_grad
+
+
+def training(**more: Any) -> dict[str, Any]:
+    """What trainers write beside the weights."""
+    return {"epoch": 3, "args": Namespace(lr=0.1), "best_acc": np.float64(0.5), "scaler": {"scale": 2.0}, **more}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".pth.tar", ".bin"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_files_of_training_scripts(suffix: str, legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"model_best{suffix}"
+    torch.save(training(model=STATE), path, _use_new_zipfile_serialization=not legacy)
+    _assert_equal(checkpoint.read(path), STATE)
+
+
+def test_the_averaged_weights_and_their_key(tmp_path: Path) -> None:
+    averaged = {name: tensor + 1 for name, tensor in STATE.items()}
+    torch.save(training(state_dict=STATE, state_dict_ema=averaged), tmp_path / "weights.pth.tar")
+    found = checkpoint.load(tmp_path / "weights.pth.tar")
+    _assert_equal(found.tensors, averaged)
+    assert (found.taken, found.beside) == ("state_dict_ema", ("state_dict",))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz", ".pkl"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "the pointer of Git LFS"),
+        (b"<!DOCTYPE html>\n<html><body>404</body></html>", "a page of HTML or XML"),
+        (b"\n <html>", "a page of HTML or XML"),
+        (b"<?xml version='1.0'?><Error/>", "a page of HTML or XML"),
+    ],
+)
+def test_what_downloads_leave_instead_of_weights(suffix: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / f"weights{suffix}").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"^weights\{suffix}: .*{words}"):
+        checkpoint.read(tmp_path / f"weights{suffix}")
+
+
+def test_a_folder_and_an_index_of_parts(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").mkdir()
+    with pytest.raises(CheckpointError, match=r"weights\.pth: wanted a file, given a folder"):
+        checkpoint.read(tmp_path / "weights.pth")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(CheckpointError, match=r"index\.json: wanted one file of weights: .*given an index of parts"):
+        checkpoint.read(tmp_path / "model.safetensors.index.json")
+
+
+def test_a_download_that_was_cut_off(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "weights.pth")
+    (tmp_path / "weights.pth").write_bytes((tmp_path / "weights.pth").read_bytes()[:-50])
+    with pytest.raises(CheckpointError, match="an archive without its end, as an interrupted download leaves it"):
+        checkpoint.read(tmp_path / "weights.pth")
+
+
+def test_tensors_that_are_one_are_stored_once(tmp_path: Path) -> None:
+    table = torch.arange(6.0)
+    state = {"b": table, "a": table, "part": table[:3], "rows": table.reshape(2, 3), "other": table.clone()}
+    kept, others = checkpoint.shared(state)
+    assert others == {"b": "a"} and kept.keys() == {"a", "part", "rows", "other"}
+    assert checkpoint.notes("", {}) == {}
+    path = tmp_path / "weights.safetensors"
+    save_file({name: tensor.clone() for name, tensor in kept.items()}, path, checkpoint.notes("model_ema", others))
+    read = checkpoint.read(path)
+    _assert_equal(read, state)
+    assert read["a"].data_ptr() == read["b"].data_ptr()

@@ -264,3 +264,72 @@ def test_no_state_dict(content: Any, tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         torch_file.read(tmp_path / "m.pth")
+
+
+def bytes_of(tensors: dict[str, Tensor]) -> int:
+    """Memory of all storages, each once."""
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    return sum(storages.values())
+
+
+@FORMATS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_shared_storage_is_in_memory_once(archive: bool, dtype: torch.dtype, tmp_path: Path) -> None:
+    table = torch.arange(1000.0).to(dtype)
+    tied = {f"same{index}": table for index in range(60)}
+    sliced = {f"part{index}": table[index:] for index in range(60)}
+    expanded = {"expanded": table[:1].expand(2000), "row": table[:10].expand(30, 10)}
+    read = torch_file.read(save(tmp_path / "m.pth", tied | sliced | expanded, archive))
+    assert_equal(read, tied | sliced | expanded)
+    assert bytes_of(read) == 4 * 1000
+
+
+def test_what_is_expanded_beyond_memory_is_refused(tmp_path: Path) -> None:
+    wide = {"w": torch.zeros(1).expand(torch_file.EXPANDED + 1)}
+    with pytest.raises(CheckpointError, match=r"w: a tensor of \[16777217\] in a storage of 1 numbers"):
+        torch_file.read(save(tmp_path / "m.pth", wide))
+
+
+def test_types_without_a_storage_class_of_their_own(tmp_path: Path) -> None:
+    eighth = torch.tensor([0.5, -2.0]).to(torch.float8_e4m3fn)
+    count = torch.tensor([1, 65535], dtype=torch.uint16)
+    read = torch_file.read(save(tmp_path / "m.pth", {"eighth": eighth, "count": count}))
+    assert read["eighth"].tolist() == [0.5, -2.0] and read["eighth"].dtype == torch.float32
+    assert read["count"].tolist() == [1, 65535]
+
+
+class Tagged(Tensor):
+    """A tensor of a class of its own."""
+
+
+def test_tensors_with_attributes_and_of_other_classes(tmp_path: Path) -> None:
+    plain, parameter = torch.arange(3.0), nn.Parameter(torch.ones(2))
+    parameter.group = "decayed"  # type: ignore[attr-defined]
+    tagged = plain.as_subclass(Tagged)
+    read = torch_file.read(save(tmp_path / "m.pth", {"tagged": tagged, "parameter": parameter}))
+    assert read["tagged"].tolist() == [0, 1, 2] and read["parameter"].tolist() == [1, 1]
+    assert type(read["tagged"]) is Tensor
+
+
+@FORMATS
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_whole_model_is_refused_and_told_what_to_save(archive: bool, tmp_path: Path) -> None:
+    model = nn.Linear(2, 1)
+    told = r"an object of torch\.nn\.modules\.linear\.Linear, .*torch\.save\(model\.state_dict\(\), file\)"
+    with pytest.raises(CheckpointError, match=f"wanted a state dict, given {told}"):
+        torch_file.read(save(tmp_path / "m.pth", model, archive))
+    with pytest.raises(CheckpointError, match=r"model \(Placeholder\), epoch \(int\); objects of: torch\.nn.*Linear"):
+        torch_file.read(save(tmp_path / "m.pth", {"model": model, "epoch": 3}, archive))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_program_is_refused_and_told_what_to_save(tmp_path: Path) -> None:
+    torch.jit.script(nn.Linear(2, 1)).save(str(tmp_path / "m.pth"))
+    with pytest.raises(CheckpointError, match=r"a TorchScript archive.*torch\.jit\.load\(file\)\.state_dict\(\)"):
+        torch_file.read(tmp_path / "m.pth")
+
+
+@FORMATS
+def test_numbers_of_an_optimiser_are_passed_over(archive: bool, tmp_path: Path) -> None:
+    content = {"optimizer": {"z": torch.zeros(3, dtype=torch.complex64), "m": torch.zeros(5)}, "state_dict": state()}
+    assert_equal(torch_file.read(save(tmp_path / "m.pth", content, archive)), state())

@@ -4,15 +4,19 @@ import json
 import os
 import pickle
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from handlers import models
+from handlers.models import checkpoint
 from handlers.spec import SpecError, select
 from scripts.build_archives import build_all, main, model_config
 from scripts.server import ROOT
@@ -170,3 +174,153 @@ def test_model_config_asks_for_a_gpu_and_the_specs_limits(tmp_path: Path) -> Non
     config = model_config(archive.model)
     assert (config["minWorkers"], config["maxWorkers"], config["batchSize"]) == (2, 2, 8)
     assert (config["responseTimeout"], config["deviceType"]) == (300, "gpu")
+
+
+def metadata_of(archive: Path, folder: Path) -> dict[str, str]:
+    """What the archive's weights say about themselves."""
+    (folder / "packed.safetensors").write_bytes(members(archive)["model.safetensors"])
+    with safe_open(folder / "packed.safetensors", framework="pt") as file:
+        return dict(file.metadata() or {})
+
+
+def test_averaged_weights_are_packed_and_it_is_told_and_noted(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = {"1.weight": torch.zeros(10, 3 * 32 * 32), "1.bias": torch.zeros(10)}
+    averaged = {name: tensor + 1 for name, tensor in raw.items()}
+    content = {"state_dict": raw, "state_dict_ema": averaged, "args": Namespace(lr=0.1), "metric": np.float64(0.5)}
+    torch.save(content, tmp_path / "best.pth.tar")
+    write_spec(tmp_path, labels=LABELS, weights="best.pth.tar")
+    (archive,) = build_all([spec], tmp_path / "store", environ={})
+    assert (
+        "small: the weights are best.pth.tar's state_dict_ema (averaged), not its state_dict" in capsys.readouterr().out
+    )
+    assert json.loads(metadata_of(archive, tmp_path)["checkpoint"]) == {"taken": "state_dict_ema"}
+    assert load_file(tmp_path / "packed.safetensors")["1.bias"].tolist() == [1.0] * 10
+    (again,) = build_all([spec], tmp_path / "again", environ={})
+    assert again.read_bytes() == archive.read_bytes()
+
+
+def test_a_tensor_of_many_names_is_packed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.randn(10, 3 * 32 * 32)
+    tied = {f"{index}.weight": table for index in range(60)}
+
+    class Tied(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1) @ table.T
+
+    monkeypatch.setattr(models, "build", lambda *_: Tied())
+    spec = write_spec(tmp_path, labels=LABELS, weights="tied.pth")
+    torch.save({"model": tied}, tmp_path / "tied.pth")
+    archives = [build_all([spec], tmp_path / store, environ={})[0] for store in ("first", "second")]
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    (tmp_path / "packed.safetensors").write_bytes(members(archives[0])["model.safetensors"])
+    assert (tmp_path / "packed.safetensors").stat().st_size < 1.1 * table.nbytes
+    read = checkpoint.read(tmp_path / "packed.safetensors")
+    assert read.keys() == tied.keys() and all(torch.equal(tensor, table) for tensor in read.values())
+
+
+def test_archives_that_had_nothing_to_note_keep_their_bytes(spec: Path, tmp_path: Path) -> None:
+    (archive,) = build_all([spec], tmp_path / "store", environ={})
+    assert metadata_of(archive, tmp_path) == {}
+
+
+def test_variables_of_specs_that_are_not_built_are_kept(spec: Path, tmp_path: Path) -> None:
+    store, own = tmp_path / "store", tmp_path / "own.safetensors"
+    save_file({"1.weight": torch.ones(10, 3 * 32 * 32), "1.bias": torch.ones(10)}, own)
+    full = write_spec(tmp_path, "full.yaml", labels=LABELS, weights={"environment": "OWN"}, description="own")
+    other = write_spec(tmp_path, "other.yaml", name="other", labels=LABELS, weights={"environment": "OTHER"})
+    build_all([spec, full, other], store, environ={"OWN": str(own)})
+    build_all([other], store, environ={"OTHER": str(own)})
+    archives = build_all([spec, full, other], store, environ={})
+    assert [json.loads(members(archive)["spec.json"])["description"] for archive in archives] == ["", "own"]
+    (store / ".variables.json").write_text("torn")
+    with pytest.raises(SpecError, match=r"\.variables\.json: not JSON"):
+        build_all([spec], store, environ={})
+
+
+def test_one_that_cannot_be_built_stops_none_of_the_others(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    damaged = write_spec(tmp_path, "a.yaml", name="a", labels=LABELS, weights="a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "small.safetensors").read_bytes())
+    (before,) = build_all([damaged], store, environ={})
+    whole = before.read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    absent = write_spec(tmp_path, "b.yaml", name="b", labels=LABELS, weights="gone.pth")
+    malformed = tmp_path / "c.yaml"
+    malformed.write_text("name: c\nname: d\n")
+    arguments = [str(path) for path in (damaged, absent, malformed, spec)]
+    assert main([*arguments, "--store", str(store)]) == 1
+    told = capsys.readouterr().err
+    for words in ("a.yaml: weights: ", "b.yaml: weights: no such file", "c.yaml: cannot be read as YAML: name: wanted"):
+        assert words in told
+    assert (store / "small.mar").is_file() and before.read_bytes() == whole
+    assert sorted(path.name for path in store.glob("*.mar")) == ["a.mar", "small.mar"]
+
+
+def test_a_users_spec_that_cannot_be_read_is_not_replaced_by_the_demonstration(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("name: small\nweights: {environment: OWN}\ncolour: red\n")
+    with pytest.raises(SpecError, match=r"own\.yaml: colour"):
+        build_all([spec, tmp_path / "own.yaml"], tmp_path / "store", environ={})
+    assert not (tmp_path / "store" / "small.mar").exists()
+
+
+def test_scores_must_be_finite_and_one_for_each_class(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bias = torch.zeros(10)
+    bias[3] = torch.nan
+    save_file({"1.weight": torch.zeros(10, 3 * 32 * 32), "1.bias": bias}, tmp_path / "small.safetensors")
+    with pytest.raises(SpecError, match=r"small\.yaml: weights: .*wanted finite scores.*in the weights: 1\.bias"):
+        build_all([spec], tmp_path / "store", environ={})
+
+    def built(forward: Any) -> str:
+        network = torch.nn.Module()
+        network.forward = forward
+        monkeypatch.setattr(models, "build", lambda *_: network)
+        with pytest.raises(SpecError) as caught:
+            build_all([spec], tmp_path / "store", environ={})
+        return str(caught.value)
+
+    def fails(images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("\x1b[31mred")
+
+    shape = "small.yaml: architecture: wanted scores (1, classes) for a photo, given "
+    assert f"{shape}dict" in built(lambda images: {"logits": images.mean((2, 3))})
+    assert f"{shape}[1, 3, 32, 32]" in built(lambda images: images)
+    assert "small.yaml: weights: " in built(fails) and r"AssertionError: \x1b[31mred" in built(fails)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: small\nname: other\n", "name: wanted once, it stands in line 1 too"),
+        ("name: small\nexplain: {steps: 5, steps: 6}\n", "steps: wanted once"),
+        ("labels: &a [*a]\n", "labels"),
+        ("? [a, b]\n: 1\n", "cannot be read as YAML"),
+        ("name: \x00\n", "cannot be read as YAML"),
+    ],
+)
+def test_yaml_of_which_something_would_be_lost(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(SpecError, match=r"odd\.yaml: ") as caught:
+        build_all([tmp_path / "odd.yaml"], tmp_path / "store", environ={})
+    assert words in str(caught.value)
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for field in ("weights", "labels"):
+        with pytest.raises(SpecError, match=rf"small\.yaml: {field}: wanted a file, given a folder: "):
+            build_all([write_spec(tmp_path, **{field: "folder"})], tmp_path / "store", environ={})
+
+
+def test_labels_in_another_order_than_the_checkpoints(spec: Path, tmp_path: Path) -> None:
+    state = load_file(tmp_path / "small.safetensors")
+    torch.save({"model": state, "class_to_idx": {name: index for index, name in enumerate(LABELS)}}, tmp_path / "m.pth")
+    build_all([write_spec(tmp_path, labels=LABELS, weights="m.pth")], tmp_path / "store", environ={})
+    swapped = [LABELS[1], LABELS[0], *LABELS[2:]]
+    with pytest.raises(SpecError, match=r"labels: .*differing: 0 'class 1' \(there 'class 0'\), 1 'class 0'"):
+        build_all([write_spec(tmp_path, labels=swapped, weights="m.pth")], tmp_path / "store", environ={})

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from handlers import engines
-from handlers.models.mmdet_config import resolve
+from handlers.models.mmdet_config import checked, resolve
 from handlers.segmenter import SegmenterHandler
 from handlers.spec import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE, SegmenterSpec, SpecError
 from handlers.wire.image import decode
@@ -103,3 +103,117 @@ def test_an_archive_is_built_from_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "swin.yaml").write_text(yaml.safe_dump(content | {"labels": ["one", "two"]}))
     with pytest.raises(SpecError, match="labels: the weights have 10 classes, given are 2 labels"):
         build_all([tmp_path / "swin.yaml"], tmp_path / "store", environ={})
+
+
+def trained(folder: Path, classes: tuple[str, ...], *steps: dict[str, object], **meta: object) -> Path:
+    """The spec of a small detector of these classes, with its configuration and what a training of it leaves."""
+    config = small_config()
+    roi_head = config["model"]["roi_head"]
+    for head in (*roi_head["bbox_head"], roi_head["mask_head"]):
+        head["num_classes"] = len(classes)
+    torch.save({"state_dict": small_state(config), "meta": meta, "optimizer": {}}, folder / "model.pth")
+    safe = checked(config)
+    pipeline = list(steps) or safe["pipeline"]
+    loader = {"dataset": {"pipeline": pipeline, "metainfo": {"classes": classes}}}
+    (folder / "model.py").write_text(f"model = {safe['model']!r}\ntest_dataloader = {loader!r}\n")
+    return spec_of(folder, classes)
+
+
+def spec_of(folder: Path, labels: tuple[str, ...]) -> Path:
+    content = SPEC | {"weights": "model.pth", "config": "model.py", "labels": list(labels)}
+    (folder / "swin.yaml").write_text(yaml.safe_dump(content))
+    return folder / "swin.yaml"
+
+
+def test_a_detector_of_one_class(tmp_path: Path) -> None:
+    """The commonest detector of one's own: built, served, predicting, explaining."""
+    (archive,) = build_all([trained(tmp_path, ("balloon",))], tmp_path / "store", environ={})
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path / "model")
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=tmp_path / "model"))
+    assert handler.engine.classes == 1
+    assert {row["label"] for row in found(handler)} == {"balloon"}
+    answer = json.loads(ask(handler, explanation("target_class=balloon&steps=2&segments=grid"), png()))
+    assert (answer["target_class"], answer["target_label"]) == (0, "balloon")
+    assert np.isfinite([row["attribution"] for row in answer["groups"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (("kite", "balloon"), "differing: 0 'kite' (there 'balloon'), 1 'balloon' (there 'kite')"),
+        (("Kite", "Ballon"), "differing: 0 'Kite' (there 'balloon')"),
+    ],
+)
+def test_labels_in_another_order_than_the_configurations(labels: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    trained(tmp_path, ("balloon", "kite"))
+    with pytest.raises(SpecError) as caught:
+        build_all([spec_of(tmp_path, labels)], tmp_path / "store", environ={})
+    assert "swin.yaml: labels: wanted the order of the configuration model.py; " in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_other_names_for_the_same_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path, ("balloon", "kite"))
+    build_all([spec_of(tmp_path, ("ballon", "cerf-volant"))], tmp_path / "store", environ={})
+    assert "2 labels are not those of the configuration model.py, the first 'ballon' for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["CLASSES", "classes"])
+def test_labels_in_another_order_than_the_checkpoints(key: str, tmp_path: Path) -> None:
+    spec = trained(tmp_path, ("balloon", "kite"), dataset_meta={key: ("kite", "balloon")})
+    with pytest.raises(
+        SpecError, match=r"labels: wanted the order of the checkpoint model\.pth; differing: 0 'balloon'"
+    ):
+        build_all([spec], tmp_path / "store", environ={})
+
+
+RESIZE: dict[str, object] = {"type": "Resize", "scale": (96, 64), "keep_ratio": True}
+PACK: dict[str, object] = {"type": "PackDetInputs"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (
+            [{"type": "TestTimeAug", "transforms": [[RESIZE], [{"type": "RandomFlip", "prob": 1.0}], [PACK]]}],
+            "wanted steps that make one input of a photo, with PackDetInputs at the end and no TestTimeAug; given list",
+        ),
+        ([RESIZE], "wanted steps that make one input of a photo"),
+        ([RESIZE, {"type": "RandomFlip", "prob": 1.0}, PACK], "one turns it over"),
+        ([RESIZE, {"type": "CopyPaste"}, PACK], "wanted steps that make an input of a photo; on one, "),
+    ],
+)
+def test_a_pipeline_that_photos_do_not_come_through(steps: list[dict[str, object]], told: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_all([trained(tmp_path, ("balloon", "kite"), *steps)], tmp_path / "store", environ={})
+    assert f"swin.yaml: config: {tmp_path / 'model.py'}: pipeline: " in str(caught.value)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model = (", "SyntaxError"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("a = 1", "wanted 'model'"),
+        ("_base_ = 'gone.py'", ""),
+    ],
+)
+def test_a_configuration_that_cannot_be_read(text: str, told: str, tmp_path: Path) -> None:
+    spec = trained(tmp_path, ("balloon", "kite"))
+    (tmp_path / "model.py").write_text(text)
+    with pytest.raises(SpecError) as caught:
+        build_all([spec], tmp_path / "store", environ={})
+    assert f"swin.yaml: config: {tmp_path / 'model.py'}: " in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_weights_without_numbers(tmp_path: Path) -> None:
+    spec = trained(tmp_path, ("balloon", "kite"))
+    content = torch.load(tmp_path / "model.pth", weights_only=True)
+    content["state_dict"]["roi_head.bbox_head.2.fc_cls.bias"][:] = torch.nan
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(SpecError, match=r"swin\.yaml: weights: .*scores: wanted finite numbers"):
+        build_all([spec], tmp_path / "store", environ={})

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,10 @@ SIZE = TensorMaskSize(
 SETTINGS = {"mask_sizes": [5, 7], "detections": 6, "candidates": 300}
 
 
-def write_model(folder: Path, bias: float = -1.0, **changes: Any) -> Path:
+def write_model(folder: Path, bias: float = -1.0, size: TensorMaskSize = SIZE, **changes: Any) -> Path:
     """An unpacked archive of a seeded network; its classes have about the probability that the bias says."""
     torch.manual_seed(0)
-    network = TensorMask(SIZE, TensorMaskSettings(mask_sizes=(5, 7)), torch.nn.BatchNorm2d)
+    network = TensorMask(size, TensorMaskSettings(mask_sizes=(5, 7)), torch.nn.BatchNorm2d)
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(layer.weight)
@@ -282,3 +283,20 @@ def test_without_detectron2_the_worker_says_what_to_install(tmp_path: Path, monk
     wanted = r"engine detectron2: .*; wanted detectron2 and tensormask, from https://github\.com/\S+ and its folder"
     with pytest.raises(ImportError, match=wanted):
         SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, engine="detectron2")))
+
+
+def test_one_class(tmp_path: Path) -> None:
+    """The commonest detector of one's own."""
+    size = replace(SIZE, classes=1)
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=write_model(tmp_path, size=size, labels=("balloon",))))
+    assert {row["label"] for row in found(handler)} == {"balloon"}
+    answer = json.loads(ask(handler, explanation("target_class=balloon&steps=2&segments=grid"), png()))
+    assert (answer["target_class"], answer["target_label"]) == (0, "balloon")
+
+
+def test_both_layouts_of_lists(handler: SegmenterHandler) -> None:
+    bgr = pixels()[..., ::-1]
+    bodies = [json.dumps({"img_data": each.tolist()}).encode() for each in (bgr, bgr.transpose(2, 0, 1))]
+    last, first = (unpacked(ask(handler, {"Content-Type": "application/json"}, body)) for body in bodies)
+    assert torch.equal(last["pred_masks"], first["pred_masks"]) and last["pred_masks"].shape[1:] == bgr.shape[:2]

@@ -376,3 +376,24 @@ def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded() -> None:
     assert (error.status, error.field) == (413, "image")
     assert "100 scans" in error.message
     assert decode(photo, Limits()).size == (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("nested", "layout", "expected"),
+    [
+        (RGB_LIST, "chw", RGB_LIST),
+        ([[[1, 4]], [[2, 5]], [[3, 6]]], "hwc", RGB_LIST),
+        # Both fit: the server's own counts.
+        ([[[1, 2, 3]], [[4, 5, 6]], [[7, 8, 9]]], "hwc", [[[1, 2, 3]], [[4, 5, 6]], [[7, 8, 9]]]),
+        ([[[1, 2, 3]], [[4, 5, 6]], [[7, 8, 9]]], "chw", [[[1, 4, 7], [2, 5, 8], [3, 6, 9]]]),
+    ],
+)
+def test_either_layout(nested: list[Any], layout: Layout, expected: list[Any]) -> None:
+    for form in (nested, msgspec.Raw(json.dumps(nested).encode())):
+        assert np.asarray(from_list(form, layout, either=True).image).tolist() == expected
+
+
+def test_neither_layout() -> None:
+    error = refused([[[1, 2], [3, 4]]], layout="chw", either=True)
+    assert (error.status, "prepare_input.py --layout chw" in error.message) == (400, True)
+    assert refused([[1, 2]], layout="chw", either=True).status == 400

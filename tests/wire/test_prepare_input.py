@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.wire.image import from_list
-from handlers.wire.request import parse
+from handlers.wire.image import Layout, from_list
+from handlers.wire.request import Defaults, parse
 from scripts.prepare_input import main
 from tests.wire.photos import PIXELS, encoded
 
@@ -78,3 +78,21 @@ def test_errors_are_one_line(photo: Path, arguments: list[str], code: int, words
     assert ended.returncode == code
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+def test_every_mask_server_takes_what_is_written_by_default(photo: Path, tmp_path: Path, layout: Layout) -> None:
+    written(photo, tmp_path / "out.json")
+    row, defaults = {"body": (tmp_path / "out.json").read_bytes()}, Defaults(layout=layout, order="bgr")
+    request = parse(row, {}, kind="prediction", defaults=defaults, segmenter=True)
+    assert np.array_equal(np.asarray(request.photo.image), PIXELS)
+
+
+def test_three_rows_of_pixels_need_a_flag(tmp_path: Path) -> None:
+    """3×W×3 is a photo in both layouts."""
+    path = tmp_path / "flat.png"
+    path.write_bytes(encoded(Image.fromarray(np.zeros((3, 5, 3), dtype=np.uint8))))
+    with pytest.raises(SystemExit, match="say --layout hwc for Swin or --layout chw for TensorMask"):
+        written(path, tmp_path / "out.json")
+    assert len(written("--layout", "chw", path, tmp_path / "out.json")["img_data"]) == 3  # type: ignore[arg-type]
+    assert written(path, "cat", tmp_path / "out.json")["target_class"] == "cat"

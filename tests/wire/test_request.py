@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.wire.errors import RequestError
+from handlers.wire.image import Layout
 from handlers.wire.limits import Limits
 from handlers.wire.request import (
     GZIP,
@@ -420,3 +421,61 @@ def test_the_trapezoid_needs_two_steps() -> None:
     status, field, message = refused(body(image=BASE64, quadrature="trapezoid", steps=1))
     assert (status, field) == (400, "steps")
     assert "trapezoid" in message
+
+
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+def test_mask_servers_take_both_layouts_and_classifiers_their_own(layout: Layout) -> None:
+    defaults = Defaults(layout=layout, order="bgr")
+    for nested in ([[[3, 2, 1], [6, 5, 4]]], [[[3, 6]], [[2, 5]], [[1, 4]]]):
+        photo = parse(body(img_data=nested), {}, kind="prediction", defaults=defaults, segmenter=True).photo
+        assert np.asarray(photo.image).tolist() == [[[1, 2, 3], [4, 5, 6]]]
+    assert refused(body(img_data=[[[3, 6]], [[2, 5]], [[1, 4]]]))[:2] == (400, "img_data")
+
+
+SYNONYMS = (
+    "tench, Tinca tinca",
+    "traffic light, traffic signal, stoplight",
+    "crane, bird",
+    "crane, machine",
+    "9, nine",
+    "maillot",
+    "maillot, tank suit",
+    "cock",
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "index"),
+    [
+        ("traffic light", 1),
+        ("stoplight", 1),
+        ("traffic light, traffic signal, stoplight", 1),
+        ("Tinca tinca", 0),
+        ("bird", 2),
+        ("maillot", 5),  # the whole label of one class and a synonym of another
+        ("nine", 4),
+        ("4", 4),
+        ("cock", 7),
+    ],
+)
+def test_a_synonym_of_one_class_names_it(target: str, index: int) -> None:
+    assert resolve_target(target, SYNONYMS) == index
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("crane", "wanted one of the indices 2, 3 (2 'crane, bird', 3 'crane, machine')"),
+        ("trafic light", "did you mean 'traffic light'"),
+        ("Stoplight", "did you mean 'stoplight'"),
+        ("light", "did you mean 'traffic light'"),
+        ("9", "wanted a class index in 0..7, got '9'"),
+        ("", "or an index in 0..7"),
+        (",", "or an index in 0..7"),
+    ],
+)
+def test_synonyms_of_none_or_several_classes(target: str, words: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        resolve_target(target, SYNONYMS)
+    assert (caught.value.status, caught.value.field) == (422, "target_class")
+    assert words in caught.value.message
