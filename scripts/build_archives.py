@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)
-    except SpecError as error:
+    except (SpecError, OSError) as error:  # a full disk, or a store that cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -97,8 +97,11 @@ def build(archive: Archive, store: Path, *, force: bool = False) -> Path:
         with_progress(f"{name}: checking the weights", lambda: _stage(archive, content))
         with_progress(f"{name}: packing", lambda: _reproducible(_pack(archive.model, content, packed), final))
         partial = target.with_suffix(".partial")
-        shutil.copyfile(final, partial)
-        partial.replace(target)
+        try:
+            shutil.copyfile(final, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     stamp.write_text(f"{key} {_digest(target)}")
     say(f"{name}: {target} ({target.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s)")
     return target
