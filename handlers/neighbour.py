@@ -4,9 +4,9 @@ A call over the loopback costs milliseconds beside the seconds that a segmenter 
 all who ask, and leaves its failures in its own process. But nobody else is served by a worker that waits; hence:
 
 - Only segmenters are asked. Who is one, the specs say of the archives that TorchServe unpacked side by side.
-- A segmenter that is being asked does not ask, and one that asks is not asked: no ring of workers waits for itself.
-  Locks say so, which the kernel releases when a worker dies: a shared one on the spec of whoever is asked, an exclusive
-  one on the asking segmenter's own. So of a segmenter's workers one at a time may ask.
+- A segmenter that is being asked does not ask, and one that asks is asked by classifiers alone: no ring of workers
+  waits for itself. Locks say so, which the kernel releases when a worker dies: a shared one on the spec of whoever is
+  asked, an exclusive one on the asking segmenter's own. So of a segmenter's workers one at a time may ask.
 - The questions of a batch go out together, equal ones once, and all of them have ``SHARE`` of the batch's time.
 - Whoever lets that pass is not asked for as long as a batch may take; then one batch tries again.
 """
@@ -165,9 +165,10 @@ class Neighbours:
             message = f"the segmenter {name} did not answer lately and is not asked for another {left:.0f} s"
             raise RequestError(503, "segments", f"{message}; try again then, or allow a fallback")
         hint = "try again, or allow a fallback"
-        if self.own in segmenters and not _hold(locks, self.archive / SPEC_FILE, fcntl.LOCK_EX):
+        may_be_asked = self.own in segmenters
+        if may_be_asked and not _hold(locks, self.archive / SPEC_FILE, fcntl.LOCK_EX):
             raise RequestError(503, "segments", f"{self.own} is being asked itself, or asks already; {hint}")
-        if not all(_hold(locks, path, fcntl.LOCK_SH) for path, _ in known[name]):
+        if not all(_hold(locks, path, fcntl.LOCK_SH) for path, _ in known[name]) and may_be_asked:
             raise RequestError(503, "segments", f"the segmenter {name} is asking another one itself; {hint}")
 
     def _ask(

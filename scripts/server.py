@@ -472,9 +472,8 @@ def _check_free(host: str, ports: dict[str, int], running: Server | None = None)
     for use, port in ports.items():
         if not 0 < port < 2**16 - 1:  # as far as TorchServe's numbers go
             raise ServerError(f"PORT: wanted five ports in 1..{2**16 - 2}, got {port} ({use})")
-        if running and port in running.ports.values():
-            continue
-        fault = _fault_of(address, port, family) if use == "inference" else _fault_of(LOOPBACK, port)
+        probed = 0 if running and port in running.ports.values() else port  # 0: any free one
+        fault = _fault_of(address, probed, family) if use == "inference" else _fault_of(LOOPBACK, probed)
         if fault == errno.EADDRNOTAVAIL:
             raise ServerError(f"HOST: {host} is no address of this machine")
         if fault == errno.EACCES:

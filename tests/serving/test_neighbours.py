@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -277,6 +279,45 @@ def test_no_ring_of_segmenters_waits_for_itself(
         assert not any("in time" in told for told in refused)
         for place, own in enumerate(ring):  # nothing is left behind
             assert workers.explain(own, ring[(place + 1) % len(ring)]) == ("cat",)
+
+
+def test_a_classifier_may_ask_a_segmenter_that_asks(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks a classifier, so that it closes no ring."""
+    asking, answered = threading.Event(), threading.Event()
+    outcomes: dict[str, list[tuple[str, ...] | str]] = {}
+
+    def answer(name: str) -> bytes:
+        if name == "tensormask":
+            asking.set()
+            answered.wait(20)
+        return FOUND
+
+    with server(answer, monkeypatch):
+        swin = threading.Thread(
+            target=lambda: outcomes.update(swin=joined(neighbours(unpacked, "swin"), wanting("tensormask")))
+        )
+        swin.start()
+        assert asking.wait(20)
+        (refused,) = joined(neighbours(unpacked, "tensormask"), wanting("swin"))
+        assert joined(neighbours(unpacked, "bit"), wanting("swin")) == [("cat",)]
+        answered.set()
+        swin.join()
+    assert "503 tensormask is being asked itself" in refused and outcomes == {"swin": [("cat",)]}
+
+
+def test_a_worker_that_dies_leaves_no_lock(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = unpacked / "hash of tensormask" / "spec.json"
+    hold = f"import fcntl; file = open({str(spec)!r}); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+    with (
+        subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        server(lambda _: FOUND, monkeypatch),
+    ):
+        assert other.stdout is not None and other.stdout.readline()
+        asking = neighbours(unpacked, "swin")
+        assert "tensormask is asking another one itself" in joined(asking, wanting("tensormask"))[0]
+        other.kill()
+        other.wait()
+        assert joined(asking, wanting("tensormask")) == [("cat",)]
 
 
 def test_many_may_ask_one_segmenter(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request
@@ -25,6 +26,7 @@ from scripts import server
 from scripts.client import Client
 from scripts.loopback import LOOPBACK, is_loopback, reachable, stays_here, urlopen
 from scripts.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
+from scripts.signals import ended_by_signals, undisturbed
 from tests.serving import archives
 
 SLOW = archives.WORKING.replace('return [b"fine"', 'import time; time.sleep(1); return [b"fine"')
@@ -56,12 +58,12 @@ def proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
-def answer(running: Server, model: str) -> str:
-    """What a client gets: a body, a status, or how the connection ended."""
-    request = Request(f"{running.inference}/predictions/{model}", b"x", running.headers())
+def answer(running: Server, model: str, key: str | None = None) -> str:
+    """What a client gets: the start of a body, a status, or the name of the error that ended the connection."""
+    headers = {"Authorization": key} if key else running.headers()
     try:
-        with urlopen(request, timeout=60) as got:
-            return str(got.read(20).decode())
+        with urlopen(Request(f"{running.inference}/predictions/{model}", b"x", headers), timeout=60) as got:
+            return got.read().decode()[:20]
     except HTTPError as error:
         return str(error.code)
     except URLError as error:
@@ -109,28 +111,16 @@ def test_requests_in_flight_are_answered_and_newcomers_refused(tmp_path: Path, r
         until(lambda: reader.recv(1, socket.MSG_PEEK) != b"")
         stopping = clients.submit(stop, run)
         slowly = clients.submit(read_slowly)
-        newcomers = Counter(
-            post_with(running, key) for _ in iter(lambda: not stopping.done() and time.sleep(0.05), False)
-        )
+        newcomers = Counter[str]()
+        while not stopping.done():
+            newcomers[answer(running, "slow", key)] += 1
+            time.sleep(0.05)
         assert [request.result() for request in in_flight] == ["fine"] * 8
         assert slowly.result() >= 30_000_000
         assert stopping.result()
     reader.close()
     assert set(newcomers) <= {"fine", "400", "ConnectionRefusedError"} and newcomers["400"] > 0
     assert running.process() is None and [path.name for path in run.iterdir()] == ["logs"]
-
-
-def post_with(running: Server, key: str) -> str:
-    request = Request(f"{running.inference}/predictions/large", b"x", {"Authorization": key})
-    try:
-        with urlopen(request, timeout=60):
-            return "fine"
-    except HTTPError as error:
-        return str(error.code)
-    except URLError as error:
-        return type(error.reason).__name__
-    except OSError as error:
-        return type(error).__name__
 
 
 def test_in_the_foreground_a_signal_drains_and_what_hangs_is_given_up(tmp_path: Path, run: Path) -> None:
@@ -145,10 +135,10 @@ def test_in_the_foreground_a_signal_drains_and_what_hangs_is_given_up(tmp_path: 
         text=True,
     )
     try:
-        until(lambda: (running := find(run)) is not None and running.workers("hung") == ["READY"])
+        until(lambda: find(run) is not None)
         running = find(run)
         assert running is not None
-        until(lambda: running.workers("slow") == ["READY"])
+        until(lambda: set(map(str, server._states(running).values())) == {"['READY']"})
         time.sleep(1)  # for `start` to see the same
         with ThreadPoolExecutor(4) as clients:
             slow = [clients.submit(answer, running, "slow") for _ in range(2)]
@@ -185,11 +175,7 @@ def test_a_signal_during_the_start_leaves_nothing(
         starting.kill()
         starting.wait()
     assert starting.returncode == status and "Traceback" not in told
-    left = [
-        process.pid
-        for process in psutil.process_iter()
-        if str(tmp_path) in " ".join(process.info if False else _command(process))
-    ]
+    left = [process.pid for process in psutil.process_iter() if str(tmp_path) in " ".join(_command(process))]
     assert left == []
     assert [path.name for path in run.iterdir()] == ["logs"]
 
@@ -262,7 +248,7 @@ def test_a_disk_that_fills_later_is_a_message_too(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(server.subprocess, "run", full)
+    monkeypatch.setattr(subprocess, "run", full)
     command = ["start", "--store", str(tmp_path / "store"), "--port", str(free_port()), "--run", str(run)]
     assert server.main(command) == 1
     told = capsys.readouterr().err
@@ -286,7 +272,7 @@ def test_two_starts_at_once_do_not_meet(tmp_path: Path, run: Path) -> None:
         "{}",
         '{"models": null}',
         *(
-            json.dumps({**server.asdict(Server({}, 1, 0.0, "", "", "", ())), **odd})
+            json.dumps({**asdict(Server({}, 1, 0.0, "", "", "", ())), **odd})
             for odd in (
                 {"pid": "x"},
                 {"pid": -1},
@@ -307,19 +293,24 @@ def test_a_state_that_is_none_is_no_server(tmp_path: Path, text: str) -> None:
     assert not stop(tmp_path)
 
 
-def test_signals_wait_for_the_end_of_what_must_not_be_cut() -> None:
-    done = []
-    with pytest.raises(SystemExit) as ended, server.ended_by_signals():
-        with server.undisturbed():
+def _cut_short(done: list[str]) -> None:
+    with ended_by_signals():
+        with undisturbed():
             signal.raise_signal(signal.SIGTERM)
             done.append("whole")
         done.append("never")
+
+
+def test_signals_wait_for_the_end_of_what_must_not_be_cut() -> None:
+    done: list[str] = []
+    with pytest.raises(SystemExit) as ended:
+        _cut_short(done)
     assert done == ["whole"] and ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    with pytest.raises(KeyboardInterrupt), server.undisturbed():
+    with pytest.raises(KeyboardInterrupt), undisturbed():
         signal.raise_signal(signal.SIGINT)
-    with ThreadPoolExecutor(1) as threads:  # where Python lets nobody set them
-        threads.submit(lambda: server.ended_by_signals().__enter__()).result()
+    with ThreadPoolExecutor(1) as threads:  # where Python lets nobody set handlers
+        threads.submit(lambda: ended_by_signals().__enter__()).result()
 
 
 def test_every_interface_is_inference_alone_and_a_warning_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
