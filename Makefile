@@ -1,6 +1,9 @@
 # The two commands of the README are `make demo` and `make test`; the others are what they call.
 PYTHON ?= python3.11
 PORT ?=
+DRAIN ?=
+# Shells set a HOST of their own, which says nothing of where to listen: `make serve HOST=0.0.0.0` alone counts.
+host := $(if $(filter command,$(origin HOST)),$(HOST))
 IMAGE ?=
 run := .venv/bin/python
 
@@ -22,10 +25,10 @@ archives: setup
 	@$(run) scripts/build_archives.py
 
 serve: archives
-	@$(run) scripts/server.py start $(if $(PORT),--port $(PORT))
+	@$(run) scripts/server.py start $(if $(PORT),--port $(PORT)) $(if $(host),--host "$(host)")
 
 stop:
-	@if [ -x $(run) ]; then $(run) scripts/server.py stop; else echo "not running"; fi
+	@if [ -x $(run) ]; then $(run) scripts/server.py stop $(if $(DRAIN),--drain $(DRAIN)); else echo "not running"; fi
 
 demo: serve
 	@$(run) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")

@@ -25,9 +25,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.request import Request
 
 import psutil
-import requests
 import torch
 from PIL import Image
 
@@ -42,6 +42,7 @@ from handlers.wire.limits import Limits
 from handlers.wire.masks import of_cut_outs, to_model
 from scripts.build_archives import build_all
 from scripts.client import Client
+from scripts.loopback import urlopen
 from scripts.server import ROOT, Server
 from training.scenes import SceneSettings, scene
 
@@ -106,7 +107,8 @@ def in_process(segmenter: str, body: bytes) -> tuple[Callable[[], Any], float]:
 def resident(running: Server, model: str) -> list[int]:
     """Megabytes of each worker of a model."""
     address = f"{running.management}/models/{model}"
-    (about,) = requests.get(address, headers=running.headers("management"), timeout=10).json()
+    with urlopen(Request(address, headers=running.headers("management")), timeout=10) as answer:
+        (about,) = json.load(answer)
     return [round(psutil.Process(worker["pid"]).memory_info().rss / 1e6) for worker in about["workers"]]
 
 

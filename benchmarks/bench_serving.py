@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from PIL import Image
 
@@ -29,6 +28,7 @@ from handlers.wire.image import decode
 from handlers.wire.limits import Limits
 from scripts.build_archives import build_all
 from scripts.client import Client
+from scripts.loopback import urlopen
 from scripts.prepare_input import classifier_input
 from scripts.server import ROOT, Server, free_port, start, stop
 from training.scenes import SceneSettings, scene

@@ -15,18 +15,18 @@ import torch
 from handlers import worker
 from handlers.cache import Cache
 from handlers.deadline import Deadline, updated
-from handlers.exchange import Exchange, log_traceback
+from handlers.exchange import Exchange, asking, log_traceback
 from handlers.explanation import Explanation, explain, points, predict, prediction_result, size_of, worth_keeping
 from handlers.mapping import Map, batches, cost, key_of, maps_of, resolved, result_of
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics, Stage
-from handlers.neighbour import with_segments
+from handlers.neighbour import Ask, Neighbours, with_segments
 from handlers.picture import picture
 from handlers.sample import Sample, prepare, view
 from handlers.served_model import ServedModel, load
 from handlers.wire.errors import RequestError
 from handlers.wire.limits import Limits
-from handlers.wire.request import PNG, Defaults, parse, resolve_target
+from handlers.wire.request import PNG, Defaults, Request, parse, resolve_target
 from handlers.wire.response import Encoded, encode, select
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class ClassifierHandler:
     metrics: Metrics
     limits: Limits
     defaults: Defaults
+    neighbours: Neighbours
     seconds_per_point: float
     scores: Cache[torch.Tensor]
     explanations: Cache[Explanation | Map]
@@ -58,6 +59,7 @@ class ClassifierHandler:
         self.model = load(Path(properties["model_dir"]), worker.device(properties))
         spec = self.model.spec
         self.limits = worker.limits(spec)
+        self.neighbours = worker.neighbours(spec, properties)
         self.defaults = Defaults(**spec.explain.model_dump())
         self.seconds_per_point = self.model.seconds_per_point
         self.scores = Cache(spec.limits.cache_bytes // 16)
@@ -75,7 +77,12 @@ class ClassifierHandler:
         exchanges = [Exchange(index, row, context) for index, row in enumerate(rows)]
         for exchange in exchanges:
             with exchange.stage("decode"):
-                exchange.sample = self._decode(exchange, deadline)
+                exchange.request = self._parse(exchange)
+        ask = self.neighbours.ask(asking(exchanges), deadline.ends)
+        for exchange in exchanges:
+            if exchange.request is not None:
+                with exchange.stage("decode"):
+                    exchange.sample = self._prepare(exchange.request, ask, deadline.ends, fresh=exchange.fresh)
 
         together([exchange for exchange in exchanges if exchange.pending], "attribute", self._score)
         asked = [exchange for exchange in exchanges if exchange.pending and exchange.kind == "explanation"]
@@ -96,10 +103,12 @@ class ClassifierHandler:
                     exchange.answer = self._encode(exchange)
         return [exchange.close(self.metrics) for exchange in exchanges]
 
-    def _decode(self, exchange: Exchange, deadline: Deadline) -> Sample:
-        request = parse(exchange.row, exchange.headers, kind=exchange.kind, limits=self.limits, defaults=self.defaults)
+    def _parse(self, exchange: Exchange) -> Request:
+        return parse(exchange.row, exchange.headers, kind=exchange.kind, limits=self.limits, defaults=self.defaults)
+
+    def _prepare(self, request: Request, ask: Ask, ends: float, *, fresh: bool) -> Sample:
         seen = view(request.photo, self.model.preprocess)
-        request, found = with_segments(request, self.model.spec.name, self.limits, deadline.ends, fresh=exchange.fresh)
+        request, found = with_segments(request, self.model.spec.name, self.limits, ends, fresh=fresh, ask=ask)
         return prepare(request, seen, found)
 
     def _score(self, exchanges: Sequence[Exchange]) -> None:

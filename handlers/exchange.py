@@ -6,7 +6,7 @@ import http
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from handlers.mapping import Map
 from handlers.metrics import Kind, Metrics, Stage
 from handlers.sample import Sample
 from handlers.wire.errors import RequestError
-from handlers.wire.request import JSON
+from handlers.wire.request import JSON, Request
 from handlers.wire.response import Encoded
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class Exchange:
         index: its place in the batch.
         row: its body as TorchServe hands it over.
         context: TorchServe's context of the batch.
-        sample: the decoded request, once it is.
+        request: the request as parsed, once it is.
+        sample: the same in the model's frame.
         scores: (classes,) pre-softmax scores, once they are known.
         target: class index to explain, once it is resolved.
         explanation: the path integrals or the map, once they are computed.
@@ -45,6 +46,7 @@ class Exchange:
     index: int
     row: dict[str, Any]
     context: Any
+    request: Request | None = None
     sample: Sample | None = None
     scores: Tensor | None = None
     target: int | None = None
@@ -57,8 +59,17 @@ class Exchange:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The request's headers, names in lower case; TorchServe keeps them as they were sent."""
-        return {name.lower(): value for name, value in self.context.get_all_request_header(self.index).items()}
+        """The request's headers, names in lower case; TorchServe keeps them as they were sent.
+
+        It also puts the parts of a form among them, each with a table of its own headers in place of a value. A name in
+        two spellings is a list (RFC 9110, 5.3).
+        """
+        headers: dict[str, str] = {}
+        for sent, value in self.context.get_all_request_header(self.index).items():
+            if isinstance(value, str):
+                name = sent.lower()
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
 
     @property
     def kind(self) -> Kind:
@@ -114,6 +125,11 @@ class Exchange:
 
     def _request_bytes(self) -> int:
         return sum(len(value) for value in self.row.values() if isinstance(value, bytes | bytearray | str))
+
+
+def asking(exchanges: Iterable[Exchange]) -> list[tuple[Request, bool]]:
+    """The requests that have been parsed, each with whether its client wants nothing that is remembered."""
+    return [(exchange.request, exchange.fresh) for exchange in exchanges if exchange.request is not None]
 
 
 def log_traceback() -> None:

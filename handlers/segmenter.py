@@ -17,7 +17,7 @@ from handlers.cache import Cache, digest
 from handlers.chunk import chunk_size
 from handlers.deadline import Deadline, updated
 from handlers.engines import Engine
-from handlers.exchange import Exchange
+from handlers.exchange import Exchange, asking
 from handlers.explanation import Explanation, explain, points, size_of, worth_keeping
 from handlers.findings import Findings
 from handlers.job import ExplainedScore, Job
@@ -25,7 +25,7 @@ from handlers.mapping import Map, cost, key_of, maps_of, resolved, result_of
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics
 from handlers.models.detections import Detections
-from handlers.neighbour import with_segments
+from handlers.neighbour import Ask, Neighbours, with_segments
 from handlers.picture import picture
 from handlers.sample import View, prepare
 from handlers.spec import SegmenterSpec
@@ -53,6 +53,7 @@ class SegmenterHandler:
     metrics: Metrics
     limits: Limits
     defaults: Defaults
+    neighbours: Neighbours
     seconds_per_pixel: float
     chunks: dict[tuple[int, int], int]
     findings: Findings
@@ -68,6 +69,7 @@ class SegmenterHandler:
         self.spec = spec = SegmenterSpec.read(model_dir)
         self.engine = engines.load(spec, model_dir, self.device)
         self.limits = worker.limits(spec)
+        self.neighbours = worker.neighbours(spec, properties)
         self.defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
         self.seconds_per_pixel = 0.0
         self.chunks = {}
@@ -81,11 +83,17 @@ class SegmenterHandler:
     def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
         """One body for each row, in order; its status and headers are set in the context."""
         ends = Deadline.starting_now(self.spec.serving.deadline_s, 0).ends
-        return [self._answer(Exchange(index, row, context), ends) for index, row in enumerate(rows)]
+        exchanges = [Exchange(index, row, context) for index, row in enumerate(rows)]
+        for exchange in exchanges:
+            with exchange.stage("decode"):
+                exchange.request = self._parse(exchange)
+        ask = self.neighbours.ask(asking(exchanges), ends)
+        return [self._answer(exchange, ask, ends) for exchange in exchanges]
 
-    def _answer(self, exchange: Exchange, ends: float) -> bytes:
-        with exchange.stage("decode"):
-            request, seen, sent = self._decode(exchange, ends)
+    def _answer(self, exchange: Exchange, ask: Ask, ends: float) -> bytes:
+        if exchange.request is not None:
+            with exchange.stage("decode"):
+                request, seen, sent = self._decode(exchange.request, ask, ends, fresh=exchange.fresh)
         if exchange.pending:
             with exchange.stage("attribute"):
                 job = self._work(exchange, request, seen, sent, ends)
@@ -94,8 +102,8 @@ class SegmenterHandler:
                 exchange.answer = self._encode(exchange, job)
         return exchange.close(self.metrics)
 
-    def _decode(self, exchange: Exchange, ends: float) -> tuple[Request, View, PhotoMasks | None]:
-        request = parse(
+    def _parse(self, exchange: Exchange) -> Request:
+        return parse(
             exchange.row,
             exchange.headers,
             kind=exchange.kind,
@@ -103,9 +111,13 @@ class SegmenterHandler:
             defaults=self.defaults,
             segmenter=True,
         )
+
+    def _decode(
+        self, request: Request, ask: Ask, ends: float, *, fresh: bool
+    ) -> tuple[Request, View, PhotoMasks | None]:
         sent = None
         if request.segments is not None and request.segments.name != self.spec.name:
-            request, sent = with_segments(request, self.spec.name, self.limits, ends, fresh=exchange.fresh)
+            request, sent = with_segments(request, self.spec.name, self.limits, ends, fresh=fresh, ask=ask)
         return request, self.engine.look(request.photo), sent
 
     def _work(self, exchange: Exchange, request: Request, seen: View, sent: PhotoMasks | None, ends: float) -> Job:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from handlers.neighbour import Neighbours
 from handlers.spec import ModelSpec
 from handlers.wire.limits import Limits
 
@@ -27,3 +29,8 @@ def limits(spec: ModelSpec) -> Limits:
         max_samples=bounds.max_samples,
         max_groups=bounds.max_groups,
     )
+
+
+def neighbours(spec: ModelSpec, properties: Mapping[str, Any]) -> Neighbours:
+    """The other models of the server, of which nothing is known yet."""
+    return Neighbours(spec.name, Path(properties["model_dir"]), limits(spec), spec.serving.deadline_s)

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)
-    except (SpecError, OSError) as error:
+    except (SpecError, OSError) as error:  # a full disk, or a store that cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

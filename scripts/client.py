@@ -9,13 +9,15 @@ import mimetypes
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import requests
 
+from scripts.loopback import stays_here
 from scripts.server import ROOT, find
 
 T = TypeVar("T")
@@ -44,7 +46,14 @@ class Client:
 
     url: str
     headers: Mapping[str, str]
-    session: requests.Session = field(default_factory=requests.Session, compare=False)
+
+    @cached_property
+    def session(self) -> requests.Session:
+        """The connection: to this machine without a proxy, and never with a .netrc's password in the key's place."""
+        session = requests.Session()
+        session.trust_env = not stays_here(self.url)
+        session.auth = lambda request: request
+        return session
 
     def post(
         self, path: str, body: bytes, media: str, *, accept: str = "*/*", options: Mapping[str, Any] | None = None

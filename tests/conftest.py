@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
 from scripts.build_archives import build_all
 from scripts.client import Client
+from scripts.loopback import urlopen
 from scripts.server import ROOT, Server, free_port, start, stop
+
+# The tests' own requests stay on this machine, whatever proxy they are run behind.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 
 @dataclass(frozen=True)

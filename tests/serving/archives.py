@@ -19,7 +19,7 @@ class Handler:
 """
 
 
-def write(store: Path, name: str, handler: str = WORKING, runtime: str = "python") -> Path:
+def write(store: Path, name: str, handler: str = WORKING, runtime: str = "python", workers: int = 1) -> Path:
     """An archive of nothing but a handler; TorchServe refuses one with a runtime that it does not know."""
     store.mkdir(parents=True, exist_ok=True)
     manifest = {
@@ -35,7 +35,7 @@ def write(store: Path, name: str, handler: str = WORKING, runtime: str = "python
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("handler.py", handler)
-        archive.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 1\n")
+        archive.writestr("model-config.yaml", f"minWorkers: {workers}\nmaxWorkers: {workers}\n")
     return path
 
 

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.check_archive import MANIFEST, ArchiveError, check, unpacked_bytes
+from tests.serving import archives
+
+MODEL = {"modelName": "small", "handler": "handler.py", "configFile": "model-config.yaml"}
+SPEC = {
+    "name": "small",
+    "handler": "classifier",
+    "architecture": "bit",
+    "labels": ["cat", "dog"],
+    "preprocess": archives.SPEC["preprocess"],
+}
+
+
+def pack(store: Path, model: dict[str, Any] | None = None, **files: str) -> Path:
+    """An archive of small files; a name's last underscore stands for the dot."""
+    path = store / "small.mar"
+    contents = {"handler_py": archives.WORKING, "model-config_yaml": "minWorkers: 1\n", **files}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(MANIFEST, json.dumps({"model": MODEL if model is None else model}))
+        for name, text in contents.items():
+            archive.writestr(".".join(name.rsplit("_", 1)), text)
+    return path
+
+
+@pytest.mark.parametrize("handler", ["handler.py", "handler.py:handle", "handlers.classifier", "image_classifier"])
+def test_a_whole_archive_has_the_name_of_its_model(tmp_path: Path, handler: str) -> None:
+    path = pack(tmp_path, MODEL | {"handler": handler}, **{"handlers/classifier_py": "", "spec_json": json.dumps(SPEC)})
+    assert check(path) == "small"
+    with zipfile.ZipFile(path) as archive:
+        assert unpacked_bytes(path) == sum(len(archive.read(name)) for name in archive.namelist())
+
+
+@pytest.mark.parametrize(
+    ("model", "files", "words"),
+    [
+        ({}, {}, r"MANIFEST\.json: model\.modelName: wanted a name, got None"),
+        (MODEL | {"modelName": 5}, {}, r"model\.modelName: wanted a name, got 5"),
+        (MODEL | {"handler": "absent.py"}, {}, r"model\.handler: absent\.py is not in the archive"),
+        (MODEL | {"handler": "handlers.absent"}, {}, r"model\.handler: handlers\.absent is not in the archive"),
+        (MODEL | {"serializedFile": "model.safetensors"}, {}, r"serializedFile: model\.safetensors is not in the"),
+        (MODEL | {"configFile": "absent.yaml"}, {}, r"configFile: absent\.yaml is not in the archive"),
+        (None, {"model-config_yaml": "a: [1"}, r"model-config\.yaml: cannot be read as YAML"),
+        (None, {"model-config_yaml": "- 1"}, r"model-config\.yaml: wanted fields and values, got list"),
+        (None, {"spec_json": "{"}, r"spec\.json: cannot be read as JSON"),
+        (None, {"spec_json": "[]"}, r"spec\.json: wanted an object, got list"),
+        (None, {"spec_json": '{"handler": "captioner"}'}, r"spec\.json: handler: wanted one of classifier, segmenter"),
+        (None, {"spec_json": json.dumps(SPEC | {"labels": 5})}, r"spec\.json: labels: .*build the archive anew"),
+        (None, {"spec_json": json.dumps(SPEC | {"new": 5})}, r"spec\.json: new: .*build the archive anew"),
+    ],
+)
+def test_what_could_not_be_served_is_named(
+    tmp_path: Path, model: dict[str, Any] | None, files: dict[str, str], words: str
+) -> None:
+    with pytest.raises(ArchiveError, match=rf"small\.mar: .*{words}"):
+        check(pack(tmp_path, model, **files))
+
+
+def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
+    whole = pack(tmp_path).read_bytes()
+    torn = tmp_path / "torn.mar"
+    for length in range(0, len(whole), 97):
+        torn.write_bytes(whole[:length])
+        with pytest.raises(ArchiveError, match=r"torn\.mar is not a model archive"):
+            check(torn)
+    flipped = bytearray(whole)
+    flipped[whole.index(b"class Handler")] ^= 1
+    torn.write_bytes(flipped)
+    with pytest.raises(ArchiveError, match=r"torn\.mar is damaged: handler\.py does not have its checksum"):
+        check(torn)
+    (tmp_path / "folder.mar").mkdir()
+    for path in (tmp_path / "absent.mar", tmp_path / "folder.mar"):
+        with pytest.raises(ArchiveError, match="is not a model archive"):
+            check(path)
+
+
+def test_the_archives_of_this_repository_are_whole(model_store: Path) -> None:
+    found = sorted(model_store.glob("*.mar"))
+    assert [check(path) for path in found] == [path.stem for path in found]
