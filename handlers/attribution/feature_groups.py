@@ -171,7 +171,7 @@ def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: T
 
 
 def _halved(coalitions: Tensor, weights: Tensor, gains: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The regression's rows (n, G), weights and gains (n,), one for a coalition and its complement where these alternate.
+    """The regression's rows (n, G), weights and gains (n,), half of them where coalitions alternate with complements.
 
     Centred, the two are each other's negatives: the mean of one equation and the other's negative stands for both.
     """
