@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import is_dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
+import numpy as np
 from cachetools import LRUCache
 from torch import Tensor
 
-from handlers.attribution.path import PathIntegral
-
 Value = TypeVar("Value")
+
+LEAST = 2048
+"""Bytes that an entry counts as at least: a key, a tensor's own objects and a place in the table take about 1,000."""
 
 
 class Cache(Generic[Value]):
-    """The values last used, at most so many bytes of them; used by one thread."""
+    """The values last used, at most so many bytes of them; used by one thread.
+
+    An entry counts as what its tensors keep alive, and never as less than :data:`LEAST`.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._entries: LRUCache[Hashable, tuple[Value, int]] = LRUCache(max_bytes, getsizeof=lambda entry: entry[1])
@@ -24,14 +30,15 @@ class Cache(Generic[Value]):
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
-    def put(self, key: Hashable, value: Value, size: int) -> None:
-        """Remember a value of so many bytes; one that is larger than the whole cache is not kept."""
+    def put(self, key: Hashable, value: Value) -> None:
+        """Remember a value; one that is larger than the whole cache is not kept."""
+        size = max(size_of(value), LEAST)
         if size <= self._entries.maxsize:
             self._entries[key] = (value, size)
 
     @property
     def bytes(self) -> int:
-        """What the values take."""
+        """What the entries count as."""
         return int(self._entries.currsize)
 
 
@@ -44,11 +51,28 @@ def digest(*tensors: Tensor) -> bytes:
     return state.digest()
 
 
-def size_of(integral: PathIntegral) -> int:
-    """Bytes of a path integral's tensors."""
-    tensors = [integral.difference, integral.gradient]
-    if integral.steps is not None:
-        tensors += [integral.steps.gradients, integral.steps.points, integral.steps.weights]
-    if integral.absolute is not None:
-        tensors.append(integral.absolute)
-    return sum(tensor.nbytes for tensor in tensors)
+def size_of(value: object) -> int:
+    """Bytes that the tensors and arrays within a value keep alive: their storages, of which they may be a part, once.
+
+    Args:
+        value: a tensor, an array, or dataclasses and sequences of them; anything else counts as nothing.
+    """
+    storages: dict[int, int] = {}
+
+    def walk(part: object) -> None:
+        if isinstance(part, Tensor):
+            storage = part.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(part, np.ndarray):
+            while isinstance(part.base, np.ndarray):
+                part = part.base
+            storages[part.ctypes.data] = part.nbytes
+        elif is_dataclass(part) and not isinstance(part, type):
+            for member in vars(part).values():
+                walk(member)
+        elif isinstance(part, list | tuple):
+            for member in part:
+                walk(member)
+
+    walk(value)
+    return sum(storages.values())

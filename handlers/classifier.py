@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 
 from handlers import worker
+from handlers.admission import admit_baseline, check_answer, seconds_of_answer, seconds_of_shares
 from handlers.cache import Cache
 from handlers.deadline import Deadline, updated
 from handlers.exchange import Exchange, asking, log_traceback
-from handlers.explanation import Explanation, explain, points, predict, prediction_result, size_of, worth_keeping
+from handlers.explanation import Explanation, explain, points, predict, prediction_result, worth_keeping
 from handlers.mapping import Map, batches, cost, key_of, maps_of, resolved, result_of
 from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics, Stage
@@ -30,9 +30,6 @@ from handlers.wire.request import PNG, Defaults, Request, parse, resolve_target
 from handlers.wire.response import Encoded, encode, select
 
 logger = logging.getLogger(__name__)
-
-TELLING = 20
-"""Points that a map must be estimated to cost for its time to tell how slow maps are; in less, other things count."""
 
 
 class ClassifierHandler:
@@ -82,7 +79,7 @@ class ClassifierHandler:
         for exchange in exchanges:
             if exchange.request is not None:
                 with exchange.stage("decode"):
-                    exchange.sample = self._prepare(exchange.request, ask, deadline.ends, fresh=exchange.fresh)
+                    exchange.sample = self._prepare(exchange.request, ask, deadline, fresh=exchange.fresh)
 
         together([exchange for exchange in exchanges if exchange.pending], "attribute", self._score)
         asked = [exchange for exchange in exchanges if exchange.pending and exchange.kind == "explanation"]
@@ -106,9 +103,10 @@ class ClassifierHandler:
     def _parse(self, exchange: Exchange) -> Request:
         return parse(exchange.row, exchange.headers, kind=exchange.kind, limits=self.limits, defaults=self.defaults)
 
-    def _prepare(self, request: Request, ask: Ask, ends: float, *, fresh: bool) -> Sample:
+    def _prepare(self, request: Request, ask: Ask, deadline: Deadline, *, fresh: bool) -> Sample:
         seen = view(request.photo, self.model.preprocess)
-        request, found = with_segments(request, self.model.spec.name, self.limits, ends, fresh=fresh, ask=ask)
+        request, found = with_segments(request, self.model.spec.name, self.limits, deadline.ends, fresh=fresh, ask=ask)
+        admit_baseline(request, self.model.preprocess.size, deadline)
         return prepare(request, seen, found)
 
     def _score(self, exchanges: Sequence[Exchange]) -> None:
@@ -120,9 +118,9 @@ class ClassifierHandler:
                 unknown.append(exchange)
         if unknown:
             for exchange, scores in zip(unknown, predict(self.model, samples(unknown)), strict=True):
-                exchange.scores = scores
+                exchange.scores = scores.clone()  # a row would keep the others alive
                 assert exchange.sample is not None
-                self.scores.put(exchange.sample.key, scores, scores.nbytes)
+                self.scores.put(exchange.sample.key, exchange.scores)
 
     def _admit(self, exchange: Exchange, deadline: Deadline) -> Deadline:
         """Settle the target, and whether the explanation is known or there is time for it."""
@@ -133,14 +131,20 @@ class ClassifierHandler:
         else:
             exchange.target = resolve_target(request.target, self.model.spec.labels)
         exchange.sample = sample = resolved(self.model, exchange.sample)
+        check_answer(sample, len(exchange.scores), self.model.spec.limits.max_response_bytes)
+        beside = seconds_of_answer(sample)
+        with_answer = deadline.admit(field="accept" if request.accept == PNG else "masks", seconds=beside)
+        exchange.key = key_of(sample, exchange.target)
         if not exchange.fresh:
-            exchange.explanation = self.explanations.get(key_of(sample, exchange.target))
+            exchange.explanation = self.explanations.get(exchange.key)
         exchange.cached = exchange.explanation is not None
         if exchange.cached:
-            return deadline
+            return with_answer
         if request.by_path:
-            return deadline.admit(points(sample))
-        return deadline.admit(math.ceil(cost(self.model, sample) * self.model.findings.slowness), "method")
+            total = points(sample)
+            return deadline.admit(total, seconds=beside + seconds_of_shares(sample, total))
+        estimate = cost(self.model, sample)
+        return deadline.admit(estimate.points, "method", seconds=beside + estimate.seconds)
 
     def _explain(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
         targets = [exchange.target for exchange in exchanges if exchange.target is not None]
@@ -156,30 +160,21 @@ class ClassifierHandler:
             explanations = explain(self.model, samples(exchanges), targets, before_chunk)
             left = 0
         finally:  # a pass that was given up has measured the speed as well
-            if left < total:
+            if left < total and not any(seconds_of_shares(sample, 1) for sample in samples(exchanges)):
                 seconds = time.perf_counter() - started
                 self.seconds_per_point = updated(self.seconds_per_point, seconds, total - left)
-        for exchange, target, explanation in zip(exchanges, targets, explanations, strict=True):
+        for exchange, explanation in zip(exchanges, explanations, strict=True):
             exchange.explanation = explanation
-            assert exchange.sample is not None
             if worth_keeping(explanation):
-                self.explanations.put(key_of(exchange.sample, target), explanation, size_of(explanation))
+                self.explanations.put(exchange.key, explanation)
 
     def _map(self, deadline: Deadline, exchanges: Sequence[Exchange]) -> None:
         targets = [exchange.target for exchange in exchanges if exchange.target is not None]
         scores = [exchange.scores for exchange in exchanges if exchange.scores is not None]
-        findings, estimate = self.model.findings, sum(cost(self.model, sample) for sample in samples(exchanges))
-        started = time.perf_counter()
-        try:
-            maps = maps_of(self.model, samples(exchanges), targets, scores, deadline.check_rows)
-        finally:
-            if estimate >= TELLING:
-                expected = estimate * self.seconds_per_point
-                findings.slowness = updated(findings.slowness, (time.perf_counter() - started) / expected, 1)
-        for exchange, target, found in zip(exchanges, targets, maps, strict=True):
-            exchange.explanation = found
-            assert exchange.sample is not None
-            self.explanations.put(key_of(exchange.sample, target), found, found.attribution.nbytes)
+        found = maps_of(self.model, samples(exchanges), targets, scores, deadline.check_rows, self.seconds_per_point)
+        for exchange, own in zip(exchanges, found, strict=True):
+            exchange.explanation = own
+            self.explanations.put(exchange.key, own)
 
     def _encode(self, exchange: Exchange) -> Encoded:
         sample, scores = exchange.sample, exchange.scores
@@ -187,9 +182,9 @@ class ClassifierHandler:
         most = self.model.spec.limits.max_response_bytes
         if exchange.explanation is None or exchange.target is None:
             return encode(prediction_result(self.model, scores), sample.request.accept, max_bytes=most)
-        result = result_of(self.model, sample, exchange.target, scores, exchange.explanation)
         if sample.request.accept == PNG:
-            return encode(result, PNG, picture=picture(sample, exchange.explanation), max_bytes=most)
+            return encode({}, PNG, picture=picture(sample, exchange.explanation), max_bytes=most)
+        result = result_of(self.model, sample, exchange.target, scores, exchange.explanation)
         return encode(select(result, sample.request), sample.request.accept, max_bytes=most)
 
 
@@ -214,7 +209,7 @@ def together(exchanges: Sequence[Exchange], stage: Stage, work: Callable[[Sequen
         # The time is over for all; anything else may be due to one of them.
         if refusal.status == 503 or len(exchanges) == 1:
             for exchange in exchanges:
-                exchange.failure = refusal
+                exchange.refuse(refusal)
             return
     except Exception:
         log_traceback()

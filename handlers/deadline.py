@@ -19,13 +19,15 @@ CHUNK_SHARE = 0.1
 class Deadline:
     """A budget of seconds for one batch, and what one point of a path costs.
 
+    All work that a request asks for is admitted here before it is done, be it counted in points or in seconds.
+
     Attributes:
         ends: clock reading by which the batch must be computed.
         budget: seconds a batch may take in all.
         seconds_per_point: estimate, of one point among many.
         trusted: points that are always tried when they are alone: the estimate is only one, and without a pass it would
             never be corrected.
-        committed: points already admitted.
+        committed: seconds of the work already admitted.
         clock: seconds, monotonic.
     """
 
@@ -33,7 +35,7 @@ class Deadline:
     budget: float
     seconds_per_point: float
     trusted: int = 0
-    committed: int = 0
+    committed: float = 0.0
     clock: Callable[[], float] = time.monotonic
 
     @classmethod
@@ -43,26 +45,38 @@ class Deadline:
         """A deadline ``budget`` seconds from now."""
         return cls(clock() + budget, budget, seconds_per_point, trusted, clock=clock)
 
-    def admit(self, points: int, field: str = "steps") -> Deadline:
-        """The deadline with that many more points committed.
+    def admit(self, points: int = 0, field: str = "steps", *, seconds: float = 0.0) -> Deadline:
+        """The deadline with that much more work committed.
+
+        Where the work is done at once, the deadline as it was goes on: the clock counts what is done.
 
         Args:
             points: of a path, or what costs as much.
             field: of the request that decides how many.
+            seconds: estimate of what else is to be done, beside the model's evaluations.
 
         Raises:
             RequestError: 413 if they would not fit an empty batch either, 503 if they do not fit beside the others.
         """
-        seconds = points * self.seconds_per_point
-        if self.committed or points > self.trusted:
-            if seconds > self.budget:
-                most = int(self.budget / self.seconds_per_point)
-                message = f"wanted an explanation of at most {self.budget:.0f} s, about {most} points on this host"
-                raise RequestError(413, field, f"{message}, got {points} points, about {seconds:.0f} s")
-            if self.clock() + self.committed * self.seconds_per_point + seconds > self.ends:
-                message = f"the batch is full: {points} points, about {seconds:.0f} s, do not fit it; try again"
-                raise RequestError(503, field, message)
-        return replace(self, committed=self.committed + points)
+        of_points = points * self.seconds_per_point
+        tried = not self.committed and points <= self.trusted
+        estimate = seconds if tried else of_points + seconds
+        if estimate > self.budget:
+            raise RequestError(413, field, self._too_much(points, estimate, seconds))
+        if estimate and self.clock() + self.committed + estimate > self.ends:
+            work = f"{points} points, " if points else ""
+            message = f"the batch is full: {work}about {estimate:.0f} s, do not fit it; try again"
+            raise RequestError(503, field, message)
+        return replace(self, committed=self.committed + of_points + seconds)
+
+    def _too_much(self, points: int, estimate: float, seconds: float) -> str:
+        most, given = f"at most {self.budget:.0f} s", f"about {estimate:.0f} s"
+        if not points:
+            return f"wanted work of {most}, got {given}"
+        if seconds < self.budget:
+            most += f", about {int((self.budget - seconds) / self.seconds_per_point)} points on this host"
+        beside = f", {seconds:.0f} s of them beside the model" if seconds >= 1 else ""
+        return f"wanted an explanation of {most}, got {points} points, {given}{beside}"
 
     def check(self, remaining: int) -> None:
         """Give up between two chunks once the time is over, rather than be killed with the worker.

@@ -6,7 +6,7 @@ import http
 import logging
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,7 @@ class Exchange:
         sample: the same in the model's frame.
         scores: (classes,) pre-softmax scores, once they are known.
         target: class index to explain, once it is resolved.
+        key: what the explanation is remembered by, once that is known.
         explanation: the path integrals or the map, once they are computed.
         cached: whether they were at hand.
         answer: the encoded result, once there is one.
@@ -50,6 +51,7 @@ class Exchange:
     sample: Sample | None = None
     scores: Tensor | None = None
     target: int | None = None
+    key: Hashable = None
     explanation: Explanation | Map | None = None
     cached: bool = False
     answer: Encoded | None = None
@@ -93,11 +95,19 @@ class Exchange:
         try:
             yield
         except RequestError as error:
-            self.failure = error
+            self.refuse(error)
         except Exception:
             log_traceback()
             self.failure = RequestError(500, "request", "the server failed on this request; its log says why")
         self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - started
+
+    def refuse(self, refusal: RequestError) -> None:
+        """Answer with a refusal.
+
+        With a copy: a raised one holds its traceback, whose frames hold all that was computed, and these exchanges,
+        which hold it; nothing would be freed before the collector of cycles comes by.
+        """
+        self.failure = RequestError(refusal.status, refusal.field, refusal.message)
 
     def close(self, metrics: Metrics) -> bytes:
         """Set status and headers, count the request, and return the body."""

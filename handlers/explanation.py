@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from handlers import cache
+from handlers.admission import nodes_that_fit
 from handlers.attribution.directional import GroupScores, directional, group_norms, group_scores
 from handlers.attribution.groups import parents
 from handlers.attribution.path import Forward, PathIntegral, integrate, points_on, relative_to
@@ -19,7 +19,7 @@ from handlers.cache import digest
 from handlers.sample import Groups, Sample
 from handlers.spec import ModelSpec
 from handlers.wire.errors import RequestError
-from handlers.wire.request import PER_STEP, Request
+from handlers.wire.request import GZIP, PER_STEP, SAFETENSORS, Request
 
 Item = TypeVar("Item")
 
@@ -152,6 +152,10 @@ def _refine(
     inputs, starts, classes, draws = _paths(model, samples, targets)
     per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
 
+    def most(sample: Sample) -> int:
+        fitting = nodes_that_fit(sample, len(model.spec.labels), model.spec.limits.max_response_bytes)
+        return min(sample.request.path.steps, fitting)
+
     def within_time(remaining: int) -> None:
         try:
             if before_chunk is not None:
@@ -168,7 +172,7 @@ def _refine(
             [None if sample.groups is None else sample.groups.family.masks for sample in per_path],
             torch.tensor([sample.request.path.tolerance for sample in per_path], dtype=torch.float64),
             chunk=model.chunk,
-            most=[sample.request.path.steps for sample in per_path],
+            most=[nodes for nodes, count in zip(map(most, samples), draws, strict=True) for _ in range(count)],
             keep_steps=[wants_steps(sample.request) for sample in per_path],
             before_chunk=within_time,
         )
@@ -227,11 +231,6 @@ def worth_keeping(explanation: Explanation) -> bool:
     return explanation.converged is not False
 
 
-def size_of(explanation: Explanation) -> int:
-    """Bytes of an explanation's tensors."""
-    return sum(map(cache.size_of, explanation.integrals))
-
-
 def rule(request: Request) -> Quadrature:
     """The quadrature of a request without a tolerance."""
     return quadrature(request.path.quadrature, request.path.steps)
@@ -239,7 +238,7 @@ def rule(request: Request) -> Quadrature:
 
 def wants_steps(request: Request) -> bool:
     """Whether the answer holds a tensor with one entry for each step."""
-    return not set(PER_STEP).isdisjoint(request.outputs)
+    return request.accept in (GZIP, SAFETENSORS) and not set(PER_STEP).isdisjoint(request.outputs)
 
 
 def _wants_absolute(request: Request) -> bool:

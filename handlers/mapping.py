@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from handlers.attribution import METHODS
+from handlers.attribution import METHODS, combine
 from handlers.attribution.path import Forward
 from handlers.attribution.plan import (
     MATERIAL,
@@ -22,7 +24,9 @@ from handlers.attribution.plan import (
     evaluations,
     layer_name,
     network_of,
+    parameters,
     refusals,
+    seconds_beside,
 )
 from handlers.cache import digest
 from handlers.explanation import Explanation, Model, explanation_result, group_table, path_key, ranking, target_result
@@ -33,6 +37,9 @@ from handlers.wire.plan_options import CLIENTS_NAMES, starts
 
 BY_CHANNEL = frozenset({"ablation_cam", "score_cam"})
 """Methods that take the channels of a layer one by one."""
+
+TELLING = 20
+"""Points that a map must be estimated to cost for its time to tell how slow a method is; in less, others count."""
 
 
 class Inspected(Model, Protocol):
@@ -87,17 +94,39 @@ def resolved(model: Inspected, sample: Sample) -> Sample:
     return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
 
 
-def cost(model: Inspected, sample: Sample) -> int:
-    """How many points of a path the sample's map is estimated to cost as much as, whatever maps have taken so far."""
-    plan = sample.request.plan
-    channels = model.findings.layers[plan.layer][1] if not BY_CHANNEL.isdisjoint(plan.methods) else 0
-    return evaluations(
-        plan,
-        (sample.image.shape[1], sample.image.shape[2]),
-        draws=len(sample.baselines) if starts(plan) else 1,
-        groups=0 if sample.groups is None else len(sample.groups.family.parts.members),
-        channels=channels,
-    )
+@dataclass(frozen=True)
+class Cost:
+    """What a map is estimated to take.
+
+    Attributes:
+        points: of a path that take as long as the evaluations.
+        seconds: beside the model.
+    """
+
+    points: int
+    seconds: float
+
+
+def costs(model: Inspected, sample: Sample) -> dict[str, Cost]:
+    """What the map of each of the plan's methods takes, whatever such maps have taken so far."""
+    plan, groups = sample.request.plan, sample.groups
+    size = (sample.image.shape[1], sample.image.shape[2])
+    draws = len(sample.baselines) if starts(plan) else 1
+    parts = 0 if groups is None else len(groups.family.parts.members)
+    found = {}
+    for method in plan.methods:
+        own = replace(plan, methods=(method,))
+        channels = model.findings.layers[plan.layer][1] if method in BY_CHANNEL else 0
+        points = evaluations(own, size, draws=draws, groups=parts, channels=channels)
+        found[method] = Cost(points, seconds_beside(own, size, draws=draws, groups=parts))
+    return found
+
+
+def cost(model: Inspected, sample: Sample) -> Cost:
+    """What the sample's map takes, by what maps of its methods have taken so far."""
+    plan, found = sample.request.plan, costs(model, sample)
+    points = sum(own.points * model.findings.slowness_of(method, _layer(plan, method)) for method, own in found.items())
+    return Cost(math.ceil(points), sum(own.seconds for own in found.values()))
 
 
 def key_of(sample: Sample, target: int) -> tuple[object, ...]:
@@ -130,6 +159,7 @@ def maps_of(
     targets: Sequence[int],
     scores: Sequence[Tensor],
     before_rows: Callable[[int], None] | None = None,
+    seconds_per_point: float = 0.0,
 ) -> list[Map]:
     """The maps of samples that can be evaluated at once.
 
@@ -139,6 +169,7 @@ def maps_of(
         targets: class indices.
         scores: (classes,) of each sample.
         before_rows: called before rows go through the model, with how many have by then; what it raises ends the work.
+        seconds_per_point: of a path, by which the methods' own slowness is told; 0 to learn nothing.
 
     Raises:
         RequestError: 400 for an option's value, 422 for a method without meaning for the model.
@@ -146,17 +177,17 @@ def maps_of(
     plan = samples[0].request.plan
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
     network = model.plain() if plan.by_module or not PARTICULAR.isdisjoint(plan.methods) else model.network
+    images = torch.stack([sample.image for sample in samples]).to(model.device)
+    classes, material = torch.tensor(list(targets), device=model.device), _material(samples, plan, model.device)
+    maps = []
     with _told(model, samples[0]), watched(network, before_rows) as (forward, rows):
-        maps = carry_out(
-            plan,
-            forward,
-            torch.stack([sample.image for sample in samples]).to(model.device),
-            torch.tensor(list(targets), device=model.device),
-            _material(samples, plan, model.device),
-            chunk=model.chunk,
-        ).cpu()
+        for method in plan.methods:
+            own = replace(plan, methods=(method,))
+            with _learning(model, samples, method, seconds_per_point):
+                maps.append(carry_out(own, forward, images, classes, material, chunk=model.chunk))
+        found_maps = (maps[0] if len(maps) == 1 else combine(*maps)).cpu()
     each = -(-rows[0] // len(samples))
-    found = zip(maps, scores, targets, strict=True)
+    found = zip(found_maps, scores, targets, strict=True)
     return [Map(own.clone(), score[target].item(), each) for own, score, target in found]
 
 
@@ -228,6 +259,29 @@ def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Ma
     if "pictures" in plan.takes:
         pictures = torch.stack([sample.preprocess.picture(sample.image) for sample in samples])
     return Material(baselines, groups, masks or None, pictures)
+
+
+def _layer(plan: Plan, method: str) -> str | None:
+    """The layer by which a method's cost differs, if it looks at one."""
+    return plan.layer if "layer" in parameters(method) else None
+
+
+@contextmanager
+def _learning(model: Inspected, samples: Sequence[Sample], method: str, seconds_per_point: float) -> Iterator[None]:
+    """Measures a method's maps, to know better next time; one that was given up has been measured as well."""
+    own = [costs(model, sample)[method] for sample in samples]
+    points, beside = sum(one.points for one in own), sum(one.seconds for one in own)
+    started, finished = time.perf_counter(), False
+    try:
+        yield
+        finished = True
+    finally:
+        if points >= TELLING and seconds_per_point > 0:
+            took = time.perf_counter() - started
+            # What is beside the model is estimated generously: it may not account for more than half.
+            ratio = max(took - beside, took / 2) / (points * seconds_per_point)
+            layer = _layer(samples[0].request.plan, method)
+            model.findings.learn(method, layer, ratio, finished=finished)
 
 
 @contextmanager

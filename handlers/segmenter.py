@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from handlers import engines, worker
+from handlers.admission import admit_baseline, check_answer, check_masks, seconds_of_answer, seconds_of_shares
 from handlers.attribution.path import Forward
+from handlers.attribution.plan import FORWARD_SHARE
 from handlers.cache import Cache, digest
 from handlers.chunk import chunk_size
 from handlers.deadline import Deadline, updated
 from handlers.engines import Engine
 from handlers.exchange import Exchange, asking
-from handlers.explanation import Explanation, explain, points, size_of, worth_keeping
+from handlers.explanation import Explanation, explain, points, worth_keeping
 from handlers.findings import Findings
 from handlers.job import ExplainedScore, Job
 from handlers.mapping import Map, cost, key_of, maps_of, resolved, result_of
@@ -129,13 +131,20 @@ class SegmenterHandler:
         if request.segments is not None and request.segments.name == self.spec.name:
             names = [self.spec.labels[label] for label in found.labels.tolist()]
             sent = of_cut_outs(found.cut_outs, found.size, names)
+        height, width = seen.image.shape[1:]
+        admit_baseline(request, (height, width), Deadline(ends, self.spec.serving.deadline_s, 0))
         exchange.sample = sample = prepare(request, seen, sent)
         instance = self._instance(request, found, threshold)
         exchange.target = int(found.labels[instance])
         forward = self.engine.class_scores(seen, found.anchors[instance])
+        started = time.perf_counter()
         with torch.no_grad():
             exchange.scores = forward(sample.image[None].to(self.device))[0].cpu()
-        self._explain(exchange, forward, found.anchors[instance], ends)
+        # Until a path was taken, the forward pass is all that tells how fast the worker is.
+        usual = (time.perf_counter() - started) / FORWARD_SHARE
+        seconds = self.seconds_per_pixel * height * width or usual
+        deadline = Deadline(ends, self.spec.serving.deadline_s, seconds, self.spec.explain.steps + 2)
+        self._explain(exchange, forward, found.anchors[instance], deadline)
         return Job(sample, found, exchange.scores, instance)
 
     def _find(self, seen: View, threshold: float, *, fresh: bool) -> Detections:
@@ -143,7 +152,7 @@ class SegmenterHandler:
         found = None if fresh else self.instances.get(key)
         if found is None:
             found = self.engine.find(seen, threshold)
-            self.instances.put(key, found, found.nbytes)
+            self.instances.put(key, found)
         return found
 
     def _instance(self, request: Request, found: Detections, threshold: float) -> int:
@@ -164,37 +173,33 @@ class SegmenterHandler:
             raise RequestError(422, "target_class", message)
         return int(of_class[0])
 
-    def _explain(self, exchange: Exchange, forward: Forward, anchor: Tensor, ends: float) -> None:
-        sample, target = exchange.sample, exchange.target
-        assert sample is not None and target is not None
-        key = (key_of(sample, target), digest(anchor))
-        exchange.explanation = None if exchange.fresh else self.explanations.get(key)
+    def _explain(self, exchange: Exchange, forward: Forward, anchor: Tensor, deadline: Deadline) -> None:
+        sample, target, scores = exchange.sample, exchange.target, exchange.scores
+        assert sample is not None and target is not None and scores is not None
+        request = sample.request
+        check_answer(sample, len(scores), self.spec.limits.max_response_bytes)
+        beside = seconds_of_answer(sample)
+        deadline.admit(field="accept" if request.accept == PNG else "masks", seconds=beside)
+        exchange.key = (key_of(sample, target), digest(anchor))
+        exchange.explanation = None if exchange.fresh else self.explanations.get(exchange.key)
         exchange.cached = exchange.explanation is not None
         if exchange.cached:
             return
-        height, width = sample.image.shape[1:]
         model = ExplainedScore(
             self.spec, forward, self.device, self._chunk(forward, sample.image), findings=self.findings
         )
         sample = resolved(model, sample)
-        by_path = sample.request.by_path
-        # The first request of a worker tells how fast it is.
-        seconds, total = self.seconds_per_pixel * height * width, points(sample) if by_path else cost(model, sample)
-        trusted = total if self.seconds_per_pixel == 0 else self.spec.explain.steps + 2
-        deadline = Deadline(ends, self.spec.serving.deadline_s, seconds, trusted)
-        deadline = deadline.admit(total, "steps" if by_path else "method")
-        if not by_path:
-            assert exchange.scores is not None
-            started = time.perf_counter()
-            try:
-                (found,) = maps_of(model, [sample], [target], [exchange.scores], deadline.check_rows)
-            finally:
-                self._learn((time.perf_counter() - started) / total / (height * width))
+        if not request.by_path:
+            estimate = cost(model, sample)
+            deadline.admit(estimate.points, "method", seconds=beside + estimate.seconds)
+            (found,) = maps_of(model, [sample], [target], [scores], deadline.check_rows, deadline.seconds_per_point)
             exchange.explanation = found
-            self.explanations.put(key, found, found.attribution.nbytes)
+            self.explanations.put(exchange.key, found)
             return
+        left = total = points(sample)
+        shares = seconds_of_shares(sample, total)
+        deadline.admit(total, seconds=beside + shares)
         started = time.perf_counter()
-        left = total
 
         def before_chunk(remaining: int) -> None:
             nonlocal left
@@ -205,11 +210,12 @@ class SegmenterHandler:
             (explanation,) = explain(model, [sample], [target], before_chunk)
             left = 0
         finally:
-            if left < total:
-                self._learn((time.perf_counter() - started) / (total - left) / (height * width))
+            if left < total and not shares:
+                seconds = (time.perf_counter() - started) / (total - left)
+                self._learn(seconds / sample.image[0].numel())
         exchange.explanation = explanation
         if worth_keeping(explanation):
-            self.explanations.put(key, explanation, size_of(explanation))
+            self.explanations.put(exchange.key, explanation)
 
     def _learn(self, seconds_per_pixel: float) -> None:
         known = self.seconds_per_pixel
@@ -226,17 +232,19 @@ class SegmenterHandler:
     def _encode(self, exchange: Exchange, job: Job) -> Encoded:
         request, most = job.sample.request, self.spec.limits.max_response_bytes
         if exchange.explanation is None:
-            result = self._prediction(job)
-            photo = drawn(request.photo.image, job.found, self.spec.labels) if request.accept == PNG else None
-            return encode(select(result, request), request.accept, picture=photo, max_bytes=most)
+            if request.accept == PNG:
+                return encode({}, PNG, picture=drawn(request.photo.image, job.found, self.spec.labels), max_bytes=most)
+            check_masks(len(job.found), job.found.size, request.accept, most)
+            return encode(select(self._prediction(job), request), request.accept, max_bytes=most)
         assert job.scores is not None and job.instance is not None and exchange.target is not None
+        if request.accept == PNG:
+            return encode({}, PNG, picture=picture(job.sample, exchange.explanation), max_bytes=most)
         model = ExplainedScore(self.spec, self.engine.network, self.device, 1)
         result = result_of(model, job.sample, exchange.target, job.scores, exchange.explanation)
         result["detection"] = job.instance
         result["box"] = job.found.boxes[job.instance].tolist()
         result["detection_score"] = job.found.scores[job.instance].item()
-        photo = picture(job.sample, exchange.explanation) if request.accept == PNG else None
-        return encode(select(result, request), request.accept, picture=photo, max_bytes=most)
+        return encode(select(result, request), request.accept, max_bytes=most)
 
     def _prediction(self, job: Job) -> dict[str, Any]:
         """What ``/predictions`` answers with."""

@@ -12,6 +12,9 @@ from handlers.attribution.targets import Targets, classes_to_explain
 
 Score = Literal["logit", "probability"]
 
+MOST_BYTES = 2**28
+"""Of the matrices by which images are blurred at once."""
+
 
 def blur_ig(
     model: Forward,
@@ -74,6 +77,8 @@ def blur_ig(
     # The difference quotient takes the difference of nearly equal images: float64, whatever the model's precision.
     exact = (images if create_graph else images.detach()).double()
     total = torch.zeros_like(exact.detach())
+    per_blur = 4 * exact.element_size() * sum(side**2 for side in exact.shape[2:])  # two blurs, and the kernels' copies
+    chunk = max(1, min(chunk, MOST_BYTES // per_blur))
     for sigma, width in zip(sigmas[:-1].split(chunk), sigmas.diff().split(chunk), strict=True):
         here, further = (_blur_matrices(values, exact.shape[2:]) for values in (sigma, sigma + grad_step))
         for b, image in enumerate(exact):

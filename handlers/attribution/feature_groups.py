@@ -126,8 +126,8 @@ def kernel_shap(
                 members = coalitions[start : start + chunk].to(images.device)
                 rows = torch.where(members[:, number].unsqueeze(1), images[b], absent[b])
                 gains.append(target_scores(model(rows), classes[b].expand(len(rows))).double() - absent_scores[b])
-        gain = torch.cat(gains) if gains else totals.new_zeros(0)
-        values = _shapley_values(coalitions.double(), weights, gain.cpu(), totals[b].cpu())
+        gain = torch.cat(gains).cpu() if gains else torch.zeros(0, dtype=torch.float64)
+        values = _shapley_values(*_halved(coalitions, weights, gain, totals[b].cpu()), totals[b].cpu())
         maps[b] = values.to(maps)[number]
     return maps.unsqueeze(1)
 
@@ -158,12 +158,27 @@ def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: T
     φ is an equal share of the total and a rest that sums to 0. So does the solution of least norm, for each row of the
     centred coalitions does.
     """
-    share = coalitions.mean(1, keepdim=True)
-    root = weights.sqrt().unsqueeze(1)
-    rest = torch.linalg.lstsq(
-        root * (coalitions - share), root * (gains.unsqueeze(1) - share * total), driver="gelsd"
-    ).solution
-    return total / coalitions.shape[1] + rest.squeeze(1)
+    count, groups = coalitions.shape
+    system = torch.cat([coalitions.double(), gains.unsqueeze(1)], 1)  # (n, G + 1) with the right side
+    share = system[:, :groups].mean(1, keepdim=True)
+    system[:, :groups] -= share
+    system[:, groups:] -= share * total
+    system *= weights.sqrt().unsqueeze(1)
+    if count > groups + 1:  # the triangle of its QR has the same solution, and far fewer rows
+        system = torch.linalg.qr(system, mode="r").R
+    rest = torch.linalg.lstsq(system[:, :groups], system[:, groups:], driver="gelsd").solution
+    return total / groups + rest.squeeze(1)
+
+
+def _halved(coalitions: Tensor, weights: Tensor, gains: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The regression's rows (n, G), weights and gains (n,), half of them where coalitions alternate with complements.
+
+    Centred, the two are each other's negatives: the mean of one equation and the other's negative stands for both.
+    """
+    pairs, complements = coalitions[::2], coalitions[1::2]
+    if len(pairs) != len(complements) or not torch.equal(pairs, ~complements):
+        return coalitions, weights, gains
+    return pairs, weights[::2], (gains[::2] - gains[1::2] + total) / 2
 
 
 def _numbered(groups: Tensor, images: Tensor) -> Tensor:

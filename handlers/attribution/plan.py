@@ -76,6 +76,12 @@ QUICKER = {"ablation_cam": "grad_cam", "score_cam": "grad_cam"}
 FORWARD_SHARE = 1 / 3
 """What a forward pass costs beside a forward and a backward pass."""
 
+SECONDS_PER_OPERATION = 1e-10
+"""Of a large matrix product or decomposition in float64 on one slow core; half of it was measured."""
+
+OPERATIONS_PER_MEMBER = 1000
+"""What drawing one group of one coalition takes, in units of these."""
+
 
 @dataclass(frozen=True)
 class Smoothing:
@@ -275,6 +281,28 @@ def evaluations(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups: in
     }
     rows = sum(both.get(method, 0) + FORWARD_SHARE * alone.get(method, 0) + 2 for method in plan.methods)
     return math.ceil(rows * (plan.smoothing.samples if plan.smoothing else 1))
+
+
+def seconds_beside(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups: int = 0) -> float:
+    """How long the map of one image takes at most beside the model's evaluations, where that depends on its options.
+
+    Args:
+        plan: which.
+        size: (H, W) of the image, of three channels.
+        draws: of the baseline.
+        groups: of pixels.
+    """
+    values = {"samples": 0, "steps": 0} | plan.settings()
+    coalitions = min(values["samples"], 2**groups - 2) if groups else 0
+    height, width = size
+    operations: Mapping[str, float] = {
+        # Coalitions are drawn; then half as many equations are made triangular, and the triangle is decomposed.
+        "kernel_shap": draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2),
+        # Two blurs a step, each a product with a matrix from either side in three channels.
+        "blur_ig": values["steps"] * 2 * 2 * 3 * height * width * (height + width),
+    }
+    each = sum(operations.get(method, 0.0) for method in plan.methods) * SECONDS_PER_OPERATION
+    return each * (plan.smoothing.samples if plan.smoothing else 1)
 
 
 def network_of(name: str, model: Forward) -> nn.Module:

@@ -87,6 +87,13 @@ class Baseline:
     photo: Photo | None = None
     tensor: Tensor | None = None
 
+    @property
+    def paths(self) -> int:
+        """Number of the paths that start from it."""
+        if self.tensor is not None:
+            return len(self.tensor)
+        return self.draws if self.name == "uniform" else 1
+
 
 @dataclass(frozen=True)
 class Segments:

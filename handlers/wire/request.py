@@ -230,8 +230,9 @@ def parse(
     if "absolute_directional" in outputs and not (grouped and path.tolerance is None):
         wanted = "absolute_directional is of groups and takes steps: wanted masks, segments or pixels beside it"
         raise RequestError(400, "outputs", wanted if path.tolerance is None else f"{wanted}, and no tolerance")
-    if baseline.name == "uniform" and not set(PER_STEP).isdisjoint(outputs):
-        raise RequestError(400, "outputs", "a random baseline has several paths: wanted no output per step beside it")
+    if baseline.paths > 1 and not set(PER_STEP).isdisjoint(outputs):
+        given = f"a {baseline.name} baseline of {baseline.paths} draws has several paths"
+        raise RequestError(400, "outputs", f"{given}: wanted no output per step beside it")
     # Last: options are cheap to refuse, an image is not cheap to decode.
     photo = _photo(fields, limits, defaults, segmenter)
     masks = parse_masks(options["masks"], photo.image.size[::-1], limits) if "masks" in options else None

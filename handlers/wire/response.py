@@ -45,7 +45,7 @@ LEGACY_MASKS = ("pred_masks",)
 SUMMARY = ("model", "target_label", "top", "groups", "detections")
 
 # Attributions are noise in their low bits, which no level compresses: 1 is as small as any (benchmarks/bench_wire.py).
-_GZIP_LEVEL = 1
+GZIP_LEVEL = 1
 _PNG_LEVEL = 1
 
 
@@ -90,7 +90,7 @@ def encode(
     elif media == SAFETENSORS:
         tensors = [value for value in result.values() if isinstance(value, Tensor)]
         least = sum(tensor.numel() * (4 if tensor.is_floating_point() else tensor.itemsize) for tensor in tensors)
-        _check_size(least, media, max_bytes)  # before anything is copied
+        check_size(least, media, max_bytes)  # before anything is copied
         body = _safetensors(result)
     elif media == JSON:
         body = _json(result)
@@ -98,11 +98,12 @@ def encode(
         body = _png(picture)
     else:
         raise ValueError(f"media: wanted a known media type (image/png with a picture), got {media!r}")
-    _check_size(len(body), media, max_bytes)
+    check_size(len(body), media, max_bytes)
     return Encoded(body, media)
 
 
-def _check_size(size: int, media: str, max_bytes: int | None) -> None:
+def check_size(size: int, media: str, max_bytes: int | None) -> None:
+    """Refuse an answer of so many bytes if it is larger than ``max_bytes``. Raises RequestError 413."""
     if max_bytes is not None and size > max_bytes:
         given = f"this one takes {size:,} as {media}: ask for fewer steps, fewer outputs or a smaller photo"
         raise RequestError(413, "outputs", f"wanted an answer of at most {max_bytes:,} bytes, {given}")
@@ -110,7 +111,7 @@ def _check_size(size: int, media: str, max_bytes: int | None) -> None:
 
 def _gzip(result: Mapping[str, Any]) -> bytes:
     body = io.BytesIO()
-    with igzip.IGzipFile(fileobj=body, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as file:
+    with igzip.IGzipFile(fileobj=body, mode="wb", compresslevel=GZIP_LEVEL, mtime=0) as file:
         torch.save({name: _plain(value) for name, value in result.items()}, file)
     return body.getvalue()
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from handlers.attribution.baselines import blurred, image_mean, uniform_noise
 
@@ -41,3 +43,23 @@ def test_errors_name_the_argument() -> None:
         blurred(torch.zeros(1, 2, 2), 0)
     with pytest.raises(ValueError, match=r"draws: wanted at least 1, got 0"):
         uniform_noise(torch.zeros(1, 2, 2), torch.ones(1, 2, 2), 0, seed=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 4), (21, 30)])
+@pytest.mark.parametrize("sigma", [0.1, 0.6, 3.0, 7.3, 500.0])
+def test_blur_is_scipys(size: tuple[int, int], sigma: float) -> None:
+    image = torch.randn(2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = ndimage.gaussian_filter(image.numpy(), (0, sigma, sigma), mode="nearest")
+    np.testing.assert_allclose(blurred(image, sigma).numpy(), expected, rtol=0, atol=1e-14)
+
+
+def test_no_more_of_the_kernel_than_the_image_is_transformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths, real = [], torch.fft.rfft
+
+    def rfft(values: torch.Tensor, length: int | None = None) -> torch.Tensor:
+        lengths.append(length or values.shape[-1])
+        return real(values, length)
+
+    monkeypatch.setattr(torch.fft, "rfft", rfft)
+    blurred(torch.rand(1, 64, 64), 10_000)
+    assert lengths and max(lengths) <= 128

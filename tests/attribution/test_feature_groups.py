@@ -225,3 +225,25 @@ def test_coalitions_are_drawn_in_pieces_as_at_once() -> None:
 def test_a_single_sample_has_no_complement() -> None:
     with pytest.raises(ValueError, match=r"^samples: "):
         kernel_shap(linear(torch.ones(192)), torch.zeros(1, 3, 8, 8), groups=blocks(4), samples=1)
+
+
+def test_the_regression_is_that_of_a_triangle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 400 equations on 16 groups, 17 are left; the values are those of all of them."""
+    network, x, rows, real = smooth_network(), images(1), [], torch.linalg.lstsq
+
+    def lstsq(matrix: Tensor, side: Tensor, **options: str):
+        rows.append(len(matrix))
+        return real(matrix, side, **options)
+
+    monkeypatch.setattr(torch.linalg, "lstsq", lstsq)
+    got = kernel_shap(network, x, 0, groups=blocks(2), samples=400, seed=1)
+    assert rows == [17]
+    members, _ = _coalitions(16, 400, 1)
+    shown = torch.where(members[:, blocks(2)].unsqueeze(1), x, 0.0)
+    nothing = network(torch.zeros_like(x))[:, 0]
+    gains, total = network(shown)[:, 0] - nothing, (network(x)[:, 0] - nothing)
+    # The last value is what the others leave of the total.
+    matrix = members.double()
+    rest = real(matrix[:, :-1] - matrix[:, -1:], (gains - matrix[:, -1] * total).unsqueeze(1)).solution[:, 0]
+    expected = torch.cat([rest, total - rest.sum()])
+    torch.testing.assert_close(got[0, 0, ::2, ::2].flatten(), expected, rtol=1e-9, atol=1e-11)

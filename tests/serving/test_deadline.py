@@ -1,6 +1,7 @@
 import pytest
 
 from handlers.deadline import Deadline, updated
+from handlers.findings import Findings
 from handlers.wire.errors import RequestError
 
 
@@ -60,3 +61,41 @@ def test_a_default_request_alone_is_always_tried() -> None:
         deadline.admit(2)
     with pytest.raises(RequestError):
         Deadline.starting_now(10, 5.0, trusted=52, clock=Clock()).admit(53)
+
+
+def test_seconds_beside_the_model_count_like_points() -> None:
+    deadline = Deadline.starting_now(10, 0.1, clock=Clock())
+    deadline.admit(50, seconds=5)
+    with pytest.raises(RequestError) as refused:
+        deadline.admit(50, "samples", seconds=6)
+    assert (refused.value.status, refused.value.field) == (413, "samples")
+    assert "about 40 points on this host, got 50 points, about 11 s, 6 s of them beside the model" in str(refused.value)
+    with pytest.raises(RequestError, match="413 masks: wanted work of at most 10 s, got about 12 s"):
+        deadline.admit(field="masks", seconds=12)
+    with pytest.raises(RequestError) as full:
+        deadline.admit(50, seconds=4).admit(field="masks", seconds=2)
+    assert full.value.status == 503
+
+
+def test_what_is_always_tried_is_tried_for_its_points_alone() -> None:
+    trusting = Deadline.starting_now(10, 5.0, trusted=52, clock=Clock())
+    trusting.admit(52, seconds=9)
+    with pytest.raises(RequestError, match="413"):
+        trusting.admit(52, seconds=11)
+
+
+def test_a_methods_slowness_is_its_own_and_moves_by_bounded_steps() -> None:
+    findings = Findings()
+    findings.learn("ablation_cam", "layer4", 0.01, finished=True)
+    assert findings.slowness_of("ablation_cam", "layer4") == pytest.approx(0.7 + 0.3 / 4)
+    assert findings.slowness_of("ablation_cam", "layer1") == findings.slowness_of("rise") == 1
+    findings.learn("rise", None, 1000, finished=True)
+    assert findings.slowness_of("rise") == pytest.approx(0.7 + 0.3 * 4)
+    for _ in range(40):
+        findings.learn("rise", None, 1000, finished=True)
+    assert findings.slowness_of("rise") == 32
+    for _ in range(40):
+        findings.learn("rise", None, 2, finished=True)
+    assert findings.slowness_of("rise") == pytest.approx(2, rel=1e-3)
+    findings.learn("rise", None, 0.5, finished=False)  # given up after half of the time that it takes: known before
+    assert findings.slowness_of("rise") == pytest.approx(2, rel=1e-3)

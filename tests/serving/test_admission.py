@@ -1,0 +1,214 @@
+"""What is refused before any work is done for it, and what is kept no longer than needed."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handlers.admission import admit_baseline
+from handlers.attribution.plan import Plan, seconds_beside
+from handlers.cache import Cache
+from handlers.classifier import ClassifierHandler
+from handlers.deadline import Deadline
+from handlers.exchange import Exchange
+from handlers.segmenter import SegmenterHandler
+from handlers.wire.errors import RequestError
+from handlers.wire.request import parse
+from tests.serving.fake_torchserve import Context
+from tests.serving.test_classifier import ask, explanation, png, prediction, unpacked, write_model
+from tests.serving.test_group_answers import ask as ask_json
+from tests.serving.test_group_answers import encoded, rle
+from tests.serving.test_mapping import one
+from tests.serving.test_mapping import write_model as write_timm
+from tests.serving.test_segmenter import write_model as write_segmenter
+
+GZIP, SAFETENSORS, PNG = "application/gzip", "application/x-safetensors", "image/png"
+IMAGE = 4 * 3 * 32 * 32
+"""Bytes of a model input."""
+
+
+def made(folder: Path, **limits: int) -> ClassifierHandler:
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=write_model(folder, limits=limits)))
+    return handler
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
+    return made(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def handler(loaded: ClassifierHandler) -> ClassifierHandler:
+    """One that remembers nothing of other tests."""
+    loaded.scores, loaded.explanations = Cache(1_000_000), Cache(10_000_000)
+    return loaded
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierHandler:
+    """One whose answers may have eight images' bytes, and which can explain nothing."""
+
+    def broken(*_: Any) -> Any:
+        raise AssertionError("the model was evaluated")
+
+    monkeypatch.setattr("handlers.classifier.explain", broken)
+    return made(tmp_path, max_response_bytes=8 * IMAGE)
+
+
+@pytest.mark.parametrize("output", ["intermediates", "integrated_directional_grads"])
+@pytest.mark.parametrize("accept", [GZIP, SAFETENSORS])
+def test_steps_that_no_answer_can_hold(small: ClassifierHandler, output: str, accept: str) -> None:
+    (_, fits), context = ask(
+        small,
+        (explanation(f"steps=60&outputs={output}", accept), png()),
+        (explanation(f"steps=60&outputs={output}"), png()),  # JSON holds no tensors
+    )
+    assert context.statuses == {0: 413, 1: 500}, fits
+
+
+def test_masks_that_no_answer_can_hold(small: ClassifierHandler) -> None:
+    """110 cells of a kilobyte; gzip leaves next to nothing of them."""
+    options = {"segments": "grid", "rows": 10, "columns": 11}
+    context = Context(headers=[explanation("", accept) for accept in (SAFETENSORS, GZIP)])
+    small.handle([{"body": {"image": encoded(), **options}} for _ in range(2)], context)
+    assert context.statuses == {0: 413, 1: 500}
+
+
+def test_a_table_of_parts_that_no_answer_can_hold(small: ClassifierHandler) -> None:
+    """Twenty random masks cut the image into a part for each pixel, each with ten labels."""
+    masks = [rle(mask) for mask in np.random.default_rng(0).random((20, 40, 48)) < 0.5]
+    ((status, answer),) = ask_json(small, {"masks": masks})
+    assert (status, answer["field"]) == (413, "outputs"), answer
+    ((status, _),) = ask_json(small, {"masks": masks[:1]})
+    assert status == 500
+
+
+def test_a_refinement_takes_no_more_nodes_than_its_answer_can_hold(tmp_path: Path) -> None:
+    handler = made(tmp_path, max_response_bytes=12 * IMAGE)
+    asked = "tolerance=1e-6&steps=60&outputs=integrated_directional_grads"
+    (body,), context = ask(handler, (explanation(asked, SAFETENSORS), png()))
+    assert context.statuses[0] == 200, body
+    assert len(body) <= 12 * IMAGE
+    (stored,) = (handler.explanations._entries.values(),)
+    assert not stored  # not converged: a next try may have more time
+
+
+def test_draws_share_what_a_refinement_may_keep(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.admission.MOST_BYTES", 30 * IMAGE)
+    asked = "tolerance=1e-6&steps=60&outputs=&baseline=uniform&draws={}"
+    for draws in (1, 2, 3):
+        (body,), context = ask(handler, (explanation(asked.format(draws), GZIP), png()))
+        assert context.statuses[0] == 200, body
+        assert unpacked(body)["evaluations"] <= 30
+    (body,), context = ask(handler, (explanation(asked.format(7), GZIP), png()))
+    assert context.statuses[0] == 413 and b"at most 6 draws" in body
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "field"),
+    [
+        ("baseline=uniform&draws=64", (1500, 2000), "draws"),
+        ("baseline=blur&blur=0.5", (30_000, 30_000), "baseline"),
+    ],
+)
+def test_baselines_that_take_too_much(options: str, size: tuple[int, int], field: str) -> None:
+    headers = {"x-explain-options": options}
+    request = parse({"body": png()}, headers, kind="explanation")
+    deadline = Deadline.starting_now(96, 0.01)
+    admit_baseline(request, (500, 600), deadline)
+    with pytest.raises(RequestError) as refused:
+        admit_baseline(request, size, deadline)
+    assert (refused.value.status, refused.value.field) == (413, field)
+
+
+def test_several_draws_have_no_steps(handler: ClassifierHandler) -> None:
+    """Of two paths the first one's steps alone would come back."""
+    one_draw = np.zeros((3, 32, 32)).tolist()
+    for draws, status in ((one_draw, 200), ([one_draw], 200), ([one_draw] * 2, 400)):
+        body = {"baseline": "tensor", "baseline_tensor": draws, "outputs": ["step_sizes"], "steps": 2}
+        ((got, answer),) = ask_json(handler, body)
+        assert got == status, answer
+    assert answer["field"] == "outputs" and "2 draws" in answer["message"]
+
+
+def test_steps_are_kept_only_for_an_answer_that_holds_them(handler: ClassifierHandler) -> None:
+    ask(handler, (explanation("steps=9&outputs=intermediates"), png()))
+    assert handler.explanations.bytes == 2 * IMAGE
+    ask(handler, (explanation("steps=9&outputs=intermediates", GZIP), png()))
+    assert handler.explanations.bytes > (2 + 2 + 2 * 9) * IMAGE
+
+
+def test_a_refusal_holds_nothing_of_what_was_computed() -> None:
+    class Large:
+        pass
+
+    seen: list[weakref.ref[Large]] = []
+
+    def work() -> None:
+        large = Large()
+        seen.append(weakref.ref(large))
+        raise RequestError(413, "outputs", "too large")
+
+    exchange = Exchange(0, {}, Context(headers=[{}]))
+    with exchange.stage("encode"):
+        work()
+    assert exchange.failure is not None and exchange.failure.message == "too large"
+    assert seen[0]() is None
+
+
+def test_scores_count_what_they_take(handler: ClassifierHandler) -> None:
+    """Ten scores are 40 bytes, and with their key and place a thousand; the batch's others do not stay with them."""
+    ask(handler, *((prediction(), png(seed)) for seed in range(4)))
+    assert handler.scores.bytes >= 4 * 1000
+    assert {scores.untyped_storage().nbytes() for scores, _ in handler.scores._entries.values()} == {40}
+
+
+def test_a_view_counts_as_what_it_keeps_alive() -> None:
+    cache = Cache[torch.Tensor](1_000_000)
+    cache.put("row", torch.zeros(100, 1000)[0])
+    assert cache.bytes == 400_000
+
+
+def test_a_picture_needs_no_other_answer(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handlers.classifier.result_of", None)
+    _, context = ask(handler, (explanation("steps=2&segments=grid", PNG), png()))
+    assert context.statuses[0] == 200
+
+
+def test_cheap_methods_make_no_room_for_dear_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Estimated far too slow, occlusion turns out quick: nothing follows for RISE."""
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=write_timm(tmp_path, "resnet")))
+    monkeypatch.setattr(handler, "seconds_per_point", 0.05)  # 96 of the 120 seconds are the deadline
+    for size in range(8, 14):
+        assert one(handler, f"method=occlusion&stride=2&size={size}")[0] == 200
+    assert one(handler, "method=rise&samples=6000")[0] == 413
+    assert handler.model.findings.slowness_of("occlusion") < 1 == handler.model.findings.slowness_of("rise")
+
+
+def test_maps_tell_nothing_of_a_segmenters_path(tmp_path: Path) -> None:
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=write_segmenter(tmp_path)))
+    context = Context(headers=[explanation("method=smoothgrad&samples=25")])
+    handler.handle([{"body": bytearray(png())}], context)
+    assert context.statuses[0] == 200
+    assert handler.seconds_per_pixel == 0
+    assert set(handler.findings.slowness) == {("smoothgrad", None)}
+
+
+def test_seconds_beside_the_model_by_hand() -> None:
+    shap = Plan(("kernel_shap",), (("samples", 20_000),))
+    # 20,000 × 500 members at 1,000 operations, and (20,000 + 20 · 500) · 500² of the regression, each 0.1 ns.
+    assert seconds_beside(shap, (224, 224), groups=500) == pytest.approx(1.0 + 0.75)
+    assert seconds_beside(shap, (224, 224), groups=500, draws=3) == pytest.approx(5.25)
+    assert seconds_beside(shap, (224, 224), groups=2) < 1e-3  # two coalitions
+    assert seconds_beside(Plan(("gradient",)), (224, 224)) == 0
+    # 100 steps of two blurs, each of three channels by two matrices, in multiplications and additions.
+    blur = Plan(("blur_ig",), (("steps", 100),))
+    assert seconds_beside(blur, (100, 200)) == pytest.approx(100 * 2 * 3 * 2 * 100 * 200 * 300 * 1e-10)
