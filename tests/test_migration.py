@@ -24,10 +24,10 @@ FORMULAS, NAMES = THEIRS.split("\n### Names\n")
 ORIGINALS = re.findall(
     r"\w+",
     """
-    VanillaGradient IntegratedGradients BlurIG GuidedIG GuidedBackProp Occlusion GradCAM GradCAMPlusPlus XGradCAM HiResCAM
-    LayerCAM BagCAM EigenCAM EigenGradCAM ScoreCAM AblationCAM FullGrad GuidedGradCAM CombinedWrapper get_mask
-    get_smoothed_mask batch_size target_layer target_class reshape_transform get_reshape_transform remove_hooks process
-    normalize_saliency visualize_single_saliency ratio_channels_to_ablate
+    VanillaGradient IntegratedGradients BlurIG GuidedIG GuidedBackProp Occlusion GradCAM GradCAMPlusPlus XGradCAM
+    HiResCAM LayerCAM BagCAM EigenCAM EigenGradCAM ScoreCAM AblationCAM FullGrad GuidedGradCAM CombinedWrapper
+    get_mask get_smoothed_mask batch_size target_layer target_class reshape_transform get_reshape_transform remove_hooks
+    process normalize_saliency visualize_single_saliency ratio_channels_to_ablate
     """,
 )
 
