@@ -216,6 +216,8 @@ def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found:
     }
     if plan.layer is not None:
         result["layer"] = plan.layer
+    if plan.normalized:
+        result["normalized"] = True
     if plan.smoothing is not None:
         result["smooth"] = vars(plan.smoothing)
     if starts(plan):

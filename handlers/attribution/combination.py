@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from handlers.attribution.cam import grad_cam
 from handlers.attribution.layers import Layer
+from handlers.attribution.maps import normalize
 from handlers.attribution.targets import Targets
 
 
-def combine(first_map: Tensor, second_map: Tensor) -> Tensor:
+def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) -> Tensor:
     """The product of a fine map, reduced to one channel, and a coarse one, resized to it.
 
     A fine map of several channels is reduced to the one of largest absolute value at each pixel, with its sign
@@ -20,9 +21,12 @@ def combine(first_map: Tensor, second_map: Tensor) -> Tensor:
     Args:
         first_map: (B, C, H, W), such as a gradient.
         second_map: (B, 1, h, w), such as a class activation map; resized bilinearly, ``align_corners=False``.
+        normalized: scale both maps to 0..1 before and their product after, by
+            :func:`~handlers.attribution.maps.normalize` with ``channels="max"``: only what is positive in both counts.
+            This is the ``CombinedWrapper`` of pytorch_attribution, but for the 1e-5 that it adds to divisors.
 
     Returns:
-        (B, 1, H, W), differentiable by both.
+        (B, 1, H, W), signed and differentiable by both; if normalized, in 0..1 and detached.
 
     Raises:
         ValueError: maps of other shapes.
@@ -30,9 +34,12 @@ def combine(first_map: Tensor, second_map: Tensor) -> Tensor:
     if first_map.ndim != 4 or second_map.ndim != 4 or second_map.shape[:2] != (len(first_map), 1):
         given = f"{tuple(first_map.shape)} and {tuple(second_map.shape)}"
         raise ValueError(f"first_map, second_map: wanted (B, C, H, W) and (B, 1, h, w), got {given}")
+    coarse = F.interpolate(second_map, first_map.shape[-2:], mode="bilinear", align_corners=False)
+    if normalized:
+        return normalize(normalize(first_map, channels="max") * normalize(coarse))
     highest, lowest = first_map.amax(1, keepdim=True), first_map.amin(1, keepdim=True)
     largest = torch.where(highest >= -lowest, highest, lowest)  # 15 times as fast as gathering argmax
-    return largest * F.interpolate(second_map, first_map.shape[-2:], mode="bilinear", align_corners=False)
+    return largest * coarse
 
 
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *, layer: Layer = None) -> Tensor:

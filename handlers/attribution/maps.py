@@ -27,7 +27,8 @@ def normalize(maps: Tensor, *, channels: str = "sum") -> Tensor:
 
     Args:
         maps: (B, C, H, W), signed or not, finite; left as it is.
-        channels: a key of :data:`CHANNELS`.
+        channels: a key of :data:`CHANNELS`; "max" is what ``normalize_saliency`` of pytorch_attribution does, which
+            gives NaN for a map without range.
 
     Returns:
         (B, 1, H, W) in 0..1, float32 or better.

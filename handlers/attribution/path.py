@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -87,13 +88,14 @@ def relative_to(score_difference: float, shares: Tensor) -> float:
 
 
 def integrate(
-    forward: Forward,
+    forward: Callable[..., Tensor],
     inputs: Tensor,
     baselines: Tensor,
     targets: Tensor,
     rules: Sequence[Quadrature],
     *,
     chunk: int,
+    arguments: Sequence[Tensor] = (),
     keep_steps: Sequence[bool] | bool = False,
     groups: Sequence[Tensor | None] | None = None,
     before_chunk: Callable[[int], None] | None = None,
@@ -111,6 +113,7 @@ def integrate(
         targets: (B,) class indices.
         rules: B quadratures; they may differ in rule and length.
         chunk: path points evaluated at once, at most.
+        arguments: further arguments of forward, (B, ...) each, of which it gets the rows that belong to its points.
         keep_steps: for each input, or for all: keep the gradient and the point of every node.
         groups: for each input, masks (G, H, W) bool of groups whose share of the gradient is also summed without its
             sign; the one thing about groups that cannot be had from the mean gradient afterwards.
@@ -142,7 +145,9 @@ def integrate(
             before_chunk(remaining)
         # lerp meets both ends exactly, which baseline + 1 · Δ need not.
         points = torch.lerp(baselines[owner], inputs[owner], _per_row(nodes.to(inputs.dtype)))  # (chunk, C, H, W)
-        point_scores, gradients = score_gradients(forward, points, targets[owner])
+        further = [argument[owner] for argument in arguments]
+        of_points = partial(_behind, forward, further) if further else forward
+        point_scores, gradients = score_gradients(of_points, points, targets[owner])
         gradient.index_add_(0, owner, _per_row(weights.to(accumulate)) * gradients)
         scores[len(scores) - remaining :][: len(owner)] = point_scores
         remaining -= len(owner)
@@ -209,6 +214,11 @@ def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> It
     pieces = -(-len(owner) // chunk)
     for rows in zip(*(values.tensor_split(pieces) for values in (owner, nodes, weights)), strict=True):
         yield rows[0].to(device), rows[1].to(device), rows[2].to(device)
+
+
+def _behind(forward: Callable[..., Tensor], further: Sequence[Tensor], points: Tensor) -> Tensor:
+    """The scores of points, with further arguments behind them."""
+    return forward(points, *further)
 
 
 def _per_row(values: Tensor) -> Tensor:

@@ -102,12 +102,14 @@ class Plan:
         options: of the methods, by name; a method gets those that it takes.
         layer: dotted name of the layer for methods that look at one, None for the model's default.
         smoothing: of each map over noise, if any.
+        normalized: scale two maps and their product to 0..1; see :func:`handlers.attribution.combination.combine`.
     """
 
     methods: tuple[str, ...]
     options: tuple[tuple[str, Any], ...] = ()
     layer: str | None = None
     smoothing: Smoothing | None = None
+    normalized: bool = False
 
     @property
     def name(self) -> str:
@@ -193,7 +195,7 @@ def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, mater
             layer, and whatever option or material does not fit, by name.
     """
     maps = [_smoothed(method, plan, model, images, targets, material, chunk) for method in plan.methods]
-    return maps[0] if len(maps) == 1 else library.combine(*maps)
+    return maps[0] if len(maps) == 1 else library.combine(*maps, normalized=plan.normalized)
 
 
 def _smoothed(

@@ -32,7 +32,7 @@ GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "colu
 
 INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns", "detection")
 FRACTIONS = ("tolerance", "blur", "compactness", "threshold")
-SWITCHES = ("pixels",)
+SWITCHES = ("pixels", "normalized")
 FILES = ("masks", "baseline_image", "baseline_tensor")
 """Options that may be as long as a request's body; all others are short."""
 

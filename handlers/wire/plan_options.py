@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from handlers.attribution import METHODS
 from handlers.attribution.plan import COARSE, OPTIONS, Plan, Smoothing
 from handlers.wire.errors import RequestError, shown, unknown
 from handlers.wire.limits import Limits
-from handlers.wire.options import QUADRATURES, Path, choice
+from handlers.wire.options import QUADRATURES, Path, choice, switch
 
 CLIENTS_NAMES: Mapping[str, str] = {"rule": "quadrature"}
 """Options of the library that have another name in requests."""
 
-PLAN_OPTIONS = ("method", "combine", "smooth", "layer", *(CLIENTS_NAMES.get(name, name) for name in OPTIONS))
+PLAN_OPTIONS = (
+    "method",
+    "combine",
+    "normalized",
+    "smooth",
+    "layer",
+    *(CLIENTS_NAMES.get(name, name) for name in OPTIONS),
+)
 
 PATH = "integrated_gradients"
 """The method of which an answer tells all that its path tells, group by group."""
@@ -54,7 +61,11 @@ def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path:
             for more steps or samples than the limit.
     """
     methods = _methods(options, default)
-    plan = Plan(methods, smoothing=_smoothing(options.get("smooth"), limits))
+    plan = Plan(
+        methods,
+        smoothing=_smoothing(options.get("smooth"), limits),
+        normalized=_normalized(options.get("normalized"), methods),
+    )
     given = {name: options[said] for name in OPTIONS if (said := CLIENTS_NAMES.get(name, name)) in options}
     allowed = {"steps", "rule", "seed"} if is_path(plan) else set(plan.takes)  # a path's seed is its baseline's
     if starts(plan) and baseline_name(plan, options, baseline) == "uniform":
@@ -74,7 +85,7 @@ def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path:
     if "rule" in given:
         choice("quadrature", given["rule"], QUADRATURES, path.quadrature)
     values = {name: _value(name, value, OPTIONS[name], limits) for name, value in given.items() if name in plan.takes}
-    return Plan(methods, tuple(sorted(values.items())), layer, plan.smoothing)
+    return replace(plan, options=tuple(sorted(values.items())), layer=layer)
 
 
 def starts(plan: Plan) -> bool:
@@ -106,6 +117,13 @@ def _methods(options: Mapping[str, Any], default: str) -> tuple[str, ...]:
         wanted = f"wanted as the second one of {', '.join(sorted(COARSE & set(METHODS)))}"
         raise RequestError(400, "combine", f"{wanted}, got {shown(coarse)}")
     return (fine, coarse)
+
+
+def _normalized(value: object, methods: tuple[str, ...]) -> bool:
+    normalized = switch("normalized", value)
+    if value is not None and len(methods) == 1:
+        raise RequestError(400, "normalized", f"goes with combine, which multiplies two maps, got {methods[0]} alone")
+    return normalized
 
 
 def _smoothing(value: object, limits: Limits) -> Smoothing | None:

@@ -109,7 +109,7 @@ def test_groups_without_difference_are_zero() -> None:
 
 def test_errors_name_the_argument() -> None:
     with pytest.raises(ValueError, match=r"^inputs: "):
-        IntegratedGradients(product).attribute((torch.zeros(1, 1, 1, 2),))
+        IntegratedGradients(product).attribute([torch.zeros(1, 1, 1, 2)])
     with pytest.raises(ValueError, match=r"^segments: wanted \(1, 2\), got \(3,\)"):
         directional_gradients(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"^segments: wanted labels from 0, got -1"):

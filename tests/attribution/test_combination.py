@@ -21,6 +21,42 @@ def test_the_coarse_map_is_resized() -> None:
     torch.testing.assert_close(combine(fine, coarse), expected)
 
 
+def original_product(fine: torch.Tensor, cam: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """The wrapper of pytorch_attribution by its formula: what is positive in the largest channel, scaled, times the map
+    resized and scaled, scaled again."""
+
+    def scaled(maps: torch.Tensor, by: float) -> torch.Tensor:
+        lowest, highest = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+        return (maps - lowest) / (highest - lowest + by)
+
+    coarse = F.interpolate(cam, fine.shape[-2:], mode="bilinear", align_corners=False)
+    return scaled((scaled(fine.amax(1, keepdim=True).relu(), 0) * scaled(coarse, epsilon)).relu(), epsilon)
+
+
+def test_normalized_is_the_original_wrappers_formula() -> None:
+    """Their 1e-5 in the divisors scales each image's map by a factor a little below 1, and changes nothing else."""
+    fine, coarse = pictures(3, (8, 6)), pictures(3, (2, 3))[:, :1].abs() * torch.tensor([1, 5, 0.01]).view(3, 1, 1, 1)
+    kept = fine.clone(), coarse.clone()
+    got = combine(fine, coarse, normalized=True)
+    torch.testing.assert_close(got, original_product(fine, coarse, 0), rtol=1e-12, atol=1e-15)
+    theirs = original_product(fine, coarse, 1e-5)
+    torch.testing.assert_close(got, theirs / theirs.amax((1, 2, 3), keepdim=True), rtol=1e-12, atol=1e-15)
+    assert (got - theirs).abs().max() < 1e-4 < (got - combine(fine, coarse)).abs().max()
+    assert torch.equal(fine, kept[0]) and torch.equal(coarse, kept[1])
+
+
+def test_normalized_by_hand() -> None:
+    """Channels (1, 3), (4, −1), (−1, −2): largest 3, 4, −1, scaled ¾, 1, 0; times 1, ½, 0: ¾, ½, 0; scaled 1, ⅔, 0."""
+    fine = torch.tensor([[[[1.0, 4.0, -1.0]], [[3.0, -1.0, -2.0]]]])
+    got = combine(fine, torch.tensor([[[[6.0, 4.0, 2.0]]]]), normalized=True)
+    np.testing.assert_allclose(got.flatten(), [1, 2 / 3, 0], rtol=1e-6)
+
+
+def test_normalized_without_range_is_zero() -> None:
+    zeros = combine(torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 2, 2), normalized=True)
+    assert torch.equal(zeros, torch.zeros(1, 1, 4, 4))
+
+
 @pytest.mark.parametrize("shapes", [((2, 3, 4, 4), (1, 1, 4, 4)), ((2, 3, 4, 4), (2, 3, 4, 4)), ((3, 4, 4), (1, 4, 4))])
 def test_bad_arguments(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="first_map, second_map: wanted"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -88,6 +89,12 @@ def test_two_methods_get_the_options_that_they_take(model: nn.Module) -> None:
         library.idgi(model, images(), TARGETS, steps=4), library.score_cam(model, images(), TARGETS, layer="2")
     )
     assert torch.allclose(run(plan, model), expected, rtol=1e-5, atol=1e-7)
+    scaled = library.combine(
+        library.idgi(model, images(), TARGETS, steps=4),
+        library.score_cam(model, images(), TARGETS, layer="2"),
+        normalized=True,
+    )
+    assert torch.allclose(run(replace(plan, normalized=True), model), scaled, rtol=1e-4, atol=1e-5)
     assert (plan.name, plan.by_module) == ("idgi × score_cam", True)
 
 

@@ -175,7 +175,11 @@ def test_a_product_is_that_of_the_maps(handlers: dict[str, ClassifierHandler]) -
         maps[given] = answer["map"]
     expected = library.combine(maps["method=gradient"], maps["method=layer_cam"])
     assert torch.allclose(maps["combine=gradient,layer_cam"], expected, rtol=1e-4)
-    assert answer["method"] == "gradient × layer_cam"
+    assert answer["method"] == "gradient × layer_cam" and "normalized" not in answer
+    _, answer = one(handler, "combine=gradient,layer_cam&normalized=true&target_class=cat", "application/gzip")
+    expected = library.combine(maps["method=gradient"], maps["method=layer_cam"], normalized=True)
+    assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-5) and answer["normalized"] is True
+    assert answer["map"].max() == 1
 
 
 def test_what_is_known_is_not_computed_again(handlers: dict[str, ClassifierHandler]) -> None:
@@ -225,6 +229,9 @@ def test_other_forms_of_answer(handlers: dict[str, ClassifierHandler], accept: s
         ("method=blur_ig&baseline=white", 400, "baseline", "starts from no baseline"),
         ("method=gradient&combine=gradient,grad_cam", 400, "combine", "got both"),
         ("combine=gradient", 400, "combine", "wanted two methods"),
+        ("combine=gradient,grad_cam&normalized=1", 400, "normalized", "wanted true or false"),
+        ("method=gradient&normalized=true", 400, "normalized", "goes with combine"),
+        ("normalized=false", 400, "normalized", "goes with combine"),
         ("combine=grad_cam,gradient", 400, "combine", "wanted as the second one of"),
         ('method=gradient&smooth={"sample":3}', 400, "smooth", "did you mean 'samples'"),
         ('method=gradient&smooth={"samples":0}', 400, "smooth.samples", "wanted 1..1000, got 0"),
