@@ -84,6 +84,11 @@ def stated_prefix(model: nn.Module) -> int | None:
     return None
 
 
+def fits(h: int, w: int, images: Sequence[int]) -> bool:
+    """Whether a grid of h × w may lie over images (B, C, H, W)."""
+    return _misfit(h, w, *images[-2:]) <= math.log(LARGEST_DISTORTION)
+
+
 def _misfit(h: int, w: int, height: int, width: int) -> float:
     """How far h : w is from height : width, as a logarithm; 0 if sides rounded up or down explain it."""
     if h < 1 or w < 1 or h > height or w > width:
