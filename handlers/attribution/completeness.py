@@ -17,8 +17,8 @@ ROUNDINGS = 16
 def missing_share(whole: Tensor, parts: Sequence[Tensor], terms: Sequence[Tensor] = ()) -> Tensor:
     """(B,) the share of each image's score that its parts do not make up, beyond rounding.
 
-    It is relative to the score and to the sum of the parts' sizes, whichever is larger. Rounding grows with what is
-    summed, element by element, of which most may cancel; a fault does not.
+    It is relative to the sum of the parts' sizes and the score's. Rounding grows with what is summed, element by
+    element, of which most may cancel; a fault does not.
 
     Args:
         whole: (B,) what the parts should sum to.
@@ -28,5 +28,5 @@ def missing_share(whole: Tensor, parts: Sequence[Tensor], terms: Sequence[Tensor
     totals = [part.flatten(1).sum(1, dtype=torch.float64) for part in parts]
     sizes = sum(part.flatten(1).abs().sum(1, dtype=torch.float64) for part in parts) + sum(map(torch.abs, terms))
     residual = (whole - sum(totals)).abs() - ROUNDINGS * torch.finfo(whole.dtype).eps * sizes
-    scale = torch.maximum(sum(map(torch.abs, totals)), whole.abs()).clamp_min(torch.finfo(whole.dtype).tiny)
+    scale = (sum(map(torch.abs, totals)) + whole.abs()).clamp_min(torch.finfo(whole.dtype).tiny)
     return residual.clamp_min(0) / scale

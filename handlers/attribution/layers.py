@@ -60,6 +60,9 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     noise = noise.to(images).requires_grad_()
     with torch.enable_grad(), _evaluating(model):
         outputs, scores = _outputs(model, noise)
+    heads = [seen for seen in outputs if _is_side_head(seen, model, scores, noise)]
+    for head in heads:
+        head.output.register_hook(torch.zeros_like)  # what it reads alone is not what the image's score is made of
     gradients: tuple[Tensor | None, ...] = ()
     if outputs and scores.requires_grad:
         # Weights that differ, for the sum of the scores itself is constant in some models.
@@ -69,11 +72,8 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
         )
     channels, overwritten = None, None
     for seen, gradient in reversed(list(zip(outputs, gradients, strict=False))):
-        try:
-            layout = stated_layout(model, seen.module, seen.output.shape, noise.shape)
-        except ValueError:
-            continue
-        if layout.height * layout.width == 1 or _scores_places(seen, layout, scores, noise):
+        layout = _layout(model, seen, noise)
+        if layout is None or seen in heads:
             continue
         channels = channels or seen.output.shape[layout.channels]
         if seen.output.shape[layout.channels] != channels or gradient is None or not layout.maps(gradient).any():
@@ -90,7 +90,7 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Seen:
     """What a module put out in its only run, and the version of it, which counts the changes in place."""
 
@@ -146,10 +146,23 @@ class _Attention(TorchFunctionMode):
         return result
 
 
-def _scores_places(seen: _Seen, layout: Layout, scores: Tensor, images: Tensor) -> bool:
-    """Whether this is a head with a score of each class at each place, beside which the scores have another source."""
-    classes = isinstance(seen.module, nn.Linear | nn.Conv2d) and seen.output.shape[layout.channels] == scores.shape[-1]
-    return classes and depends(scores, images, without=seen.output)
+def _layout(model: nn.Module, seen: _Seen, images: Tensor) -> Layout | None:
+    """The layout of what has several places."""
+    try:
+        layout = stated_layout(model, seen.module, seen.output.shape, images.shape)
+    except ValueError:
+        return None
+    return layout if layout.height * layout.width > 1 else None
+
+
+def _is_side_head(seen: _Seen, model: nn.Module, scores: Tensor, images: Tensor) -> bool:
+    """Whether this scores each place for each class, while the image's scores have another source too."""
+    if not isinstance(seen.module, nn.Linear | nn.Conv2d) or scores.shape[-1] not in seen.output.shape[1:]:
+        return False
+    layout = _layout(model, seen, images)
+    if layout is None or seen.output.shape[layout.channels] != scores.shape[-1]:
+        return False
+    return depends(scores, seen.output) and depends(scores, images, without=seen.output)
 
 
 def depends(output: Tensor, earlier: Tensor, without: Tensor | None = None) -> bool:
