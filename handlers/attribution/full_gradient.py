@@ -118,7 +118,7 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
 def _placed(constant: Constant, gradient: Tensor, images: Tensor) -> Tensor:
     """The part that a constant has in the score, (B, K, h, w) where its output has places, else (B, n)."""
     part, channels = constant.value * gradient, constant.channels
-    if part.ndim == 4 and channels == -1 and not fits(*part.shape[1:3], images.shape):
+    if part.ndim == 4 and channels == -1 and not fits(part.shape[1], part.shape[2], images.shape):
         return part.flatten(1)
     if part.ndim == 4 and channels is None:
         try:
