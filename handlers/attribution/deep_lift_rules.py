@@ -102,13 +102,13 @@ class _Rescaled(torch.autograd.Function):
             top = torch.maximum(image_result, baseline_result)
             parts = torch.cat([top - baseline_result, image_result - top])  # gained by the one, lost by the other
             (winners,) = torch.autograd.grad(results, values, gradients[0] * parts)
-            change = torch.cat(2 * [torch.stack(winners.chunk(2)).sum(0)])
+            change = torch.stack(winners.chunk(2)).sum(0, keepdim=True)  # (1, B, …), the same for both
         else:
-            change = gradients[0] * torch.cat(2 * [image_result - baseline_result])
+            change = gradients[0].unflatten(0, (2, -1)) * (image_result - baseline_result)  # (2, B, …)
         difference = image - baseline
         # A ratio of rounding errors says nothing; there the derivative is the ratio's limit.
         tells = difference.abs() > 8 * torch.finfo(values.dtype).eps * _size(values, None if ctx.pools else results)
-        return torch.where(torch.cat(2 * [tells]), change / torch.cat(2 * [difference]), plain), None, None
+        return torch.where(tells, change / difference, plain.unflatten(0, (2, -1))).flatten(0, 1), None, None
 
 
 def _size(values: Tensor, results: Tensor | None) -> Tensor:

@@ -16,7 +16,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from handlers.attribution.tokens import Layout, stated_layout
+from handlers.attribution.tokens import Layout, layout_of, stated_channels, stated_grids, stated_prefix
 
 SOFTMAXES = {F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax}
 ATTENTIONS = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
@@ -60,7 +60,17 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     noise = noise.to(images).requires_grad_()
     with torch.enable_grad(), _evaluating(model):
         outputs, scores = _outputs(model, noise)
-    heads = [seen for seen in outputs if _is_side_head(seen, model, scores, noise)]
+    prefix, grids = stated_prefix(model), stated_grids(model, noise.shape)
+
+    def layout_with_places(seen: _Seen) -> Layout | None:
+        try:
+            order = stated_channels(model, seen.module)
+            layout = layout_of(seen.output.shape, noise.shape, prefix, grids, order)
+        except ValueError:
+            return None
+        return layout if layout.height * layout.width > 1 else None
+
+    heads = [seen for seen in outputs if _is_side_head(seen, layout_with_places, scores, noise)]
     for head in heads:
         head.output.register_hook(torch.zeros_like)  # what it reads alone is not what the image's score is made of
     gradients: tuple[Tensor | None, ...] = ()
@@ -72,7 +82,7 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
         )
     channels, overwritten = None, None
     for seen, gradient in reversed(list(zip(outputs, gradients, strict=False))):
-        layout = _layout(model, seen, noise)
+        layout = layout_with_places(seen)
         if layout is None or seen in heads:
             continue
         channels = channels or seen.output.shape[layout.channels]
@@ -146,20 +156,13 @@ class _Attention(TorchFunctionMode):
         return result
 
 
-def _layout(model: nn.Module, seen: _Seen, images: Tensor) -> Layout | None:
-    """The layout of what has several places."""
-    try:
-        layout = stated_layout(model, seen.module, seen.output.shape, images.shape)
-    except ValueError:
-        return None
-    return layout if layout.height * layout.width > 1 else None
-
-
-def _is_side_head(seen: _Seen, model: nn.Module, scores: Tensor, images: Tensor) -> bool:
+def _is_side_head(
+    seen: _Seen, layout_of_output: Callable[[_Seen], Layout | None], scores: Tensor, images: Tensor
+) -> bool:
     """Whether this scores each place for each class, while the image's scores have another source too."""
     if not isinstance(seen.module, nn.Linear | nn.Conv2d) or scores.shape[-1] not in seen.output.shape[1:]:
         return False
-    layout = _layout(model, seen, images)
+    layout = layout_of_output(seen)
     if layout is None or seen.output.shape[layout.channels] != scores.shape[-1]:
         return False
     return depends(scores, seen.output) and depends(scores, images, without=seen.output)

@@ -110,8 +110,9 @@ def stated_prefix(model: nn.Module) -> int | None:
             return stated
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
-        named = PREFIX_TOKENS.fullmatch(name.rpartition(".")[2])
-        if named and parameter.ndim == 3 and parameter.shape[0] == 1:
+        if parameter.ndim != 3 or parameter.shape[0] != 1:
+            continue
+        if named := PREFIX_TOKENS.fullmatch(name.rpartition(".")[2]):
             counts[named[1]] = max(counts.get(named[1], 0), parameter.shape[1])
     return sum(counts.values()) or None
 
