@@ -9,7 +9,7 @@ from handlers.attribution.cam import shown, weighted
 from handlers.attribution.layers import Layer, chosen_layer
 from handlers.attribution.resumption import rest_of
 from handlers.attribution.targets import Targets, classes_of, target_scores
-from handlers.attribution.tokens import layout_of, stated_prefix, to_maps
+from handlers.attribution.tokens import stated_layout
 
 LEAST_SCORE = 1e-6
 """What a drop is divided by at least, as the score itself may be 0."""
@@ -46,20 +46,20 @@ def ablation_cam(
     """
     if chunk < 1:
         raise ValueError(f"chunk: wanted at least 1, got {chunk}")
-    module, prefix = chosen_layer(model, images, layer), stated_prefix(model)
+    module = chosen_layer(model, images, layer)
     rest = rest_of(model, images, module)
     classes, activation = classes_of(rest.scores, targets), rest.activation
-    dimension = layout_of(activation.shape, images.shape, prefix).channels
-    count, channels = len(images), activation.shape[dimension]
+    layout = stated_layout(model, module, activation.shape, images.shape)
+    count, channels = len(images), activation.shape[layout.channels]
     lacking = []
     for image in range(count):
         for without in torch.arange(channels, device=images.device).split(chunk):
             owner = torch.full_like(without, image)
-            ablated = _without(activation[owner], without, dimension)
+            ablated = _without(activation[owner], without, layout.channels)
             lacking.append(target_scores(rest.run(owner, ablated), classes[owner]))
     score = target_scores(rest.scores, classes).unsqueeze(1)
     weights = (score - torch.cat(lacking).view(count, channels)) / score.abs().clamp_min(LEAST_SCORE)
-    return shown(weighted(to_maps(activation, images.shape, prefix), weights), images, upsample)
+    return shown(weighted(layout.maps(activation), weights), images, upsample)
 
 
 def _without(activation: Tensor, channels: Tensor, dimension: int) -> Tensor:

@@ -15,9 +15,9 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from handlers.attribution.tokens import layout_of, stated_prefix
+from handlers.attribution.layers import SOFTMAXES, depends
+from handlers.attribution.tokens import layout_of, stated_grids, stated_prefix
 
-SOFTMAXES = {F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax}
 CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
 WINDOWED = (SwinTransformerBlock, SwinTransformerV2Block)
 """Blocks with attention within windows, whose ``window_size`` and ``shift_size`` say what :func:`_windows` reads."""
@@ -71,7 +71,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
         raise ValueError(f"model: wanted a module with attention layers, got {type(model).__name__}")
     running: list[tuple[nn.Module, tuple[Any, ...]]] = []
     layers: list[AttentionLayer] = []
-    prefix = stated_prefix(model)
+    prefix, grids = stated_prefix(model), stated_grids(model, images.shape)
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         running.append((module, inputs))
@@ -86,11 +86,11 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
             raise _not_such(f"attention of shape {tuple(shape)}")
         if not output.requires_grad:
             raise _not_such("attention that is not differentiable")
-        if layers and not _depends(output, layers[-1].output):
+        if layers and not depends(output, layers[-1].output):
             raise _not_such("layers of attention side by side")
         block = next((call for call in reversed(running) if isinstance(call[0], WINDOWED)), None)
         if block is None:
-            layer = _whole(output, shape, images, prefix)
+            layer = _whole(output, shape, images, prefix, grids)
         else:
             layer = _windowed(output, shape, len(images), block[0], block[1][0].shape)
         if layers and not _follows(layer, layers[-1], merging=block is not None):
@@ -193,15 +193,17 @@ def _kernel(input: Tensor, weight: Tensor, *_: object, **__: object) -> Sequence
     return weight.shape[2:]
 
 
-def _whole(output: Tensor, shape: Sequence[int], images: Tensor, prefix: int | None) -> AttentionLayer:
+def _whole(
+    output: Tensor, shape: Sequence[int], images: Tensor, prefix: int | None, grids: Sequence[tuple[int, int]]
+) -> AttentionLayer:
     """A layer that relates all tokens of an image."""
     count, heads, tokens, _ = shape
     if count != len(images):
         raise _not_such(f"attention with {count} rows for {len(images)} images, in windows of an unknown kind")
     try:
-        layout = layout_of((count, tokens, 1), images.shape, prefix)
+        layout = layout_of((count, tokens, 1), images.shape, prefix, grids)
     except ValueError:
-        raise _not_such(f"{tokens} tokens, not a grid of patches of {tuple(images.shape[2:])}") from None
+        raise _not_such(f"{tokens} tokens, not one grid of patches of {tuple(images.shape[2:])}") from None
     assert layout.prefix is not None
     places = torch.arange(tokens, device=output.device).unsqueeze(0)
     grid = (layout.height, layout.width)
@@ -232,19 +234,6 @@ def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool
         return False
     merged = tuple(-(-side // 2) for side in last.grid)
     return layer.grid == last.grid or (merging and layer.grid == merged)
-
-
-def _depends(output: Tensor, earlier: Tensor) -> bool:
-    """Whether autograd knows the output as a function of the earlier one."""
-    goal, seen, waiting = earlier.grad_fn, set(), [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is goal:
-            return True
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-    return False
 
 
 def _not_such(what: str) -> ValueError:

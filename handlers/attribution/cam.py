@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from handlers.attribution.layers import Layer, chosen_layer, scores_and_activation
 from handlers.attribution.targets import Targets, classes_of, target_scores
-from handlers.attribution.tokens import stated_prefix, to_maps
+from handlers.attribution.tokens import stated_layout
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
@@ -148,7 +148,7 @@ def eigen_cam(
     with torch.set_grad_enabled(create_graph):
         scores, activation = scores_and_activation(model, images, module, create_graph=create_graph)
         classes_of(scores, targets)
-        component = _first_component(to_maps(activation, images.shape, stated_prefix(model)))
+        component = _first_component(stated_layout(model, module, activation.shape, images.shape).maps(activation))
         return shown(component, images, upsample, create_graph)
 
 
@@ -196,9 +196,12 @@ def _cam(
             (gradient,) = torch.autograd.grad(score, activation, create_graph=create_graph, allow_unused=True)
     if gradient is None:
         raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
-    prefix = stated_prefix(model)
+    layout = stated_layout(model, module, activation.shape, images.shape)
+    if layout.prefix and gradient.any() and not layout.maps(gradient).any():
+        read = f"got one of which they read only the {layout.prefix} tokens before the patches"
+        raise ValueError(f"layer: wanted one on whose places the scores depend, {read}")
     with torch.set_grad_enabled(create_graph):
-        raw = rule(to_maps(activation, images.shape, prefix), to_maps(gradient, images.shape, prefix))
+        raw = rule(layout.maps(activation), layout.maps(gradient))
         return shown(raw, images, upsample, create_graph)
 
 

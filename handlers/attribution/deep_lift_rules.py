@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from handlers.attribution.completeness import LARGEST_SHARE, missing_share
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
@@ -40,8 +41,6 @@ ELEMENTWISE = {
     ),
 }
 POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d}
-TOLERANCE = 1e-3
-"""Of Σ|map|: by how much a map's sum may miss the score's difference before the model counts as not covered."""
 
 
 def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baselines: Tensor | None = None) -> Tensor:
@@ -74,12 +73,11 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     with _Rescaling():
         scores, multipliers = score_gradients(model, torch.cat([images, begin]), classes.repeat(2))
     maps = (images.detach() - begin) * multipliers[: len(images)]
-    change = scores[: len(images)] - scores[len(images) :]
-    total = maps.abs().sum((1, 2, 3)).clamp(min=1e-6)
-    missed = (change - maps.sum((1, 2, 3))).abs() / total
-    if (missed > TOLERANCE).any():
+    ends = scores.split(len(images))
+    missing = missing_share(ends[0] - ends[1], [maps], ends).max().item()
+    if not missing <= LARGEST_SHARE:
         raise ValueError(
-            f"model: wanted only non-linearities that have a rule, got maps that miss the score by {missed.max():.1%}"
+            f"model: wanted only non-linearities that have a rule, got maps that miss {missing:.2%} of the score"
         )
     return maps
 
@@ -104,12 +102,21 @@ class _Rescaled(torch.autograd.Function):
             top = torch.maximum(image_result, baseline_result)
             parts = torch.cat([top - baseline_result, image_result - top])  # gained by the one, lost by the other
             (winners,) = torch.autograd.grad(results, values, gradients[0] * parts)
-            change = torch.cat(2 * [torch.stack(winners.chunk(2)).sum(0)])
+            change = torch.stack(winners.chunk(2)).sum(0, keepdim=True)  # (1, B, …), the same for both
         else:
-            change = gradients[0] * torch.cat(2 * [image_result - baseline_result])
-        difference = torch.cat(2 * [image - baseline])
+            change = gradients[0].unflatten(0, (2, -1)) * (image_result - baseline_result)  # (2, B, …)
+        difference = image - baseline
         # A ratio of rounding errors says nothing; there the derivative is the ratio's limit.
-        return torch.where(difference.abs() > 8 * torch.finfo(values.dtype).eps, change / difference, plain), None, None
+        tells = difference.abs() > 8 * torch.finfo(values.dtype).eps * _size(values, None if ctx.pools else results)
+        return torch.where(tells, change / difference, plain.unflatten(0, (2, -1))).flatten(0, 1), None, None
+
+
+def _size(values: Tensor, results: Tensor | None) -> Tensor:
+    """The largest of what rounds in a difference of images and baselines, and in that of their results; for each."""
+    sizes = values.detach().abs()
+    if results is not None:
+        torch.maximum(sizes, results.detach().abs(), out=sizes)
+    return torch.maximum(*sizes.chunk(2))
 
 
 class _Rescaling(TorchFunctionMode):

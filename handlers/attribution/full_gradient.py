@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from handlers.attribution.layers import output_replaced
+from handlers.attribution.completeness import LARGEST_SHARE, missing_share
+from handlers.attribution.constants import Constant, Constants, frozen
 from handlers.attribution.targets import Targets, target_scores
-
-LARGEST_RESIDUAL = 1e-2
-"""Of the score's parts: what float32 leaves in deep networks is far less, what a norm that divides leaves is more."""
+from handlers.attribution.tokens import fits, layout_of
 
 NOT_SUCH = (
     "wanted one whose scores are made of gradients times input and biases (ReLU networks with batch norms in eval)"
@@ -28,8 +26,8 @@ class FullGradient:
     Attributes:
         score: (B,) y.
         input: (B, C, H, W) x ⊙ ∂y/∂x.
-        biases: for each run of a layer with a bias b, in order, b ⊙ ∂y/∂(output), shaped like the output: (B, K, h, w)
-            or (B, …, K) for linear layers.
+        biases: for each constant b that is added, in order, b ⊙ ∂y/∂(output): (B, K, h, w) where the output has places,
+            else (B, n).
     """
 
     score: Tensor
@@ -51,7 +49,8 @@ class FullGradient:
 def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> FullGradient:
     """Decompose each image's score into what its pixels and what the model's biases contribute.
 
-    Biases are those of convolutions, linear layers and batch norms; in ``eval()`` the latter is β − μγ / √(σ² + ε).
+    Biases are those of convolutions, linear layers and batch norms (in ``eval()`` the latter is β − μγ / √(σ² + ε)),
+    constants that the model adds by itself, and the bounds of a ReLU6 where it is at one.
 
     Args:
         model: a module in ``eval()``, (B, C, H, W) to scores (B, classes).
@@ -60,43 +59,40 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
 
     Raises:
         ValueError: targets as :func:`handlers.attribution.targets.classes_of`; images that are not (B, C, H, W); a
-            model that takes images apart, as windowed attention does.
+            model that takes images apart, as windowed attention does, or does not depend on them.
 
     Source: Srinivas, Fleuret 2019, arXiv 1905.00780, proposition 1. Own, for Captum has no such method.
     """
     if images.ndim != 4:
         raise ValueError(f"images: wanted (B, C, H, W), got {tuple(images.shape)}")
     inputs = images.detach().clone().requires_grad_()
-    biases: list[Tensor] = []
-    outputs: list[Tensor] = []
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        for module in model.modules():
-            if (bias := _bias(module)) is not None:
-
-                def keep(output: Tensor, bias: Tensor = bias) -> Tensor:
-                    if len(output) != len(images):
-                        raise ValueError(f"model: {NOT_SUCH}, got one with a layer whose rows are not the images'")
-                    biases.append(bias if output.ndim != 4 or bias.ndim != 1 else bias.view(-1, 1, 1))
-                    outputs.append(output)
-                    return output.clone()  # which the model may overwrite
-
-                stack.enter_context(output_replaced(module, keep))
-        score = target_scores(model(inputs.clone()), targets)
-        gradient, *gradients = torch.autograd.grad(score.sum(), [inputs, *outputs], materialize_grads=True)
+        stack.enter_context(frozen(model))
+        with Constants() as constants:
+            scores = model(inputs.clone())
+        score = target_scores(scores, targets)
+        if not score.requires_grad:
+            raise ValueError(f"model: {NOT_SUCH}, got one whose scores are no function of the image")
+        if any(constant.shape[:1] != images.shape[:1] for constant in constants.found):
+            raise ValueError(f"model: {NOT_SUCH}, got one with a layer whose rows are not the images'")
+        outputs = [constant.edge for constant in constants.found]
+        gradient, *gradients = torch.autograd.grad(score.sum(), [inputs, *outputs], allow_unused=True)
+    parts = zip(constants.found, gradients, strict=True)
     return FullGradient(
         score=score.detach(),
-        input=gradient * images.detach(),
-        biases=[bias * g for bias, g in zip(biases, gradients, strict=True)],
+        input=images.detach() * (0 if gradient is None else gradient),
+        biases=[_placed(constant, g, images) for constant, g in parts if g is not None],
     )
 
 
 def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
-    """FullGrad's map: Σ ψ(part) over the input's channels and those of every convolution and batch norm.
+    """FullGrad's map: Σ ψ(part) over the input's channels and those of every bias that has places.
 
     ψ takes the absolute value, scales it to 0..1 within its channel, and resizes it to the image (bilinear,
     ``align_corners=False``). Equation 8 has ψ for each channel; the authors' code scales all of a layer together.
-    Biases of linear layers have no place in the image.
+    Biases of linear layers have no place in the image, unless these are applied to each place of maps whose channels
+    are last.
 
     Args:
         model, images, targets: as for :func:`full_gradient`.
@@ -106,30 +102,30 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
 
     Raises:
         ValueError: as :func:`full_gradient`, or a model whose scores are not made of these parts, as in transformers
-            and other networks with layer or group norms: input and biases are not all that counts there.
+            and other networks with layer or group norms, smooth activations or gates: input and biases are not all
+            that counts there.
 
     Source: arXiv 1905.00780, section 4.
     """
     parts = full_gradient(model, images, targets)
-    if (worst := parts.relative_residual.max().item()) > LARGEST_RESIDUAL:
-        raise ValueError(f"model: {NOT_SUCH}, got one in which {worst:.0%} is something else")
+    missing = missing_share(parts.score, [parts.input, *parts.biases]).max().item()
+    if not missing <= LARGEST_SHARE:
+        raise ValueError(f"model: {NOT_SUCH}, got one in which {missing:.2%} is something else")
     maps = [part for part in parts.biases if part.ndim == 4]
     return sum((_scaled_up(part, images) for part in maps), start=_scaled_up(parts.input, images))
 
 
-def _bias(module: nn.Module) -> Tensor | None:
-    """(K,) what the module adds to each place of a channel, if it adds anything."""
-    if isinstance(module, _BatchNorm):
-        if module.running_mean is None or module.running_var is None:
-            return None
-        scale = (module.running_var + module.eps).rsqrt()
-        shift = -module.running_mean * scale
-        if module.weight is not None:
-            shift = shift * module.weight + module.bias
-        return shift.detach()
-    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-        return module.bias.detach()
-    return None
+def _placed(constant: Constant, gradient: Tensor, images: Tensor) -> Tensor:
+    """The part that a constant has in the score, (B, K, h, w) where its output has places, else (B, n)."""
+    part, channels = constant.value * gradient, constant.channels
+    if part.ndim == 4 and channels == -1 and not fits(part.shape[1], part.shape[2], images.shape):
+        return part.flatten(1)
+    if part.ndim == 4 and channels is None:
+        try:
+            channels = layout_of(part.shape, images.shape).channels
+        except ValueError:
+            return part.flatten(1)
+    return part.movedim(channels, 1) if part.ndim == 4 and channels is not None else part.flatten(1)
 
 
 def _totals(parts: list[Tensor]) -> list[Tensor]:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
-from handlers.attribution.tokens import stated_prefix, to_maps
+from handlers.attribution.tokens import Layout, layout_of, stated_channels, stated_grids, stated_prefix
+
+SOFTMAXES = {F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax}
+ATTENTIONS = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 
 Layer = str | nn.Module | None
 """A layer's dotted name, the module itself, or None for :func:`default_layer`."""
@@ -34,7 +43,10 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
 
     In a convolutional network this is the last stage. In a transformer that pools tokens it is the last norm. In one
     that reads only the class token, patch tokens are of no use after the last attention, so that the norm before it is
-    taken; within the attention channels are more (queries, keys and values) or fewer (a head's).
+    taken, no projection within the attention (queries, keys or values).
+
+    Not taken are layers that run more than once, and a head that scores each place beside another one that scores the
+    image. A layer whose output the model changes in place afterwards is taken only if there is no other of its size.
 
     Found in one forward and backward pass of one image of noise, in ``eval()``.
 
@@ -46,41 +58,131 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     """
     noise = torch.randn((1, *images.shape[1:]), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     noise = noise.to(images).requires_grad_()
-    outputs: list[tuple[nn.Module, Tensor]] = []
+    with torch.enable_grad(), _evaluating(model):
+        outputs, scores = _outputs(model, noise)
+    prefix, grids = stated_prefix(model), stated_grids(model, noise.shape)
 
-    def keep(module: nn.Module, _: object, output: object) -> None:
-        # An Identity has the output of the layer before it, which is the one to name.
-        if isinstance(output, Tensor) and output.requires_grad and not isinstance(module, nn.Identity):
-            outputs.append((module, output))
+    def layout_with_places(seen: _Seen) -> Layout | None:
+        try:
+            order = stated_channels(model, seen.module)
+            layout = layout_of(seen.output.shape, noise.shape, prefix, grids, order)
+        except ValueError:
+            return None
+        return layout if layout.height * layout.width > 1 else None
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(_evaluating(model))
-        for module in model.modules():
-            if module is not model:
-                stack.callback(module.register_forward_hook(keep).remove)
-        scores = model(noise.clone())  # a model may write into its input
+    heads = [seen for seen in outputs if _is_side_head(seen, layout_with_places, scores, noise)]
+    for head in heads:
+        head.output.register_hook(torch.zeros_like)  # what it reads alone is not what the image's score is made of
     gradients: tuple[Tensor | None, ...] = ()
     if outputs and scores.requires_grad:
         # Weights that differ, for the sum of the scores itself is constant in some models.
         weights = torch.arange(1, scores.numel() + 1).to(scores).view_as(scores)
         gradients = torch.autograd.grad(
-            scores, [output for _, output in outputs], grad_outputs=weights, allow_unused=True
+            scores, [seen.output for seen in outputs], grad_outputs=weights, allow_unused=True
         )
-    prefix, channels = stated_prefix(model), None
-    for (module, output), gradient in reversed(list(zip(outputs, gradients, strict=False))):
-        try:
-            maps = to_maps(output if gradient is None else gradient, noise.shape, prefix)
-        except ValueError:
+    channels, overwritten = None, None
+    for seen, gradient in reversed(list(zip(outputs, gradients, strict=False))):
+        layout = layout_with_places(seen)
+        if layout is None or seen in heads:
             continue
-        if maps[0, 0].numel() == 1:
+        channels = channels or seen.output.shape[layout.channels]
+        if seen.output.shape[layout.channels] != channels or gradient is None or not layout.maps(gradient).any():
             continue
-        channels = channels or maps.shape[1]
-        if maps.shape[1] == channels and gradient is not None and maps.any():
-            return module
+        if overwritten is not None and overwritten[1:] != (layout.height, layout.width):
+            break
+        if seen.output._version == seen.version:
+            return seen.module
+        overwritten = overwritten or (seen.module, layout.height, layout.width)
+    if overwritten is not None:
+        return overwritten[0]
     raise ValueError(
         "layer: wanted the name of one, for none was found whose output has several places on which the scores depend"
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a module put out in its only run, and the version of it, which counts the changes in place."""
+
+    module: nn.Module
+    output: Tensor
+    version: int
+
+
+def _outputs(model: nn.Module, images: Tensor) -> tuple[list[_Seen], Tensor]:
+    """The outputs of the modules that ran once, but for those within an attention, in order; and the model's scores."""
+    outputs: list[_Seen] = []
+    runs: Counter[nn.Module] = Counter()
+    running: list[nn.Module] = []
+
+    def begin(module: nn.Module, *_: object) -> None:
+        running.append(module)
+
+    def end(module: nn.Module, _: object, output: object) -> None:
+        running.pop()
+        runs[module] += 1
+        # An Identity has the output of the layer before it, which is the one to name.
+        if isinstance(output, Tensor) and output.requires_grad and not isinstance(module, nn.Identity):
+            outputs.append(_Seen(module, output, output._version))
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if module is not model:
+                stack.callback(module.register_forward_pre_hook(begin).remove)
+                stack.callback(module.register_forward_hook(end).remove)
+        attention = stack.enter_context(_Attention(running))
+        scores = model(images.clone())  # a model may write into its input
+    inner = {part for module in attention.modules for part in module.modules() if part is not module}
+    return [seen for seen in outputs if runs[seen.module] == 1 and seen.module not in inner], scores
+
+
+class _Attention(TorchFunctionMode):
+    """Notes the modules that call attention, or the softmax that makes one: the innermost that have parts."""
+
+    def __init__(self, running: list[nn.Module]) -> None:
+        super().__init__()
+        self.running, self.modules = running, set[nn.Module]()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in ATTENTIONS or (func in SOFTMAXES and result.ndim > 2):
+            self.modules.update(next(([module] for module in reversed(self.running) if any(module.children())), []))
+        return result
+
+
+def _is_side_head(
+    seen: _Seen, layout_of_output: Callable[[_Seen], Layout | None], scores: Tensor, images: Tensor
+) -> bool:
+    """Whether this scores each place for each class, while the image's scores have another source too."""
+    if not isinstance(seen.module, nn.Linear | nn.Conv2d) or scores.shape[-1] not in seen.output.shape[1:]:
+        return False
+    layout = layout_of_output(seen)
+    if layout is None or seen.output.shape[layout.channels] != scores.shape[-1]:
+        return False
+    return depends(scores, seen.output) and depends(scores, images, without=seen.output)
+
+
+def depends(output: Tensor, earlier: Tensor, without: Tensor | None = None) -> bool:
+    """Whether autograd knows the output as a function of the earlier one, by a way that does not pass a third."""
+    if not output.requires_grad or not earlier.requires_grad:
+        return False
+    goal, start = get_gradient_edge(earlier).node, get_gradient_edge(output).node
+    seen = set() if without is None else {get_gradient_edge(without).node}
+    waiting: list[Node | None] = [start]
+    while waiting:
+        node = waiting.pop()
+        if node is goal:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return False
 
 
 def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
@@ -135,7 +237,7 @@ def scores_and_activation(
         that the model does later, in place, changes it.
 
     Raises:
-        ValueError: a layer that does not run once or puts out no tensor.
+        ValueError: a layer that does not run once, puts out no tensor, or is of no use to the scores.
     """
     seen: list[Tensor] = []
 
@@ -152,6 +254,8 @@ def scores_and_activation(
         scores = model(images)
     if len(seen) != 1:
         raise ValueError(f"layer: wanted one that runs once in a forward pass, got one that ran {len(seen)} times")
+    if not depends(scores, seen[0]):
+        raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
     return scores, seen[0]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from handlers.attribution.cam import shown, weighted
 from handlers.attribution.layers import Layer, chosen_layer, scores_and_activation
 from handlers.attribution.targets import Targets, classes_of, target_scores
-from handlers.attribution.tokens import stated_prefix, to_maps
+from handlers.attribution.tokens import stated_layout
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def score_cam(
     module = chosen_layer(model, images, layer)
     scores, activation = scores_and_activation(model, images, module)
     classes = classes_of(scores, targets)
-    maps = to_maps(activation, images.shape, stated_prefix(model)).detach()
+    maps = stated_layout(model, module, activation.shape, images.shape).maps(activation).detach()
     count, channels = maps.shape[:2]
     masked = []
     for rows in torch.arange(count * channels, device=images.device).split(chunk):

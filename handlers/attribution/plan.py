@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import handlers.attribution as library
 from handlers.attribution.layers import chosen_layer, scores_and_activation
 from handlers.attribution.path import Forward
-from handlers.attribution.tokens import stated_prefix, to_maps
+from handlers.attribution.tokens import stated_layout
 
 OPTIONS: Mapping[str, type] = {
     "cells": int,
@@ -325,8 +325,9 @@ def layer_name(plan: Plan, model: nn.Module, images: Tensor) -> str | None:
 @torch.no_grad()
 def channels_of(model: nn.Module, images: Tensor, layer: str) -> int:
     """The number of channels that a layer puts out; raises ValueError where it puts out none."""
-    _, activation = scores_and_activation(model, images[:1], model.get_submodule(layer))
-    return to_maps(activation, images[:1].shape, stated_prefix(model)).shape[1]
+    module = model.get_submodule(layer)
+    _, activation = scores_and_activation(model, images[:1], module)
+    return activation.shape[stated_layout(model, module, activation.shape, images[:1].shape).channels]
 
 
 def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str, str]:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+PREFIX_TOKENS = re.compile(r"(cls|class|dist|distill\w*|reg|register)_?tokens?(?:_?\d+)?")
+"""Names of the parameters that are put before the patches; a number behind one says which branch's it is."""
 
 MOST_PREFIX = 8
 """Prefix tokens (class, distillation, registers) that a model which does not name their number may have, at most."""
@@ -30,38 +36,54 @@ class Layout:
     channels: int
     prefix: int | None = None
 
+    def maps(self, output: Tensor) -> Tensor:
+        """A view (B, K, h, w) of the output, or of its gradient, without prefix tokens."""
+        if self.prefix is not None:
+            output = output[:, self.prefix :].unflatten(1, (self.height, self.width))
+        return output if self.channels == 1 else output.movedim(-1, 1)
 
-def layout_of(shape: Sequence[int], images: Sequence[int], prefix: int | None = None) -> Layout:
-    """The layout of a layer's output, from its shape and that of the images.
 
-    Four dimensions are maps (B, K, h, w), unless (B, h, w, K) fits the images' aspect ratio better. Three are tokens
-    (B, N, K): the last h · w of them are the grid of square patches that fits the images, those before it are prefix.
-    Of several grids one that divides the image is preferred, then the largest.
+def layout_of(
+    shape: Sequence[int],
+    images: Sequence[int],
+    prefix: int | None = None,
+    grids: Sequence[tuple[int, int]] = (),
+    channels: int | None = None,
+) -> Layout:
+    """The layout of a layer's output, from what the model states, from its shape and from that of the images.
+
+    Four dimensions are maps (B, K, h, w), unless (B, h, w, K) fits the images' aspect ratio better; where both fit,
+    what is stated decides. Three are tokens (B, N, K): the last h · w of them are the grid, those before it are prefix.
+    A grid that is stated is taken if the tokens are as many. Else it is one of square patches that fits the image; of
+    several one that divides the image is preferred, then the largest.
 
     Args:
         shape: of the layer's output.
         images: (B, C, H, W) of the model's input.
         prefix: prefix tokens as the model states them; what it states is taken if there is a grid for it.
+        grids: (h, w) as the model states them, the likeliest first.
+        channels: the dimension of the channels of four, 1 or −1, as the layer states it.
 
     Raises:
-        ValueError: no layout fits.
+        ValueError: no layout fits, or several do alike and nothing stated chooses: grids with the same prefix, or with
+            prefixes of more than the one token that is usual.
     """
     height, width = images[-2:]
     if not shape or shape[0] != images[0]:
         raise ValueError(f"layer: wanted an output with {images[0]} rows, one for each image, got {tuple(shape)}")
     if len(shape) == 4:
         first, last = (_misfit(shape[i], shape[i + 1], height, width) for i in (2, 1))
+        if channels is not None and max(first, last) <= math.log(LARGEST_DISTORTION):
+            return _maps(shape, channels)
         if min(first, last) <= math.log(LARGEST_DISTORTION):
-            return Layout(shape[2], shape[3], 1) if first <= last else Layout(shape[1], shape[2], -1)
+            return _maps(shape, 1 if first <= last else -1)
     if len(shape) == 3:
-        grids = [
-            (shape[1] - h * w != prefix, not exact, shape[1] - h * w, h, w)
-            for h, w, exact in _patch_grids(height, width)
-            if 0 <= shape[1] - h * w <= max(MOST_PREFIX, prefix or 0)
-        ]
-        if grids:
-            *_, tokens, h, w = min(grids)
-            return Layout(h, w, -1, tokens)
+        for before in [prefix, 0] if prefix is not None else range(MOST_PREFIX + 1):
+            for h, w in grids:
+                if shape[1] == before + h * w:
+                    return Layout(h, w, -1, before)
+        if (layout := _derived(shape[1], height, width, prefix)) is not None:
+            return layout
     raise ValueError(
         f"layer: wanted an output (B, K, h, w), (B, h, w, K) or (B, tokens, K) that fits images of {height} × {width}, "
         f"got {tuple(shape)}"
@@ -70,18 +92,112 @@ def layout_of(shape: Sequence[int], images: Sequence[int], prefix: int | None = 
 
 def to_maps(activation: Tensor, images: Sequence[int], prefix: int | None = None) -> Tensor:
     """A view (B, K, h, w) of a layer's output or of its gradient, without prefix tokens; arguments as `layout_of`."""
-    layout = layout_of(activation.shape, images, prefix)
-    if layout.prefix is not None:
-        activation = activation[:, layout.prefix :].unflatten(1, (layout.height, layout.width))
-    return activation if layout.channels == 1 else activation.movedim(-1, 1)
+    return layout_of(activation.shape, images, prefix).maps(activation)
+
+
+def stated_layout(model: nn.Module, layer: nn.Module, shape: Sequence[int], images: Sequence[int]) -> Layout:
+    """The layout of one layer's output, from what it and the model state; arguments and errors as `layout_of`."""
+    return layout_of(shape, images, stated_prefix(model), stated_grids(model, images), stated_channels(model, layer))
 
 
 def stated_prefix(model: nn.Module) -> int | None:
-    """The number of prefix tokens where the model or a part of it states one, as timm's transformers do."""
+    """The number of prefix tokens where the model or a part of it states one, as timm's transformers do.
+
+    Else it is that of the learned tokens with the usual names, as in torchvision's.
+    """
     for module in model.modules():
         if isinstance(stated := getattr(module, "num_prefix_tokens", None), int):
             return stated
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.ndim != 3 or parameter.shape[0] != 1:
+            continue
+        if named := PREFIX_TOKENS.fullmatch(name.rpartition(".")[2]):
+            counts[named[1]] = max(counts.get(named[1], 0), parameter.shape[1])
+    return sum(counts.values()) or None
+
+
+def stated_grids(model: nn.Module, images: Sequence[int]) -> list[tuple[int, int]]:
+    """The grids (h, w) of patches that parts of the model state, for images (B, C, H, W); the likeliest first.
+
+    A part states one by ``grid_size``, or by ``patch_size`` and the number of patches or the images' size. Where that
+    size is another than these images have, the patches that they make come first.
+    """
+    height, width = images[-2:]
+    grids: list[tuple[int, int]] = []
+    for module in model.modules():
+        own = _pair(getattr(module, "img_size", None)) or _pair(getattr(module, "image_size", None))
+        patch, fixed = _pair(getattr(module, "patch_size", None)), _pair(getattr(module, "grid_size", None))
+        if fixed is None and (patch is None or (own is None and not hasattr(module, "num_patches"))):
+            continue
+        if fixed is None and own is not None and patch is not None:
+            fixed = (own[0] // patch[0], own[1] // patch[1])
+        here = (height // patch[0], width // patch[1]) if patch is not None else None
+        if callable(ask := getattr(module, "dynamic_feat_size", None)):
+            here = _pair(ask((height, width)))
+        grids += [grid for grid in ((fixed, here) if own == (height, width) else (here, fixed)) if grid is not None]
+    return list(dict.fromkeys(grids))
+
+
+def stated_channels(model: nn.Module, layer: nn.Module) -> int | None:
+    """The dimension of the channels in an output (B, …) of the layer with four, 1 or −1, where it is stated.
+
+    Convolutions, norms and linear layers have it in their definition, ``Permute`` in its ``dims``; timm's models have
+    ``output_fmt``, which holds for stages and blocks.
+    """
+    if isinstance(layer, nn.LayerNorm):
+        return 1 if "2d" in type(layer).__name__ else -1  # such as torchvision's LayerNorm2d, which turns maps itself
+    if isinstance(layer, _ConvNd | _NormBase | nn.GroupNorm):
+        return 1
+    if isinstance(layer, nn.Linear):
+        return -1
+    for module in (layer, *model.modules()):
+        if (stated := getattr(module, "output_fmt", None)) is not None:
+            return {"NCHW": 1, "NHWC": -1}.get(str(getattr(stated, "value", stated)))
     return None
+
+
+def _pair(value: object) -> tuple[int, int] | None:
+    """Both sides of a size that is stated as one or two numbers of at least 1."""
+    sides = (value, value) if isinstance(value, int) else value
+    if not isinstance(sides, tuple | list) or len(sides) != 2:
+        return None
+    first, second = sides
+    return (first, second) if isinstance(first, int) and isinstance(second, int) and min(sides) >= 1 else None
+
+
+def fits(h: int, w: int, images: Sequence[int]) -> bool:
+    """Whether a grid of h × w may lie over images (B, C, H, W)."""
+    return _misfit(h, w, *images[-2:]) <= math.log(LARGEST_DISTORTION)
+
+
+def _maps(shape: Sequence[int], channels: int) -> Layout:
+    height, width = shape[2:] if channels == 1 else shape[1:3]
+    return Layout(height, width, channels)
+
+
+def _derived(tokens: int, height: int, width: int, prefix: int | None) -> Layout | None:
+    """The grid of square patches that leaves the prefix that is stated, or else the likeliest; None if none fits."""
+    readings = sorted(
+        {
+            (tokens - h * w != prefix, not exact, tokens - h * w, h, w)
+            for h, w, exact in _patch_grids(height, width)
+            if 0 <= tokens - h * w <= max(MOST_PREFIX, prefix or 0)
+        }
+    )
+    if not readings:
+        return None
+    unlike, _, before, h, w = readings[0]
+    others = [other for other in readings[1:] if other[3:] != (h, w) and other[3] * other[4] > 1]
+    known = 3 if before <= 1 or not unlike else 2  # of several with a prefix that is unusual, none is likelier
+    rivals = [other for other in others if other[:known] == readings[0][:known]]
+    if rivals:
+        found = " or ".join(f"{b} and a grid of {y} × {x}" for _, _, b, y, x in [readings[0], *rivals])
+        raise ValueError(
+            "layer: wanted tokens whose grid the model states, such as by `patch_embed.grid_size` and "
+            f"`num_prefix_tokens`, got {tokens}, which over images of {height} × {width} may be {found}"
+        )
+    return Layout(h, w, -1, before)
 
 
 def _misfit(h: int, w: int, height: int, width: int) -> float:

@@ -119,6 +119,34 @@ def test_agrees_with_pytorch_grad_cam(method, network: str) -> None:
     assert np.abs(scaled(got) - scaled(expected)).max() < 2e-6
 
 
+@pytest.mark.parametrize("network", ["tiny", "resnet"])
+def test_plusplus_is_the_papers_formula_and_the_peers_has_a_constant_more(network: str) -> None:
+    """Beside squared gradients of 1e-6 and less the peer's 1e-6 counts; beside large ones the two are alike."""
+    build, layer, size = NETWORKS[network]
+    images, classes = pictures(2, size), [1, 3]
+    kind = import_module("pytorch_grad_cam").GradCAMPlusPlus
+    apart = []
+    for factor in (1e-2, 1e6):
+        model = Louder(build(), factor)
+        target = layer_named(model.model, layer)
+        with kind(model, [target]) as peer:
+            theirs = peer(
+                images.clone().requires_grad_(), [lambda scores, index=index: scores[index] for index in classes]
+            )
+        scores, activation = scores_and_activation(model, images, target)
+        (g,) = torch.autograd.grad(scores[[0, 1], classes].sum(), activation)
+        activation = activation.detach()
+        ours = cam.grad_cam_plusplus(model, images, classes, layer=target)
+        for constant, expected in ((0.0, scaled(ours.squeeze(1).numpy())), (1e-6, scaled(theirs))):
+            below = 2 * g**2 + activation.sum((2, 3), keepdim=True) * g**3 + constant
+            share = torch.where(g == 0, 0.0, g**2 / torch.where(below == 0, 1.0, below))
+            weights = (share * g.relu()).sum((2, 3))
+            raw = cam.shown(cam.weighted(activation, weights), images, upsample=True)
+            assert np.abs(scaled(raw.squeeze(1).numpy()) - expected).max() < 2e-6
+        apart.append(np.abs(scaled(ours.squeeze(1).numpy()) - scaled(theirs)).max())
+    assert apart[0] > 0.01 and apart[1] < 2e-6
+
+
 class Louder(nn.Module):
     def __init__(self, model: nn.Module, factor: float) -> None:
         super().__init__()

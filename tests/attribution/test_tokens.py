@@ -1,7 +1,9 @@
 import pytest
 import torch
+import torchvision
+from torch import nn
 
-from handlers.attribution.tokens import layout_of, stated_prefix, to_maps
+from handlers.attribution.tokens import layout_of, stated_layout, stated_prefix, to_maps
 from tests.attribution.networks import tiny_cnn, vit
 
 
@@ -52,3 +54,45 @@ def test_number_of_prefix_tokens_is_the_models() -> None:
     assert stated_prefix(vit()) == 1
     assert stated_prefix(torch.nn.Sequential(vit(reg_tokens=4))) == 5
     assert stated_prefix(tiny_cnn()) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "grid", "prefix"),
+    [
+        ({"size": (224, 112), "patch_size": (16, 8)}, (224, 112), (14, 14), 1),
+        ({"size": (64, 32), "reg_tokens": 4}, (64, 32), (8, 4), 5),
+        ({"size": (32, 64), "dynamic_img_size": True}, (64, 32), (8, 4), 1),  # as many tokens, another grid
+        ({"size": (48, 48), "patch_size": 16, "reg_tokens": 7}, (48, 48), (3, 3), 8),  # 17 tokens, not 4 × 4 and one
+    ],
+)
+def test_what_a_transformer_states_is_its_layout(options, size, grid, prefix: int) -> None:
+    model = vit(**options)
+    images = torch.zeros(1, 3, *size).double()
+    tokens = model.forward_features(images)
+    layout = stated_layout(model, model.norm, tokens.shape, images.shape)
+    assert (layout.height, layout.width, layout.prefix) == (*grid, prefix)
+
+
+def test_learned_tokens_state_a_prefix() -> None:
+    model = torch.nn.Module()
+    for name in ("cls_token_0", "cls_token_1", "dist_token", "mask_token"):
+        setattr(model, name, torch.nn.Parameter(torch.zeros(1, 1, 4)))
+    model.register_tokens = torch.nn.Parameter(torch.zeros(1, 4, 4))
+    assert stated_prefix(model) == 6  # each branch has its own class token
+    assert stated_prefix(torchvision.models.VisionTransformer(32, 8, 1, 2, 24, 48)) == 1
+
+
+def test_several_grids_and_none_stated() -> None:
+    with pytest.raises(ValueError, match=r"grid the model states.* 3 and a grid of 3 × 3 or 8 and a grid of 2 × 2"):
+        layout_of((1, 12, 5), (1, 3, 12, 12))
+    assert layout_of((1, 12, 5), (1, 3, 12, 12), prefix=8).height == 2
+    assert layout_of((1, 12, 5), (1, 3, 12, 12), grids=[(3, 3)]).prefix == 3
+
+
+def test_the_order_of_channels_is_what_the_layer_states() -> None:
+    shape, images, model = (1, 8, 8, 8), (1, 3, 32, 32), tiny_cnn()
+    stating = {nn.Linear(8, 8): -1, nn.LayerNorm(8): -1, nn.Conv2d(3, 8, 1): 1, nn.BatchNorm2d(8): 1, nn.ReLU(): 1}
+    for layer, expected in stating.items():
+        assert stated_layout(model, layer, shape, images).channels == expected
+    model.output_fmt = "NHWC"
+    assert stated_layout(model, nn.Sequential(), shape, images).channels == -1

@@ -1,0 +1,34 @@
+"""Completeness: a method's parts make up the score, but for rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LARGEST_SHARE = 1e-5
+"""Share of a score that may be missing from its parts before the model counts as one that the method does not cover."""
+
+ROUNDINGS = 16
+"""Units in the last place of the parts' sizes that summing and differentiating lose at most; up to 10 were seen."""
+
+
+def missing_share(whole: Tensor, parts: Sequence[Tensor], terms: Sequence[Tensor] = ()) -> Tensor:
+    """(B,) the share of each image's score that its parts do not make up, beyond rounding.
+
+    It is relative to the sum of the parts' sizes and the score's. Rounding grows with what is summed, element by
+    element, of which most may cancel; a fault does not.
+
+    Args:
+        whole: (B,) what the parts should sum to.
+        parts: each (B, …), of one size in the sum.
+        terms: (B,) each, of which `whole` is the difference, where it is one.
+    """
+    totals = [part.flatten(1).sum(1, dtype=torch.float64) for part in parts]
+    sizes = sum(torch.linalg.vector_norm(part.flatten(1), 1, 1, dtype=torch.float64) for part in parts) + sum(
+        map(torch.abs, terms)
+    )
+    residual = (whole - sum(totals)).abs() - ROUNDINGS * torch.finfo(whole.dtype).eps * sizes
+    scale = (sum(map(torch.abs, totals)) + whole.abs()).clamp_min(torch.finfo(whole.dtype).tiny)
+    return residual.clamp_min(0) / scale
