@@ -16,7 +16,9 @@ class Limits:
         max_side: Pixels of the photo's longer side; heat maps are drawn at the photo's size.
         max_steps: Points on the integration path.
         max_samples: Noisy or masked copies of the image, coalitions, or draws of a method.
-        max_groups: Masks that are sent, or segments that are made.
+        max_groups: Masks that are sent and segments that are made, together.
+        max_runs: Runs of pixels of all masks that are sent, along rows or columns: what bringing them into the model's
+            frame costs goes with it.
         max_draws: Draws of a random baseline.
     """
 
@@ -26,4 +28,5 @@ class Limits:
     max_steps: int = 1000
     max_samples: int = 20_000
     max_groups: int = 500
+    max_runs: int = 5_000_000
     max_draws: int = 64
