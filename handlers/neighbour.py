@@ -39,6 +39,10 @@ SHARE = 0.5
 _GONE = (requests.ConnectionError, requests.Timeout)
 
 
+class PhotoRefusedError(RequestError):
+    """A segmenter's refusal of the photo itself, as too large or too narrow, for which a fallback stands in."""
+
+
 def with_segments(
     request: Request, own: str, limits: Limits, ends: float, *, fresh: bool = False
 ) -> tuple[Request, PhotoMasks | None]:
@@ -73,7 +77,7 @@ def with_segments(
             fresh=fresh,
         )
     except RequestError as refusal:
-        if refusal.status != 503 or asked.fallback is None:
+        if asked.fallback is None or not (refusal.status == 503 or isinstance(refusal, PhotoRefusedError)):
             raise
         logger.warning("%s instead of segments by %s: %s", asked.fallback, asked.name, refusal.message)
         return replace(request, segments=replace(asked, name=asked.fallback)), None
@@ -124,8 +128,10 @@ def _masks(name: str, answer: requests.Response, photo: Photo, limits: Limits) -
     content = _content(answer)
     if answer.status_code != 200:
         told = shown(content.get("message", answer.reason))
-        status = 422 if answer.status_code in (413, 422) else 503
-        raise RequestError(status, "segments", f"the segmenter {name} answered {answer.status_code}: {told}")
+        message = f"the segmenter {name} answered {answer.status_code}: {told}"
+        if answer.status_code == 413 or (answer.status_code == 422 and content.get("field") == "image"):
+            raise PhotoRefusedError(422, "segments", message)
+        raise RequestError(422 if answer.status_code == 422 else 503, "segments", message)
     if "detections" not in content:
         raise RequestError(422, "segments", f"wanted the name of a segmenter, got {shown(name)}, which finds no masks")
     return parse_masks(content["detections"][: limits.max_groups], photo.size, limits)
