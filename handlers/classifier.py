@@ -100,7 +100,7 @@ class ClassifierHandler:
         request = parse(exchange.row, exchange.headers, kind=exchange.kind, limits=self.limits, defaults=self.defaults)
         seen = view(request.photo, self.model.preprocess)
         request, found = with_segments(request, self.model.spec.name, self.limits, deadline.ends, fresh=exchange.fresh)
-        return prepare(request, seen, found)
+        return prepare(request, seen, found, self.limits, deadline)
 
     def _score(self, exchanges: Sequence[Exchange]) -> None:
         unknown = []

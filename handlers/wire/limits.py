@@ -19,6 +19,8 @@ class Limits:
         max_groups: Masks that are sent and segments that are made, together.
         max_runs: Runs of pixels of all masks that are sent, along rows or columns: what bringing them into the model's
             frame costs goes with it.
+        max_parts: Disjoint parts that overlapping groups cut the model's input into.
+        max_group_pixels: Groups times pixels of the model's input; each takes a byte, several times over.
         max_draws: Draws of a random baseline.
     """
 
@@ -29,4 +31,6 @@ class Limits:
     max_samples: int = 20_000
     max_groups: int = 500
     max_runs: int = 5_000_000
+    max_parts: int = 65_536
+    max_group_pixels: int = 2**30
     max_draws: int = 64
