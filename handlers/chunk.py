@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from handlers.attribution.path import Forward, score_gradients
+from handlers.free_memory import free_memory
 
 LARGEST = 64
 """More rows than this gain nothing: the matrix products are at their full rate."""
@@ -18,7 +18,7 @@ CPU_BUDGET = 1024**3
 large network are past the caches long before."""
 
 FREE_SHARE = 0.25
-"""Part of the free memory that a worker may take; the other workers of the host want theirs."""
+"""Part of the free memory, of the host or its container, that a worker may take; the other workers want theirs."""
 
 
 def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = None) -> int:
@@ -31,7 +31,7 @@ def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = No
         free, _ = torch.cuda.mem_get_info(example.device)
         budget = FREE_SHARE * free
     else:
-        budget = min(CPU_BUDGET, FREE_SHARE * psutil.virtual_memory().available)
+        budget = min(CPU_BUDGET, FREE_SHARE * free_memory())
     return max(1, min(LARGEST, int(budget // max(per_point, 1))))
 
 

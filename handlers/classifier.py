@@ -107,7 +107,7 @@ class ClassifierHandler:
         seen = view(request.photo, self.model.preprocess)
         request, found = with_segments(request, self.model.spec.name, self.limits, deadline.ends, fresh=fresh, ask=ask)
         admit_baseline(request, self.model.preprocess.size, deadline)
-        return prepare(request, seen, found)
+        return prepare(request, seen, found, self.limits, deadline)
 
     def _score(self, exchanges: Sequence[Exchange]) -> None:
         unknown = []

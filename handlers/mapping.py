@@ -334,6 +334,8 @@ def _refusal(model: Inspected, sample: Sample, field: str, message: str) -> Requ
         meant = ", ".join(_meant(model, sample))
         said = message if field == "model" else f"it has no layer to look at: {message}"
         return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
+    if field == "images":  # too large for it, or too patchy
+        return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")
     return RequestError(400, field, message) if field in plan.settings() or field in MATERIAL else None
 
 

@@ -191,6 +191,10 @@ class Neighbours:
         }
 
 
+class PhotoRefusedError(RequestError):
+    """A segmenter's refusal of the photo itself, as too large or too narrow, for which a fallback stands in."""
+
+
 def with_segments(
     request: Request, own: str, limits: Limits, ends: float, *, fresh: bool = False, ask: Ask | None = None
 ) -> tuple[Request, PhotoMasks | None]:
@@ -219,7 +223,7 @@ def with_segments(
     try:
         found = ask(asked.name, request.photo, limits, threshold=asked.threshold, ends=ends, fresh=fresh)
     except RequestError as refusal:
-        if refusal.status != 503 or asked.fallback is None:
+        if asked.fallback is None or not (refusal.status == 503 or isinstance(refusal, PhotoRefusedError)):
             raise
         logger.warning("%s instead of segments by %s: %s", asked.fallback, asked.name, refusal.message)
         return replace(request, segments=replace(asked, name=asked.fallback)), None
@@ -311,8 +315,10 @@ def _masks(name: str, answer: requests.Response, photo: Photo, limits: Limits) -
     content = _content(answer)
     if answer.status_code != 200:
         told = shown(content.get("message", answer.reason))
-        status = 422 if answer.status_code in (413, 422) else 503
-        raise RequestError(status, "segments", f"the segmenter {name} answered {answer.status_code}: {told}")
+        message = f"the segmenter {name} answered {answer.status_code}: {told}"
+        if answer.status_code == 413 or (answer.status_code == 422 and content.get("field") == "image"):
+            raise PhotoRefusedError(422, "segments", message)
+        raise RequestError(422 if answer.status_code == 422 else 503, "segments", message)
     found = content.get("detections")
     if not isinstance(found, list):
         raise _finds_none(name)

@@ -11,13 +11,18 @@ from torch import Tensor
 from handlers.attribution import baselines
 from handlers.attribution.groups import Family, family
 from handlers.cache import digest
+from handlers.deadline import Deadline
 from handlers.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 from handlers.wire.errors import RequestError
 from handlers.wire.geometry import Geometry, Preprocess, apply
 from handlers.wire.image import Photo
+from handlers.wire.limits import Limits
 from handlers.wire.masks import PhotoMasks, to_model
 from handlers.wire.options import Baseline, Segments
 from handlers.wire.request import Request
+
+SECONDS_PER_GROUP_PIXEL = 4e-8
+"""Time that a group takes for each pixel of the model's input, from the mask to its parts, on a busy core."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +83,32 @@ class Sample:
     groups: Groups | None = None
 
 
-def prepare(request: Request, seen: View, found: PhotoMasks | None = None) -> Sample:
+def prepare(
+    request: Request,
+    seen: View,
+    found: PhotoMasks | None = None,
+    limits: Limits | None = None,
+    deadline: Deadline | None = None,
+) -> Sample:
     """Bring a request into model space.
 
     Args:
         request: as parsed.
         seen: its photo.
         found: the segments that another model found on it.
+        limits: bound the groups that come out.
+        deadline: by when all must be done; none, if not given.
 
     Raises:
-        RequestError: 422 for a photo, mask or baseline that this model's frame has no place for.
+        RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
+            this model's frame has no place for, 503 once the time is over.
     """
     image, geometry = seen.image, seen.geometry
     key = digest(image)
     if request.kind == "prediction":
         return Sample(request, image, geometry, key, seen.preprocess, image.new_zeros(0, *image.shape))
     starts = _baselines(request.baseline, seen)
-    groups = _groups(request, seen, found) if request.wants_groups else None
+    groups = _groups(request, seen, found, limits or Limits(), deadline) if request.wants_groups else None
     return Sample(request, image, geometry, key, seen.preprocess, starts, groups)
 
 
@@ -128,23 +142,62 @@ def _baselines(choice: Baseline, seen: View) -> Tensor:
     return start.unsqueeze(0)
 
 
-def _groups(request: Request, seen: View, found: PhotoMasks | None) -> Groups:
+def _groups(
+    request: Request, seen: View, found: PhotoMasks | None, limits: Limits, deadline: Deadline | None
+) -> Groups:
+    sent = [masks for masks in (request.masks, None if found is None else numbered(found)) if masks is not None]
+    room = _room(request.segments, sum(len(masks.labels) for masks in sent), seen.preprocess.size, limits, deadline)
+
+    def before_mask() -> None:
+        if deadline is not None and deadline.clock() > deadline.ends:
+            raise RequestError(503, "masks", f"wanted an answer within {deadline.budget:.0f} s, masks were left")
+
     masks = [torch.zeros(0, *seen.image.shape[1:], dtype=torch.bool)]
     labels: list[str] = []
     cropped: dict[str, float] = {}
     rescued: tuple[str, ...] = ()
-    for over_photo in (request.masks, None if found is None else numbered(found)):
-        if over_photo is not None:
-            sent = to_model(over_photo, seen.geometry)
-            masks.append(sent.masks)
-            labels += sent.labels
-            cropped |= {label: lost for label, lost in zip(sent.labels, sent.cropped.tolist(), strict=True) if lost > 0}
-            rescued += sent.rescued
+    for over_photo in sent:
+        brought = to_model(over_photo, seen.geometry, before_mask)
+        masks.append(brought.masks)
+        labels += brought.labels
+        cropped |= {
+            label: lost for label, lost in zip(brought.labels, brought.cropped.tolist(), strict=True) if lost > 0
+        }
+        rescued += brought.rescued
     if request.segments is not None and not request.segments.by_neighbour:
-        made = _segments(request.segments, seen)
+        made = _segments(request.segments, seen, room)
         masks.append(made)
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
-    return Groups(family(torch.cat(masks), labels, pixels=request.pixels), cropped, rescued)
+    try:
+        whole = family(torch.cat(masks), labels, pixels=request.pixels, most_parts=limits.max_parts)
+    except ValueError as error:
+        if not str(error).startswith("masks: "):
+            raise
+        raise RequestError(413, "masks", str(error).removeprefix("masks: ")) from None
+    return Groups(whole, cropped, rescued)
+
+
+def _room(
+    segments: Segments | None, sent: int, size: tuple[int, int], limits: Limits, deadline: Deadline | None
+) -> int:
+    """Number of segments that may be made beside the masks that are there.
+
+    Raises:
+        RequestError: 413 for more groups than the limits allow, or than can be there in time, before any is made.
+    """
+    asked = 0
+    if segments is not None and not segments.by_neighbour:
+        cells = min(segments.rows, size[0]) * min(segments.columns, size[1])
+        asked = cells if segments.name == "grid" else min(segments.n_segments, size[0] * size[1])
+    pixels = size[0] * size[1]
+    most = min(limits.max_groups, limits.max_group_pixels // pixels)
+    if deadline is not None:
+        most = min(most, int(deadline.budget / (SECONDS_PER_GROUP_PIXEL * pixels)))
+    if sent + asked > most:
+        beside = f"{asked} segments beside {sent} masks" if asked and sent else f"{sent + asked}"
+        wanted = f"wanted at most {most} groups on this model's input of {size[0]} × {size[1]}"
+        raise RequestError(413, "masks" if sent else "segments", f"{wanted}, got {beside}")
+    return most - sent
 
 
 def numbered(masks: PhotoMasks) -> PhotoMasks:
@@ -158,10 +211,10 @@ def numbered(masks: PhotoMasks) -> PhotoMasks:
     return replace(masks, labels=tuple(labels))
 
 
-def _segments(settings: Segments, seen: View) -> Tensor:
-    """(S, H, W) bool, a partition."""
+def _segments(settings: Segments, seen: View, most: int) -> Tensor:
+    """(S, H, W) bool, a partition into at most so many."""
     if settings.name == "grid":
         return one_hot(grid(seen.preprocess.size, GridSettings(settings.rows, settings.columns)))
     usual = SlicSettings(settings.n_segments)
     compactness = settings.compactness or usual.compactness
-    return one_hot(slic(seen.preprocess.rgb(seen.image), SlicSettings(settings.n_segments, compactness)))
+    return one_hot(slic(seen.preprocess.rgb(seen.image), SlicSettings(settings.n_segments, compactness), most))

@@ -132,8 +132,9 @@ class SegmenterHandler:
             names = [self.spec.labels[label] for label in found.labels.tolist()]
             sent = of_cut_outs(found.cut_outs, found.size, names)
         height, width = seen.image.shape[1:]
-        admit_baseline(request, (height, width), Deadline(ends, self.spec.serving.deadline_s, 0))
-        exchange.sample = sample = prepare(request, seen, sent)
+        deadline = Deadline(ends, self.spec.serving.deadline_s, 0)
+        admit_baseline(request, (height, width), deadline)
+        exchange.sample = sample = prepare(request, seen, sent, self.limits, deadline)
         instance = self._instance(request, found, threshold)
         exchange.target = int(found.labels[instance])
         forward = self.engine.class_scores(seen, found.anchors[instance])

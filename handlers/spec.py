@@ -97,14 +97,20 @@ class ImgDataSpec(_Strict):
 
 
 class ResizeSpec(_Strict):
-    """Photos are resized to a shorter side of so many pixels, or less where the longer one would exceed its limit."""
+    """Photos are resized to a shorter side of so many pixels, or less where the longer one would exceed its limit.
+
+    Without `enlarge`, smaller ones stay as they are.
+    """
 
     shorter: Positive
     longer: Positive
+    enlarge: bool = True
 
     def size(self, photo: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of a resized photo of (height, width)."""
         scale = min(self.shorter / min(photo), self.longer / max(photo))
+        if not self.enlarge:
+            scale = min(scale, 1.0)
         return max(1, round(photo[0] * scale)), max(1, round(photo[1] * scale))
 
 

@@ -18,7 +18,7 @@ class SlicSettings:
     """How superpixels are made (Achanta et al. 2012, SLIC).
 
     Attributes:
-        n_segments: about how many; what comes out may be fewer.
+        n_segments: about how many.
         compactness: how much nearness weighs against colour. With skimage's own 10, textured pictures of 32×32 pixels
             fall into as few as 6 of 50 pieces; with 20 into 25 to 39 of them, and of 224×224 pixels into 41 to 51.
     """
@@ -45,12 +45,34 @@ class GridSettings:
             raise ValueError(f"rows, columns: wanted at least 1 of each, got {self.rows} and {self.columns}")
 
 
-def slic(rgb: Tensor, settings: SlicSettings | None = None) -> Tensor:
-    """(H, W) int64 labels from 0 of the superpixels of a picture (3, H, W) in [0, 1]; equal pictures, equal labels."""
+def slic(rgb: Tensor, settings: SlicSettings | None = None, most: int | None = None) -> Tensor:
+    """The superpixels of a picture; equal pictures, equal labels.
+
+    Args:
+        rgb: (3, H, W) in [0, 1].
+        settings: see there.
+        most: Largest number of superpixels. Their seeds stand on a grid of whole pixels, so that on a small picture
+            there may be twice as many as asked for; with too many, fewer are asked for, until they are not.
+
+    Returns:
+        (H, W) int64 labels from 0.
+
+    Raises:
+        ValueError: a ``most`` below 1.
+    """
     settings = settings or SlicSettings()
+    if most is not None and most < 1:
+        raise ValueError(f"most: wanted at least 1, got {most}")
     picture = np.ascontiguousarray(rgb.permute(1, 2, 0).cpu().numpy(), dtype=np.float64)
-    labels = skimage_slic(picture, settings.n_segments, settings.compactness, start_label=0, channel_axis=-1)
-    _, dense = np.unique(labels, return_inverse=True)
+    asked = settings.n_segments
+    while True:
+        labels = skimage_slic(picture, asked, settings.compactness, start_label=0, channel_axis=-1)
+        values, dense = np.unique(labels, return_inverse=True)
+        if most is None or len(values) <= most or asked == 1:
+            break
+        asked = max(1, min(asked - 1, asked * most // len(values)))
+    if most is not None and len(values) > most:  # a single seed's piece that fell apart
+        dense = np.zeros_like(dense)
     return torch.from_numpy(dense.reshape(labels.shape).astype(np.int64))
 
 

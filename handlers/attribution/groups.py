@@ -80,7 +80,7 @@ class Family:
         return (self.parts.area.double() @ self.parts.incidence).long()
 
 
-def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False) -> Family:
+def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, most_parts: int | None = None) -> Family:
     """The segments, the rest of the image, and the whole image.
 
     A hierarchy needs no word: a segment that contains others is their coarser node.
@@ -89,14 +89,15 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False) -> 
         segments: (S, H, W) bool, which may overlap, nest, repeat or be empty.
         labels: (S,) names.
         pixels: take every single pixel into the family as well.
+        most_parts: Largest number of disjoint parts; any, if not given.
 
     Raises:
-        ValueError: no pixels, masks that are not (S, H, W) bool, or another number of labels.
+        ValueError: no pixels, masks that are not (S, H, W) bool, more parts, or another number of labels.
     """
     _check(segments)
     if len(labels) != len(segments):
         raise ValueError(f"labels: wanted one for each of {len(segments)} segments, got {len(labels)}")
-    parts = refinement(segments)
+    parts = refinement(segments, most_parts)
     covered = parts.members.any(1, keepdim=True)  # (A, 1)
     rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
     members = torch.cat([parts.members, rest, torch.ones_like(rest)], 1)
@@ -141,27 +142,28 @@ def parents(family: Family) -> Tensor:
     return torch.where(above.any(1), smallest, -1)
 
 
-def refinement(masks: Tensor) -> Refinement:
+def refinement(masks: Tensor, most: int | None = None) -> Refinement:
     """The disjoint parts of masks (S, H, W) bool that may overlap, in the order in which the image shows them.
 
     Raises:
-        ValueError: no pixels, or masks that are not (S, H, W) bool.
+        ValueError: no pixels, masks that are not (S, H, W) bool, or more than ``most`` parts.
     """
     _check(masks)
     height, width = masks.shape[1:]
     if len(masks) == 0:
         return Refinement(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
-    flat = masks.flatten(1).cpu().numpy()
-    starts = np.flatnonzero(np.concatenate([[True], (flat[:, 1:] != flat[:, :-1]).any(0)]))
-    columns = torch.from_numpy(flat[:, starts].T)  # (runs, S): pixels in a row mostly lie in the same masks
-    packed = _packed(columns)
-    keys = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+    packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=0)  # (S / 8, H·W): each pixel's masks in a few bytes
+    starts = np.flatnonzero(np.concatenate([[True], (packed[:, 1:] != packed[:, :-1]).any(0)]))
+    columns = np.ascontiguousarray(packed[:, starts].T)  # (runs, S / 8): pixels in a row mostly lie in the same masks
+    keys = columns.view(np.dtype((np.void, columns.shape[1]))).ravel()
     _, first, part = np.unique(keys, return_index=True, return_inverse=True)
+    if most is not None and len(first) > most:
+        raise ValueError(f"masks: wanted ones that part the image into at most {most:,} parts, got {len(first):,}")
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    atoms = np.repeat(rank[part], np.diff(starts, append=flat.shape[1]))
-    members = columns[torch.from_numpy(first[order])]
+    atoms = np.repeat(rank[part], np.diff(starts, append=packed.shape[1]))
+    members = torch.from_numpy(np.unpackbits(columns[first[order]], axis=1, count=len(masks)).astype(np.bool_))
     return Refinement(torch.from_numpy(atoms).view(height, width).to(masks.device), members.to(masks.device))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
-from skimage.morphology import isotropic_dilation
 from skimage.segmentation import felzenszwalb
 from skimage.transform import resize
 from torch import Tensor
@@ -74,15 +73,17 @@ def xrai(
     segments are kept up to date and not computed anew, so that each pixel of each segment is visited once.
     """
     _check(images, attributions, segments, pictures, least, steps)
-    if attributions is None:
-        attributions = _two_baselines(model, images, targets, steps, chunk)
-    densities = attributions.detach().double().amax(1).cpu().numpy()
     masks: Iterable[NDArray[np.bool_]]
     if segments is None:
         seen = images.detach().double().permute(0, 2, 3, 1) if pictures is None else pictures
-        masks = (overlapping_segments(picture) for picture in seen.cpu().numpy())
+        parts = [_parts(picture) for picture in seen.cpu().numpy()]  # first: one that has too many is refused
+        size = (images.shape[2], images.shape[3])
+        masks = (_widened(own, size) for own in parts)
     else:
         masks = (own.cpu().numpy() for own in segments)
+    if attributions is None:
+        attributions = _two_baselines(model, images, targets, steps, chunk)
+    densities = attributions.detach().double().amax(1).cpu().numpy()
     # One image's masks at a time.
     maps = [_joined(density, own, least) for density, own in zip(densities, masks, strict=True)]
     return torch.from_numpy(np.stack(maps)).unsqueeze(1).to(attributions)
@@ -97,29 +98,72 @@ def overlapping_segments(picture: NDArray[np.number]) -> NDArray[np.bool_]:
     Source: Felzenszwalb, Huttenlocher 2004, "Efficient Graph-Based Image Segmentation", with the settings of Google
     PAIR's ``saliency``.
     """
+    return _widened(_parts(picture), picture.shape[:2])
+
+
+def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
+    """For each scale (SIDE, SIDE) labels from 0 of the parts of a picture (H, W, C), which was resized to that size."""
     values = picture.astype(np.float64)
     values = 2 * (values - values.min()) / (np.ptp(values) or 1) - 1
     large = resize(values, (SIDE, SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True)
-    boxes = []
-    for scale in SCALES:
-        parts = felzenszwalb(large, scale=scale, sigma=SIGMA, min_size=LEAST_SEGMENT)
-        parts = resize(
-            parts, picture.shape[:2], order=0, mode="constant", preserve_range=True, anti_aliasing=False
-        ).astype(int)
-        # A segment is widened within its own surroundings only.
-        for part, box in enumerate(find_objects(parts + 1)):
+    found = [felzenszwalb(large, scale=scale, sigma=SIGMA, min_size=LEAST_SEGMENT) for scale in SCALES]
+    height, width = picture.shape[:2]
+    count = _number(found, (height, width))
+    if count * height * width > MOST_BYTES:
+        raise ValueError(
+            f"images: wanted segments of {MOST_BYTES} pixels in all at most, got {count} × {height} × {width}"
+        )
+    return found
+
+
+def _widened(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(S, H, W) bool: each part at the picture's size, with all that lies within five pixels of it."""
+    rows, columns = _nearest(size[0]), _nearest(size[1])
+    masks = np.zeros((_number(parts, size), *size), dtype=np.bool_)
+    free = iter(masks)
+    for small in parts:
+        labels = small[rows][:, columns]
+        # A part is widened within its own surroundings only.
+        for part, box in enumerate(find_objects(labels + 1)):
             if box is not None:  # else too small to be seen at the picture's size
                 near = tuple(slice(max(side.start - DILATION, 0), side.stop + DILATION) for side in box)
-                boxes.append((near, isotropic_dilation(parts[near] == part, DILATION)))
-    height, width = picture.shape[:2]
-    if len(boxes) * height * width > MOST_BYTES:
-        raise ValueError(
-            f"images: wanted segments of {MOST_BYTES} pixels in all at most, got {len(boxes)} × {height} × {width}"
-        )
-    masks = np.zeros((len(boxes), height, width), dtype=bool)
-    for mask, (near, widened) in zip(masks, boxes, strict=True):
-        mask[near] = widened
+                next(free)[near] = _dilated(labels[near] == part)
     return masks
+
+
+def _number(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> int:
+    """Number of parts that are seen at the picture's size."""
+    rows, columns = np.unique(_nearest(size[0])), np.unique(_nearest(size[1]))
+    return sum(len(np.unique(labels[rows][:, columns])) for labels in parts)
+
+
+def _nearest(side: int) -> NDArray[np.int64]:
+    """(side,) the pixel of SIDE that each of a picture's takes its label from, along either axis."""
+    places = np.broadcast_to(np.arange(SIDE)[:, None], (SIDE, 1))
+    found = resize(places, (side, 1), order=0, mode="constant", preserve_range=True, anti_aliasing=False)
+    return found[:, 0].astype(np.int64)
+
+
+def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels (H, W) whose centres lie within five pixels of one of the mask's.
+
+    Row by row of the disc: its rows are runs, and a run of r pixels to either side is one of r − 1, shifted both ways.
+    """
+    result = mask.copy()
+    run = mask.copy()
+    height = len(mask)
+    for reach in range(DILATION + 1):
+        if reach:
+            wider = run.copy()
+            wider[:, 1:] |= run[:, :-1]
+            wider[:, :-1] |= run[:, 1:]
+            run = wider
+        # The rows of the disc that reach so far, and no farther.
+        for away in range(DILATION + 1):
+            if math.isqrt(DILATION**2 - away**2) == reach and away < height:
+                result[away:] |= run[: height - away]
+                result[: height - away] |= run[away:]
+    return result
 
 
 def _joined(density: NDArray[np.float64], segments: NDArray[np.bool_], least: int) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,11 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from handlers.wire.errors import RequestError
+from handlers.wire.rectangles import Rectangles, of_mask
 
 Size = tuple[int, int]
 Kernel = Literal["bilinear", "bspline"]
 
 MAX_ASPECT = 100
+
+_PIECE = 2**16
+"""Rectangles that are laid onto the model's grid at once; their sums stay below 2^53, where floating point is exact."""
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -114,13 +118,51 @@ class Geometry:
         Returns:
             (H, W) float64 in [0, 1] over the model's input: exact areas, not samples.
         """
-        top, left, height, width = self.box
-        rows = _edges(self.photo[0], self.resized[0], top, height) - corner[0]
-        columns = _edges(self.photo[1], self.resized[1], left, width) - corner[1]
-        above = _area_up_to(mask, rows)  # (H + 1, w): how much of each column lies above each row's edge
-        within = np.diff(_area_up_to(above.T, columns).T, axis=0)  # (H, W + 1): how much of each row lies to the left
-        pixel = (self.photo[0] / self.resized[0]) * (self.photo[1] / self.resized[1])
-        return torch.from_numpy(np.diff(within, axis=1) / pixel).clamp(0, 1)
+        areas, (top, left) = self.areas(of_mask(mask, corner))
+        covered = torch.zeros(self.box[2:], dtype=torch.float64)
+        covered[top : top + areas.shape[0], left : left + areas.shape[1]] = torch.from_numpy(areas / self.pixel)
+        return covered
+
+    @property
+    def pixel(self) -> int:
+        """Area of one pixel of the model's input, in the units of :meth:`areas`."""
+        return self.photo[0] * self.photo[1]
+
+    def areas(self, mask: Rectangles) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """The area of a mask over the photo within each pixel of the model's input, exactly.
+
+        The edges of the photo's pixels and of the model's are multiples of 1 / ``resized`` photo pixels, so that all
+        areas are whole numbers of such units: nothing is rounded, and what a mask does not touch has exactly none.
+
+        Args:
+            mask: over the photo.
+
+        Returns:
+            (h, w) int64 in 1 / (resized height · resized width) photo pixels, of the part of the input that the mask
+            reaches; and the place (top, left) of that part. It has no pixels where the mask lies outside the frame.
+        """
+        first_row, first_column, height, width = self.box
+        sides = (
+            _Side.of(mask.top, mask.bottom, self.photo[0], self.resized[0], first_row, height),
+            _Side.of(mask.left, mask.right, self.photo[1], self.resized[1], first_column, width),
+        )
+        seen = sides[0].seen & sides[1].seen
+        if not seen.any():
+            return np.zeros((0, 0), dtype=np.int64), (0, 0)
+        rows, columns = (side.where(seen) for side in sides)
+        (top, tall), (left, broad) = rows.extent, columns.extent
+        change = np.zeros((tall + 1) * (broad + 1), dtype=np.int64)
+        for start in range(0, rows.cells.shape[1], _PIECE):
+            piece = slice(start, start + _PIECE)
+            row, row_weight = rows.cells[:, None, piece] - top, rows.weights[:, None, piece]
+            column, column_weight = columns.cells[None, :, piece] - left, columns.weights[None, :, piece]
+            place, weight = (row * (broad + 1) + column).ravel(), (row_weight * column_weight).ravel()
+            change += np.bincount(place, weight, len(change)).astype(np.int64)
+        areas = change.reshape(tall + 1, broad + 1)
+        for axis in (1, 0):
+            np.cumsum(areas, axis, out=areas)
+        areas = areas[:tall, :broad]
+        return areas, (top, left)
 
     def labels_to_photo(self, labels: Tensor, outside: int) -> Tensor:
         """A label map (H, W) over the model's input at the photo's size: each photo pixel takes its square's label.
@@ -189,29 +231,51 @@ def _interpolation(photo: int, resized: int, start: int, length: int, samples: i
     weights = _KERNELS[kernel](distance)
     # At the rim the kernel hangs over the edge: what lies inside is scaled up to a sum of 1.
     weights /= weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
-    inside = (centre >= 0) & (centre < length)
+    inside = _squares(photo, resized, start, length) >= 0
     return (weights * inside[:, None]).to(torch.float32)
 
 
-def _edges(photo: int, resized: int, start: int, length: int) -> NDArray[np.float64]:
-    """(length + 1,) where the edges of the box's pixels lie on the photo, within its frame."""
-    return ((start + np.arange(length + 1)) * (photo / resized)).clip(0, photo)
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """Intervals [start, stop) of photo pixels on one side of the model's input.
 
+    The length of an interval within each cell is the running sum of four changes: from a start on the length rises, in
+    the cell that it lies in by what is left of that cell and in the next by the rest; from a stop on it falls so.
 
-def _area_up_to(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(edges, columns): the sum of each column of (rows, columns) above each edge, parts of pixels included."""
-    sums = np.zeros((len(values) + 1, values.shape[1]))
-    np.cumsum(values, axis=0, out=sums[1:])
-    edges = edges.clip(0, len(values))
-    whole = np.minimum(edges.astype(np.int64), max(len(values) - 1, 0))
-    part = (edges - whole)[:, None]
-    upper = np.minimum(whole + 1, len(values))
-    return sums[whole] * (1 - part) + sums[upper] * part
+    Attributes:
+        cells: (4, N) int64 where the changes are.
+        weights: (4, N) int64 the changes, in 1 / resized of a photo pixel; a cell has as many as the photo has pixels.
+        seen: (N,) bool, whether any of it lies in the frame.
+    """
+
+    cells: NDArray[np.int64]
+    weights: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, start: NDArray[np.int64], stop: NDArray[np.int64], photo: int, resized: int, first: int, length: int
+    ) -> _Side:
+        begin, end = ((edge * resized - first * photo).clip(0, length * photo) for edge in (start, stop))
+        first_cell, last_cell = begin // photo, (end - 1) // photo
+        rise, fall = (first_cell + 1) * photo - begin, end - (last_cell + 1) * photo
+        cells = np.stack([first_cell, first_cell + 1, last_cell, last_cell + 1])
+        return cls(cells, np.stack([rise, photo - rise, fall, -photo - fall]), end > begin)
+
+    def where(self, chosen: NDArray[np.bool_]) -> _Side:
+        """Some of the intervals."""
+        return _Side(self.cells[:, chosen], self.weights[:, chosen], self.seen[chosen])
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The first cell that they reach, and the number of cells from it to the last."""
+        first = int(self.cells[0].min())
+        return first, int(self.cells[2].max()) + 1 - first
 
 
 def _squares(photo: int, resized: int, start: int, length: int) -> Tensor:
     """(photo,) int64: in which of the box's pixels the centre of each photo pixel lies, −1 for none."""
-    position = ((torch.arange(photo, dtype=torch.float64) + 0.5) * (resized / photo) - start).floor().long()
+    position = (2 * torch.arange(photo) + 1) * resized // (2 * photo) - start  # in whole numbers, hence exact
     return torch.where((position >= 0) & (position < length), position, -1)
 
 

@@ -16,7 +16,11 @@ class Limits:
         max_side: Pixels of the photo's longer side; heat maps are drawn at the photo's size.
         max_steps: Points on the integration path.
         max_samples: Noisy or masked copies of the image, coalitions, or draws of a method.
-        max_groups: Masks that are sent, or segments that are made.
+        max_groups: Masks that are sent and segments that are made, together.
+        max_runs: Runs of pixels of all masks that are sent, along rows or columns: what bringing them into the model's
+            frame costs goes with it.
+        max_parts: Disjoint parts that overlapping groups cut the model's input into.
+        max_group_pixels: Groups times pixels of the model's input; each takes a byte, several times over.
         max_draws: Draws of a random baseline.
     """
 
@@ -26,4 +30,7 @@ class Limits:
     max_steps: int = 1000
     max_samples: int = 20_000
     max_groups: int = 500
+    max_runs: int = 5_000_000
+    max_parts: int = 65_536
+    max_group_pixels: int = 2**30
     max_draws: int = 64

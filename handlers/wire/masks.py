@@ -1,23 +1,22 @@
 """Masks that a client sends over its photo, and their way into the model's frame.
 
 Three forms: COCO run-length masks, a PNG label map, nested lists of booleans. All are in the coordinates of the upright
-photo and have its size. They are brought into the model's frame one by one, so that hundreds of masks of a large photo
-never stand in memory together.
+photo and have its size. None is ever drawn at that size: a mask is its runs, whose number is limited, so that what it
+costs to bring hundreds of masks of a large photo into the model's frame is limited, too.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL.PngImagePlugin import PngImageFile
-from scipy import ndimage
 from torch import Tensor
 
 from handlers.cut_out import CutOut
@@ -26,6 +25,7 @@ from handlers.wire.errors import RequestError, shown
 from handlers.wire.geometry import Geometry, Size
 from handlers.wire.image import from_base64
 from handlers.wire.limits import Limits
+from handlers.wire.rectangles import Rectangles, of_labels, of_mask
 
 THRESHOLD = 0.5
 """A pixel of the model's frame belongs to a mask that covers at least this part of it."""
@@ -35,6 +35,14 @@ _LABELS = ("label", "category_name", "name")
 _LONGEST_LABEL = 200
 
 
+class Shape(Protocol):
+    """One mask in whatever form it came."""
+
+    def rectangles(self) -> Rectangles:
+        """The mask as rectangles over the photo."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class PhotoMasks:
     """Masks over an upright photo.
@@ -42,12 +50,17 @@ class PhotoMasks:
     Attributes:
         size: the photo's (height, width).
         labels: one for each mask.
-        cut_outs: make the masks, one at a time.
+        shapes: the masks.
     """
 
     size: Size
     labels: tuple[str, ...]
-    cut_outs: tuple[Callable[[], CutOut], ...]
+    shapes: tuple[Shape, ...]
+
+    @property
+    def cut_outs(self) -> tuple[Callable[[], CutOut], ...]:
+        """What draws the masks, one at a time."""
+        return tuple(partial(_drawn, shape) for shape in self.shapes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +70,8 @@ class ModelMasks:
     Attributes:
         masks: (S, H, W) bool, empty for a mask that lies outside the frame or is empty itself.
         labels: one for each mask.
-        cropped: (S,) float64, the part of each mask's area that lies outside the frame; 0 for an empty mask.
+        cropped: (S,) float64, the part of each mask's area that lies outside the frame, exactly 0 or 1 where
+            none or all of it does; 0 for an empty mask.
         rescued: labels of masks that cover no pixel by the threshold and keep the one that they cover best.
     """
 
@@ -97,43 +111,78 @@ def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
     return _array(value, photo, limits)
 
 
+def _drawn(shape: Shape) -> CutOut:
+    return shape.rectangles().cut_out()
+
+
 def of_cut_outs(cut_outs: Sequence[CutOut], size: Size, labels: Sequence[str]) -> PhotoMasks:
     """Masks that are cut out already, over a photo of that height and width."""
 
-    def kept(cut_out: CutOut) -> Callable[[], CutOut]:
-        return lambda: cut_out
-
-    return PhotoMasks(size, tuple(labels), tuple(map(kept, cut_outs)))
+    return PhotoMasks(size, tuple(labels), tuple(map(Drawn, cut_outs)))
 
 
-def to_model(masks: PhotoMasks, geometry: Geometry) -> ModelMasks:
+def to_model(masks: PhotoMasks, geometry: Geometry, before_mask: Callable[[], None] | None = None) -> ModelMasks:
     """Each mask in the model's frame, by the part of each pixel's square that it covers.
 
-    A mask with any area in the frame keeps at least the pixel that it covers best, so that no small object is lost.
+    A mask with any area in the frame keeps at least the pixel that it covers best (of equally good ones the first), so
+    that no small object is lost.
+
+    Args:
+        masks: over the photo.
+        geometry: how the photo became the model's input.
+        before_mask: called before each of them; what it raises ends the work.
     """
     height, width = geometry.box[2:]
-    found = torch.zeros(len(masks.labels), height, width, dtype=torch.bool)
-    cropped = torch.zeros(len(masks.labels), dtype=torch.float64)
+    found = np.zeros((len(masks.labels), height, width), dtype=np.bool_)
+    cropped = np.zeros(len(masks.labels))
     rescued = []
-    pixel_area = (geometry.photo[0] / geometry.resized[0]) * (geometry.photo[1] / geometry.resized[1])
-    for index, make in enumerate(masks.cut_outs):
-        cut_out = make()
-        area = float(cut_out.mask.sum())
+    least = math.ceil(THRESHOLD * geometry.pixel)
+    for index, shape in enumerate(masks.shapes):
+        if before_mask is not None:
+            before_mask()
+        mask = shape.rectangles()
+        areas, (top, left) = geometry.areas(mask)
+        inside, area = int(areas.sum()), mask.area * geometry.resized[0] * geometry.resized[1]
         if area == 0:
             continue
-        coverage = geometry.coverage(cut_out.mask, cut_out.corner)
-        cropped[index] = max(0.0, 1 - coverage.sum().item() * pixel_area / area)
-        found[index] = coverage >= THRESHOLD - 1e-9
-        if not found[index].any() and coverage.max() > 0:
-            found[index].view(-1)[coverage.argmax()] = True
+        cropped[index] = (area - inside) / area
+        if inside == 0:
+            continue
+        covered = areas >= least
+        if not covered.any():
+            covered.flat[areas.argmax()] = True
             rescued.append(masks.labels[index])
-    cropped[cropped < 1e-9] = 0  # rounding
-    return ModelMasks(found, masks.labels, cropped, tuple(rescued))
+        found[index, top : top + covered.shape[0], left : left + covered.shape[1]] = covered
+    return ModelMasks(torch.from_numpy(found), masks.labels, torch.from_numpy(cropped), tuple(rescued))
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """A mask that has been drawn already."""
+
+    cut_out: CutOut
+
+    def rectangles(self) -> Rectangles:
+        """Its runs."""
+        return of_mask(self.cut_out.mask, self.cut_out.corner)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A mask whose rectangles are known."""
+
+    known: Rectangles
+
+    def rectangles(self) -> Rectangles:
+        """These."""
+        return self.known
 
 
 def _coco(entries: Sequence[object], photo: Size, limits: Limits) -> PhotoMasks:
     _check_count(len(entries), limits)
-    labels, makers = [], []
+    labels: list[str] = []
+    shapes: list[rle.Runs] = []
+    left = limits.max_runs
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, Mapping):
             raise RequestError(400, "masks", f"wanted a run-length mask as entry {number}, got {shown(entry)}")
@@ -141,16 +190,11 @@ def _coco(entries: Sequence[object], photo: Size, limits: Limits) -> PhotoMasks:
         if not isinstance(runs, Mapping):
             wanted = f"wanted a run-length mask (size, counts) in entry {number}, polygons are not read"
             raise RequestError(400, "masks", f"{wanted}, got {shown(runs)}")
-        mask = rle.read(runs)
-        _check_size(mask.size, photo)
+        mask = rle.read(runs, photo=photo, most=left)
+        left -= len(mask.counts)
         labels.append(_label(entry, number))
-        makers.append(partial(_from_runs, mask))
-    return PhotoMasks(photo, tuple(labels), tuple(makers))
-
-
-def _from_runs(runs: rle.Runs) -> CutOut:
-    columns, first = runs.cut_out()
-    return CutOut(columns, (0, first))
+        shapes.append(mask)
+    return PhotoMasks(photo, tuple(labels), tuple(shapes))
 
 
 def _label(entry: Mapping[str, Any], number: int) -> str:
@@ -173,21 +217,16 @@ def _label_map(data: bytes, photo: Size, limits: Limits) -> PhotoMasks:
         raise RequestError(400, "masks", f"{wanted}, got mode {file.mode}")
     _check_size(file.size[::-1], photo)  # before anything is decoded; the photo's own size is within the limits
     try:
-        labels = np.asarray(file).astype(np.int32)
+        labels = np.asarray(file)
     except Exception as error:
         raise RequestError(400, "masks", f"{wanted} that can be decoded: {error}") from None
-    values = np.unique(labels)
-    values = values[values > 0]
-    _check_count(len(values), limits)
-    dense = np.searchsorted(values, labels) + 1  # find_objects makes an entry for every value up to the largest
-    dense[labels == 0] = 0
-    boxes = ndimage.find_objects(dense.astype(np.int32))
-    makers = tuple(partial(_from_labels, labels, int(value), box) for value, box in zip(values, boxes, strict=True))
-    return PhotoMasks(photo, tuple(f"segment {value}" for value in values), makers)
-
-
-def _from_labels(labels: NDArray[np.int32], value: int, box: tuple[slice, slice]) -> CutOut:
-    return CutOut(labels[box] == value, (box[0].start, box[1].start))
+    strips, values = of_labels(labels.view(np.uint8) if labels.dtype == np.bool_ else labels, most=limits.max_runs)
+    _check_runs(len(strips), limits)
+    order = np.argsort(values, kind="stable")
+    present, first = np.unique(values[order], return_index=True)
+    _check_count(len(present), limits)
+    shapes = tuple(Kept(strips.where(own)) for own in np.split(order, first[1:])) if len(present) else ()
+    return PhotoMasks(photo, tuple(f"segment {value}" for value in present), shapes)
 
 
 def _array(nested: Sequence[Any], photo: Size, limits: Limits) -> PhotoMasks:
@@ -204,13 +243,23 @@ def _array(nested: Sequence[Any], photo: Size, limits: Limits) -> PhotoMasks:
         raise RequestError(400, "masks", f"{wanted} or of 0 and 1, got {array.max(initial=0)}")
     _check_count(len(array), limits)
     _check_size((array.shape[1], array.shape[2]), photo)
-    cut_outs = [CutOut(mask, (0, 0)) for mask in array.astype(np.bool_)]
-    return of_cut_outs(cut_outs, photo, [f"segment {number}" for number in range(1, len(array) + 1)])
+    shapes, left = [], limits.max_runs
+    for mask in array:
+        strips, _ = of_labels(mask.astype(np.uint8), most=left)
+        left -= len(strips)
+        _check_runs(limits.max_runs - left, limits)
+        shapes.append(Kept(strips))
+    return PhotoMasks(photo, tuple(f"segment {number}" for number in range(1, len(array) + 1)), tuple(shapes))
 
 
 def _check_count(count: int, limits: Limits) -> None:
     if count > limits.max_groups:
         raise RequestError(413, "masks", f"wanted at most {limits.max_groups} masks, got {count}")
+
+
+def _check_runs(runs: int, limits: Limits) -> None:
+    if runs > limits.max_runs:
+        raise RequestError(413, "masks", f"wanted masks of at most {limits.max_runs:,} runs in all, got more")
 
 
 def _check_size(size: Size, photo: Size) -> None:

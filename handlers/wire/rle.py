@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handlers.wire.errors import RequestError, shown
+from handlers.wire.rectangles import Rectangles
 
 _LONGEST = 7  # digits of a 32-bit number
 _MOST_PIXELS = 2**31
+"""So many of a mask, and so many runs, whose sum then is below 2^62: nothing wraps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,21 @@ class Runs:
         filled = np.cumsum(change[:-1], dtype=np.int8).astype(np.bool_)
         return filled.reshape(-1, height).T, first
 
+    def rectangles(self) -> Rectangles:
+        """The ones as rectangles: a run that goes on in further columns is parted where it meets them."""
+        height = self.size[0]
+        ends = np.cumsum(self.counts)
+        starts, stops = ends[:-1:2], ends[1::2]
+        full = stops > starts
+        starts, stops = starts[full], stops[full]
+        first, last = starts // height, (stops - 1) // height
+        top, bottom = starts - first * height, stops - last * height
+        none, all_rows = np.zeros_like(top), np.full_like(top, height)
+        head = (top, np.where(first == last, bottom, height), first, first + 1)
+        body = (none, all_rows, first + 1, last)  # whole columns, none where the next is the last
+        tail = (none, bottom, np.maximum(last, first + 1), last + 1)
+        return Rectangles(*map(np.concatenate, zip(head, body, tail, strict=True))).without_empty()
+
     def mask(self) -> NDArray[np.bool_]:
         """(height, width) bool."""
         columns, first = self.cut_out()
@@ -57,30 +74,45 @@ class Runs:
         return mask
 
 
-def read(value: Mapping[str, Any], field: str = "masks") -> Runs:
+def read(
+    value: Mapping[str, Any], field: str = "masks", *, photo: tuple[int, int] | None = None, most: int = _MOST_PIXELS
+) -> Runs:
     """The runs of ``{"size": [height, width], "counts": text or list}``.
 
+    Args:
+        value: as COCO has it.
+        field: of the request, for errors.
+        photo: Height and width that the mask must have; any, if not given.
+        most: Largest number of runs.
+
     Raises:
-        RequestError: 400, whatever is wrong with it.
+        RequestError: 400, whatever is wrong with it; 413 for more runs; 422 for another size than the photo's. All of
+            it before anything is added up or takes memory, but for what is as long as the counts themselves.
     """
     size = value.get("size")
     if not isinstance(size, list | tuple) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
         raise RequestError(400, field, f"wanted size as [height, width] of a run-length mask, got {shown(size)}")
     height, width = size
+    if photo is not None and (height, width) != tuple(photo):
+        wanted = f"wanted masks of the upright photo's {photo[0]} rows and {photo[1]} columns"
+        raise RequestError(422, field, f"{wanted}, got {shown(height)} and {shown(width)}")
     if height * width >= _MOST_PIXELS:
-        raise RequestError(400, field, f"wanted a mask of fewer than 2^31 pixels, got {height} × {width}")
-    counts = value.get("counts")
+        raise RequestError(400, field, f"wanted a mask of fewer than 2^31 pixels, got {shown(height)} × {shown(width)}")
+    counts, area = value.get("counts"), height * width
     if isinstance(counts, str | bytes):
-        runs = _unpacked(counts, field)
+        digits, last = _digits(counts, field)
+        _check_number(int(np.count_nonzero(last)), area, most, field)
+        runs = _unpacked(digits, last, field)
     elif isinstance(counts, list):
+        _check_number(len(counts), area, most, field)
         runs = _listed(counts, field)
     else:
         raise RequestError(400, field, f"wanted counts as text or as a list of run lengths, got {shown(counts)}")
     if runs.size and runs.min() < 0:
         raise RequestError(400, field, f"wanted run lengths from 0, got {runs.min()}")
     total = int(runs.sum())
-    if total != height * width:
-        raise RequestError(400, field, f"wanted runs that sum to {height} × {width} = {height * width}, got {total}")
+    if total != area:
+        raise RequestError(400, field, f"wanted run lengths that sum to {height} × {width} = {area}, got {total}")
     return Runs((height, width), runs)
 
 
@@ -109,6 +141,13 @@ def write(
     return {"size": [height, width], "counts": _packed(counts if counts[-1] else counts[:-1])}
 
 
+def _check_number(runs: int, area: int, most: int, field: str) -> None:
+    if runs > most:
+        raise RequestError(413, field, f"wanted run-length masks of at most {most:,} runs, got {runs:,}")
+    if runs > area + 1:  # zeros first, then each pixel a run of its own
+        raise RequestError(400, field, f"wanted at most {area + 1} runs of a mask of {area} pixels, got {runs}")
+
+
 def _listed(counts: list[Any], field: str) -> NDArray[np.int64]:
     wrong = next((count for count in counts if type(count) is not int or not 0 <= count < _MOST_PIXELS), None)
     if wrong is not None:
@@ -116,32 +155,39 @@ def _listed(counts: list[Any], field: str) -> NDArray[np.int64]:
     return np.array(counts, dtype=np.int64)
 
 
-def _unpacked(text: str | bytes, field: str) -> NDArray[np.int64]:
-    """Each number is little-endian digits of 5 bits, offset by 48; 32 marks that more follow, 16 of the last the sign.
-
-    From the fourth number on, each is the difference to the number two before it.
-    """
+def _digits(text: str | bytes, field: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The 5-bit digits of packed counts, with their marks, and where a number ends."""
     try:
         raw = text.encode("ascii") if isinstance(text, str) else text
     except UnicodeEncodeError:
         raise RequestError(400, field, f"wanted counts in ASCII, got {shown(text)}") from None
-    digits = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
-    if digits.size == 0:
-        return digits
-    if digits.min() < 0 or digits.max() > 63:
-        bad = raw[int(np.argmax((digits < 0) | (digits > 63)))]
+    digits = np.frombuffer(raw, dtype=np.uint8) - np.uint8(48)  # below 48 it wraps, to far more than 63
+    if digits.size and digits.max() > 63:
+        bad = raw[int(np.argmax(digits > 63))]
         raise RequestError(400, field, f"wanted counts of the characters 0 to o, got {shown(chr(bad))}")
     last = (digits & 32) == 0
-    if not last[-1]:
+    if digits.size and not last[-1]:
         raise RequestError(400, field, "wanted counts that end with a whole number, got one that is cut off")
+    return digits, last
+
+
+def _unpacked(digits: NDArray[np.uint8], last: NDArray[np.bool_], field: str) -> NDArray[np.int64]:
+    """Each number is little-endian digits of 5 bits, offset by 48; 32 marks that more follow, 16 of the last the sign.
+
+    From the fourth number on, each is the difference to the number two before it.
+    """
     ends = np.flatnonzero(last)
+    if ends.size == 0:
+        return ends
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > _LONGEST:
         raise RequestError(400, field, f"wanted numbers of at most {_LONGEST} digits in counts, got {lengths.max()}")
     place = np.arange(digits.size) - np.repeat(starts, lengths)
-    numbers = np.add.reduceat((digits & 31) << (5 * place), starts)
+    numbers = np.add.reduceat((digits & 31).astype(np.int64) << (5 * place), starts)
     numbers -= np.where(digits[ends] & 16, 1 << (5 * lengths), 0)
+    if np.abs(numbers).max() >= _MOST_PIXELS:
+        raise RequestError(400, field, f"wanted run lengths below 2^31, got {numbers[np.abs(numbers).argmax()]}")
     for first in (1, 2):  # the odd numbers from the second on, the even ones from the third on
         numbers[first::2] = np.cumsum(numbers[first::2])
     return numbers
