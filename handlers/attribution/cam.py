@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handlers.attribution.forward import check_graph, class_scores, isolated
 from handlers.attribution.layers import Layer, chosen_layer, scores_and_activation
 from handlers.attribution.targets import Targets, classes_of, target_scores
 from handlers.attribution.tokens import stated_prefix, to_maps
@@ -42,6 +43,7 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 """A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
 
 
+@isolated
 def grad_cam(
     model: nn.Module,
     images: Tensor,
@@ -55,6 +57,7 @@ def grad_cam(
     return _cam(_grad_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def grad_cam_plusplus(
     model: nn.Module,
     images: Tensor,
@@ -71,6 +74,7 @@ def grad_cam_plusplus(
     return _cam(_grad_cam_plusplus, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def hires_cam(
     model: nn.Module,
     images: Tensor,
@@ -84,6 +88,7 @@ def hires_cam(
     return _cam(_hires_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def xgrad_cam(
     model: nn.Module,
     images: Tensor,
@@ -100,6 +105,7 @@ def xgrad_cam(
     return _cam(_xgrad_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def layer_cam(
     model: nn.Module,
     images: Tensor,
@@ -113,6 +119,7 @@ def layer_cam(
     return _cam(_layer_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def bag_cam(
     model: nn.Module,
     images: Tensor,
@@ -130,6 +137,7 @@ def bag_cam(
     return _cam(_bag_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def eigen_cam(
     model: nn.Module,
     images: Tensor,
@@ -152,6 +160,7 @@ def eigen_cam(
         return shown(component, images, upsample, create_graph)
 
 
+@isolated
 def eigen_grad_cam(
     model: nn.Module,
     images: Tensor,
@@ -194,6 +203,8 @@ def _cam(
         score = target_scores(scores, targets).sum()  # rows do not interact
         if score.requires_grad:
             (gradient,) = torch.autograd.grad(score, activation, create_graph=create_graph, allow_unused=True)
+        if gradient is None:  # the layer's fault, unless the model's
+            check_graph(class_scores(model, images[:1].detach().requires_grad_()).requires_grad)
     if gradient is None:
         raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
     prefix = stated_prefix(model)

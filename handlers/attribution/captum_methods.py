@@ -145,7 +145,7 @@ def _two_dimensional(forward: Callable[..., Tensor], additional: Any) -> Callabl
 
     def scores(rows: Tensor) -> Tensor:
         output = forward(rows, *extra)
-        return output.unsqueeze(1) if output.ndim == 1 else output
+        return output.unsqueeze(1) if isinstance(output, Tensor) and output.ndim == 1 else output
 
     return scores
 

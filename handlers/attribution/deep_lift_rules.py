@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
@@ -44,6 +45,7 @@ TOLERANCE = 1e-3
 """Of Σ|map|: by how much a map's sum may miss the score's difference before the model counts as not covered."""
 
 
+@isolated
 def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baselines: Tensor | None = None) -> Tensor:
     """DeepLIFT by the rescale rule: the gradient with Δout/Δin in place of each non-linearity's derivative.
 

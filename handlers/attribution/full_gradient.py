@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from handlers.attribution.forward import check_graph, class_scores, isolated
 from handlers.attribution.layers import output_replaced
-from handlers.attribution.targets import Targets, target_scores
+from handlers.attribution.targets import Targets, check_images, target_scores
 
 LARGEST_RESIDUAL = 1e-2
 """Of the score's parts: what float32 leaves in deep networks is far less, what a norm that divides leaves is more."""
@@ -48,6 +49,7 @@ class FullGradient:
         return self.residual.abs() / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
 
 
+@isolated
 def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> FullGradient:
     """Decompose each image's score into what its pixels and what the model's biases contribute.
 
@@ -64,8 +66,7 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
 
     Source: Srinivas, Fleuret 2019, arXiv 1905.00780, proposition 1. Own, for Captum has no such method.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images: wanted (B, C, H, W), got {tuple(images.shape)}")
+    check_images(images)
     inputs = images.detach().clone().requires_grad_()
     biases: list[Tensor] = []
     outputs: list[Tensor] = []
@@ -82,7 +83,8 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
                     return output.clone()  # which the model may overwrite
 
                 stack.enter_context(output_replaced(module, keep))
-        score = target_scores(model(inputs.clone()), targets)
+        score = target_scores(class_scores(model, inputs), targets)
+        check_graph(score.requires_grad)
         gradient, *gradients = torch.autograd.grad(score.sum(), [inputs, *outputs], materialize_grads=True)
     return FullGradient(
         score=score.detach(),
@@ -91,6 +93,7 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
     )
 
 
+@isolated
 def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
     """FullGrad's map: Σ ψ(part) over the input's channels and those of every convolution and batch norm.
 

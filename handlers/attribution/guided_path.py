@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
@@ -15,6 +16,7 @@ TOLERANCE = 1e-9
 """Of a path's length, relative to it: when a step's budget counts as spent."""
 
 
+@isolated
 def guided_ig(
     model: Forward,
     images: Tensor,

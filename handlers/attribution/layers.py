@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from handlers.attribution.forward import check_graph, class_scores, isolated
+from handlers.attribution.targets import check_images
 from handlers.attribution.tokens import stated_prefix, to_maps
 
 Layer = str | nn.Module | None
@@ -29,6 +31,7 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"layer: wanted the name of a module, such as {', '.join(nearest)}, got {name!r}")
 
 
+@isolated
 def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     """The last layer with places on which the scores depend, and as many channels as the last one with places at all.
 
@@ -55,13 +58,13 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
 
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_evaluating(model))
         for module in model.modules():
             if module is not model:
                 stack.callback(module.register_forward_hook(keep).remove)
-        scores = model(noise.clone())  # a model may write into its input
+        scores = class_scores(model, noise)
+    check_graph(scores.requires_grad)
     gradients: tuple[Tensor | None, ...] = ()
-    if outputs and scores.requires_grad:
+    if outputs:
         # Weights that differ, for the sum of the scores itself is constant in some models.
         weights = torch.arange(1, scores.numel() + 1).to(scores).view_as(scores)
         gradients = torch.autograd.grad(
@@ -91,8 +94,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: wanted a module, which has layers, got {type(model).__name__}")
-    if images.ndim != 4:
-        raise ValueError(f"images: wanted (B, C, H, W), got {tuple(images.shape)}")
+    check_images(images)
     if layer is None:
         return default_layer(model, images)
     if isinstance(layer, str):
@@ -149,19 +151,7 @@ def scores_and_activation(
         if create_graph:  # the fused kernels of attention have no second derivative
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(output_replaced(layer, keep))
-        scores = model(images)
+        scores = class_scores(model, images)
     if len(seen) != 1:
         raise ValueError(f"layer: wanted one that runs once in a forward pass, got one that ran {len(seen)} times")
     return scores, seen[0]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in ``eval()`` within the block, each module as it was after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

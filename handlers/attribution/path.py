@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from handlers.attribution.forward import check_graph, class_scores, isolated
 from handlers.attribution.group_sums import group_sums
 from handlers.attribution.quadrature import Quadrature
 from handlers.attribution.targets import Targets, target_scores
@@ -86,6 +87,7 @@ def relative_to(score_difference: float, shares: Tensor) -> float:
     return max(abs(score_difference), shares.abs().sum().item(), 1e-6)
 
 
+@isolated
 def integrate(
     forward: Forward,
     inputs: Tensor,
@@ -185,9 +187,11 @@ def score_gradients(
         points = points.detach().requires_grad_()
     # The fused kernels of attention have no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
-        scores = target_scores(forward(points), targets)
+        scores = target_scores(class_scores(forward, points), targets)
+        check_graph(scores.requires_grad)
         # Rows do not interact, so the gradient of the sum holds each row's own gradient.
-        (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph)
+        (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph, allow_unused=True)
+    check_graph(gradients is not None)
     return scores if create_graph else scores.detach(), gradients
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.groups import refinement
 from handlers.attribution.path import Forward, PathIntegral, Steps, check_ends, relative_to, score_gradients
 
@@ -135,6 +136,7 @@ class _Path:
         return self.verdict
 
 
+@isolated
 def refine(
     forward: Forward,
     inputs: Tensor,

@@ -14,6 +14,7 @@ from skimage.segmentation import felzenszwalb
 from skimage.transform import resize
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.integrated import integrated_gradients
 from handlers.attribution.path import Forward
 from handlers.attribution.targets import Targets, classes_to_explain
@@ -31,6 +32,7 @@ MOST_BYTES = 2**30
 PIECE = 2**14  # pixels whose segments are looked up at once
 
 
+@isolated
 def xrai(
     model: Forward,
     images: Tensor,
