@@ -149,8 +149,8 @@ def eigen_cam(
 ) -> Tensor:
     """Eigen-CAM: A's first principal component, the same for every class (Muhammad, Yeasin 2020, arXiv 2008.00299).
 
-    Channels are centred first. Of the two signs the component gets that of the mean activation's part in it. Targets
-    are only checked.
+    Channels are centred first. Of the two signs the component gets that of the mean activation's part in it; where
+    that is 0, as behind a plain layer norm, its largest value is positive. Targets are only checked.
     """
     module = chosen_layer(model, images, layer)
     with torch.set_grad_enabled(create_graph):
@@ -262,8 +262,13 @@ def _first_component(maps: Tensor) -> Tensor:
     if not by_channel:  # from the left vector to the right one
         vector = F.normalize(torch.einsum("bn,bnm->bm", vector, thin), dim=1)
     component = torch.einsum("bpk,bk->bp", places, vector)
-    agrees = (component * places.mean(2)).sum(1, keepdim=True) >= 0
-    return torch.where(agrees, component, -component).unflatten(1, maps.shape[2:]).unsqueeze(1)
+    agreement = (component * places.mean(2)).sum(1, keepdim=True)
+    # Behind a layer norm the channels' mean is 0 but for rounding, which would draw the sign by lot.
+    most = (component.abs() * places.abs().mean(2)).sum(1, keepdim=True)
+    largest = component.gather(1, component.abs().argmax(1, keepdim=True))
+    tells = agreement.abs() > torch.finfo(component.dtype).eps ** 0.5 * most
+    positive = torch.where(tells, agreement, largest) >= 0
+    return torch.where(positive, component, -component).unflatten(1, maps.shape[2:]).unsqueeze(1)
 
 
 def _vector_change(thin: Tensor, left: Tensor, squares: Tensor) -> Tensor:
