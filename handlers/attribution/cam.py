@@ -255,7 +255,9 @@ def _first_component(maps: Tensor) -> Tensor:
     by_channel = maps.shape[1] < places.shape[1]
     thin = places.mT if by_channel else places  # (B, n, m) with n ≤ m
     exact = thin.detach().double()
-    squares, left = (found.to(thin) for found in torch.linalg.eigh(exact @ exact.mT))  # in ascending order
+    squares, left = (
+        found.to(thin) for found in torch.linalg.eigh((exact @ exact.mT).nan_to_num())
+    )  # in ascending order
     vector = left[..., -1]
     if thin.requires_grad:
         vector = vector + _vector_change(thin, left, squares)

@@ -162,6 +162,8 @@ def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: T
     φ is an equal share of the total and a rest that sums to 0. So does the solution of least norm, for each row of the
     centred coalitions does.
     """
+    if not (gains.isfinite().all() and total.isfinite()):
+        return torch.full((coalitions.shape[1],), torch.nan, dtype=torch.float64)
     share = coalitions.mean(1, keepdim=True)
     root = weights.sqrt().unsqueeze(1)
     rest = torch.linalg.lstsq(

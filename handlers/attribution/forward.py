@@ -165,7 +165,7 @@ def _references(value: object) -> list[Any]:
     if isinstance(value, MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, FunctionType):
-        return [] if value.__module__.partition(".")[0] == "torch" else _variables(value)
+        return _variables(value)
     if isinstance(value, _CONTAINERS):
         items = (list(value.values()) if isinstance(value, Mapping) else list(value)) if len(value) <= MAX_ITEMS else []
     elif isinstance(value, Tensor | type | ModuleType):
@@ -184,7 +184,8 @@ def _variables(function: FunctionType) -> list[Any]:
     """The values of a function's closure, defaults and global variables."""
     cells = [content for cell in function.__closure__ or () for content in _contents(cell)]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    names, codes = set(), [function.__code__]
+    names: set[str] = set()
+    codes = [] if function.__globals__.get("__name__", "").startswith("torch.") else [function.__code__]
     while codes:  # those of the functions within it too
         code = codes.pop()
         names |= {*code.co_names}

@@ -66,6 +66,8 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
 
     Source: Srinivas, Fleuret 2019, arXiv 1905.00780, proposition 1. Own, for Captum has no such method.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: wanted a module, whose layers have biases, got {type(model).__name__}")
     check_images(images)
     inputs = images.detach().clone().requires_grad_()
     biases: list[Tensor] = []

@@ -127,7 +127,7 @@ def integrate(
 
     Source: arXiv 1703.01365, equation 1, discretised as in section 5 with quadrature weights.
     """
-    count = len(inputs)
+    inputs, baselines, count = inputs.detach(), baselines.detach(), len(inputs)
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
     masks = [None] * count if groups is None else list(groups)
     _check(inputs, baselines, targets, rules, keep, masks, chunk)
@@ -181,7 +181,7 @@ def score_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W).
 
-    With ``create_graph`` both stay differentiable, by the model's parameters and by points that have a graph.
+    Where a score is NaN, its gradient is. With ``create_graph`` both stay differentiable, by the model's parameters and by points that have a graph.
     """
     if not (create_graph and points.requires_grad):
         points = points.detach().requires_grad_()
@@ -192,6 +192,8 @@ def score_gradients(
         # Rows do not interact, so the gradient of the sum holds each row's own gradient.
         (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph, allow_unused=True)
     check_graph(gradients is not None)
+    if (unknown := scores.detach().isnan()).any():  # a ReLU lets no NaN back, so that the gradient could pass for one
+        gradients = gradients.masked_fill(_per_row(unknown), torch.nan)
     return scores if create_graph else scores.detach(), gradients
 
 

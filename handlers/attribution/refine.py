@@ -187,7 +187,7 @@ def refine(
     Source: the estimate of the error is the variance of a Brownian bridge's integral; marking a fixed part of the
     error is Dörfler, "A convergent adaptive algorithm for Poisson's equation", SIAM J. Numer. Anal. 33 (1996).
     """
-    count = len(inputs)
+    inputs, baselines, count = inputs.detach(), baselines.detach(), len(inputs)
     caps = [most] * count if isinstance(most, int) else list(most)
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
     _check(inputs, baselines, targets, groups, tolerances, caps, keep, chunk)

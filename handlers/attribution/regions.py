@@ -17,7 +17,7 @@ from torch import Tensor
 from handlers.attribution.forward import isolated
 from handlers.attribution.integrated import integrated_gradients
 from handlers.attribution.path import Forward
-from handlers.attribution.targets import Targets, classes_to_explain
+from handlers.attribution.targets import Targets, check_images, classes_to_explain
 
 # The reference implementation's, for pictures of 224 × 224 pixels with values from −1 to 1.
 SCALES = (50, 100, 150, 250, 500, 1200)
@@ -162,8 +162,7 @@ def _check(
     least: int,
     steps: int,
 ) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images: wanted (B, C, H, W) floating point, got {tuple(images.shape)} {images.dtype}")
+    check_images(images)
     count, channels, *sides = images.shape
     if attributions is not None and attributions.shape not in (images.shape, (count, 1, *sides)):
         raise ValueError(
