@@ -40,7 +40,7 @@ def least_free(host: int, root: Path, own: Path) -> int:
         lines = []
     paths = {"": "/", "memory": "/"}
     for line in lines:
-        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
         for controller in controllers.split(","):
             paths[controller] = path
     free = [host]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.attribution.cam import shown, weighted
+from handlers.attribution.forward import isolated
 from handlers.attribution.layers import Layer, chosen_layer
 from handlers.attribution.resumption import rest_of
 from handlers.attribution.targets import Targets, classes_of, target_scores
@@ -15,6 +16,7 @@ LEAST_SCORE = 1e-6
 """What a drop is divided by at least, as the score itself may be 0."""
 
 
+@isolated
 @torch.no_grad()
 def ablation_cam(
     model: nn.Module,

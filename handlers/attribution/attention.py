@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from handlers.attribution.attention_maps import AttentionLayer, attention_layers
 from handlers.attribution.cam import shown
+from handlers.attribution.forward import isolated
 from handlers.attribution.targets import Targets, check, classes_of, classes_to_explain
 
 FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -33,6 +34,7 @@ Rule = Callable[[Tensor, list[AttentionLayer], Tensor, Tensor], Tensor]
 """Scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
 
 
+@isolated
 def attention_rollout(
     model: nn.Module,
     images: Tensor,
@@ -72,6 +74,7 @@ def attention_rollout(
     return _maps(partial(_rollout, fuse=FUSIONS[head_fusion], discard=discard), model, images, targets, upsample, chunk)
 
 
+@isolated
 def gradient_rollout(
     model: nn.Module,
     images: Tensor,

@@ -15,6 +15,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from handlers.attribution.forward import class_scores
 from handlers.attribution.layers import SOFTMAXES, depends
 from handlers.attribution.tokens import layout_of, stated_grids, stated_prefix
 
@@ -104,7 +105,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
         stack.enter_context(torch.enable_grad())
         watch = stack.enter_context(_Watch(note))
         # by which the scores can be differentiated, whether or not the parameters are frozen
-        scores = model(images.detach().clone().requires_grad_())
+        scores = class_scores(model, images.detach().requires_grad_())
     if not layers:
         raise _not_such("none")
     if watch.convolved:

@@ -34,6 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handlers.attribution.forward import check_graph, class_scores, isolated
 from handlers.attribution.layers import Layer, chosen_layer, scores_and_activation
 from handlers.attribution.targets import Targets, classes_of, target_scores
 from handlers.attribution.tokens import stated_layout
@@ -42,6 +43,7 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 """A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
 
 
+@isolated
 def grad_cam(
     model: nn.Module,
     images: Tensor,
@@ -55,6 +57,7 @@ def grad_cam(
     return _cam(_grad_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def grad_cam_plusplus(
     model: nn.Module,
     images: Tensor,
@@ -71,6 +74,7 @@ def grad_cam_plusplus(
     return _cam(_grad_cam_plusplus, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def hires_cam(
     model: nn.Module,
     images: Tensor,
@@ -84,6 +88,7 @@ def hires_cam(
     return _cam(_hires_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def xgrad_cam(
     model: nn.Module,
     images: Tensor,
@@ -100,6 +105,7 @@ def xgrad_cam(
     return _cam(_xgrad_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def layer_cam(
     model: nn.Module,
     images: Tensor,
@@ -113,6 +119,7 @@ def layer_cam(
     return _cam(_layer_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def bag_cam(
     model: nn.Module,
     images: Tensor,
@@ -130,6 +137,7 @@ def bag_cam(
     return _cam(_bag_cam, model, images, targets, layer, upsample, create_graph)
 
 
+@isolated
 def eigen_cam(
     model: nn.Module,
     images: Tensor,
@@ -141,8 +149,8 @@ def eigen_cam(
 ) -> Tensor:
     """Eigen-CAM: A's first principal component, the same for every class (Muhammad, Yeasin 2020, arXiv 2008.00299).
 
-    Channels are centred first. Of the two signs the component gets that of the mean activation's part in it. Targets
-    are only checked.
+    Channels are centred first. Of the two signs the component gets that of the mean activation's part in it; where
+    that is 0, as behind a plain layer norm, its largest value is positive. Targets are only checked.
     """
     module = chosen_layer(model, images, layer)
     with torch.set_grad_enabled(create_graph):
@@ -152,6 +160,7 @@ def eigen_cam(
         return shown(component, images, upsample, create_graph)
 
 
+@isolated
 def eigen_grad_cam(
     model: nn.Module,
     images: Tensor,
@@ -194,6 +203,8 @@ def _cam(
         score = target_scores(scores, targets).sum()  # rows do not interact
         if score.requires_grad:
             (gradient,) = torch.autograd.grad(score, activation, create_graph=create_graph, allow_unused=True)
+        if gradient is None:  # the layer's fault, unless the model's
+            check_graph(class_scores(model, images[:1].detach().requires_grad_()).requires_grad)
     if gradient is None:
         raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
     layout = stated_layout(model, module, activation.shape, images.shape)
@@ -247,15 +258,22 @@ def _first_component(maps: Tensor) -> Tensor:
     by_channel = maps.shape[1] < places.shape[1]
     thin = places.mT if by_channel else places  # (B, n, m) with n ≤ m
     exact = thin.detach().double()
-    squares, left = (found.to(thin) for found in torch.linalg.eigh(exact @ exact.mT))  # in ascending order
+    squares, left = (
+        found.to(thin) for found in torch.linalg.eigh((exact @ exact.mT).nan_to_num())
+    )  # in ascending order
     vector = left[..., -1]
     if thin.requires_grad:
         vector = vector + _vector_change(thin, left, squares)
     if not by_channel:  # from the left vector to the right one
         vector = F.normalize(torch.einsum("bn,bnm->bm", vector, thin), dim=1)
     component = torch.einsum("bpk,bk->bp", places, vector)
-    agrees = (component * places.mean(2)).sum(1, keepdim=True) >= 0
-    return torch.where(agrees, component, -component).unflatten(1, maps.shape[2:]).unsqueeze(1)
+    agreement = (component * places.mean(2)).sum(1, keepdim=True)
+    # Behind a layer norm the channels' mean is 0 but for rounding, which would draw the sign by lot.
+    most = (component.abs() * places.abs().mean(2)).sum(1, keepdim=True)
+    largest = component.gather(1, component.abs().argmax(1, keepdim=True))
+    tells = agreement.abs() > torch.finfo(component.dtype).eps ** 0.5 * most
+    positive = torch.where(tells, agreement, largest) >= 0
+    return torch.where(positive, component, -component).unflatten(1, maps.shape[2:]).unsqueeze(1)
 
 
 def _vector_change(thin: Tensor, left: Tensor, squares: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from handlers.attribution.captum_arguments import (
     selected,
 )
 from handlers.attribution.directional import directional_gradients
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import PathIntegral, integrate, points_on
 from handlers.attribution.quadrature import RULES, Quadrature, quadrature
 
@@ -287,6 +288,7 @@ def _quadrature(method: str, steps: int | np.integer[Any]) -> Quadrature:
     return quadrature(rule, int(steps))
 
 
+@isolated
 @torch.no_grad()
 def _end_scores(forward: Callable[[Tensor, Tensor], Tensor], *ends: Tensor) -> list[Tensor]:
     """The score of each row at both ends of its path, (N,) float64."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handlers.attribution.cam import grad_cam
+from handlers.attribution.forward import isolated
 from handlers.attribution.layers import Layer
 from handlers.attribution.maps import normalize
 from handlers.attribution.targets import Targets
@@ -42,6 +43,7 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
     return largest * coarse
 
 
+@isolated
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *, layer: Layer = None) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3.2).
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from handlers.attribution.completeness import LARGEST_SHARE, missing_share
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
@@ -43,6 +44,7 @@ ELEMENTWISE = {
 POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d}
 
 
+@isolated
 def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baselines: Tensor | None = None) -> Tensor:
     """DeepLIFT by the rescale rule: the gradient with Δout/Δin in place of each non-linearity's derivative.
 

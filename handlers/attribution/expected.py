@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
 
+@isolated
 def expected_gradients(
     model: Forward,
     images: Tensor,

@@ -12,6 +12,7 @@ from captum.attr import FeatureAblation
 from torch import Tensor
 
 from handlers.attribution.absence import expanded
+from handlers.attribution.forward import class_scores, isolated
 from handlers.attribution.path import Forward
 from handlers.attribution.targets import (
     Targets,
@@ -25,6 +26,7 @@ MOST_MEMBERS = 20_000_000
 """Coalitions times groups of an image in :func:`kernel_shap`, whose regression holds that many numbers a few times."""
 
 
+@isolated
 def feature_ablation(
     model: Forward,
     images: Tensor,
@@ -53,7 +55,7 @@ def feature_ablation(
     classes = classes_to_explain(model, images, targets, chunk)
 
     def scores_of(rows: Tensor) -> Tensor:
-        scores = model(rows)
+        scores = class_scores(model, rows)
         check_classes(scores, classes)
         return scores
 
@@ -68,6 +70,7 @@ def feature_ablation(
     return torch.cat(maps)[:, :1]  # all channels share their group
 
 
+@isolated
 def kernel_shap(
     model: Forward,
     images: Tensor,
@@ -125,7 +128,8 @@ def kernel_shap(
             for start in range(0, len(coalitions), chunk):  # none at all for a single group
                 members = coalitions[start : start + chunk].to(images.device)
                 rows = torch.where(members[:, number].unsqueeze(1), images[b], absent[b])
-                gains.append(target_scores(model(rows), classes[b].expand(len(rows))).double() - absent_scores[b])
+                members_scores = target_scores(class_scores(model, rows), classes[b].expand(len(rows)))
+                gains.append(members_scores.double() - absent_scores[b])
         gain = torch.cat(gains).cpu() if gains else torch.zeros(0, dtype=torch.float64)
         values = _shapley_values(*_halved(coalitions, weights, gain, totals[b].cpu()), totals[b].cpu())
         maps[b] = values.to(maps)[number]
@@ -159,6 +163,8 @@ def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: T
     centred coalitions does.
     """
     count, groups = coalitions.shape
+    if not (gains.isfinite().all() and total.isfinite()):
+        return torch.full((groups,), torch.nan, dtype=torch.float64)
     system = torch.cat([coalitions.double(), gains.unsqueeze(1)], 1)  # (n, G + 1) with the right side
     share = system[:, :groups].mean(1, keepdim=True)
     system[:, :groups] -= share

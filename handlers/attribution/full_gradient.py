@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from handlers.attribution.completeness import LARGEST_SHARE, missing_share
 from handlers.attribution.constants import Constant, Constants, frozen
-from handlers.attribution.targets import Targets, target_scores
+from handlers.attribution.forward import check_graph, class_scores, isolated
+from handlers.attribution.targets import Targets, check_images, target_scores
 from handlers.attribution.tokens import fits, layout_of
 
 NOT_SUCH = (
@@ -46,6 +47,7 @@ class FullGradient:
         return self.residual.abs() / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
 
 
+@isolated
 def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> FullGradient:
     """Decompose each image's score into what its pixels and what the model's biases contribute.
 
@@ -63,17 +65,17 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
 
     Source: Srinivas, Fleuret 2019, arXiv 1905.00780, proposition 1. Own, for Captum has no such method.
     """
-    if images.ndim != 4:
-        raise ValueError(f"images: wanted (B, C, H, W), got {tuple(images.shape)}")
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: wanted a module, whose layers have biases, got {type(model).__name__}")
+    check_images(images)
     inputs = images.detach().clone().requires_grad_()
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(frozen(model))
         with Constants() as constants:
-            scores = model(inputs.clone())
+            scores = class_scores(model, inputs)
         score = target_scores(scores, targets)
-        if not score.requires_grad:
-            raise ValueError(f"model: {NOT_SUCH}, got one whose scores are no function of the image")
+        check_graph(score.requires_grad)
         if any(constant.shape[:1] != images.shape[:1] for constant in constants.found):
             raise ValueError(f"model: {NOT_SUCH}, got one with a layer whose rows are not the images'")
         outputs = [constant.edge for constant in constants.found]
@@ -86,6 +88,7 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
     )
 
 
+@isolated
 def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
     """FullGrad's map: Σ ψ(part) over the input's channels and those of every bias that has places.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, score_gradients
 from handlers.attribution.targets import Targets, check_images
 
 
+@isolated
 def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
     """Gradient of the target's score, signed: how the score answers to a small change of each value.
 
@@ -30,6 +32,7 @@ def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_
     return score_gradients(model, images, targets, create_graph=create_graph)[1]
 
 
+@isolated
 def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
     """Image times gradient, signed; complete for a piecewise linear model without biases.
 

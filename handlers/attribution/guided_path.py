@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
@@ -15,6 +16,7 @@ TOLERANCE = 1e-9
 """Of a path's length, relative to it: when a step's budget counts as spent."""
 
 
+@isolated
 def guided_ig(
     model: Forward,
     images: Tensor,
@@ -35,7 +37,7 @@ def guided_ig(
         images: (B, C, H, W) in model-input space.
         targets: see :data:`~handlers.attribution.targets.Targets`.
         baselines: (B, C, H, W) where the paths begin; zeros by default.
-        steps: gradients taken of each image, one after the other.
+        steps: gradients taken of each image, one after the other, and one image after the other.
         fraction: of an image's values that are moved at once, those of the lowest |gradient|; 0..1.
         max_dist: largest distance of a value's α from the straight path's; 0..1. With 0 the path is straight, and the
             result is integrated gradients by the left rule.
@@ -57,21 +59,31 @@ def guided_ig(
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
     check_ends(images, begin, classes)
 
+    # One image at a time: which values rank lowest is a choice that the rounding of a batched kernel would tip.
+    rows = (part.split(1) for part in (images.detach(), begin, classes))
+    maps = [_along(model, *own, steps, fraction, max_dist) for own in zip(*rows, strict=True)]
+    return torch.cat(maps).to(images.dtype)
+
+
+def _along(
+    model: Forward, image: Tensor, begin: Tensor, kind: Tensor, steps: int, fraction: float, max_dist: float
+) -> Tensor:
+    """(1, C, H, W) float64 map of one path."""
     # float32 sums of a hundred thousand distances cannot tell when a budget is spent.
     start = begin.double()
-    difference = (images.detach().double() - start).flatten(1)  # (B, N)
+    difference = (image.double() - start).flatten(1)  # (1, N)
     length = difference.abs()
     total = length.sum(1, keepdim=True)
     # What does not differ has arrived, so that it is never chosen.
     alpha = (difference == 0).double()
     mean_gradient = torch.zeros_like(alpha)
     for step in range(1, steps + 1):
-        points = (start + (alpha * difference).view_as(start)).to(images.dtype)
-        gradients = score_gradients(model, points, classes)[1].flatten(1).double()
+        points = (start + (alpha * difference).view_as(start)).to(image.dtype)
+        gradients = score_gradients(model, points, kind)[1].flatten(1).double()
         moved = _advance(alpha, gradients.abs(), length, total, step / steps, fraction, max_dist)
         mean_gradient += (moved - alpha) * gradients
         alpha = moved
-    return (difference * mean_gradient).view_as(images).to(images.dtype)
+    return (difference * mean_gradient).view_as(image)
 
 
 def _advance(

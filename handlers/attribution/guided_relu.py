@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.gradients import gradient
 from handlers.attribution.path import Forward
 from handlers.attribution.targets import Targets
@@ -18,6 +19,7 @@ RELUS = {F.relu, torch.relu, Tensor.relu}
 RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
 
 
+@isolated
 def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> Tensor:
     """Gradient of the target's score in which each ReLU drops what comes back negative.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
 
+@isolated
 def idgi(
     model: Forward,
     images: Tensor,

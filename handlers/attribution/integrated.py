@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.quadrature import quadrature
 from handlers.attribution.targets import Targets, classes_to_explain
 
 
+@isolated
 def integrated_gradients(
     model: Forward,
     images: Tensor,

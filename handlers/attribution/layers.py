@@ -16,6 +16,8 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from handlers.attribution.forward import check_graph, class_scores, isolated
+from handlers.attribution.targets import check_images
 from handlers.attribution.tokens import Layout, layout_of, stated_channels, stated_grids, stated_prefix
 
 SOFTMAXES = {F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax}
@@ -38,6 +40,7 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"layer: wanted the name of a module, such as {', '.join(nearest)}, got {name!r}")
 
 
+@isolated
 def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     """The last layer with places on which the scores depend, and as many channels as the last one with places at all.
 
@@ -58,8 +61,9 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     """
     noise = torch.randn((1, *images.shape[1:]), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     noise = noise.to(images).requires_grad_()
-    with torch.enable_grad(), _evaluating(model):
+    with torch.enable_grad():
         outputs, scores = _outputs(model, noise)
+    check_graph(scores.requires_grad)
     prefix, grids = stated_prefix(model), stated_grids(model, noise.shape)
 
     def layout_with_places(seen: _Seen) -> Layout | None:
@@ -74,7 +78,7 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     for head in heads:
         head.output.register_hook(torch.zeros_like)  # what it reads alone is not what the image's score is made of
     gradients: tuple[Tensor | None, ...] = ()
-    if outputs and scores.requires_grad:
+    if outputs:
         # Weights that differ, for the sum of the scores itself is constant in some models.
         weights = torch.arange(1, scores.numel() + 1).to(scores).view_as(scores)
         gradients = torch.autograd.grad(
@@ -131,7 +135,7 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[list[_Seen], Tensor]:
                 stack.callback(module.register_forward_pre_hook(begin).remove)
                 stack.callback(module.register_forward_hook(end).remove)
         attention = stack.enter_context(_Attention(running))
-        scores = model(images.clone())  # a model may write into its input
+        scores = class_scores(model, images)
     inner = {part for module in attention.modules for part in module.modules() if part is not module}
     return [seen for seen in outputs if runs[seen.module] == 1 and seen.module not in inner], scores
 
@@ -193,8 +197,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: wanted a module, which has layers, got {type(model).__name__}")
-    if images.ndim != 4:
-        raise ValueError(f"images: wanted (B, C, H, W), got {tuple(images.shape)}")
+    check_images(images)
     if layer is None:
         return default_layer(model, images)
     if isinstance(layer, str):
@@ -251,21 +254,9 @@ def scores_and_activation(
         if create_graph:  # the fused kernels of attention have no second derivative
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(output_replaced(layer, keep))
-        scores = model(images)
+        scores = class_scores(model, images)
     if len(seen) != 1:
         raise ValueError(f"layer: wanted one that runs once in a forward pass, got one that ran {len(seen)} times")
     if not depends(scores, seen[0]):
         raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
     return scores, seen[0]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in ``eval()`` within the block, each module as it was after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from handlers.attribution.cam import shown, weighted
+from handlers.attribution.forward import class_scores, isolated
 from handlers.attribution.layers import Layer, chosen_layer, scores_and_activation
 from handlers.attribution.targets import Targets, classes_of, target_scores
 from handlers.attribution.tokens import stated_layout
 
 
+@isolated
 @torch.no_grad()
 def score_cam(
     model: nn.Module,
@@ -51,7 +53,7 @@ def score_cam(
     for rows in torch.arange(count * channels, device=images.device).split(chunk):
         owner = rows // channels
         masks = _between_0_and_1(_resized(maps[owner, rows % channels].unsqueeze(1), images))
-        masked.append(target_scores(model(images[owner] * masks), classes[owner]))
+        masked.append(target_scores(class_scores(model, images[owner] * masks), classes[owner]))
     return shown(weighted(maps, torch.cat(masked).view(count, channels).softmax(1)), images, upsample)
 
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.gradients import gradient
 from handlers.attribution.path import Forward
 from handlers.attribution.targets import Targets, classes_to_explain
@@ -17,6 +18,7 @@ Method = Callable[[Forward, Tensor, Targets], Tensor]
 Statistic = Literal["mean", "square", "variance"]
 
 
+@isolated
 def smooth(
     method: Method,
     model: Forward,
@@ -70,6 +72,7 @@ def smooth(
     return torch.stack(maps)
 
 
+@isolated
 def smoothgrad(
     model: Forward,
     images: Tensor,
@@ -103,7 +106,10 @@ def _noisy(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> It
     scale = std * (image.max() - image.min())
     for start in range(0, samples, chunk):
         # One copy at a time: the draws of a longer tensor need not begin with those of a shorter one.
-        draws = [torch.randn(image.shape, generator=generator) for _ in range(min(chunk, samples - start))]
+        draws = [
+            torch.randn(image.shape, generator=generator, dtype=torch.float32)
+            for _ in range(min(chunk, samples - start))
+        ]
         yield image + scale * torch.stack(draws).to(image)
 
 

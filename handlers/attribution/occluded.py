@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from handlers.attribution.absence import expanded
+from handlers.attribution.forward import class_scores, isolated
 from handlers.attribution.path import Forward
 from handlers.attribution.targets import Targets, classes_and_scores, target_scores
 
 
+@isolated
 def occlusion(
     model: Forward,
     images: Tensor,
@@ -62,7 +64,7 @@ def occlusion(
             top, left = windows[rows % len(windows)].unbind(1)
             inside = _inside(top, height, size).unsqueeze(2) & _inside(left, width, size).unsqueeze(1)  # (rows, H, W)
             covered = torch.where(inside.unsqueeze(1), covers[owner], images[owner])
-            drops = scores[owner] - target_scores(model(covered), classes[owner])
+            drops = scores[owner] - target_scores(class_scores(model, covered), classes[owner])
             total.index_add_(0, owner, drops.to(total.dtype).view(-1, 1, 1) * inside)
     reach = torch.outer(_inside(tops, height, size).sum(0), _inside(lefts, width, size).sum(0))  # windows on a pixel
     return (total / reach).unsqueeze(1)

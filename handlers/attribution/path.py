@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from handlers.attribution.forward import check_graph, class_scores, isolated
 from handlers.attribution.group_sums import group_sums
 from handlers.attribution.quadrature import Quadrature
 from handlers.attribution.targets import Targets, target_scores
@@ -87,6 +88,7 @@ def relative_to(score_difference: float, shares: Tensor) -> float:
     return max(abs(score_difference), shares.abs().sum().item(), 1e-6)
 
 
+@isolated
 def integrate(
     forward: Callable[..., Tensor],
     inputs: Tensor,
@@ -128,7 +130,7 @@ def integrate(
 
     Source: arXiv 1703.01365, equation 1, discretised as in section 5 with quadrature weights.
     """
-    count = len(inputs)
+    inputs, baselines, count = inputs.detach(), baselines.detach(), len(inputs)
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
     masks = [None] * count if groups is None else list(groups)
     _check(inputs, baselines, targets, rules, keep, masks, chunk)
@@ -184,15 +186,20 @@ def score_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W).
 
-    With ``create_graph`` both stay differentiable, by the model's parameters and by points that have a graph.
+    Where a score is NaN, its gradient is. With ``create_graph`` both stay differentiable, by the model's parameters and
+    by points that have a graph.
     """
     if not (create_graph and points.requires_grad):
         points = points.detach().requires_grad_()
     # The fused kernels of attention have no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
-        scores = target_scores(forward(points), targets)
+        scores = target_scores(class_scores(forward, points), targets)
+        check_graph(scores.requires_grad)
         # Rows do not interact, so the gradient of the sum holds each row's own gradient.
-        (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph)
+        (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph, allow_unused=True)
+    check_graph(gradients is not None)
+    if (unknown := scores.detach().isnan()).any():  # a ReLU lets no NaN back, so that the gradient could pass for one
+        gradients = gradients.masked_fill(_per_row(unknown), torch.nan)
     return scores if create_graph else scores.detach(), gradients
 
 

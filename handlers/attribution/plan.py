@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import handlers.attribution as library
+from handlers.attribution.forward import isolated
 from handlers.attribution.layers import chosen_layer, scores_and_activation
 from handlers.attribution.path import Forward
 from handlers.attribution.tokens import stated_layout
@@ -322,6 +323,7 @@ def layer_name(plan: Plan, model: nn.Module, images: Tensor) -> str | None:
     return next(name for name, module in model.named_modules() if module is layer)
 
 
+@isolated
 @torch.no_grad()
 def channels_of(model: nn.Module, images: Tensor, layer: str) -> int:
     """The number of channels that a layer puts out; raises ValueError where it puts out none."""

@@ -84,4 +84,5 @@ def quadrature(rule: str, steps: int) -> Quadrature:
     if steps < 1:
         raise ValueError(f"steps: wanted at least 1, got {steps}")
     nodes, weights = RULES[rule](steps)
-    return Quadrature(rule, torch.from_numpy(nodes), torch.from_numpy(weights))
+    with torch.inference_mode(False):  # for they are kept beyond it
+        return Quadrature(rule, torch.from_numpy(nodes), torch.from_numpy(weights))

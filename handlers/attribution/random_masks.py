@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from handlers.attribution.absence import expanded
+from handlers.attribution.forward import class_scores, isolated
 from handlers.attribution.path import Forward
 from handlers.attribution.targets import Targets, classes_to_explain, target_scores
 
 Scores = Literal["probabilities", "logits"]
 
 
+@isolated
 def rise(
     model: Forward,
     images: Tensor,
@@ -71,7 +73,7 @@ def rise(
             shown += masks.sum(0)
             for b, (image, absent, target) in enumerate(zip(images, hidden, classes, strict=True)):
                 rows = torch.lerp(absent, image, masks.unsqueeze(1).to(images.dtype))
-                values = model(rows)
+                values = class_scores(model, rows)
                 if scores == "probabilities":
                     values = values.to(accumulate).softmax(1)
                 shares = target_scores(values, target.expand(len(rows))).to(accumulate)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.groups import refinement
 from handlers.attribution.path import Forward, PathIntegral, Steps, check_ends, relative_to, score_gradients
 
@@ -135,6 +136,7 @@ class _Path:
         return self.verdict
 
 
+@isolated
 def refine(
     forward: Forward,
     inputs: Tensor,
@@ -185,7 +187,7 @@ def refine(
     Source: the estimate of the error is the variance of a Brownian bridge's integral; marking a fixed part of the
     error is Dörfler, "A convergent adaptive algorithm for Poisson's equation", SIAM J. Numer. Anal. 33 (1996).
     """
-    count = len(inputs)
+    inputs, baselines, count = inputs.detach(), baselines.detach(), len(inputs)
     caps = [most] * count if isinstance(most, int) else list(most)
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
     _check(inputs, baselines, targets, groups, tolerances, caps, keep, chunk)

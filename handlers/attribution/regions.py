@@ -13,9 +13,10 @@ from skimage.segmentation import felzenszwalb
 from skimage.transform import resize
 from torch import Tensor
 
+from handlers.attribution.forward import isolated
 from handlers.attribution.integrated import integrated_gradients
 from handlers.attribution.path import Forward
-from handlers.attribution.targets import Targets, classes_to_explain
+from handlers.attribution.targets import Targets, check_images, classes_to_explain
 
 # The reference implementation's, for pictures of 224 × 224 pixels with values from −1 to 1.
 SCALES = (50, 100, 150, 250, 500, 1200)
@@ -30,6 +31,7 @@ MOST_BYTES = 2**30
 PIECE = 2**14  # pixels whose segments are looked up at once
 
 
+@isolated
 def xrai(
     model: Forward,
     images: Tensor,
@@ -204,8 +206,7 @@ def _check(
     least: int,
     steps: int,
 ) -> None:
-    if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images: wanted (B, C, H, W) floating point, got {tuple(images.shape)} {images.dtype}")
+    check_images(images)
     count, channels, *sides = images.shape
     if attributions is not None and attributions.shape not in (images.shape, (count, 1, *sides)):
         raise ValueError(

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from handlers.attribution.forward import scores_of_copy
 from handlers.attribution.layers import output_replaced, scores_and_activation
 
 
@@ -65,7 +66,7 @@ def rest_of(model: nn.Module, images: Tensor, layer: nn.Module) -> Rest:
 
     def run(owner: Tensor, replacement: Tensor) -> Tensor:
         with output_replaced(layer, lambda _: replacement):
-            return model(images[owner])
+            return scores_of_copy(model, images[owner])
 
     def resume(owner: Tensor, replacement: Tensor, rows: Callable[[Tensor, Tensor], Tensor] = _rows) -> Tensor:
         with ExitStack() as stack:
@@ -73,7 +74,7 @@ def rest_of(model: nn.Module, images: Tensor, layer: nn.Module) -> Rest:
                 stack.enter_context(_forward_replaced(module, partial(rows, output, owner)))
             if reached[0]:
                 stack.enter_context(_forward_replaced(layer, lambda: replacement))
-                return model(rows(images, owner))
+                return scores_of_copy(model, rows(images, owner))
             return run(owner, replacement)
 
     def agrees(way: Callable[[Tensor, Tensor], Tensor], owner: Tensor) -> bool:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import class_scores
+
 if TYPE_CHECKING:
     from handlers.attribution.path import Forward
 
@@ -49,6 +51,8 @@ def target_scores(scores: Tensor, targets: Targets) -> Tensor:
 
 def check_images(images: Tensor) -> None:
     """Raises ValueError unless these are floating-point (B, C, H, W)."""
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images: wanted a tensor (B, C, H, W), got {type(images).__name__}")
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(f"images: wanted floating-point (B, C, H, W), got {images.dtype} {tuple(images.shape)}")
 
@@ -85,7 +89,7 @@ def classes_and_scores(model: Forward, images: Tensor, targets: Targets, chunk: 
     """
     check(images, chunk)
     with torch.no_grad():
-        scores = torch.cat([model(rows) for rows in images.detach().split(chunk)])
+        scores = torch.cat([class_scores(model, rows) for rows in images.detach().split(chunk)])
     classes = classes_of(scores, targets)
     return classes, target_scores(scores, classes)
 

@@ -1,0 +1,604 @@
+"""Every method on models, tensors and modes in whatever state a caller may have them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import handlers.attribution as library
+from handlers.attribution.captum_methods import IntegratedDirectionalGradients, IntegratedGradients
+from handlers.attribution.forward import MAX_ITEMS, class_scores, evaluation_mode, modules_of
+from handlers.attribution.gradients import gradient
+from handlers.attribution.path import integrate
+from handlers.attribution.plan import channels_of, looks_inside
+from handlers.attribution.quadrature import quadrature
+from handlers.attribution.refine import refine
+from tests.attribution.networks import assert_untouched, footprint, prepared, vit
+from tests.attribution.test_methods import OF_ATTENTION, OPTIONS, images
+
+CLASSES = [2, 0, 1]
+Method = Callable[..., Tensor]
+
+
+def _integrate(model: Any, inputs: Tensor, classes: list[int]) -> Tensor:
+    rules = [quadrature("midpoint", 5)] * 3
+    found = integrate(model, inputs, torch.zeros_like(inputs), torch.tensor(classes), rules, chunk=4)
+    return torch.stack([one.attribution for one in found])
+
+
+def _refine(model: Any, inputs: Tensor, classes: list[int]) -> Tensor:
+    begin, tolerances = torch.zeros_like(inputs), torch.full((3,), 0.1)
+    found = refine(model, inputs, begin, torch.tensor(classes), [None] * 3, tolerances, chunk=4, most=9)
+    return torch.stack([one.integral.attribution for one in found])
+
+
+METHODS: dict[str, Method] = {
+    **{name: partial(getattr(library, name), **OPTIONS.get(name, {})) for name in library.METHODS},
+    "smooth": lambda model, inputs, classes: library.smooth(gradient, model, inputs, classes, samples=3),
+    "integrate": _integrate,
+    "refine": _refine,
+    "captum": lambda model, inputs, classes: IntegratedGradients(model).attribute(inputs, target=classes, n_steps=5),
+    "captum_directional": lambda model, inputs, classes: IntegratedDirectionalGradients(model).attribute(
+        inputs, target=classes, n_steps=5
+    ),
+}
+BY_MODULE = {name for name in library.METHODS if looks_inside(name)}
+WITHOUT_GRADIENTS = {"ablation_cam", "eigen_cam", "feature_ablation", "kernel_shap", "occlusion", "rise", "score_cam"}
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+class Convolutional(nn.Module):
+    """A network that answers otherwise in train(), by batch norms and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5)]
+        self.features = prepared(nn.Sequential(*layers, nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()), torch.float32)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, 4)).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.features(x))
+        return scores
+
+
+def network(name: str) -> nn.Module:
+    """A fresh network with four classes that the method has a meaning for, in eval()."""
+    if name not in OF_ATTENTION:
+        return Convolutional().eval()
+    transformer = vit(size=(8, 8), patch_size=2, dtype=torch.float32, drop_rate=0.5, proj_drop_rate=0.5)
+    return nn.Sequential(transformer, nn.Linear(5, 4)).eval()
+
+
+def outcome(name: str, model: Any, inputs: Tensor) -> Tensor | str:
+    """The maps, or the message of a ValueError."""
+    try:
+        return METHODS[name](model, inputs, CLASSES)
+    except ValueError as error:
+        return str(error)
+
+
+def assert_same(got: Tensor | str, expected: Tensor | str, limit: float = 0.0) -> None:
+    if isinstance(got, str) or isinstance(expected, str):
+        assert got == expected
+        return
+    assert not got.requires_grad and got.dtype == expected.dtype and expected.any()
+    assert (got - expected).abs().max() <= limit * expected.abs().max()
+
+
+class Around(nn.Module):
+    """A network behind, or before, a function."""
+
+    def __init__(self, network: nn.Module, before: Any = lambda x: x, after: Any = lambda scores: scores) -> None:
+        super().__init__()
+        self.network, self.before, self.after = network, before, after
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.network(self.before(x)))
+
+
+def _written(x: Tensor) -> Tensor:
+    """A copy's values by way of many operations in place; the shape too changes for a while."""
+    return x.unsqueeze_(0).mul_(2).squeeze_(0).sub_(0.9).div_(0.45)
+
+
+@every_method
+@pytest.mark.parametrize("before", [lambda x: x.sub_(0.45).div_(0.225), _written])
+def test_a_model_that_writes_into_its_input(name: str, before: Callable[[Tensor], Tensor]) -> None:
+    model, inputs = network(name), images()
+    wanted = outcome(name, Around(model, lambda x: (x - 0.45) / 0.225), images())
+    assert_same(outcome(name, Around(model, before), inputs), wanted, 1e-5)
+    assert torch.equal(inputs, images())
+
+
+@every_method
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_model_in_training(name: str, frozen: bool) -> None:
+    """Also with batch norms in eval() within a model in train(), as in fine-tuning."""
+    model = network(name)
+    wanted = outcome(name, model, images())
+    model.train()
+    for module in model.modules():
+        if frozen and isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            module.eval()
+    before = footprint(model)
+    assert_same(outcome(name, model, images()), wanted)
+    assert_untouched(before, model)
+
+
+@every_method
+def test_a_model_in_training_behind_a_function(name: str) -> None:
+    if name in BY_MODULE:
+        assert str(outcome(name, network(name).forward, images())).startswith("model: wanted a module")
+        return
+    model = network(name)
+    wanted = outcome(name, model, images())
+    before = footprint(model.train())
+    for function in (model.forward, lambda x: model(x), partial(_applied, model)):
+        assert_same(outcome(name, function, images()), wanted)
+    assert_untouched(before, model)
+
+
+def _applied(model: nn.Module, x: Tensor) -> Tensor:
+    scores: Tensor = model(x)
+    return scores
+
+
+@every_method
+@pytest.mark.parametrize("trainable", [False, True])
+def test_parameters_and_their_gradients_are_untouched(name: str, trainable: bool) -> None:
+    model = network(name).requires_grad_(trainable)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = footprint(model)
+    wanted = outcome(name, network(name).requires_grad_(not trainable), images())
+    assert_same(outcome(name, model, images()), wanted)
+    assert_untouched(before, model)
+    assert all(bool((parameter.grad == 1).all()) for parameter in model.parameters() if parameter.grad is not None)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "enable_grad": torch.enable_grad,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "float64 by default": lambda: default_dtype(torch.float64),
+}
+
+
+@every_method
+@pytest.mark.parametrize("mode", MODES)
+def test_the_callers_mode_does_not_matter(name: str, mode: str) -> None:
+    """With autocast, maps are those of the model in its own precision."""
+    model = network(name)
+    inputs, wanted = images(), outcome(name, model, images())
+    with MODES[mode]():
+        grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        assert_same(outcome(name, model, inputs), wanted)
+        assert_same(outcome(name, model, inputs.clone()), wanted)  # in inference mode, made within it
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == (grad, inference)
+
+
+def _with_gradient() -> Tensor:
+    inputs = images().requires_grad_()
+    inputs.grad = torch.full_like(inputs, 7.0)
+    return inputs
+
+
+def _inference() -> Tensor:
+    with torch.inference_mode():
+        return images().clone()
+
+
+STATES: dict[str, Callable[[], Tensor]] = {
+    "leaf with a gradient": _with_gradient,
+    "not a leaf": lambda: images().requires_grad_() * 1,
+    "parameter": lambda: nn.Parameter(images()),
+    "made in inference mode": _inference,
+    "channels_last": lambda: images().to(memory_format=torch.channels_last),
+    "with gaps": lambda: torch.stack([images(), images()], dim=4)[..., 0],
+    "transposed": lambda: images().transpose(2, 3).contiguous().transpose(2, 3),
+}
+
+
+@every_method
+@pytest.mark.parametrize("state", STATES)
+def test_the_images_state_does_not_matter(name: str, state: str) -> None:
+    inputs = STATES[state]()
+    strides, wanted = inputs.stride(), outcome(name, network(name), images())
+    assert_same(outcome(name, network(name), inputs), wanted, 1e-5)
+    assert torch.equal(inputs, images()) and inputs.stride() == strides
+    if inputs.is_leaf and inputs.grad is not None:
+        assert bool((inputs.grad == 7).all())
+
+
+@every_method
+def test_expanded_images(name: str) -> None:
+    inputs = images()[:1].expand(3, -1, -1, -1)
+    writing, plain = (Around(network(name), before) for before in (lambda x: x.mul_(2), lambda x: x * 2))
+    assert_same(outcome(name, writing, inputs), outcome(name, plain, inputs.contiguous()), 1e-5)
+    assert torch.equal(inputs[0], images()[0])
+
+
+@every_method
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-4), (torch.bfloat16, 0.3), (torch.float16, 0.1)])
+def test_precisions(name: str, dtype: torch.dtype, limit: float) -> None:
+    if name == "deep_lift" and dtype != torch.float64:
+        return  # what half precision misses of the score is more than it accepts
+    wanted = outcome(name, network(name), images())
+    options = {
+        key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for key, value in OPTIONS.get(name, {}).items()
+    }
+    method = partial(METHODS[name], **options) if name in library.METHODS else METHODS[name]
+    got = method(network(name).to(dtype), images().to(dtype), CLASSES)
+    assert isinstance(wanted, Tensor) and got.isfinite().all()
+    assert got.dtype in (dtype, torch.float32)
+    assert (got.double() - wanted).abs().mean() <= limit * wanted.abs().mean()
+
+
+@every_method
+def test_images_that_the_model_cannot_take(name: str) -> None:
+    assert str(outcome(name, network(name).double(), images())).startswith(
+        "images: wanted torch.float64 like the model's parameters, got torch.float32"
+    )
+    meta = network(name).to("meta")
+    assert str(outcome(name, meta, images())).startswith("images: wanted them on meta like the model's parameters")
+
+
+OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "dict": (lambda scores: {"logits": scores, "aux": scores}, "a dict of logits, aux; wrap the model .*'logits'"),
+    "model output": (lambda scores: OrderedDict(logits=scores), "an? OrderedDict of logits; wrap the model"),
+    "tuple": (lambda scores: (scores, scores), r"a tuple of Tensor, Tensor; wrap the model .* output\[0\]"),
+    "named": (lambda scores: namedtuple("Output", "a b")(scores, 1), "a Output of Tensor, int; wrap the model"),
+    "list": (lambda scores: [scores], "a list of Tensor; wrap"),
+    "none": (lambda scores: None, "NoneType; wrap"),
+    "number": (lambda scores: 1.0, "float; wrap"),
+    "array": (lambda scores: scores.detach().numpy(), "ndarray; wrap"),
+    "one dimension": (lambda scores: scores[:, 0], r"\(\d+,\) for \d+ images"),
+    "three dimensions": (lambda scores: scores.unsqueeze(2), r"\(\d+, 4, 1\) for \d+ images"),
+    "another row": (lambda scores: torch.cat([scores, scores[:1]]), r"\(\d+, 4\) for \d+ images"),
+    "no class": (lambda scores: scores[:, :0], r"\(\d+, 0\) for \d+ images"),
+    "integers": (lambda scores: scores.long(), r"torch.int64"),
+    "complex": (lambda scores: scores.to(torch.complex64), r"torch.complex64"),
+    "meta": (lambda scores: scores.to("meta"), "them on the meta device"),
+}
+
+
+@every_method
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_outputs_that_are_no_scores(name: str, kind: str) -> None:
+    if name.startswith("captum") and kind == "one dimension":
+        return  # one score a row is enough there
+    after, words = OUTPUTS[kind]
+    model = Around(network(name), after=after)
+    before = footprint(model)
+    with pytest.raises(ValueError, match=rf"^model: wanted scores \(B, classes\).*, got.* {words}"):
+        METHODS[name](model, images(), CLASSES)
+    assert_untouched(before, model)
+
+
+@every_method
+@pytest.mark.parametrize("how", ["no_grad", "inference_mode", "detached"])
+def test_scores_without_a_graph(name: str, how: str) -> None:
+    model = network(name)
+    if how == "detached":
+        broken: nn.Module = Around(model, after=lambda scores: scores.detach())
+    else:
+        broken = Around(model)
+        broken.forward = getattr(torch, how)()(broken.forward)  # type: ignore[method-assign]
+    if name in WITHOUT_GRADIENTS:
+        layer = {"layer": "network.features.5"} if name in BY_MODULE else {}
+        METHODS[name](broken, images(), CLASSES, **layer)
+        return
+    with pytest.raises(ValueError, match=r"^model: wanted (scores that autograd knows|a transformer)"):
+        METHODS[name](broken, images(), CLASSES)
+    if name in BY_MODULE - OF_ATTENTION - {"full_grad"}:
+        with pytest.raises(ValueError, match=r"^model: wanted scores that autograd knows"):
+            METHODS[name](broken, images(), CLASSES, layer="network.features.5")
+
+
+class Reused(nn.Module):
+    """Scores in a tensor that the next call overwrites, as a compiled graph's static output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.kept: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = self.network(x)
+        kept = self.kept.setdefault(len(x), torch.empty(scores.shape)).detach_()
+        return kept.copy_(scores)
+
+
+@every_method
+def test_scores_that_the_next_call_overwrites(name: str) -> None:
+    options = {"chunk": 1} if name in {"occlusion", "kernel_shap", "rise", "score_cam", "ablation_cam"} else {}
+    wanted = METHODS[name](network(name), images(), CLASSES, **options)
+    assert_same(METHODS[name](Reused(network(name)), images(), CLASSES, **options), wanted, 1e-5)
+
+
+@every_method
+def test_scores_that_are_a_part_of_the_input(name: str) -> None:
+    if name in BY_MODULE or name == "guided_backprop":
+        return  # without layers and ReLUs there is nothing to look at
+    flat, copied = (lambda x: x.flatten(1)[:, :4]), (lambda x: x.flatten(1)[:, :4].clone())
+    assert_same(outcome(name, flat, images()), outcome(name, copied, images()))
+
+
+class Counting(nn.Module):
+    """A network that counts its calls in a buffer of the state dict and changes its parts' modes as it runs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(3))
+        self.flag = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.mean = self.mean * 0.9 + x.detach().mean((0, 2, 3)) * 0.1
+        self.flag.train()
+        scores: Tensor = self.network(x)
+        return scores
+
+
+@every_method
+def test_a_model_that_keeps_state(name: str) -> None:
+    model = Counting(network(name)).eval()
+    before = footprint(model)
+    assert_same(outcome(name, model, images()), outcome(name, network(name), images()))
+    assert_untouched(before, model)
+
+
+@every_method
+def test_hooks_and_modes_after_a_model_that_raises(name: str) -> None:
+    seen: list[int] = []
+
+    def broken(scores: Tensor) -> Tensor:
+        raise KeyError("broken")
+
+    model = Around(network(name), after=broken).train()
+    handle = model.network.register_forward_hook(lambda *_: seen.append(1))
+    before = footprint(model)
+    with pytest.raises(KeyError, match="broken"):
+        METHODS[name](model, images(), CLASSES)
+    assert_untouched(before, model)
+    assert seen and handle.id in model.network._forward_hooks
+
+
+@every_method
+def test_a_model_that_gives_nan_for_one_image(name: str) -> None:
+    """The others' maps are as ever, and its own is not made up."""
+    model = network(name)
+    spoilt = images()
+    spoilt[1, 0, 0, 0] = torch.nan
+    wanted, got = METHODS[name](model, images(), CLASSES), METHODS[name](model, spoilt, CLASSES)
+    assert_same(got[[0, 2]], wanted[[0, 2]], 1e-5)
+    assert got[1].isnan().any()
+
+
+@every_method
+@pytest.mark.parametrize("kind", ["parallel", "spectral norm", "without parameters"])
+def test_kinds_of_model(name: str, kind: str) -> None:
+    model = network(name)
+    if kind == "parallel":
+        assert_same(outcome(name, nn.DataParallel(model), images()), outcome(name, model, images()))
+    elif kind == "spectral norm":
+        if name == "full_grad":
+            return
+        nn.utils.parametrizations.spectral_norm(model[1] if isinstance(model, nn.Sequential) else model.features[0])
+        wanted, before = outcome(name, model.eval(), images()), footprint(model)
+        assert_same(outcome(name, model.train(), images()), wanted)
+        assert_untouched(before, model.eval())
+    elif name not in BY_MODULE and name != "guided_backprop":
+        pooled = nn.Sequential(nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        assert_same(outcome(name, pooled.train(), images()), outcome(name, pooled.eval(), images()))
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - BY_MODULE - {"guided_backprop", "deep_lift"}))
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_scripts(name: str, how: str) -> None:
+    """Functions that methods replace while a model runs are not seen in a script."""
+    model = network(name)
+    plain = nn.Sequential(model.features, model.head)
+    plain.eval()
+    script = torch.jit.script(plain) if how == "script" else torch.jit.trace(plain, images())
+    modes = [module.training for module in script.train().modules()]
+    assert_same(outcome(name, script, images()), outcome(name, plain, images()), 1e-5)
+    assert [module.training for module in script.modules()] == modes and any(modes)
+
+
+def test_a_compiled_model_in_training() -> None:
+    model = network("gradient").train()
+    compiled = torch.compile(model, backend="eager")
+    maps = library.gradient(compiled, images(), CLASSES)
+    assert model.training and compiled.training and model.features[3].training
+    assert_same(maps, library.gradient(model.eval(), images(), CLASSES), 1e-6)
+
+
+LEARNT = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
+MANY = [LEARNT]
+
+
+class Held:
+    """A network as an attribute of an object, called or by a method."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.scores(x)
+
+    def scores(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.held(x)
+        return scores
+
+    def closure(self) -> Callable[[Tensor], Tensor]:
+        return lambda x: self.scores(x)
+
+
+def _ways(net: nn.Module) -> dict[str, Any]:
+    nets = {"a": [net]}
+
+    def by_default(x: Tensor, inner: Any = net) -> Any:
+        return inner(x)
+
+    return {
+        "itself": net,
+        "forward": net.forward,
+        "call": net.__call__,
+        "partial": partial(_applied, net),
+        "partial's name": partial(lambda x, inner: inner(x), inner=net),
+        "closure": lambda x: net(x),
+        "closure in a closure": lambda x: (lambda y: net(y))(x),
+        "containers": lambda x: nets["a"][0](x),
+        "default": by_default,
+        "object": Held(net),
+        "method": Held(net).scores,
+        "method's closure": Held(net).closure(),
+        "partial in an object": Held(partial(_applied, net)),
+        "no_grad": torch.no_grad()(net.forward),
+    }
+
+
+@pytest.mark.parametrize("way", _ways(nn.Identity()))
+def test_ways_to_a_module(way: str) -> None:
+    net = nn.Sequential(nn.Dropout(), nn.Flatten())
+    assert {id(module) for module in modules_of(_ways(net)[way])} == {id(module) for module in net.modules()}
+
+
+def test_modules_by_global_variables() -> None:
+    for function in (lambda x: LEARNT(x), lambda x: [net(x) for net in MANY], lambda x: _by_name(x)):
+        assert LEARNT[1] in modules_of(function)
+
+
+def _by_name(x: Tensor) -> Tensor:
+    return LEARNT(x)  # type: ignore[no-any-return]
+
+
+def test_nothing_is_looked_for_in_what_cannot_lead_to_a_module() -> None:
+    here: list[Any] = [0] * MAX_ITEMS + [LEARNT]
+    later: Any
+
+    def unbound(x: Tensor) -> Any:
+        return later(x), here
+
+    assert modules_of(unbound) == modules_of(torch.relu) == modules_of(None) == []
+    later = LEARNT
+    assert LEARNT in modules_of(unbound)
+    here.append(here)
+
+
+def test_a_class_that_does_more_in_train_is_not_asked_to() -> None:
+    """Detectors freeze stages in train(), adapters merge weights."""
+
+    class Freezing(nn.Sequential):
+        def train(self, mode: bool = True) -> Freezing:
+            raise AssertionError("called")
+
+    model = Freezing(nn.Conv2d(3, 2, 3), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with evaluation_mode(model):
+        assert not any(module.training for module in model.modules())
+    assert all(module.training for module in model.modules())
+
+
+def test_a_cache_that_the_model_grows_is_left_to_it() -> None:
+    class Rotary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.zeros(1), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.table = torch.arange(4.0)
+            return x.flatten(1)[:, :4] * self.table
+
+    model = Rotary()
+    library.gradient(model, images(), 1)
+    assert model.table.tolist() == [0, 1, 2, 3]
+
+
+def test_autocast_of_the_models_own_stays() -> None:
+    model = network("gradient")
+
+    def scores(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            out: Tensor = model(x)
+        assert out.dtype == torch.bfloat16
+        return out
+
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = library.integrated_gradients(scores, images(), CLASSES, steps=3)
+        assert torch.is_autocast_enabled("cpu")
+    assert maps.dtype == torch.float32 and maps.isfinite().all()
+
+
+def test_a_map_to_train_with_is_differentiable_whatever_the_mode() -> None:
+    model = network("gradient").requires_grad_().train()
+    for mode in (nullcontext, torch.no_grad, torch.inference_mode):
+        with mode():
+            maps = library.integrated_gradients(model, images(), 1, steps=2, create_graph=True)
+        assert maps.requires_grad
+        maps.square().sum().backward()
+        assert model.features[0].weight.grad is not None
+
+
+def test_nodes_made_in_inference_mode_serve_outside_it() -> None:
+    quadrature.cache_clear()
+    with torch.inference_mode():
+        rule = quadrature("midpoint", 3)
+    assert not rule.nodes.is_inference() and not rule.weights.is_inference()
+
+
+def test_parameters_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        model = network("gradient")
+    assert library.occlusion(model, images(), 1, size=3, stride=2).any()
+    with pytest.raises(ValueError, match=r"^model: wanted parameters that gradients can be taken with"):
+        library.gradient(model, images(), 1)
+
+
+@pytest.mark.parametrize("name", library.METHODS)
+@pytest.mark.parametrize("given", [torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8), [[1.0]]])
+def test_what_is_no_batch_of_images(name: str, given: Any) -> None:
+    with pytest.raises(ValueError, match=r"^images: wanted"):
+        METHODS[name](network(name), given, CLASSES)
+
+
+def test_channels_of_a_layer_of_a_model_in_training() -> None:
+    model = network("grad_cam").train()
+    before = footprint(model)
+    assert channels_of(model, images(), "features.1") == 6
+    assert_untouched(before, model)
+
+
+def test_scores_are_a_copy_of_a_copy() -> None:
+    inputs = images()
+    seen: list[Tensor] = []
+
+    def scores(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x.flatten(1)
+
+    got = class_scores(scores, inputs)
+    assert seen[0].data_ptr() != inputs.data_ptr() and got.data_ptr() != seen[0].data_ptr()
+    assert seen[0].stride() == inputs.stride()
