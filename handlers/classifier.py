@@ -180,7 +180,8 @@ class ClassifierHandler:
             return encode(prediction_result(self.model, scores), sample.request.accept, max_bytes=most)
         result = result_of(self.model, sample, exchange.target, scores, exchange.explanation)
         if sample.request.accept == PNG:
-            return encode(result, PNG, picture=picture(sample, exchange.explanation), max_bytes=most)
+            drawing = picture(self.model, sample, exchange.target, scores, exchange.explanation)
+            return encode(result, PNG, picture=drawing, max_bytes=most)
         return encode(select(result, sample.request), sample.request.accept, max_bytes=most)
 
 

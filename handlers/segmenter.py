@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from handlers import engines, worker
@@ -26,7 +27,7 @@ from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics
 from handlers.models.detections import Detections
 from handlers.neighbour import with_segments
-from handlers.picture import picture
+from handlers.picture import ExplainedInstance, picture
 from handlers.sample import View, prepare
 from handlers.spec import SegmenterSpec
 from handlers.wire import rle
@@ -215,7 +216,10 @@ class SegmenterHandler:
         request, most = job.sample.request, self.spec.limits.max_response_bytes
         if exchange.explanation is None:
             result = self._prediction(job)
-            photo = drawn(request.photo.image, job.found, self.spec.labels) if request.accept == PNG else None
+            annotated = request.picture.annotated
+            photo = None
+            if request.accept == PNG:
+                photo = drawn(request.photo.image, job.found, self.spec.labels, self.spec.name, annotated=annotated)
             return encode(select(result, request), request.accept, picture=photo, max_bytes=most)
         assert job.scores is not None and job.instance is not None and exchange.target is not None
         model = ExplainedScore(self.spec, self.engine.network, self.device, 1)
@@ -223,8 +227,15 @@ class SegmenterHandler:
         result["detection"] = job.instance
         result["box"] = job.found.boxes[job.instance].tolist()
         result["detection_score"] = job.found.scores[job.instance].item()
-        photo = picture(job.sample, exchange.explanation) if request.accept == PNG else None
+        photo = self._picture(model, job, exchange) if request.accept == PNG else None
         return encode(select(result, request), request.accept, picture=photo, max_bytes=most)
+
+    def _picture(self, model: ExplainedScore, job: Job, exchange: Exchange) -> Image.Image:
+        assert job.scores is not None and job.instance is not None
+        assert exchange.target is not None and exchange.explanation is not None
+        score, cut_out = job.found.scores[job.instance].item(), job.found.cut_outs[job.instance]
+        instance = ExplainedInstance(job.instance, score, cut_out)
+        return picture(model, job.sample, exchange.target, job.scores, exchange.explanation, instance)
 
     def _prediction(self, job: Job) -> dict[str, Any]:
         """What ``/predictions`` answers with."""
