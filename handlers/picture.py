@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +29,7 @@ from handlers.wire.heatmap import PERCENTILE, painted, seen, smoothed
 from handlers.wire.instances_picture import enlarged, outline
 from handlers.wire.lettering import drawable
 from handlers.wire.marks import numbered
-from handlers.wire.segment_picture import coloured, marks
+from handlers.wire.segment_picture import coloured, marks, smallest
 
 SPECKLED = frozenset(
     {
@@ -106,7 +105,8 @@ def picture(
         if isinstance(explanation, Explanation):
             table = scores_of(explanation, groups)
             colours, attribution = table.directional[shown], table.attribution[shown]
-            total, unit = abs(explanation.score - explanation.baseline_score), "directional gradient"
+            total = abs(explanation.score - explanation.baseline_score)
+            unit = "directional gradient (attribution by the segment's distance from the baseline)"
             notes.append(
                 f"%: part of the score difference {number(explanation.score - explanation.baseline_score)} "
                 f"({number(explanation.score, signed=False)} from {number(explanation.baseline_score, signed=False)})"
@@ -114,18 +114,20 @@ def picture(
         else:
             parts = groups.family.parts
             attribution = (parts.sums(drawn) @ parts.incidence)[shown]
-            colours, unit = attribution / groups.family.area[shown], "of the map for a pixel"
+            colours, unit = attribution / groups.family.area[shown], "attribution for a pixel, on average"
             total = parts.sums(drawn).abs().sum().item()
             notes.append("%: part of the map's sum of magnitudes over the segments")
         colours, attribution = colours.nan_to_num(0, 0, 0), attribution.nan_to_num(0, 0, 0)
         scale = colours.abs().max().item()
         strengths = colours / (scale or 1)
-        masks = groups.family.masks[shown]
+        masks = groups.family.masks[shown].cpu()
+        labels = smallest(masks)
         listed = attribution.abs().argsort(descending=True, stable=True)[:LISTED].tolist()
-        panel = coloured(panel, masks, strengths, geometry)
+        panel = coloured(panel, labels, strengths, geometry)
         if asked.annotated:
-            numbered(panel, marks(masks, listed, geometry), em_of(panel.size))
-        key = ColourKey(scale, unit=unit)
+            numbered(panel, marks(masks, labels, listed, geometry), em_of(panel.size))
+        notes.insert(0, f"colour: {unit}")
+        key = ColourKey(scale)
         names = [drawable(groups.family.labels[row]) for row in shown]
         rows = [
             Row(names[row], _share(attribution[row].item(), total), shade(strengths[row].item()), place)
@@ -217,17 +219,17 @@ def _unsigned(plan: Plan) -> bool:
 def _pixel_key(plan: Plan, scale: float) -> ColourKey:
     if plan.methods == ("rise",):
         return ColourKey(scale, "below the mean", "above the mean")
-    return ColourKey(scale, "", "strong") if _unsigned(plan) else ColourKey(scale, unit="for a pixel")
+    return ColourKey(scale, "", "strong") if _unsigned(plan) else ColourKey(scale)
 
 
 def _pixel_notes(plan: Plan, drawn: Tensor, scale: float, sigma: float) -> list[str]:
     if scale == 0:
         notes = ["the map is zero everywhere"]
     else:
-        notes = [f"full colour at the {PERCENTILE:g}th percentile of magnitudes"]
+        notes = [f"colour: attribution for a pixel, full at the {PERCENTILE:g}th percentile of magnitudes"]
     if sigma > 0:
         part = sigma / min(drawn.shape[-2:])
-        notes.append(f"smoothed by a Gaussian, σ {part:.1%} of the input's shorter side ({sigma:.1f} px)")
+        notes.append(f"smoothed by a Gaussian, σ {100 * part:g}% of the input's shorter side ({sigma:.1f} px)")
     if plan.methods == ("rise",):
         notes.append("the map's mean is taken off")
     if not drawn.isfinite().all():
@@ -235,9 +237,10 @@ def _pixel_notes(plan: Plan, drawn: Tensor, scale: float, sigma: float) -> list[
     return ["; ".join(notes)]
 
 
-def _share(attribution: float, total: float) -> str:
-    share = f"{attribution / total:+,.1%}".replace("-", "−") if total > 0 else ""
-    return f"{number(attribution)}  {share}".rstrip()
+def _share(attribution: float, total: float) -> tuple[str, str]:
+    """An attribution and its signed part of a total, none of which is of a total of 0."""
+    share = f"{attribution / total:+,.1%}".replace("-", "−") if total > 0 else "–"
+    return number(attribution), share
 
 
 def _others(drawn: Tensor, groups: Groups, listed: Sequence[int], shown: int, total: float) -> Row:
@@ -245,4 +248,4 @@ def _others(drawn: Tensor, groups: Groups, listed: Sequence[int], shown: int, to
     parts = groups.family.parts
     outside = ~parts.members[:, list(listed)].any(1)
     left = parts.sums(drawn.nan_to_num(0, 0, 0))[outside].sum().item()
-    return Row(f"{shown - len(listed)} others, together", _share(left, total), None)
+    return Row(f"{shown - len(listed)} others", _share(left, total), None)

@@ -1,7 +1,8 @@
-"""A picture as a paper prints it: a title above, the panel with the photo untouched by letters, key and legend beside it.
+"""A picture as a paper prints it: a title above, the panel with the photo, and the key and the legend beside it.
 
-The panel lies below the title and above the key and the legend, or left of them where it is upright. Its place is in the
-PNG's text: ``Panel`` is JSON, ``{"left", "top", "width", "height", "photo": [width, height], "magnification"}``, pixels.
+The panel lies below the title and above the key and the legend, or left of them where it is upright. Its place is in
+the PNG's text: ``Panel`` is JSON, pixels: ``{"left", "top", "width", "height", "photo": [width, height],
+"magnification"}``.
 ``Title`` and ``Description`` hold all that is written, uncut.
 """
 
@@ -40,13 +41,11 @@ class ColourKey:
         scale: The magnitude of full colour, at least 0.
         low: Meaning of blue, empty where nothing is negative.
         high: Meaning of red.
-        unit: That of the scale.
     """
 
     scale: float
     low: str = "opposes"
     high: str = "supports"
-    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,13 @@ class Row:
 
     Attributes:
         text: Drawable name.
-        value: Drawable number or share, at the row's end.
+        values: Drawable numbers, in columns of their own at the row's end; as many in each row of a legend.
         colour: Of its swatch, None for no swatch.
         number: Its mark in the panel, None for none.
     """
 
     text: str
-    value: str
+    values: tuple[str, ...]
     colour: Colour | None
     number: int | None = None
 
@@ -87,7 +86,7 @@ class Caption:
     def text(self) -> str:
         """All but the title, line by line."""
         rows = [
-            "  ".join(part for part in (str(row.number or ""), row.text, row.value) if part) for row in self.legend
+            "  ".join(part for part in (str(row.number or ""), row.text, *row.values) if part) for row in self.legend
         ]
         return "\n".join((*self.lines, *rows, *self.notes))
 
@@ -118,13 +117,11 @@ def shade(strength: float) -> Colour:
 
 def number(value: float, *, signed: bool = True) -> str:
     """A number of three digits, with a typographic minus."""
-    text = f"{value:+.3g}" if signed else f"{value:.3g}"
+    text = f"{value:+#.3g}" if signed and value else f"{value:#.3g}"
     return text.replace("-", "−")
 
 
-def figure(
-    panel: Image.Image, caption: Caption, photo: tuple[int, int], factor: int | None = None
-) -> Image.Image:
+def figure(panel: Image.Image, caption: Caption, photo: tuple[int, int], factor: int | None = None) -> Image.Image:
     """The panel with its caption.
 
     Args:
@@ -219,9 +216,6 @@ def _key(key: ColourKey, width: int, em: int) -> Image.Image:
         ticks.append((left, number(-key.scale), "ls"))
     for x, text, anchor in ticks:
         write(draw, (x, 2.1 * em), text, small, PALE, anchor=anchor)
-    if key.unit:
-        room = width - (left + bar + em / 2)
-        write(draw, (left + bar + em / 2, 2.1 * em), fitted(key.unit, small, room), small, PALE, anchor="ls")
     return strip
 
 
@@ -235,6 +229,9 @@ def _legend(rows: Sequence[Row], width: int, em: int) -> Image.Image:
     strip = Image.new("RGB", (width, step * down), PAPER)
     draw = ImageDraw.Draw(strip)
     figures = max(round(length(str(row.number or ""), bold)) for row in rows)
+    takes = [
+        max(length(text, face) for text in texts) + em for texts in zip(*(row.values for row in rows), strict=True)
+    ]
     for place, row in enumerate(rows):
         left, middle = place // down * (column + gap), place % down * step + step // 2
         baseline = middle + 0.36 * em
@@ -246,7 +243,8 @@ def _legend(rows: Sequence[Row], width: int, em: int) -> Image.Image:
             draw.rectangle((left_of_swatch, top, left_of_swatch + em, top + em), row.colour, PALE)
         start = left_of_swatch + round(1.6 * em)
         end = left + column
-        room = end - start - length(row.value, face) - em
-        write(draw, (start, baseline), fitted(row.text, face, room), face, INK, anchor="ls")
-        write(draw, (end, baseline), row.value, face, INK, anchor="rs")
+        write(draw, (start, baseline), fitted(row.text, face, end - start - sum(takes)), face, INK, anchor="ls")
+        for text, taken in zip(reversed(row.values), reversed(takes), strict=True):
+            write(draw, (end, baseline), text, face, INK, anchor="rs")
+            end -= taken
     return strip

@@ -29,7 +29,7 @@ _OPACITY = 0.85
 _LEVELS = 127  # shades of each sign
 _WHITE = 0.28  # the part of white in the faded photo
 _UNSEEN_WHITE = 0.62  # the same outside the model's view
-_HATCH = 70  # how much darker the hatching is there
+_HATCH = 38  # how much darker the hatching is there
 _SAMPLE = 1_000_000
 _STRIP = 256  # rows
 
@@ -71,8 +71,8 @@ def overlay(
 ) -> Image.Image:
     """The heat map of an attribution over a photo.
 
-    Channels are summed with their signs. Full colour is reached at the percentile of the drawn map's magnitude. A map of
-    zeros leaves the faded photo.
+    Channels are summed with their signs. Full colour is reached at the percentile of the drawn map's magnitude. A map
+    of zeros leaves the faded photo.
 
     Args:
         photo: Upright RGB photo; not changed.
@@ -118,7 +118,7 @@ def veiled(photo: Image.Image, strength: Callable[[slice], Floats], geometry: Ge
         grey = np.asarray(photo.crop((0, rows.start, width, rows.stop)).convert("L"))
         picture[rows] = veil(_faded()[grey], strength(rows))
         if (outside := unseen_rows[rows, None] | unseen_columns).any():
-            picture[rows][outside] = _hatched(grey, rows.start, max(6, round(math.sqrt(width * height) / 40)))[outside]
+            picture[rows][outside] = _hatched(grey, rows.start, max(6, round(math.sqrt(width * height) / 30)))[outside]
     return picture
 
 
@@ -172,7 +172,7 @@ def _hatched(grey: Bytes, first_row: int, period: int) -> Bytes:
     """(H, W, 3) a pale grey with diagonal lines; rows are counted from the photo's first."""
     pale = np.rint(255 * _UNSEEN_WHITE + grey * (1 - _UNSEEN_WHITE)).astype(np.int16)
     diagonal = (np.arange(first_row, first_row + grey.shape[0])[:, None] + np.arange(grey.shape[1])) % period
-    pale -= _HATCH * (diagonal < max(1, period // 8)).astype(np.int16)
+    pale -= _HATCH * (diagonal < max(1, period // 10)).astype(np.int16)
     return np.repeat(pale.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 

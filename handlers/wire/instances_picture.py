@@ -43,13 +43,15 @@ def drawn(
     names = [drawable(labels[label]) for label in found.labels.tolist()]
     scores = found.scores.tolist()
     rows = [
-        Row(name, f"{score:.2f}", colour(rank), rank + 1)
+        Row(name, (f"{score:.2f}",), colour(rank), rank + 1)
         for rank, (name, score) in enumerate(zip(names[:LISTED], scores[:LISTED], strict=True))
     ]
     if len(found) > LISTED:
-        rows.append(Row(f"{len(found) - LISTED} more", f"≤ {scores[LISTED]:.2f}", None))
+        rows.append(Row(f"{len(found) - LISTED} more", (f"≤ {scores[LISTED]:.2f}",), None))
     count = "1 instance" if len(found) == 1 else f"{len(found)} instances"
-    caption = Caption(f"{drawable(model)}: {count}" if model else count, ("label and score of each",), legend=tuple(rows))
+    caption = Caption(
+        f"{drawable(model)}: {count}" if model else count, ("label and score of each",), legend=tuple(rows)
+    )
     if not annotated:
         return figure(panel, caption, photo.size)
     em = em_of(panel.size)

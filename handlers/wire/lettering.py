@@ -93,7 +93,8 @@ def _spelled(text: str, seen: Callable[[str], bool]) -> str:
         fine.append(category in _SPACES or (category not in _INVISIBLE and marks <= MAX_MARKS and seen(letter)))
     words: list[str] = []
     for good, run in groupby(zip(fine, letters, strict=True), key=lambda pair: pair[0]):
-        words += "".join(letter for _, letter in run).split() if good else [_name(letter) for _, letter in run]
+        part = "".join(letter for _, letter in run)
+        words += part.split() if good else map(_name, part)
     return " ".join(words)
 
 

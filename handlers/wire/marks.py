@@ -100,7 +100,5 @@ def numbered(panel: Image.Image, marks: Sequence[Mark], em: int) -> Image.Image:
         y = min(max(mark.y, size / 2), max(size / 2, panel.height - size / 2))
         face = font(size, bold=True)
         rim_width = max(1, round(size / 6))
-        write(
-            draw, (x, y), str(mark.number), face, INK, anchor="mm", stroke_width=rim_width, stroke_fill=PAPER
-        )
+        write(draw, (x, y), str(mark.number), face, INK, anchor="mm", stroke_width=rim_width, stroke_fill=PAPER)
     return panel

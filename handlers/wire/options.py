@@ -68,6 +68,10 @@ class PictureOptions:
     sigma: float | None = None
 
 
+ANNOTATED = PictureOptions()
+"""What a picture is where the client says nothing."""
+
+
 @dataclass(frozen=True)
 class Path:
     """How the path is taken.

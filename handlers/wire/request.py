@@ -32,6 +32,7 @@ from handlers.wire.image import Layout, Order, Photo, decode, from_base64, from_
 from handlers.wire.limits import Limits
 from handlers.wire.masks import PhotoMasks, parse_masks
 from handlers.wire.options import (
+    ANNOTATED,
     BASELINE_OPTIONS,
     FILES,
     FRACTIONS,
@@ -166,7 +167,7 @@ class Request:
     legacy: bool
     threshold: float | None = None
     detection: int | None = None
-    picture: PictureOptions = PictureOptions()
+    picture: PictureOptions = ANNOTATED
 
     @property
     def by_path(self) -> bool:

@@ -27,44 +27,43 @@ def smallest(masks: Tensor) -> Tensor:
     return labels
 
 
-def coloured(photo: Image.Image, masks: Tensor, strengths: Tensor, geometry: Geometry) -> Image.Image:
-    """The photo under a veil of colour per segment, with outlines; a pixel takes the colour of its smallest segment.
+def coloured(photo: Image.Image, labels: Tensor, strengths: Tensor, geometry: Geometry) -> Image.Image:
+    """The photo under a veil of colour per segment, with outlines.
 
     Args:
         photo: upright RGB photo; not changed.
-        masks: (G, H, W) bool over the model's input.
+        labels: (H, W) int64 over the model's input, the segment that each pixel shows, see :func:`smallest`.
         strengths: (G,) in [−1, 1]; positive supports.
         geometry: how the photo became the model's input; what it cut off stays without colour.
 
     Returns:
         An RGB image of the photo's size.
     """
-    # (photo height, photo width), −1 outside every segment
-    labels = geometry.labels_to_photo(smallest(masks.cpu()), outside=-1).numpy()
+    drawn = geometry.labels_to_photo(labels, outside=-1).numpy()  # (photo height, photo width)
     colours = np.append(np.nan_to_num(strengths.double().cpu().numpy()).clip(-1, 1), 0).astype(np.float32)
-    picture = veiled(photo, lambda rows: colours[labels[rows]], geometry)
-    picture[edges(labels, max(1, round(em_of(photo.size) / 10)))] = _OUTLINE
+    picture = veiled(photo, lambda rows: colours[drawn[rows]], geometry)
+    picture[edges(drawn, max(1, round(em_of(photo.size) / 10)))] = _OUTLINE
     return Image.fromarray(picture)
 
 
-def marks(masks: Tensor, listed: Sequence[int], geometry: Geometry) -> list[Mark]:
+def marks(masks: Tensor, labels: Tensor, listed: Sequence[int], geometry: Geometry) -> list[Mark]:
     """The places of the numbers 1, 2, … of the listed segments, each within what is to be seen of its segment.
 
     A segment that smaller ones cover wholly has its number where it is widest, away from the others' numbers.
 
     Args:
         masks: (G, H, W) bool over the model's input.
+        labels: (H, W) of them, see :func:`smallest`.
         listed: rows of ``masks``, in the order of their numbers.
         geometry: how the photo became the model's input.
     """
-    labels = smallest(masks.cpu()).numpy()
     top, left, height, width = geometry.box
     scale = (geometry.photo[0] / geometry.resized[0], geometry.photo[1] / geometry.resized[1])
     pixel = (scale[0] * height / labels.shape[0], scale[1] * width / labels.shape[1])  # of the photo
     em = em_of((geometry.photo[1], geometry.photo[0]))
     found: list[Mark] = []
     for number, index in enumerate(listed, 1):
-        shown: NDArray[np.bool_] = labels == index
+        shown: NDArray[np.bool_] = (labels == index).numpy()
         if not shown.any():
             taken = [((mark.y / scale[0] - top), (mark.x / scale[1] - left)) for mark in found]
             shown = apart(masks[index].cpu().numpy(), taken, em / min(pixel))

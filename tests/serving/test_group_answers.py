@@ -14,6 +14,7 @@ from PIL import Image
 
 from handlers.cache import Cache
 from handlers.classifier import ClassifierHandler
+from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, unpacked, write_model
 
@@ -251,7 +252,7 @@ def test_segments_as_a_picture_of_the_photos_size(handler: ClassifierHandler) ->
     pictures = []
     for options in ({"segments": "grid"}, {}):
         (body,) = ask(handler, {"steps": 8, **options}, accept="image/png")
-        pictures.append(Image.open(io.BytesIO(body)))
+        pictures.append(panel(body))
     assert [picture.size for picture in pictures] == [(WIDTH, HEIGHT)] * 2
     assert not np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1]))
 
