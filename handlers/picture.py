@@ -12,7 +12,7 @@ from torch import Tensor
 from handlers.attribution.plan import COARSE, Plan
 from handlers.cut_out import CutOut
 from handlers.explanation import Explanation, Model, scores_of
-from handlers.mapping import CLIENTS_NAMES, Map, starts
+from handlers.mapping import Map
 from handlers.sample import Groups, Sample
 from handlers.wire.figure import (
     Caption,
@@ -29,6 +29,7 @@ from handlers.wire.heatmap import PERCENTILE, painted, seen, smoothed
 from handlers.wire.instances_picture import enlarged, outline
 from handlers.wire.lettering import drawable
 from handlers.wire.marks import numbered
+from handlers.wire.plan_options import CLIENTS_NAMES, starts
 from handlers.wire.segment_picture import coloured, marks, smallest
 
 SPECKLED = frozenset(

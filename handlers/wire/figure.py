@@ -242,7 +242,7 @@ def _legend(rows: Sequence[Row], width: int, em: int) -> Image.Image:
             top = middle - em // 2
             draw.rectangle((left_of_swatch, top, left_of_swatch + em, top + em), row.colour, PALE)
         start = left_of_swatch + round(1.6 * em)
-        end = left + column
+        end: float = left + column
         write(draw, (start, baseline), fitted(row.text, face, end - start - sum(takes)), face, INK, anchor="ls")
         for text, taken in zip(reversed(row.values), reversed(takes), strict=True):
             write(draw, (end, baseline), text, face, INK, anchor="rs")

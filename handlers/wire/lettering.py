@@ -75,7 +75,8 @@ def fitted(text: str, face: Font, width: float) -> str:
 
 def wrapped(text: str, face: Font, width: float, most: int) -> list[str]:
     """At most so many lines of the text, none wider than so many pixels; the last one is cut where there is more."""
-    words, lines = text.split(" "), []
+    words = text.split(" ")
+    lines: list[str] = []
     while words and len(lines) < most:
         count = bisect_right(range(1, len(words) + 1), width, key=lambda upto: length(" ".join(words[:upto]), face))
         count = len(words) if len(lines) == most - 1 else max(1, count)
@@ -111,7 +112,7 @@ def _has_glyph(letter: str) -> bool:
 @cache
 def _glyphs() -> frozenset[int]:
     """The code points that both weights of the font have."""
-    from fontTools.ttLib import TTFont
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
     with TTFont(_file(False), lazy=True) as regular, TTFont(_file(True), lazy=True) as bold:
         return frozenset(regular.getBestCmap().keys() & bold.getBestCmap().keys())
@@ -123,7 +124,7 @@ def _shapes() -> bool:
     return bool(features.check("raqm")) and bool(features.check("fribidi"))
 
 
-def _direction() -> dict[str, str]:
+def _direction() -> dict[str, Any]:
     return {"direction": "ltr"} if _shapes() else {}  # of the line; words in Hebrew or Arabic still run their own way
 
 

@@ -132,7 +132,7 @@ def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     told = PngInfo()
     for name, value in picture.info.items():
-        if isinstance(value, str):
+        if isinstance(name, str) and isinstance(value, str):
             told.add_text(name, value)
     picture.save(file, format="PNG", compress_level=_PNG_LEVEL, pnginfo=told)
     return file.getvalue()

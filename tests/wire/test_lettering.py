@@ -75,8 +75,8 @@ def test_no_letter_is_a_box() -> None:
 def test_a_contact_sheet_takes_any_letters() -> None:
     tile = Tile(Image.new("RGB", (200, 60)), "ñ猫\ud800", "🦜\n", "שלום")
     plain = Tile(Image.new("RGB", (200, 60)), "nU+732B U+D800", "‹parrot›", "x")
-    sheets = [np.asarray(contact_sheet([one], 1, "ñ\x00", "中")) for one in (tile, plain)]
-    assert sheets[0].shape == sheets[1].shape and not np.array_equal(*sheets)
+    one, other = (np.asarray(contact_sheet([each], 1, "ñ\x00", "中")) for each in (tile, plain))
+    assert one.shape == other.shape and not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize(
