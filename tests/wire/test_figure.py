@@ -168,14 +168,15 @@ def test_instances_are_listed_with_their_scores(count: int) -> None:
 def test_the_options_of_a_picture() -> None:
     assert picture_options({}) == PictureOptions(annotated=True, sigma=None)
     assert picture_options({"picture": "plain", "picture_sigma": 0}) == PictureOptions(annotated=False, sigma=0)
-    wrong = [
+    wrong: list[dict[str, Any]] = [
         {"picture": "bare"},
         {"picture": 1},
         {"picture_sigma": -1},
         {"picture_sigma": True},
         {"picture_sigma": 0.6},
     ]
-    for options in (*wrong, {"picture_sigma": float("nan")}, {"picture_sigma": 0.1, "segments": "slic"}):
+    wrong += [{"picture_sigma": float("nan")}, {"picture_sigma": 0.1, "segments": "slic"}]
+    for options in wrong:
         with pytest.raises(RequestError) as refusal:
             picture_options(options)
         assert refusal.value.status == 400 and refusal.value.field in options
