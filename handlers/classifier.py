@@ -183,7 +183,8 @@ class ClassifierHandler:
         if exchange.explanation is None or exchange.target is None:
             return encode(prediction_result(self.model, scores), sample.request.accept, max_bytes=most)
         if sample.request.accept == PNG:
-            return encode({}, PNG, picture=picture(sample, exchange.explanation), max_bytes=most)
+            drawing = picture(self.model, sample, exchange.target, scores, exchange.explanation)
+            return encode({}, PNG, picture=drawing, max_bytes=most)
         result = result_of(self.model, sample, exchange.target, scores, exchange.explanation)
         return encode(select(result, sample.request), sample.request.accept, max_bytes=most)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from handlers import engines, worker
@@ -28,7 +29,7 @@ from handlers.memory import keep_freed_memory
 from handlers.metrics import Metrics
 from handlers.models.detections import Detections
 from handlers.neighbour import Ask, Neighbours, with_segments
-from handlers.picture import picture
+from handlers.picture import ExplainedInstance, picture
 from handlers.sample import View, prepare
 from handlers.spec import SegmenterSpec
 from handlers.wire import rle
@@ -234,18 +235,27 @@ class SegmenterHandler:
         request, most = job.sample.request, self.spec.limits.max_response_bytes
         if exchange.explanation is None:
             if request.accept == PNG:
-                return encode({}, PNG, picture=drawn(request.photo.image, job.found, self.spec.labels), max_bytes=most)
+                annotated = request.picture.annotated
+                photo = drawn(request.photo.image, job.found, self.spec.labels, self.spec.name, annotated=annotated)
+                return encode({}, PNG, picture=photo, max_bytes=most)
             check_masks(len(job.found), job.found.size, request.accept, most)
             return encode(select(self._prediction(job), request), request.accept, max_bytes=most)
         assert job.scores is not None and job.instance is not None and exchange.target is not None
-        if request.accept == PNG:
-            return encode({}, PNG, picture=picture(job.sample, exchange.explanation), max_bytes=most)
         model = ExplainedScore(self.spec, self.engine.network, self.device, 1)
+        if request.accept == PNG:
+            return encode({}, PNG, picture=self._picture(model, job, exchange), max_bytes=most)
         result = result_of(model, job.sample, exchange.target, job.scores, exchange.explanation)
         result["detection"] = job.instance
         result["box"] = job.found.boxes[job.instance].tolist()
         result["detection_score"] = job.found.scores[job.instance].item()
         return encode(select(result, request), request.accept, max_bytes=most)
+
+    def _picture(self, model: ExplainedScore, job: Job, exchange: Exchange) -> Image.Image:
+        assert job.scores is not None and job.instance is not None
+        assert exchange.target is not None and exchange.explanation is not None
+        score, cut_out = job.found.scores[job.instance].item(), job.found.cut_outs[job.instance]
+        instance = ExplainedInstance(job.instance, score, cut_out)
+        return picture(model, job.sample, exchange.target, job.scores, exchange.explanation, instance)
 
     def _prediction(self, job: Job) -> dict[str, Any]:
         """What ``/predictions`` answers with."""

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.client import Client, ClientError, add_arguments, connect, per_thread
+from scripts.progress import say
 from scripts.server import ServerError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ClientError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join(report(scores)))
+    say("\n".join(report(scores)))
     return int(any(scored.fault for scored in scores))
 
 

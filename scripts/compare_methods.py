@@ -34,10 +34,10 @@ from handlers.attribution.quadrature import Quadrature, quadrature
 from handlers.chunk import chunk_size
 from handlers.mapping import watched
 from handlers.models.checkpoint import read
-from handlers.picture import as_drawn
+from handlers.picture import as_drawn, sigma_of
 from handlers.sample import prepare, view
 from handlers.spec import Archive, ClassifierFile, ClassifierSpec, load, select
-from handlers.superpixels import one_hot, slic
+from handlers.superpixels import slic
 from handlers.wire.errors import RequestError, unknown
 from handlers.wire.geometry import Preprocess, fit
 from handlers.wire.heatmap import overlay
@@ -52,7 +52,7 @@ SPECS = ROOT / "archive_specs"
 OUT = ROOT / "run" / "sheets"
 BOX = (240, 300)
 """Width and height of a picture on the sheet, at most, pixels."""
-FOOTER = "red speaks for the class, blue against it"
+FOOTER = "blue opposes the class, red supports it; full colour at the 99.5th percentile of each map"
 REFERENCES = 64
 """Photos of noise among which expected gradients draws."""
 CENTRED = "rise"
@@ -222,11 +222,16 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
     def heat_map(wanted: Plan, own: Material) -> Image.Image:
         maps = carry_out(wanted, question.network, question.image, targets, own, chunk=chunk)
         maps = as_drawn(maps, wanted)
-        return overlay(question.photo, maps, geometry) if maps.any() else greyed(question.photo, "zero everywhere")
+        sigma = sigma_of(wanted, maps.shape[-2:])
+        return (
+            overlay(question.photo, maps, geometry, sigma=sigma)
+            if maps.any()
+            else greyed(question.photo, "zero everywhere")
+        )
 
     def segments() -> Image.Image:
         values = directional(question, groups, chunk)
-        return coloured(question.photo, one_hot(groups), values / values.abs().max().clamp_min(1e-30), geometry)
+        return coloured(question.photo, groups, values / values.abs().max().clamp_min(1e-30), geometry)
 
     for name, family in names.items():
         shown, work = title(name), segments

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance
 
-from handlers.wire.heatmap import blend
+from handlers.wire.heatmap import veil
+from handlers.wire.lettering import Font, drawable, fitted, font, length, write
 
 MARGIN = 24
 GAP = 14
@@ -22,7 +23,7 @@ FOOTER = 44
 
 _INK, _PALE, _LINE, _PAPER = (28, 28, 32), (112, 112, 120), (196, 196, 204), (255, 255, 255)
 _LINE_STEP = 19
-_TITLE, _NAME, _NOTE = (ImageFont.load_default(size) for size in (24, 15, 14))
+_TITLE, _NAME, _NOTE = 21, 14, 12  # pixels
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,27 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, title: str, footer: str) 
         ValueError: no tiles, or no columns.
     """
     corners, (width, height) = places(tiles, columns)
-    cell = _cell(tiles)
+    cell, note = _cell(tiles), font(_NOTE)
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN + HEADER // 2), _fitted(title, _TITLE, width - 2 * MARGIN), _INK, _TITLE, anchor="lm")
+    _write(draw, (MARGIN, MARGIN + HEADER // 2), title, font(_TITLE, bold=True), width - 2 * MARGIN, _INK, "lm")
     for place, (tile, (left, top)) in enumerate(zip(tiles, corners, strict=True)):
         begins = place % columns == 0 or tiles[place - 1].family != tile.family
         if tile.family:  # a line over all neighbours of one family, under its name
             start = left if begins else left - GAP
             draw.line((start, top - 6, left + cell[0] - 1, top - 6), _LINE, 2)
             if begins:
-                draw.text((left, top - 11), _fitted(tile.family, _NOTE, cell[0]), _PALE, _NOTE, anchor="ls")
+                _write(draw, (left, top - 11), tile.family, note, cell[0], _PALE, "ls")
         picture = tile.picture
         sheet.paste(picture, (left + (cell[0] - picture.width) // 2, top + (cell[1] - picture.height) // 2))
         below = top + cell[1]
-        draw.text((left, below + 19), _fitted(tile.name, _NAME, cell[0]), _INK, _NAME, anchor="ls")
-        draw.text((left, below + 37), _fitted(tile.note, _NOTE, cell[0]), _PALE, _NOTE, anchor="ls")
+        _write(draw, (left, below + 19), tile.name, font(_NAME), cell[0], _INK, "ls")
+        _write(draw, (left, below + 37), tile.note, note, cell[0], _PALE, "ls")
     scale = _scale(min(120, (width - 2 * MARGIN) // 3), 12)
     middle = height - MARGIN - FOOTER // 4
     sheet.paste(scale, (MARGIN, middle - scale.height // 2))
     left = MARGIN + scale.width + GAP
-    draw.text((left, middle), _fitted(footer, _NOTE, width - MARGIN - left), _PALE, _NOTE, anchor="lm")
+    _write(draw, (left, middle), footer, note, width - MARGIN - left, _PALE, "lm")
     return sheet
 
 
@@ -102,12 +103,15 @@ def greyed(picture: Image.Image, text: str) -> Image.Image:
     """The picture faded to a light grey under a text, which is wrapped and, where it is too long, cut."""
     grey = ImageEnhance.Color(picture).enhance(0)
     faded = Image.blend(grey, Image.new("RGB", picture.size, (236, 236, 238)), 0.86)
-    em = _NOTE.getlength("abcdefghijklmnopqrstuvwxyz ") / 27
+    note = font(_NOTE)
+    em = length("abcdefghijklmnopqrstuvwxyz ", note) / 27
     rows = max(1, (picture.height - GAP) // _LINE_STEP)
-    words = textwrap.wrap(text, max(4, int((picture.width - 2 * GAP) / em)), max_lines=rows, placeholder=" …")
+    words = textwrap.wrap(
+        drawable(text) if text else "", max(4, int((picture.width - 2 * GAP) / em)), max_lines=rows, placeholder=" …"
+    )
     middle, written = (picture.width / 2, picture.height / 2), "\n".join(words)
     draw = ImageDraw.Draw(faded)
-    draw.multiline_text(middle, written, _PALE, _NOTE, anchor="mm", align="center", spacing=5)
+    draw.multiline_text(middle, written, _PALE, note, anchor="mm", align="center", spacing=5)
     return faded
 
 
@@ -115,15 +119,21 @@ def _cell(tiles: Sequence[Tile]) -> tuple[int, int]:
     return max(tile.picture.width for tile in tiles), max(tile.picture.height for tile in tiles)
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, cut where it is wider than so many pixels."""
-    cut = text
-    while cut and font.getlength(cut if cut == text else f"{cut}…") > width:
-        cut = cut[:-1]
-    return cut if cut == text else f"{cut}…"
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    face: Font,
+    width: int,
+    colour: tuple[int, int, int],
+    anchor: str,
+) -> None:
+    """Write a text of any letters, cut where it is wider than so many pixels."""
+    if text:
+        write(draw, place, fitted(drawable(text), face, width), face, colour, anchor)
 
 
 def _scale(width: int, height: int) -> Image.Image:
     """The colours of a heat map, from all against to all for."""
     strength = np.tile(np.linspace(-1, 1, width, dtype=np.float32), (height, 1))
-    return Image.fromarray(blend(np.full((height, width, 3), 236, dtype=np.float32), strength))
+    return Image.fromarray(veil(np.full((height, width), 236, dtype=np.uint8), strength))

@@ -6,9 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from handlers.wire.figure import INK
+from handlers.wire.lettering import drawable, fitted, font, write
 from scripts.client import Client, ClientError
 from scripts.explain import explain
 from scripts.progress import say
@@ -18,9 +20,9 @@ from training.scenes import CLASSES, SceneSettings, scene
 OUT = ROOT / "run" / "demo"
 SIZE = (360, 480)  # H, W
 SEED, INDEX = 7, 15
-PANEL = 360  # pixels, the longer side of a panel of the overview
-MARGIN = 28
-GAP = 8
+PANEL = 640  # pixels, the longer side of a picture on the overview, at most
+MARGIN = 30
+GAP = 16
 COLUMNS = 3
 
 
@@ -38,14 +40,19 @@ def overview(photo: Path, pictures: dict[str, Path]) -> Image.Image:
     for name, file in {"photo": photo, **pictures}.items():
         with Image.open(file) as picture:
             panel = ImageOps.exif_transpose(picture).convert("RGB")
-        panels.append((name, ImageOps.contain(panel, (PANEL, PANEL), Image.Resampling.LANCZOS)))
-    columns, height = min(COLUMNS, len(panels)), MARGIN + max(panel.height for _, panel in panels)
-    rows = -(-len(panels) // columns)
-    sheet = Image.new("RGB", (columns * (PANEL + GAP) - GAP, rows * (height + GAP) - GAP), "white")
-    font, draw = ImageFont.load_default(16), ImageDraw.Draw(sheet)
+        if max(panel.size) > PANEL:  # letters are sharpest as they are
+            panel = ImageOps.contain(panel, (PANEL, PANEL), Image.Resampling.LANCZOS)
+        panels.append((name, panel))
+    columns, width = min(COLUMNS, len(panels)), max(panel.width for _, panel in panels)
+    tops, bottom = [], 0
+    for first in range(0, len(panels), columns):
+        tops.append(bottom)
+        bottom += MARGIN + max(panel.height for _, panel in panels[first : first + columns]) + GAP
+    sheet = Image.new("RGB", (columns * (width + GAP) - GAP, bottom - GAP), "white")
+    face, draw = font(17, bold=True), ImageDraw.Draw(sheet)
     for place, (name, panel) in enumerate(panels):
-        left, top = place % columns * (PANEL + GAP), place // columns * (height + GAP)
-        draw.text((left + 2, top + 4), name, "black", font)
+        left, top = place % columns * (width + GAP), tops[place // columns]
+        write(draw, (left + 13, top + 22), fitted(drawable(name), face, width - 13), face, INK, anchor="ls")
         sheet.paste(panel, (left, top + MARGIN))
     return sheet
 
@@ -96,7 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ClientError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"\nThe server goes on at {server.inference} (key in {server.run}/key_file.json); `make stop` ends it.")
+    say(f"\nThe server goes on at {server.inference} (key in {server.run}/key_file.json); `make stop` ends it.")
     return 0
 
 

@@ -34,6 +34,7 @@ from evaluation.sampling import GRADIENT, against_sampling
 from evaluation.settings import Settings
 from evaluation.study import scores_of_case
 from evaluation.subject import Subject, subjects, with_network
+from scripts.progress import say
 from training.train_classifier import HELD_OUT_SEED
 
 PACKAGES = ("torch", "captum", "scikit-image", "numpy")
@@ -153,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     results["minutes"] = round((time.perf_counter() - begin) / 60, 1)
-    print("\n".join(report.lines(results)))
+    say("\n".join(report.lines(results)))
     if given.out:
         given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         report.draw(results, given.out.with_suffix(".png"))

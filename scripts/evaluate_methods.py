@@ -36,6 +36,7 @@ from evaluation.line_up import Entry, line_up, with_meaning
 from evaluation.randomisation import THRESHOLD
 from evaluation.settings import Settings
 from evaluation.subject import Subject, as_built
+from scripts.progress import say
 from training.train_classifier import HELD_OUT_SEED
 
 MODELS = ("resnet", "vit", "swin_classifier")
@@ -171,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: out: wanted a file of results, got none at {given.out}", file=sys.stderr)
         return 1
     results = json.loads(given.out.read_text())
-    print("\n".join([*method_tables.legend(results["settings"]), *method_tables.markdown(results)]))
+    say("\n".join([*method_tables.legend(results["settings"]), *method_tables.markdown(results)]))
     return 0
 
 

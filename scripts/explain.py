@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from handlers.wire.lettering import printable
 from scripts.client import Client, ClientError, add_arguments, connect
 from scripts.progress import say, with_progress
 from scripts.server import ServerError
@@ -72,9 +73,9 @@ def _best(prediction: dict[str, Any]) -> str:
     """The best classes, or the surest instances."""
     if "detections" in prediction:
         found = prediction["detections"]
-        listed = ", ".join(f"{row['label']} {row['score']:.1%}" for row in found[:5])
+        listed = ", ".join(f"{printable(row['label'])} {row['score']:.1%}" for row in found[:5])
         return f"{len(found)} found" + (f": {listed}" if found else "")
-    return ", ".join(f"{row['label']} {row['probability']:.1%}" for row in prediction["predictions"][:3])
+    return ", ".join(f"{printable(row['label'])} {row['probability']:.1%}" for row in prediction["predictions"][:3])
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -84,7 +85,9 @@ def _summary(result: dict[str, Any]) -> str:
     groups = sorted(result.get("groups", []), key=lambda row: -abs(row[column]))
     for row in groups[:ROWS]:
         of_path = f"directional {row['directional']:+8.4f}  dividend {row['dividend']:6.1%}  " if by_path else ""
-        lines.append(f"    {row['label']:24.24} attribution {row['attribution']:+8.3f}  {of_path}area {row['area']}")
+        lines.append(
+            f"    {printable(row['label']):24.24} attribution {row['attribution']:+8.3f}  {of_path}area {row['area']}"
+        )
     if len(groups) > ROWS:
         lines.append(f"    and {len(groups) - ROWS} more groups")
     return "\n".join(lines)
@@ -93,7 +96,8 @@ def _summary(result: dict[str, Any]) -> str:
 def _of_path(result: dict[str, Any]) -> list[str]:
     placed = f"of {result['quadrature']}" if "quadrature" in result else f"for a tolerance of {result['tolerance']:g}"
     return [
-        f"  explained: {result['target_label']}, score {result['score']:.3f}, baseline {result['baseline_score']:.3f}",
+        f"  explained: {printable(result['target_label'])}, score {result['score']:.3f}, "
+        f"baseline {result['baseline_score']:.3f}",
         f"  {result['method']} with {result['steps']} steps {placed}: "
         f"residual {result['residual']:.2e} (relative {result['relative_residual']:.1e})",
     ]
@@ -103,7 +107,7 @@ def _of_map(result: dict[str, Any]) -> list[str]:
     options = dict(result["options"]) | ({"layer": result["layer"]} if "layer" in result else {})
     said = ", ".join(f"{name} {value}" for name, value in options.items())
     return [
-        f"  explained: {result['target_label']}, score {result['score']:.3f}",
+        f"  explained: {printable(result['target_label'])}, score {result['score']:.3f}",
         f"  {result['method']}{f' with {said}' if said else ''}: {result['evaluations']} evaluations",
     ]
 

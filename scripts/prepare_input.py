@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from handlers.wire.errors import RequestError
 from handlers.wire.image import Layout, Photo, decode
 from handlers.wire.limits import Limits
+from scripts.progress import say
 
 
 def classifier_input(photo: Photo, target: str) -> bytes:
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{given.image}: {error.message}")
     except OSError as error:
         sys.exit(f"{error.filename}: {error.strerror}")
-    print(f"{out}: {photo.size[1]} × {photo.size[0]} pixels, {len(text):,} bytes")
+    say(f"{out}: {photo.size[1]} × {photo.size[0]} pixels, {len(text):,} bytes")
     if len(text) > limits.max_bytes:
         note = (
             f"the server takes at most {limits.max_bytes:,} bytes; send {given.image.name} itself as the body instead"

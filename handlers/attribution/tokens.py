@@ -142,7 +142,7 @@ def stated_grids(model: nn.Module, images: Sequence[int]) -> list[tuple[int, int
 def stated_channels(model: nn.Module, layer: nn.Module) -> int | None:
     """The dimension of the channels in an output (B, …) of the layer with four, 1 or −1, where it is stated.
 
-    Convolutions, norms and linear layers have it in their definition, ``Permute`` in its ``dims``; timm's models have
+    Convolutions, norms and linear layers have it in their definition; timm's models have
     ``output_fmt``, which holds for stages and blocks.
     """
     if isinstance(layer, nn.LayerNorm):

@@ -23,15 +23,17 @@ from handlers.wire.limits import Limits
 
 QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
 BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
+PICTURES = ("annotated", "plain")
 SEGMENTS = ("slic", "grid")
 """What a worker makes itself; any other name is that of a segmenter on the same server."""
 
 PATH_OPTIONS = ("steps", "tolerance", "quadrature")
 BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "baseline_tensor")
+PICTURE_OPTIONS = ("picture", "picture_sigma")
 GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "threshold", "fallback", "pixels")
 
 INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns", "detection")
-FRACTIONS = ("tolerance", "blur", "compactness", "threshold")
+FRACTIONS = ("tolerance", "blur", "compactness", "threshold", "picture_sigma")
 SWITCHES = ("pixels", "normalized")
 FILES = ("masks", "baseline_image", "baseline_tensor")
 """Options that may be as long as a request's body; all others are short."""
@@ -50,6 +52,24 @@ _OWNER = {
     "columns": ("segments", "grid"),
 }
 """The choice without which an option means nothing."""
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What ``image/png`` shows.
+
+    Attributes:
+        annotated: Title, colour key and legend around the photo; otherwise the bare overlay, of the photo's size.
+        sigma: Standard deviation of the Gaussian that smooths a map of pixels, as a fraction of the shorter side of the
+            model's input; 0 for none, None for the default of the method and size.
+    """
+
+    annotated: bool = True
+    sigma: float | None = None
+
+
+ANNOTATED = PictureOptions()
+"""What a picture is where the client says nothing."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +238,16 @@ def detection_option(options: Mapping[str, Any]) -> int | None:
     if type(value) is not int or value < 0:
         raise RequestError(400, "detection", f"wanted the index of a detection, from 0, got {shown(value)}")
     return value
+
+
+def picture_options(options: Mapping[str, Any]) -> PictureOptions:
+    """The style of a picture and the smoothing of the map that it shows. Raises RequestError 400."""
+    style = choice("picture", options.get("picture"), PICTURES, "annotated")
+    given = options.get("picture_sigma")
+    sigma = 0.0 if given == 0 and not isinstance(given, bool) else _number("picture_sigma", given, 0.5)
+    if sigma is not None and not {"masks", "segments"}.isdisjoint(options):
+        raise RequestError(400, "picture_sigma", "goes with maps of pixels: wanted no masks and no segments beside it")
+    return PictureOptions(annotated=style == "annotated", sigma=sigma)
 
 
 def choice(name: str, value: object, known: tuple[str, ...], default: str) -> str:

@@ -33,19 +33,23 @@ from handlers.wire.image import Layout, Order, Photo, decode, from_base64, from_
 from handlers.wire.limits import Limits
 from handlers.wire.masks import PhotoMasks, parse_masks
 from handlers.wire.options import (
+    ANNOTATED,
     BASELINE_OPTIONS,
     FILES,
     FRACTIONS,
     GROUP_OPTIONS,
     INTEGERS,
     PATH_OPTIONS,
+    PICTURE_OPTIONS,
     SWITCHES,
     Baseline,
     Path,
+    PictureOptions,
     Segments,
     baseline_options,
     detection_option,
     path_options,
+    picture_options,
     segment_options,
     switch,
     threshold_option,
@@ -67,10 +71,15 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
 SEGMENTER_MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
 
 OPTIONS = (
-    *dict.fromkeys(("target_class", *PLAN_OPTIONS, *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS, "outputs")),
+    *dict.fromkeys(
+        (
+            *("target_class", *PLAN_OPTIONS, *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS),
+            *(*PICTURE_OPTIONS, "outputs"),
+        )
+    ),
 )
 SEGMENTER_OPTIONS = (*OPTIONS, "detection")
-PREDICTION_OPTIONS = ("threshold",)
+PREDICTION_OPTIONS = ("threshold", "picture")
 """Of a segmenter's prediction, which ignores all others."""
 #: What the original servers answered with.
 ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
@@ -143,6 +152,7 @@ class Request:
         legacy: Asked exactly as the original servers were, so the answer has exactly their keys.
         threshold: Of a segmenter: what the score of a detection must exceed; None for the model's own.
         detection: Of a segmenter: the index of the detection to explain, None for the best of the target's class.
+        picture: What ``image/png`` shows.
     """
 
     kind: Kind
@@ -159,6 +169,7 @@ class Request:
     legacy: bool
     threshold: float | None = None
     detection: int | None = None
+    picture: PictureOptions = ANNOTATED
 
     @property
     def by_path(self) -> bool:
@@ -226,6 +237,7 @@ def parse(
     target, detection = _target(options.get("target_class")), detection_option(options)
     if target is not None and detection is not None:
         raise RequestError(400, "detection", "wanted a detection or a target_class, got both")
+    picture = picture_options(options)
     grouped = segments is not None or pixels or "masks" in options
     if "absolute_directional" in outputs and not (grouped and path.tolerance is None):
         wanted = "absolute_directional is of groups and takes steps: wanted masks, segments or pixels beside it"
@@ -251,6 +263,7 @@ def parse(
         legacy=legacy,
         threshold=threshold,
         detection=detection,
+        picture=picture,
     )
 
 

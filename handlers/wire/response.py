@@ -7,7 +7,7 @@ is decided by :func:`select`; how, by :func:`encode`. Equal results give equal b
 - ``application/x-safetensors``: the tensors; the plain values as one JSON object under ``result`` in the metadata.
 - ``application/json``: the plain values. JSON has no NaN or infinity: such a number becomes null, and its name is
   listed under ``non_finite``.
-- ``image/png``: the picture that comes with the result.
+- ``image/png``: the picture that comes with the result; the texts among its ``info`` become the PNG's.
 
 Floating-point tensors leave in float32, on the CPU, contiguous, each with storage of its own.
 """
@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 from isal import igzip
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from handlers.wire.errors import RequestError
@@ -130,7 +131,11 @@ def _json(result: Mapping[str, Any]) -> bytes:
 
 def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, format="PNG", compress_level=_PNG_LEVEL)
+    told = PngInfo()
+    for name, value in picture.info.items():
+        if isinstance(name, str) and isinstance(value, str):
+            told.add_text(name, value)
+    picture.save(file, format="PNG", compress_level=_PNG_LEVEL, pnginfo=told)
     return file.getvalue()
 
 

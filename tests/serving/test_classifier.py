@@ -19,6 +19,7 @@ from handlers.classifier import ClassifierHandler
 from handlers.deadline import Deadline
 from handlers.models import bit
 from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
+from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -158,7 +159,7 @@ def test_safetensors_and_picture(handler: ClassifierHandler) -> None:
     tensors = load(bodies[0])
     assert tensors["integrated_grads"].shape == (1, 3, 32, 32)
     assert "intermediates" not in tensors
-    assert Image.open(io.BytesIO(bodies[1])).size == (48, 40)  # the photo's size, not the model's
+    assert panel(bodies[1]).size == (48, 40)  # the photo's size, not the model's
 
 
 def test_outputs_that_were_named_come_along(handler: ClassifierHandler) -> None:

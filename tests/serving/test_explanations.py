@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from tests.conftest import Served, metrics
+from tests.pictures import panel
 from training.scenes import CLASSES, scene
 
 MODELS = ("bit", "lanet")
@@ -74,7 +75,9 @@ def test_an_explanation_in_every_form(served: Served, model: str) -> None:
     assert result["residual"] == pytest.approx(result["score"] - result["baseline_score"] - total, abs=1e-5)
     tensors = load(post(served, path, body, Accept="application/x-safetensors").content)
     torch.testing.assert_close(tensors["integrated_grads"], result["integrated_grads"])
-    picture = Image.open(io.BytesIO(post(served, path, body, Accept="image/png").content))
+    assert panel(post(served, path, body, Accept="image/png").content).size == (64, 48)
+    plain = {"Accept": "image/png", "X_Explain_Options": "picture=plain"}
+    picture = Image.open(io.BytesIO(post(served, path, body, **plain).content))
     assert (picture.format, picture.size) == ("PNG", (64, 48))
 
 
@@ -143,14 +146,14 @@ def test_the_same_image_in_every_request_form(served: Served) -> None:
 def test_photos_of_every_mode_and_size(served: Served, body: bytes, size: tuple[int, int]) -> None:
     answer = post(served, "explanations/bit", body, Accept="image/png", X_Explain_Options="steps=2")
     assert answer.status_code == 200, answer.text
-    assert Image.open(io.BytesIO(answer.content)).size == size
+    assert panel(answer.content).size == size
 
 
 def test_a_rotated_photo_comes_back_upright(served: Served) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     answer = post(served, "explanations/lanet", photo(exif=exif), Accept="image/png", X_Explain_Options="steps=2")
-    assert Image.open(io.BytesIO(answer.content)).size == (48, 64)
+    assert panel(answer.content).size == (48, 64)
 
 
 def bomb() -> bytes:
@@ -305,7 +308,7 @@ def test_a_label_map_in_a_form_scores_its_segments(served: Served, model: str) -
     assert {row["label"]: row["area"] for row in segments} == areas
     parts = sum(row["attribution"] for row in found["groups"] if row["kind"] != "whole")
     assert parts == pytest.approx(found["score"] - found["baseline_score"] - found["residual"], abs=1e-4)
-    picture = Image.open(io.BytesIO(multipart(served, model, files, "image/png").content))
+    picture = panel(multipart(served, model, files, "image/png").content)
     assert picture.size == (32, 32)
 
 

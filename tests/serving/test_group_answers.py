@@ -14,6 +14,7 @@ from PIL import Image
 
 from handlers.cache import Cache
 from handlers.classifier import ClassifierHandler
+from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, unpacked, write_model
 
@@ -251,9 +252,29 @@ def test_segments_as_a_picture_of_the_photos_size(handler: ClassifierHandler) ->
     pictures = []
     for options in ({"segments": "grid"}, {}):
         (body,) = ask(handler, {"steps": 8, **options}, accept="image/png")
-        pictures.append(Image.open(io.BytesIO(body)))
+        pictures.append(panel(body))
     assert [picture.size for picture in pictures] == [(WIDTH, HEIGHT)] * 2
     assert not np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1]))
+
+
+def test_the_legend_gives_each_segments_signed_part_of_the_score_difference(handler: ClassifierHandler) -> None:
+    masks = [rle(box(0, 0, 20, 48)) | {"label": "猫\u202e"}, rle(box(20, 0, 40, 24)) | {"label": "\n"}]
+    found = answer(handler, masks=masks, target_class="cat")
+    (body,) = ask(handler, {"steps": 8, "masks": masks, "target_class": "cat"}, accept="image/png")
+    picture = Image.open(io.BytesIO(body))
+    shown = [line.split("  ") for line in picture.info["Description"].splitlines() if line[:3] in ("1  ", "2  ", "3  ")]
+    rows = sorted((row for row in found["groups"] if row["kind"] != "whole"), key=lambda row: -abs(row["attribution"]))
+    total = abs(found["score"] - found["baseline_score"])
+    shares = [f"{row['attribution'] / total:+,.1%}".replace("-", "−") for row in rows]
+    assert [line[3] for line in shown] == shares
+    assert sorted(line[1] for line in shown) == ["(no label)", "U+732B U+202E", "rest"]
+    assert picture.info["Title"] == "Evidence for cat"
+
+
+def test_a_plain_picture_has_the_photos_size_and_says_how_it_was_smoothed(handler: ClassifierHandler) -> None:
+    (body,) = ask(handler, {"method": "gradient", "picture": "plain", "picture_sigma": 0.1}, accept="image/png")
+    picture = Image.open(io.BytesIO(body))
+    assert picture.size == (WIDTH, HEIGHT) and "σ 10% of the input's shorter side" in picture.info["Description"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from handlers.attribution import iou, localize, normalize
 from tests.conftest import Served
+from tests.pictures import panel
 from tests.serving.test_explanations import post, unpacked
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED, RECIPES
@@ -90,7 +91,7 @@ def test_options_as_json_and_a_picture(served: Served) -> None:
     assert summary["method"] == "blur_ig × grad_cam" and summary["smooth"]["samples"] == 2
     assert summary["options"]["steps"] == 5 and summary["layer"] == "layer4"
     picture = post(served, "explanations/resnet", json.dumps(body).encode(), Accept="image/png", **asked)
-    assert Image.open(io.BytesIO(picture.content)).size == (128, 128)
+    assert panel(picture.content).size == (128, 128)
 
 
 def test_many_methods_at_once(served: Served) -> None:

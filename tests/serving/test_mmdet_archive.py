@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import zipfile
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import save_file
 
 from handlers import engines
@@ -24,6 +22,7 @@ from handlers.wire.limits import Limits
 from scripts.build_archives import build_all
 from scripts.server import ROOT
 from tests.models.mmdet_models import built, small_config, small_state
+from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_segmenter import LABELS, ask, explanation, found, pixels, png, unpacked
 from training.scenes import CLASSES
@@ -60,7 +59,7 @@ def test_an_explanation_is_of_the_resized_photo_and_drawn_on_the_photo(handler: 
     cells = [row for row in answer["groups"] if row["kind"] == "segment"]
     assert [row["area"] for row in cells] == [32 * 96, 32 * 96]  # the photo becomes 64 × 96
     picture = ask(handler, explanation("steps=2", "image/png"), png(height=40, width=60))
-    assert Image.open(io.BytesIO(picture)).size == (60, 40)
+    assert panel(picture).size == (60, 40)
 
 
 def test_its_instances_are_segments(handler: SegmenterHandler) -> None:

@@ -25,6 +25,7 @@ from handlers.segmenter import SegmenterHandler
 from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
 from handlers.wire.image import decode
 from handlers.wire.limits import Limits
+from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 
 LABELS = ("circle", "square", "star")
@@ -137,8 +138,9 @@ def test_prediction_as_json_holds_the_masks_as_coco_writes_them(handler: Segment
 
 
 def test_prediction_picture_has_the_photos_size(handler: SegmenterHandler) -> None:
-    picture = Image.open(io.BytesIO(ask(handler, {"Accept": "image/png"}, png())))
-    assert picture.size == (50, 70)
+    assert panel(ask(handler, {"Accept": "image/png"}, png())).size == (50, 70)
+    plain = ask(handler, {"Accept": "image/png", "X-Explain-Options": "picture=plain"}, png())
+    assert Image.open(io.BytesIO(plain)).size == (50, 70)
 
 
 def test_the_original_mask_servers_clients(handler: SegmenterHandler) -> None:
@@ -165,7 +167,7 @@ def test_other_options_of_a_prediction_are_ignored(handler: SegmenterHandler) ->
 def test_nothing_found_is_an_empty_answer(handler: SegmenterHandler) -> None:
     assert found(handler, "threshold=1") == []
     picture = ask(handler, {"Accept": "image/png", "X-Explain-Options": "threshold=1"}, png())
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(picture))), pixels())
+    assert np.array_equal(np.asarray(panel(picture)), pixels())
     told = json.loads(ask(handler, explanation("threshold=1"), png(), 422))
     assert told["field"] == "threshold" and "nothing was found" in told["message"]
 
@@ -225,7 +227,7 @@ def test_photos_of_any_shape(handler: SegmenterHandler, size: tuple[int, int]) -
     for row in found(handler, body=photo):
         assert row["segmentation"]["size"] == list(size)
     answer = ask(handler, explanation("steps=2&threshold=0", "image/png"), photo)
-    assert Image.open(io.BytesIO(answer)).size == size[::-1]
+    assert panel(answer).size == size[::-1]
 
 
 def test_hundreds_of_instances_in_a_large_photo(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from handlers.wire.image import decode
 from handlers.wire.limits import Limits
 from scripts.prepare_input import mask_input
 from tests.conftest import Served
+from tests.pictures import panel
 from tests.serving.test_explanations import post, unpacked, worker_pids
 from tests.wire.photos import encoded, png
 from training.instances import SETTINGS
@@ -109,7 +110,7 @@ def test_one_detection_is_explained(served: Served, model: str) -> None:
     result, best = answer.json(), found(served, model, photo)[0]
     assert result["target_label"] == best["label"] and result["box"] == pytest.approx(best["box"], abs=1e-3)
     picture = post(served, f"explanations/{model}", photo, Accept="image/png", X_Explain_Options="steps=4")
-    assert Image.open(io.BytesIO(picture.content)).size == (128, 128)
+    assert panel(picture.content).size == (128, 128)
 
 
 GREY = Image.linear_gradient("L").resize((40, 30))
@@ -147,7 +148,7 @@ def test_photos_of_every_kind(served: Served, model: str) -> None:
         if answer.status_code == 422:
             assert "nothing was found" in answer.json()["message"]
         else:
-            assert Image.open(io.BytesIO(answer.content)).size == size[::-1], answer.text
+            assert panel(answer.content).size == size[::-1], answer.text
     huge = encoded(Image.new("L", (5000, 3000)), "JPEG")
     for photo, status in ((huge, 413), (PHOTOS["grey"][0][:60], 400), (b"no photo", 415)):
         answer = post(served, f"predictions/{model}", photo)

@@ -1,0 +1,141 @@
+"""Text that can be drawn and printed, whatever a client or a label file holds.
+
+Pictures are lettered in DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew,
+Arabic and many signs. What it has no glyph for is spelled out: a symbol by its name (``‹dog face›``), anything else by
+its code point (``U+4E2D``). So is what has no look of its own, such as control characters and bidirectional overrides.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from PIL import ImageDraw, ImageFont, features
+
+Font = ImageFont.FreeTypeFont
+
+UNNAMED = "(no label)"
+"""What stands for a label without anything to be seen."""
+
+MAX_MARKS = 2
+"""Combining marks on one letter that are drawn; more of them would pile up over the line above."""
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_SPACES = frozenset({"Zs", "Zl", "Zp"})
+_JOINERS = dict.fromkeys([0x200C, 0x200D, *range(0xFE00, 0xFE10)])  # choose a form of their neighbours, no more
+_BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x85"), " ")
+_LEFTWARDS = frozenset({"R", "AL"})
+
+
+def printable(text: str) -> str:
+    """The text in one line, with the code points of all that cannot be seen in place of it."""
+    return _spelled(text, lambda _: True)
+
+
+def drawable(text: str) -> str:
+    """The text in one line, with a name or code point for all that the font cannot draw; never empty."""
+    return _spelled(text, _has_glyph) or UNNAMED
+
+
+def font(size: int, *, bold: bool = False) -> Font:
+    """DejaVu Sans of so many pixels."""
+    return _font(max(1, size), bold)
+
+
+def length(text: str, face: Font) -> float:
+    """Pixels that a drawable text takes in a line."""
+    return face.getlength(text, **_direction())
+
+
+def write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    face: Font,
+    colour: tuple[int, int, int],
+    anchor: str = "la",
+    **options: Any,
+) -> None:
+    """Draw a drawable text; ``anchor`` and the other options are Pillow's."""
+    draw.text(place, text, fill=colour, font=face, anchor=anchor, **_direction(), **options)
+
+
+def fitted(text: str, face: Font, width: float) -> str:
+    """The text, cut where it is wider than so many pixels."""
+    if length(text, face) <= width:
+        return text
+    kept = bisect_right(range(1, len(text) + 1), width, key=lambda count: length(f"{text[:count]}…", face))
+    return f"{text[:kept].rstrip()}…"
+
+
+def wrapped(text: str, face: Font, width: float, most: int) -> list[str]:
+    """At most so many lines of the text, none wider than so many pixels; the last one is cut where there is more."""
+    words = text.split(" ")
+    lines: list[str] = []
+    while words and len(lines) < most:
+        count = bisect_right(range(1, len(words) + 1), width, key=lambda upto: length(" ".join(words[:upto]), face))
+        count = len(words) if len(lines) == most - 1 else max(1, count)
+        lines.append(fitted(" ".join(words[:count]), face, width))
+        words = words[count:]
+    return lines
+
+
+def _spelled(text: str, seen: Callable[[str], bool]) -> str:
+    letters = unicodedata.normalize("NFC", text.translate(_BREAKS).translate(_JOINERS))
+    marks, fine = 0, []
+    for letter in letters:
+        category = unicodedata.category(letter)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        fine.append(category in _SPACES or (category not in _INVISIBLE and marks <= MAX_MARKS and seen(letter)))
+    words: list[str] = []
+    for good, run in groupby(zip(fine, letters, strict=True), key=lambda pair: pair[0]):
+        part = "".join(letter for _, letter in run)
+        words += part.split() if good else map(_name, part)
+    return " ".join(words)
+
+
+def _name(letter: str) -> str:
+    name = unicodedata.name(letter, "") if unicodedata.category(letter) in ("So", "Sk") else ""
+    return f"‹{name.lower()}›" if name else f"U+{ord(letter):04X}"
+
+
+def _has_glyph(letter: str) -> bool:
+    # Without libraqm, Pillow draws right-to-left letters from left to right and unjoined: not legible.
+    return ord(letter) in _glyphs() and (_shapes() or unicodedata.bidirectional(letter) not in _LEFTWARDS)
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """The code points that both weights of the font have."""
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
+
+    with TTFont(_file(False), lazy=True) as regular, TTFont(_file(True), lazy=True) as bold:
+        return frozenset(regular.getBestCmap().keys() & bold.getBestCmap().keys())
+
+
+@cache
+def _shapes() -> bool:
+    """Whether Pillow can order and join the letters of all scripts."""
+    return bool(features.check("raqm")) and bool(features.check("fribidi"))
+
+
+def _direction() -> dict[str, Any]:
+    return {"direction": "ltr"} if _shapes() else {}  # of the line; words in Hebrew or Arabic still run their own way
+
+
+@cache
+def _font(size: int, bold: bool) -> Font:
+    layout = ImageFont.Layout.RAQM if _shapes() else ImageFont.Layout.BASIC
+    return ImageFont.truetype(_file(bold), size, layout_engine=layout)
+
+
+@cache
+def _file(bold: bool) -> Path:
+    import matplotlib  # takes a third of a second, which a worker that draws nothing need not spend
+
+    return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
