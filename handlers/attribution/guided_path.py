@@ -60,8 +60,8 @@ def guided_ig(
     check_ends(images, begin, classes)
 
     # One image at a time: which values rank lowest is a choice that the rounding of a batched kernel would tip.
-    rows = (part.split(1) for part in (images.detach(), begin, classes))
-    maps = [_along(model, *own, steps, fraction, max_dist) for own in zip(*rows, strict=True)]
+    rows = zip(images.detach().split(1), begin.split(1), classes.split(1), strict=True)
+    maps = [_along(model, image, start, kind, steps, fraction, max_dist) for image, start, kind in rows]
     return torch.cat(maps).to(images.dtype)
 
 

@@ -69,7 +69,7 @@ class Convolutional(nn.Module):
         return scores
 
 
-def network(name: str) -> nn.Module:
+def network(name: str) -> Any:  # whose parts the tests look into
     """A fresh network with four classes that the method has a meaning for, in eval()."""
     if name not in OF_ATTENTION:
         return Convolutional().eval()
@@ -263,11 +263,12 @@ def test_images_that_the_model_cannot_take(name: str) -> None:
     assert str(outcome(name, meta, images())).startswith("images: wanted them on meta like the model's parameters")
 
 
+OUTPUT = namedtuple("OUTPUT", "a b")
 OUTPUTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "dict": (lambda scores: {"logits": scores, "aux": scores}, "a dict of logits, aux; wrap the model .*'logits'"),
     "model output": (lambda scores: OrderedDict(logits=scores), "an? OrderedDict of logits; wrap the model"),
     "tuple": (lambda scores: (scores, scores), r"a tuple of Tensor, Tensor; wrap the model .* output\[0\]"),
-    "named": (lambda scores: namedtuple("Output", "a b")(scores, 1), "a Output of Tensor, int; wrap the model"),
+    "named": (lambda scores: OUTPUT(scores, 1), "a OUTPUT of Tensor, int; wrap the model"),
     "list": (lambda scores: [scores], "a list of Tensor; wrap"),
     "none": (lambda scores: None, "NoneType; wrap"),
     "number": (lambda scores: 1.0, "float; wrap"),
@@ -346,6 +347,9 @@ def test_scores_that_are_a_part_of_the_input(name: str) -> None:
 
 class Counting(nn.Module):
     """A network that counts its calls in a buffer of the state dict and changes its parts' modes as it runs."""
+
+    calls: Tensor
+    mean: Tensor
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -430,7 +434,7 @@ def test_scripts(name: str, how: str) -> None:
 
 def test_a_compiled_model_in_training() -> None:
     model = network("gradient").train()
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     maps = library.gradient(compiled, images(), CLASSES)
     assert model.training and compiled.training and model.features[3].training
     assert_same(maps, library.gradient(model.eval(), images(), CLASSES), 1e-6)
@@ -493,7 +497,7 @@ def test_modules_by_global_variables() -> None:
 
 
 def _by_name(x: Tensor) -> Tensor:
-    return LEARNT(x)  # type: ignore[no-any-return]
+    return LEARNT(x)
 
 
 def test_nothing_is_looked_for_in_what_cannot_lead_to_a_module() -> None:

@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from handlers import chunk
 from handlers.chunk import bytes_per_point, chunk_size
 from handlers.free_memory import least_free
-from tests.serving.test_chunk import network, torch
+from tests.serving.test_chunk import network
 
 HOST = 1000
 
