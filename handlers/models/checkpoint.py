@@ -27,6 +27,9 @@ __all__ = ["CheckpointError", "StateDict", "exported", "fill", "load", "notes", 
 
 COUNTER = "num_batches_tracked"
 
+ALIGNMENT = 64
+"""Bytes, of torch's own allocations on a CPU."""
+
 NOTES = "checkpoint"
 """Key in the metadata of the safetensors files that archives carry, see :func:`notes`."""
 
@@ -86,7 +89,8 @@ def shape(state: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
 def fill(model: nn.Module, state: Mapping[str, Tensor], name: Callable[[str], str] = str) -> nn.Module:
     """Gives a model, built on the ``meta`` device, the tensors of a checkpoint; returns it in ``eval()``.
 
-    Float32 tensors are shared with ``state``, not copied: weights of 1.5 GB are then in memory once.
+    Float32 tensors are shared with ``state``, not copied: weights of 1.5 GB are then in memory once. Only those that a
+    file's layout leaves at an odd address are copied, see :func:`aligned`.
 
     Args:
         model: architecture without weights.
@@ -108,10 +112,23 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], name: Callable[[str], st
     ]
     if missing or unexpected or misshapen:
         raise CheckpointError("the checkpoint does not fit the model", missing, unexpected, misshapen)
-    weights = {key: given[name(key)].to(tensor.dtype) for key, tensor in wanted.items()}
+    placed: dict[Any, Tensor] = {}  # one for all names of a tensor
+    for tensor in given.values():
+        if _identity(tensor) not in placed:
+            placed[_identity(tensor)] = aligned(tensor)
+    weights = {key: placed[_identity(given[name(key)])].to(tensor.dtype) for key, tensor in wanted.items()}
     counters = {key: torch.tensor(0) for key in model.state_dict() if key.endswith(COUNTER)}
     model.load_state_dict(weights | counters, assign=True)
     return model.eval()
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The same tensor, copied unless it begins where torch lets tensors begin, at a multiple of :data:`ALIGNMENT`.
+
+    Tensors of a safetensors file lie where its header's length puts them. Libraries choose among kernels by alignment,
+    so that the same weights could give other roundings from one file than from another.
+    """
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
 def exported(model: nn.Module, name: Callable[[str], str] = str) -> dict[str, Tensor]:

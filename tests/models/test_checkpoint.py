@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from handlers import models
 from handlers.models import bit, checkpoint, lanet
 from handlers.models.checkpoint import CheckpointError
+from tests.models.same import assert_same_weights
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(7)}
 
@@ -272,3 +273,20 @@ def test_tensors_that_are_one_are_stored_once(tmp_path: Path) -> None:
     read = checkpoint.read(path)
     _assert_equal(read, state)
     assert read["a"].data_ptr() == read["b"].data_ptr()
+
+
+def test_weights_begin_where_torch_lets_tensors_begin(tmp_path: Path) -> None:
+    """The header of this file leaves its tensors at addresses that are no multiples of 64."""
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(5, 2))
+    state = checkpoint.exported(network)
+    apart = []
+    for length in range(1, 9):
+        save_file(state, tmp_path / "model.safetensors", {"note": "x" * length * 8})
+        read = checkpoint.read(tmp_path / "model.safetensors")
+        apart += [tensor.data_ptr() % checkpoint.ALIGNMENT for tensor in read.values()]
+        with torch.device("meta"):
+            empty = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(5, 2))
+        filled = checkpoint.fill(empty, read)
+        assert all(tensor.data_ptr() % 64 == 0 for tensor in filled.state_dict().values() if tensor.ndim)
+        assert_same_weights(filled, network)
+    assert any(apart), "the file itself gives nothing to mend"
