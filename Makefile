@@ -53,6 +53,8 @@ bench: setup
 	@$(run) -m benchmarks.bench_refinement --scenes 5
 	@$(run) -m benchmarks.bench_segments
 	@$(run) -m benchmarks.bench_segmenters
+	@$(run) -m benchmarks.bench_masks
+	@$(run) -m benchmarks.bench_precision --images 16
 	@$(run) -m benchmarks.bench_methods
 
 evaluate: setup

@@ -44,7 +44,7 @@ GRADIENTS_LEFT = 0.85
 POINTS_LEFT = 0.9
 """What gzip leaves of the points of a path, at least, relative to what it leaves of one of them."""
 
-MASKS_LEFT = 1 / 16
+MASKS_LEFT = 1 / 32
 """What counts of masks in gzip. It leaves less, but they have to be held before."""
 
 
