@@ -18,8 +18,8 @@ from handlers.superpixels import SlicSettings, one_hot, slic
 from handlers.wire.errors import RequestError
 from handlers.wire.geometry import Preprocess
 from handlers.wire.limits import Limits
-from handlers.wire.request import Request, parse
 from handlers.wire.rectangles import Rectangles
+from handlers.wire.request import Request, parse
 from handlers.wire.rle import Runs, write
 from tests.wire.photos import encoded
 

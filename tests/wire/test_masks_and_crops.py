@@ -66,7 +66,7 @@ def seen(geometry: Geometry) -> tuple[slice, slice]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_mask_outside_the_crop_is_gone_and_never_rescued(form: str) -> None:
-    """All that the crop cuts off, up to its very edge, and rectangles of it: exactly 1, whatever the division leaves."""
+    """All that the crop cuts off, up to its very edge, and rectangles of it: exactly 1, no residue."""
     tried = 0
     for geometry in CROPS:
         unseen = np.ones(geometry.photo, dtype=np.bool_)
