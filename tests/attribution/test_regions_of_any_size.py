@@ -21,7 +21,7 @@ def patches(seed: int) -> NDArray[np.int64]:
     """(SIDE, SIDE) labels: Voronoi cells of a few points, and crumbs of one of them all over."""
     random = np.random.default_rng(seed)
     points = random.uniform(0, SIDE, (7, 2))
-    place = np.stack(np.mgrid[:SIDE, :SIDE], axis=2)
+    place = np.stack([*np.mgrid[:SIDE, :SIDE]], axis=2)
     labels = np.linalg.norm(place[:, :, None] - points, axis=3).argmin(2)
     labels[random.random((SIDE, SIDE)) < 0.002] = 6
     return labels
