@@ -19,7 +19,7 @@ from handlers.wire.rectangles import Rectangles
 
 _LONGEST = 7  # digits of a 32-bit number
 _MOST_PIXELS = 2**31
-"""So many of a mask, and so many runs, whose sum then is below 2^62: nothing wraps."""
+"""A mask has fewer, in fewer runs, each of them no longer than the mask: their sum is below 2^62 and cannot wrap."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,9 +110,12 @@ def read(
         raise RequestError(400, field, f"wanted counts as text or as a list of run lengths, got {shown(counts)}")
     if runs.size and runs.min() < 0:
         raise RequestError(400, field, f"wanted run lengths from 0, got {runs.min()}")
+    wanted = f"wanted run lengths that sum to {height} × {width} = {area}"
+    if (longest := int(runs.max(initial=0))) > area:  # before the sum, which differences can take beyond 64 bits
+        raise RequestError(400, field, f"{wanted}, got {longest} in one of them")
     total = int(runs.sum())
     if total != area:
-        raise RequestError(400, field, f"wanted run lengths that sum to {height} × {width} = {area}, got {total}")
+        raise RequestError(400, field, f"{wanted}, got {total}")
     return Runs((height, width), runs)
 
 

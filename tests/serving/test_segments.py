@@ -123,7 +123,7 @@ PHOTOS = {
     "alpha": (encoded(Image.merge("RGBA", [GREY] * 4)), (30, 40)),
     "palette": (encoded(GREY.convert("P")), (30, 40)),
     "upright by EXIF": (encoded(GREY, "JPEG", exif=turned()), (40, 30)),
-    "11 megapixels": (encoded(Image.new("RGB", (4400, 2500), (90, 20, 60)), "JPEG"), (2500, 4400)),
+    "a phone's": (encoded(Image.new("RGB", (4032, 3024), (90, 20, 60)), "JPEG"), (3024, 4032)),
 }
 
 
@@ -149,7 +149,7 @@ def test_photos_of_every_kind(served: Served, model: str) -> None:
             assert "nothing was found" in answer.json()["message"]
         else:
             assert panel(answer.content).size == size[::-1], answer.text
-    huge = encoded(Image.new("L", (5000, 3000)), "JPEG")
+    huge = encoded(Image.new("L", (8200, 6200)), "JPEG")
     for photo, status in ((huge, 413), (PHOTOS["grey"][0][:60], 400), (b"no photo", 415)):
         answer = post(served, f"predictions/{model}", photo)
         assert answer.status_code == status and answer.json()["message"]

@@ -1,0 +1,183 @@
+"""Groups of a request: no more come out than the limits allow, and none are made past the deadline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handlers import sample, superpixels
+from handlers.deadline import Deadline
+from handlers.sample import Sample, prepare, view
+from handlers.superpixels import SlicSettings, one_hot, slic
+from handlers.wire.errors import RequestError
+from handlers.wire.geometry import Preprocess
+from handlers.wire.limits import Limits
+from handlers.wire.rectangles import Rectangles
+from handlers.wire.request import Request, parse
+from handlers.wire.rle import Runs, write
+from tests.wire.photos import encoded
+
+SIDE = 32
+PREPROCESS = Preprocess((SIDE, SIDE), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def asked(options: str = "", masks: list[np.ndarray] | None = None, side: int = SIDE) -> Request:
+    """A noisy photo, with masks over it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    photo = encoded(Image.fromarray(pixels))
+    row: dict[str, Any] = {"image": photo}
+    if masks is not None:
+        row["masks"] = json.dumps([write(mask) for mask in masks]).encode()
+    return parse(row, {"x-explain-options": options}, kind="explanation")
+
+
+def prepared(request: Request, limits: Limits, deadline: Deadline | None = None) -> Sample:
+    return prepare(request, view(request.photo, PREPROCESS), None, limits, deadline)
+
+
+def stripes(count: int, side: int = SIDE) -> list[np.ndarray]:
+    """So many different masks: mask n has the columns from n on."""
+    return [np.broadcast_to(np.arange(side) >= number, (side, side)) for number in range(1, count + 1)]
+
+
+class Clock:
+    """Every look at it takes a second."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+def undone(*_: object, **__: object) -> Any:
+    raise AssertionError("this work was to be refused first")
+
+
+@pytest.fixture
+def nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((sample, "to_model"), (sample, "slic"), (sample, "grid"), (sample, "family")):
+        monkeypatch.setattr(module, name, undone)
+
+
+def test_masks_end_with_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight, three are begun within three seconds; the fourth is not."""
+    begun: list[int] = []
+    request = asked(masks=stripes(8))
+    rectangles = Runs.rectangles
+
+    def noted(runs: Runs) -> Rectangles:
+        begun.append(1)
+        return rectangles(runs)
+
+    monkeypatch.setattr(Runs, "rectangles", noted)
+    with pytest.raises(RequestError, match="wanted an answer within 3 s, masks were left") as caught:
+        prepared(request, Limits(), Deadline(3, 3, 0, clock=Clock()))
+    assert (caught.value.status, caught.value.field, len(begun)) == (503, "masks", 3)
+    assert prepared(request, Limits(), Deadline(8, 8, 0, clock=Clock())).groups is not None
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+def test_masks_that_cannot_be_there_in_time_are_refused_before_the_first() -> None:
+    seconds = sample.SECONDS_PER_GROUP_PIXEL * SIDE**2 * 7.5  # seven masks and a half
+    with pytest.raises(RequestError, match="at most 7 groups on this model's input of 32 × 32, got 8") as caught:
+        prepared(asked(masks=stripes(8)), Limits(), Deadline.starting_now(seconds, 0))
+    assert (caught.value.status, caught.value.field) == (413, "masks")
+
+
+@pytest.mark.parametrize("side", [8, 23, 32, 56])
+@pytest.mark.parametrize("kind", ["noise", "plain", "stripes"])
+def test_superpixels_are_never_more_than_allowed(side: int, kind: str) -> None:
+    """Their seeds stand on whole pixels: 1,024 of a 32 × 32 picture where 500 are asked for."""
+    rgb = torch.rand(3, side, side, generator=torch.Generator().manual_seed(side))
+    if kind != "noise":
+        rgb = torch.full_like(rgb, 0.5)
+    if kind == "stripes":
+        rgb[:, :, ::2] = 0
+    for asked_for in (1, 2, 7, 60, 500, 2000):
+        for most in {1, 3, asked_for, side * side // 3}:
+            labels = slic(rgb, SlicSettings(asked_for), most)
+            masks = one_hot(labels)
+            assert 1 <= len(masks) <= most and bool(masks.flatten(1).any(1).all()) and bool((masks.sum(0) == 1).all())
+
+
+def test_superpixels_within_the_limit_are_those_that_were_asked_for() -> None:
+    rgb = torch.full((3, 40, 40), 0.5)
+    free = slic(rgb, SlicSettings(30))
+    count = int(free.max()) + 1
+    assert count > 20
+    assert torch.equal(slic(rgb, SlicSettings(30), count), free)
+    assert int(slic(rgb, SlicSettings(30), count - 1).max()) + 1 < count
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "most"),
+    [
+        ("segments=slic&n_segments=500", 0, 500),
+        ("segments=slic&n_segments=290", 0, 300),
+        ("segments=slic&n_segments=290", 10, 300),
+        ("segments=slic&n_segments=20", 3, 23),
+        ("segments=grid&rows=5&columns=4", 3, 23),
+    ],
+)
+def test_no_more_groups_than_the_limit(options: str, sent: int, most: int) -> None:
+    groups = prepared(asked(options, stripes(sent) if sent else None), Limits(max_groups=most)).groups
+    assert groups is not None
+    kinds = groups.family.kinds
+    assert sent < kinds.count("segment") <= most
+    assert groups.family.labels[:sent] == tuple(f"segment {number}" for number in range(1, sent + 1))
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+@pytest.mark.parametrize(
+    ("options", "sent", "limits", "field", "words"),
+    [
+        ("segments=slic&n_segments=21", 0, {"max_groups": 20}, "segments", "at most 20 groups"),
+        ("segments=slic&n_segments=18", 3, {"max_groups": 20}, "masks", "got 18 segments beside 3 masks"),
+        ("segments=grid&rows=6&columns=4", 0, {"max_groups": 20}, "segments", "at most 20 groups"),
+        ("segments=grid&rows=6&columns=3", 3, {"max_groups": 20}, "masks", "got 18 segments beside 3 masks"),
+        ("segments=slic&n_segments=9", 0, {"max_group_pixels": 8 * SIDE**2}, "segments", "at most 8 groups"),
+        ("", 9, {"max_group_pixels": 8 * SIDE**2 + 1}, "masks", "at most 8 groups"),
+    ],
+)
+def test_too_many_groups_are_refused_before_any_is_made(
+    options: str, sent: int, limits: dict[str, int], field: str, words: str
+) -> None:
+    request = asked(options, stripes(sent) if sent else None)
+    with pytest.raises(RequestError) as caught:
+        prepared(request, replace(Limits(), **limits))
+    assert (caught.value.status, caught.value.field) == (413, field)
+    assert words in caught.value.message
+
+
+def test_a_grid_has_no_more_cells_than_the_input_has_pixels() -> None:
+    """Asked for as 200 × 1, it is 32 × 1, and 32 are allowed."""
+    groups = prepared(asked("segments=grid&rows=200&columns=1"), Limits(max_groups=32)).groups
+    assert groups is not None and groups.family.kinds.count("segment") == 32
+
+
+def test_masks_that_part_the_input_into_too_many_pieces() -> None:
+    """Eight masks of noise: at most 2⁸ parts, of which all are there; one fewer is allowed."""
+    noise = np.random.default_rng(1).random((8, SIDE, SIDE)) < 0.5
+    parts = len(np.unique(noise.reshape(8, -1), axis=1).T)
+    request = asked(masks=list(noise))
+    assert prepared(request, Limits(max_parts=parts)).groups is not None
+    with pytest.raises(RequestError) as caught:
+        prepared(request, Limits(max_parts=parts - 1))
+    assert (caught.value.status, caught.value.field) == (413, "masks")
+    assert f"at most {parts - 1:,} parts, got {parts:,}" in caught.value.message
+
+
+def test_a_single_seed_that_falls_apart_is_one_superpixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = np.arange(16).reshape(4, 4)
+    monkeypatch.setattr(superpixels, "skimage_slic", lambda *_, **__: pieces)
+    assert slic(torch.zeros(3, 4, 4), SlicSettings(5), 3).unique().tolist() == [0]
+    with pytest.raises(ValueError, match="most: wanted at least 1, got 0"):
+        slic(torch.zeros(3, 4, 4), SlicSettings(5), 0)
