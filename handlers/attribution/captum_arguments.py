@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from handlers.attribution.forward import described_output
+
 TensorOrTuple = Tensor | tuple[Tensor, ...]
 Baselines = Tensor | float | tuple[Tensor | float, ...] | None
 Target = int | tuple[int, ...] | list[int] | list[tuple[int, ...]] | Tensor | None
@@ -139,10 +141,13 @@ def selected(output: object, places: Tensor) -> Tensor:
             is not that of one score.
     """
     count, depth = places.shape
-    if not isinstance(output, Tensor) or not output.ndim or len(output) != count:
-        raise ValueError(
-            f"forward_func: wanted a tensor with a row for each of {count} inputs, got {described(output)}"
-        )
+    wanted_rows = f"forward_func: wanted a tensor with a row for each of {count} inputs"
+    if not isinstance(output, Tensor):
+        raise ValueError(f"{wanted_rows}, got {described_output(output)}")
+    if not output.ndim or len(output) != count:
+        raise ValueError(f"{wanted_rows}, got {described(output)}")
+    if output.is_meta and not places.is_meta:
+        raise ValueError(f"{wanted_rows}, got them on the meta device, which holds no numbers")
     shape = tuple(output.shape[1:]) or (1,)
     if depth > len(shape) or math.prod(shape[depth:]) != 1:
         wanted = "the class to explain" if len(shape) == 1 else f"a tuple of {len(shape)} indices"

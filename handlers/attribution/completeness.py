@@ -31,4 +31,4 @@ def missing_share(whole: Tensor, parts: Sequence[Tensor], terms: Sequence[Tensor
     )
     residual = (whole - sum(totals)).abs() - ROUNDINGS * torch.finfo(whole.dtype).eps * sizes
     scale = (sum(map(torch.abs, totals)) + whole.abs()).clamp_min(torch.finfo(whole.dtype).tiny)
-    return residual.clamp_min(0) / scale
+    return (residual.clamp_min(0) / scale).where(whole.isfinite(), 0)  # of a score that is NaN nothing can be missing

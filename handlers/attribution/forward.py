@@ -117,7 +117,7 @@ def scores_of_copy(model: Forward, rows: Tensor) -> Tensor:
             raise ValueError(f"{fault} ({error})") from error
         raise
     if not isinstance(scores, Tensor):
-        raise ValueError(f"{WANTED}, got {_described(scores)}")
+        raise ValueError(f"{WANTED}, got {described_output(scores)}")
     if scores.ndim != 2 or len(scores) != count or scores.shape[1] == 0:
         raise ValueError(f"{WANTED}, got {tuple(scores.shape)} for {count} images")
     if not scores.is_floating_point():
@@ -238,7 +238,7 @@ def _misfit(model: Forward, device: torch.device, dtype: torch.dtype) -> str | N
     return None
 
 
-def _described(output: object) -> str:
+def described_output(output: object) -> str:
     """An output that is not a tensor, by its type and what it holds, and how to come by one that is."""
     kind, hint = type(output).__name__, "; wrap the model in a module that returns the scores alone"
     if isinstance(output, Mapping) and output:

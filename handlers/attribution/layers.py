@@ -257,6 +257,12 @@ def scores_and_activation(
         scores = class_scores(model, images)
     if len(seen) != 1:
         raise ValueError(f"layer: wanted one that runs once in a forward pass, got one that ran {len(seen)} times")
-    if not depends(scores, seen[0]):
+    if not depends(scores, seen[0]) and (scores.requires_grad or _has_graph(model, images[:1])):
         raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
     return scores, seen[0]
+
+
+def _has_graph(model: nn.Module, images: Tensor) -> bool:
+    """Whether autograd knows the model's scores as a function of images."""
+    with torch.enable_grad():
+        return class_scores(model, images.detach().requires_grad_()).requires_grad
