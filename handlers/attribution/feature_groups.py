@@ -25,6 +25,11 @@ from handlers.attribution.targets import (
 MOST_MEMBERS = 20_000_000
 """Coalitions times groups of an image in :func:`kernel_shap`, whose regression holds that many numbers a few times."""
 
+RANK = 1e-11
+"""Singular values of the regression, beside the largest, that count as none. What rounding leaves of the direction that
+centring took away grows with the number of coalitions; those of directions that coalitions tell apart are far larger.
+"""
+
 
 @isolated
 def feature_ablation(
@@ -172,7 +177,7 @@ def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: T
     system *= weights.sqrt().unsqueeze(1)
     if count > groups + 1:  # the triangle of its QR has the same solution, and far fewer rows
         system = torch.linalg.qr(system, mode="r").R
-    rest = torch.linalg.lstsq(system[:, :groups], system[:, groups:], driver="gelsd").solution
+    rest = torch.linalg.lstsq(system[:, :groups], system[:, groups:], rcond=RANK, driver="gelsd").solution
     return total / groups + rest.squeeze(1)
 
 

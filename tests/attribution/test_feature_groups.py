@@ -6,7 +6,7 @@ import torch
 from captum.attr import KernelShap as CaptumKernelShap
 from torch import Tensor, nn
 
-from handlers.attribution.feature_groups import _coalitions, feature_ablation, kernel_shap
+from handlers.attribution.feature_groups import _coalitions, _halved, _shapley_values, feature_ablation, kernel_shap
 from tests.attribution.models import linear, product, smooth_network
 
 
@@ -247,3 +247,14 @@ def test_the_regression_is_that_of_a_triangle(monkeypatch: pytest.MonkeyPatch) -
     rest = real(matrix[:, :-1] - matrix[:, -1:], (gains - matrix[:, -1] * total).unsqueeze(1)).solution[:, 0]
     expected = torch.cat([rest, total - rest.sum()])
     torch.testing.assert_close(got[0, 0, ::2, ::2].flatten(), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("count", range(10, 16))
+def test_the_regression_over_many_coalitions_keeps_its_rank(count: int) -> None:
+    """Of the direction that centring takes away, rounding must leave nothing that is solved for."""
+    values = torch.randn(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    for samples in (2**count - 2, 5000):
+        coalitions, weights = _coalitions(count, samples, 0)
+        gains, total = coalitions.double() @ values, values.sum()
+        got = _shapley_values(*_halved(coalitions, weights, gains, total), total)
+        torch.testing.assert_close(got, values, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,63 @@
+"""The package's source: every function of a model is isolated, and asks the model through ``class_scores``."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from inspect import signature
+from pathlib import Path
+
+import pytest
+
+import handlers.attribution as library
+
+FILES = sorted(Path(library.__file__).parent.glob("*.py"))
+PARTS = {
+    "attention_maps.attention_layers",
+    "forward.class_scores",
+    "layers.scores_and_activation",
+    "path.score_gradients",
+    "resumption.rest_of",
+    "targets.classes_and_scores",
+}
+"""What isolated methods are made of; they ask the model in the state that these have brought it to."""
+
+
+def _functions(file: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("name", [*library.METHODS, "smooth"])
+def test_every_method_is_isolated(name: str) -> None:
+    method = getattr(library, name)
+    assert "model" in signature(method).parameters
+    assert method.__wrapped__.__name__ == name
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_no_model_is_called_elsewhere(file: Path) -> None:
+    called = {
+        f"{function.name}, line {node.lineno}"
+        for function in _functions(file)
+        if function.name != "scores_of_copy"
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("model", "network")
+    }
+    assert not called
+
+
+def test_public_functions_that_ask_a_model_are_isolated() -> None:
+    """Those are the ones that call ``class_scores`` themselves, unless they are parts of methods."""
+    found = {
+        f"{file.stem}.{node.name}"
+        for file in FILES
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and _asks(node)
+        if "isolated" not in {mark.id for mark in node.decorator_list if isinstance(mark, ast.Name)}
+    }
+    assert found == PARTS
+
+
+def _asks(function: ast.FunctionDef) -> bool:
+    calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+    return not {call.id for call in calls if isinstance(call, ast.Name)}.isdisjoint({"class_scores", "scores_of_copy"})
