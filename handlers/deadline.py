@@ -94,9 +94,17 @@ class Deadline:
         """
         self._check(f"{rows} evaluations were not enough")
 
-    def _check(self, state: str) -> None:
+    def check_start(self) -> None:
+        """The same before a photo's instances are looked for, where earlier requests of the batch took the time.
+
+        Raises:
+            RequestError: 503.
+        """
+        self._check("the batch was full before this photo's turn", "image")
+
+    def _check(self, state: str, field: str = "steps") -> None:
         if self.clock() > self.ends:
-            raise RequestError(503, "steps", f"wanted an answer within {self.budget:.0f} s, {state}; try again")
+            raise RequestError(503, field, f"wanted an answer within {self.budget:.0f} s, {state}; try again")
 
 
 def updated(estimate: float, seconds: float, points: int) -> float:

@@ -49,6 +49,10 @@ SHARE = 0.2
 """Part of a batch's time within which its segments must be there, 19 s of 96: so long may others have to wait."""
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Errors that msgspec raises for what is no JSON: letters that are no UTF-8 and deep nesting have their own."""
+
+
 class NoAnswerError(RequestError):
     """A segmenter that let its time pass."""
 
@@ -283,7 +287,7 @@ def _known(archives: Path) -> dict[str, list[tuple[Path, Spec]]]:
     for path in archives.glob(f"*/{SPEC_FILE}"):
         try:
             spec = msgspec.json.decode(path.read_bytes(), type=Spec)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        except (OSError, *UNREADABLE):
             continue  # no archive of ours
         found.setdefault(spec.name, []).append((path, spec))
     return found
@@ -328,7 +332,7 @@ def _masks(name: str, answer: requests.Response, photo: Photo, limits: Limits) -
 def _content(answer: requests.Response) -> dict[str, Any]:
     try:
         content = msgspec.json.decode(answer.content)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return {}
     return content if isinstance(content, dict) else {}
 

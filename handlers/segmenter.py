@@ -125,7 +125,8 @@ class SegmenterHandler:
 
     def _work(self, exchange: Exchange, request: Request, seen: View, sent: PhotoMasks | None, ends: float) -> Job:
         threshold = self.spec.threshold if request.threshold is None else request.threshold
-        found = self._find(seen, threshold, fresh=exchange.fresh)
+        deadline = Deadline(ends, self.spec.serving.deadline_s, 0)
+        found = self._find(seen, threshold, deadline, fresh=exchange.fresh)
         if request.kind == "prediction":
             exchange.sample = prepare(request, seen)
             return Job(exchange.sample, found)
@@ -133,7 +134,6 @@ class SegmenterHandler:
             names = [self.spec.labels[label] for label in found.labels.tolist()]
             sent = of_cut_outs(found.cut_outs, found.size, names)
         height, width = seen.image.shape[1:]
-        deadline = Deadline(ends, self.spec.serving.deadline_s, 0)
         admit_baseline(request, (height, width), deadline)
         exchange.sample = sample = prepare(request, seen, sent, self.limits, deadline)
         instance = self._instance(request, found, threshold)
@@ -149,10 +149,11 @@ class SegmenterHandler:
         self._explain(exchange, forward, found.anchors[instance], deadline)
         return Job(sample, found, exchange.scores, instance)
 
-    def _find(self, seen: View, threshold: float, *, fresh: bool) -> Detections:
+    def _find(self, seen: View, threshold: float, deadline: Deadline, *, fresh: bool) -> Detections:
         key = (digest(seen.image), seen.geometry, threshold)
         found = None if fresh else self.instances.get(key)
         if found is None:
+            deadline.check_start()
             found = self.engine.find(seen, threshold)
             self.instances.put(key, found)
         return found

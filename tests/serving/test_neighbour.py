@@ -105,6 +105,9 @@ def test_no_more_segments_than_the_limit(photo: Photo, monkeypatch: pytest.Monke
         (503, b'{"message": "busy"}', 503, "answered 503: 'busy'"),
         (413, b'{"message": "too many pixels"}', 422, "too many pixels"),
         (500, b"<html>", 503, "answered 500"),
+        (503, b'{"message": "\xff"}', 503, "answered 503"),
+        (200, b'{"detections": ["\xff"]}', 422, "which finds no masks"),
+        (200, b"[" * 100_000, 422, "which finds no masks"),
         (200, b"not json", 422, "which finds no masks"),
     ],
 )

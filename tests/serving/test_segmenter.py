@@ -302,3 +302,13 @@ def test_both_layouts_of_lists(handler: SegmenterHandler) -> None:
     bodies = [json.dumps({"img_data": each.tolist()}).encode() for each in (bgr, bgr.transpose(2, 0, 1))]
     last, first = (unpacked(ask(handler, {"Content-Type": "application/json"}, body)) for body in bodies)
     assert torch.equal(last["pred_masks"], first["pred_masks"]) and last["pred_masks"].shape[1:] == bgr.shape[:2]
+
+
+def test_no_photo_is_looked_at_once_time_is_over(handler: SegmenterHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos of a batch are answered one after the other: those before may have taken all of its time."""
+    ask(handler, {}, png(0))
+    serving = handler.spec.serving.model_copy(update={"response_timeout_s": -1})
+    monkeypatch.setattr(handler, "spec", handler.spec.model_copy(update={"serving": serving}))
+    refusal = json.loads(ask(handler, {}, png(977), 503))
+    assert refusal["field"] == "image" and "before this photo's turn" in refusal["message"]
+    assert ask(handler, {}, png(0))  # remembered, so that it costs no time
