@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from handlers.attribution import METHODS, combine
+from handlers.attribution import METHODS
 from handlers.attribution.path import Forward
 from handlers.attribution.plan import (
     MATERIAL,
@@ -25,6 +25,7 @@ from handlers.attribution.plan import (
     layer_name,
     network_of,
     parameters,
+    product,
     refusals,
     seconds_beside,
 )
@@ -185,7 +186,7 @@ def maps_of(
             own = replace(plan, methods=(method,))
             with _learning(model, samples, method, seconds_per_point):
                 maps.append(carry_out(own, forward, images, classes, material, chunk=model.chunk))
-        found_maps = (maps[0] if len(maps) == 1 else combine(*maps)).cpu()
+        found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
     found = zip(found_maps, scores, targets, strict=True)
     return [Map(own.clone(), score[target].item(), each) for own, score, target in found]

@@ -195,7 +195,11 @@ def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, mater
         ValueError: ``model: …`` where the method has no meaning for the model, ``layer: …`` where the model has no such
             layer, and whatever option or material does not fit, by name.
     """
-    maps = [_smoothed(method, plan, model, images, targets, material, chunk) for method in plan.methods]
+    return product(plan, [_smoothed(method, plan, model, images, targets, material, chunk) for method in plan.methods])
+
+
+def product(plan: Plan, maps: Sequence[Tensor]) -> Tensor:
+    """The map of a plan from those of its methods, one or two: themselves, or multiplied as the plan says."""
     return maps[0] if len(maps) == 1 else library.combine(*maps, normalized=plan.normalized)
 
 

@@ -11,10 +11,10 @@ def network() -> nn.Module:
 
 
 def test_counts_what_the_backward_pass_keeps() -> None:
-    # The sigmoid keeps its output, 4 × 8 × 8 float32, and the choice of the target one index of 8 bytes; a frozen
-    # convolution may keep its input, 3 × 8 × 8 float32, besides.
+    # The sigmoid keeps its output, 4 × 8 × 8 float32, and the choice of the target one index of 8 bytes and the scores,
+    # a copy of that output; a frozen convolution may keep its input, 3 × 8 × 8 float32, besides.
     kept = bytes_per_point(network(), torch.zeros(1, 3, 8, 8))
-    assert kept in (1024 + 8, 1024 + 8 + 768)
+    assert kept in (2 * 1024 + 8, 2 * 1024 + 8 + 768)
 
 
 def test_more_memory_more_points(monkeypatch: pytest.MonkeyPatch) -> None:

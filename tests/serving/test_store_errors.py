@@ -28,5 +28,6 @@ def test_a_disk_that_fills_is_a_message_and_leaves_no_part(
     monkeypatch.setattr(shutil, "copyfile", half)
     spec = build_archives.ROOT / "archive_specs" / "bit.yaml"
     assert build_archives.main([str(spec), "--store", str(tmp_path)]) == 1
-    assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "[Errno 28] No space left on device" in said
     assert not list(tmp_path.glob("bit.*"))
