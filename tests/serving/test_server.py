@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,12 +39,10 @@ def test_starts_answers_and_stops(tmp_path: Path, run: Path, capsys: pytest.Capt
     with urllib.request.urlopen(request, timeout=10) as answer:
         assert answer.read() == b"fine"
 
-    begun = time.monotonic()
-    assert start(store=tmp_path / "store", run=run, port=port) == first
-    assert time.monotonic() - begun < 2
-    assert "already running" in capsys.readouterr().out
-
     process = first.process()
+    assert start(store=tmp_path / "store", run=run, port=port) == first
+    assert "already running" in capsys.readouterr().out and first.process() == process
+
     assert process is not None
     family = [process, *process.children(recursive=True)]
     assert len(family) == 2
@@ -58,10 +55,9 @@ def test_starts_answers_and_stops(tmp_path: Path, run: Path, capsys: pytest.Capt
 def test_a_worker_that_cannot_load_fails_at_once_with_its_own_error(tmp_path: Path, run: Path) -> None:
     archives.write(tmp_path / "store", "small")
     archives.write(tmp_path / "store", "broken", archives.WORKING.replace("pass", "raise ValueError('rust')"))
-    begun = time.monotonic()
+    # Its own error, and not that the time for starting is over.
     with pytest.raises(ServerError, match=r"(?s)broken cannot be loaded.*Traceback.*ValueError: rust$"):
         start(store=tmp_path / "store", run=run, port=free_port())
-    assert time.monotonic() - begun < 60
     assert find(run) is None
 
 

@@ -46,6 +46,14 @@ def run(tmp_path: Path) -> Iterator[Path]:
     stop(tmp_path / "run", quiet=True, drain_s=0)
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """SIGINT as a terminal's processes have it: those that a shell starts in the background begin with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def proxies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An environment that names a proxy, which is not there, and a .netrc with a password for every host."""
