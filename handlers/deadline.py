@@ -102,6 +102,14 @@ class Deadline:
         """
         self._check("the batch was full before this photo's turn", "image")
 
+    def check_masks(self) -> None:
+        """The same between two masks that are brought to the model's frame.
+
+        Raises:
+            RequestError: 503.
+        """
+        self._check("masks were left", "masks")
+
     def _check(self, state: str, field: str = "steps") -> None:
         if self.clock() > self.ends:
             raise RequestError(503, field, f"wanted an answer within {self.budget:.0f} s, {state}; try again")

@@ -147,17 +147,12 @@ def _groups(
 ) -> Groups:
     sent = [masks for masks in (request.masks, None if found is None else numbered(found)) if masks is not None]
     room = _room(request.segments, sum(len(masks.labels) for masks in sent), seen.preprocess.size, limits, deadline)
-
-    def before_mask() -> None:
-        if deadline is not None and deadline.clock() > deadline.ends:
-            raise RequestError(503, "masks", f"wanted an answer within {deadline.budget:.0f} s, masks were left")
-
     masks = [torch.zeros(0, *seen.image.shape[1:], dtype=torch.bool)]
     labels: list[str] = []
     cropped: dict[str, float] = {}
     rescued: tuple[str, ...] = ()
     for over_photo in sent:
-        brought = to_model(over_photo, seen.geometry, before_mask)
+        brought = to_model(over_photo, seen.geometry, None if deadline is None else deadline.check_masks)
         masks.append(brought.masks)
         labels += brought.labels
         cropped |= {

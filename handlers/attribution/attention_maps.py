@@ -13,9 +13,9 @@ from timm.layers import DiffAttention
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from handlers.attribution.forward import class_scores
+from handlers.attribution.function_calls import FunctionCalls
 from handlers.attribution.layers import SOFTMAXES, depends
 from handlers.attribution.tokens import layout_of, stated_grids, stated_prefix
 
@@ -115,7 +115,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
     return scores, layers
 
 
-class _Watch(TorchFunctionMode):
+class _Watch(FunctionCalls):
     """Notes what the softmax of each attention puts out, and whether a convolution comes after one."""
 
     def __init__(self, note: Callable[[Tensor, Sequence[int]], None]) -> None:
@@ -123,22 +123,15 @@ class _Watch(TorchFunctionMode):
         self.note = note
         self.attended = self.convolved = False
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function is F.scaled_dot_product_attention:
             return self._in_steps(*args, **kwargs)
-        if func is F.multi_head_attention_forward:
+        if function is F.multi_head_attention_forward:
             return self._with_weights(*args, **kwargs)
-        result = func(*args, **kwargs)
-        if func in SOFTMAXES and result.ndim > 2 and _dimension(*args, **kwargs) in (-1, result.ndim - 1):
+        result = function(*args, **kwargs)
+        if function in SOFTMAXES and result.ndim > 2 and _dimension(*args, **kwargs) in (-1, result.ndim - 1):
             self._seen(result, result.shape)
-        elif func in CONVOLUTIONS and self.attended:
+        elif function in CONVOLUTIONS and self.attended:
             self.convolved |= any(side > 1 for side in _kernel(*args, **kwargs))
         return result
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from handlers.attribution.forward import class_scores, isolated
+from handlers.attribution.forward import isolated, scores_of_copy
 from handlers.attribution.path import Forward, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
@@ -87,7 +87,7 @@ def blur_ig(
             blurred = _blur(image, *here)  # (chunk, C, H, W)
             slope = (_blur(image, *further) - blurred) / grad_step
             _, gradients = score_gradients(
-                (lambda rows: class_scores(model, rows).softmax(1)) if score == "probability" else model,
+                (lambda rows: scores_of_copy(model, rows).softmax(1)) if score == "probability" else model,
                 blurred.to(images.dtype),
                 classes[b].expand(len(blurred)),
                 create_graph=create_graph,

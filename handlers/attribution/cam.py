@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handlers.attribution.forward import check_graph, class_scores, isolated
+from handlers.attribution.forward import check_graph, isolated
 from handlers.attribution.layers import Layer, chosen_layer, scores_and_activation
 from handlers.attribution.targets import Targets, classes_of, target_scores
 from handlers.attribution.tokens import stated_layout
@@ -198,15 +198,10 @@ def _cam(
 ) -> Tensor:
     module = chosen_layer(model, images, layer)
     scores, activation = scores_and_activation(model, images, module, create_graph=create_graph)
-    gradient: Tensor | None = None
+    check_graph(scores.requires_grad)
     with torch.enable_grad():
         score = target_scores(scores, targets).sum()  # rows do not interact
-        if score.requires_grad:
-            (gradient,) = torch.autograd.grad(score, activation, create_graph=create_graph, allow_unused=True)
-        if gradient is None:  # the layer's fault, unless the model's
-            check_graph(class_scores(model, images[:1].detach().requires_grad_()).requires_grad)
-    if gradient is None:
-        raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
+        (gradient,) = torch.autograd.grad(score, activation, create_graph=create_graph)
     layout = stated_layout(model, module, activation.shape, images.shape)
     if layout.prefix and gradient.any() and not layout.maps(gradient).any():
         read = f"got one of which they read only the {layout.prefix} tokens before the patches"

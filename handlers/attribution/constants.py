@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.overrides import TorchFunctionMode
+
+from handlers.attribution.function_calls import FunctionCalls
 
 CONVOLUTIONS = {
     *(F.conv1d, F.conv2d, F.conv3d),
@@ -44,7 +45,7 @@ class Constant:
     channels: int | None
 
 
-class Constants(TorchFunctionMode):
+class Constants(FunctionCalls):
     """Notes, while a model runs, what it adds to what depends on the image.
 
     That is what requires a gradient, so that nothing else of the model may (:func:`frozen`). What other functions add
@@ -55,20 +56,13 @@ class Constants(TorchFunctionMode):
         super().__init__()
         self.found: list[Constant] = []
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        value = _added(func, args, kwargs)  # before the call, which may overwrite it
-        result = func(*args, **kwargs)
-        if func in (F.hardtanh, F.relu6) and result.requires_grad:
-            value = _clipped(result.detach(), (0.0, 6.0) if func is F.relu6 else _bounds(*args, **kwargs))
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = _added(function, args, kwargs)  # before the call, which may overwrite it
+        result = function(*args, **kwargs)
+        if function in (F.hardtanh, F.relu6) and result.requires_grad:
+            value = _clipped(result.detach(), (0.0, 6.0) if function is F.relu6 else _bounds(*args, **kwargs))
         if value is not None and result.requires_grad:
-            axis = 1 if func in CONVOLUTIONS or func is F.batch_norm else -1 if func is F.linear else None
+            axis = 1 if function in CONVOLUTIONS or function is F.batch_norm else -1 if function is F.linear else None
             if axis == 1 and isinstance(value, Tensor):
                 value = value.view(-1, *[1] * (result.ndim - 2))
             self.found.append(Constant(value, result.shape, get_gradient_edge(result), axis))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from handlers.attribution.completeness import LARGEST_SHARE, missing_share
 from handlers.attribution.forward import isolated
+from handlers.attribution.function_calls import FunctionCalls
 from handlers.attribution.path import Forward, check_ends, score_gradients
 from handlers.attribution.targets import Targets, classes_to_explain
 
@@ -121,21 +121,15 @@ def _size(values: Tensor, results: Tensor | None) -> Tensor:
     return torch.maximum(*sizes.chunk(2))
 
 
-class _Rescaling(TorchFunctionMode):
+class _Rescaling(FunctionCalls):
     """Replaces calls of the functions that have a rule by :class:`_Rescaled`."""
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func not in ELEMENTWISE and func not in POOLS:
-            return func(*args, **kwargs)
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kwargs = dict(kwargs)
+        if function not in ELEMENTWISE and function not in POOLS:
+            return function(*args, **kwargs)
         values, *options = args or (kwargs.pop("input"),)
         copy = values.detach().clone()
-        in_place = func(copy, *options, **kwargs) is copy
-        result = _Rescaled.apply(values, lambda rows: func(rows.clone(), *options, **kwargs), func in POOLS)
+        in_place = function(copy, *options, **kwargs) is copy
+        result = _Rescaled.apply(values, lambda rows: function(rows.clone(), *options, **kwargs), function in POOLS)
         return values.copy_(result) if in_place else result

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from handlers.attribution.forward import isolated
+from handlers.attribution.function_calls import FunctionCalls
 from handlers.attribution.gradients import gradient
 from handlers.attribution.path import Forward
 from handlers.attribution.targets import Targets
@@ -65,26 +65,19 @@ class _GuidedReLU(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(gradients[0].relu(), result, 0), None
 
 
-class _GuidedReLUs(TorchFunctionMode):
+class _GuidedReLUs(FunctionCalls):
     """Replaces calls of ReLU by :class:`_GuidedReLU` and notes whether there were any."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen = False
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in RELUS or func in RELUS_IN_PLACE:
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function in RELUS or function in RELUS_IN_PLACE:
             self.seen = True
             values, inplace = _arguments(*args, **kwargs)
-            return _GuidedReLU.apply(values, inplace or func in RELUS_IN_PLACE)
-        return func(*args, **kwargs)
+            return _GuidedReLU.apply(values, inplace or function in RELUS_IN_PLACE)
+        return function(*args, **kwargs)
 
 
 def _arguments(input: Tensor, inplace: bool = False) -> tuple[Tensor, bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from handlers.attribution.forward import check_graph, class_scores, isolated
+from handlers.attribution.function_calls import FunctionCalls
 from handlers.attribution.targets import check_images
 from handlers.attribution.tokens import Layout, layout_of, stated_channels, stated_grids, stated_prefix
 
@@ -140,22 +140,16 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[list[_Seen], Tensor]:
     return [seen for seen in outputs if runs[seen.module] == 1 and seen.module not in inner], scores
 
 
-class _Attention(TorchFunctionMode):
+class _Attention(FunctionCalls):
     """Notes the modules that call attention, or the softmax that makes one: the innermost that have parts."""
 
     def __init__(self, running: list[nn.Module]) -> None:
         super().__init__()
         self.running, self.modules = running, set[nn.Module]()
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in ATTENTIONS or (func in SOFTMAXES and result.ndim > 2):
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = function(*args, **kwargs)
+        if function in ATTENTIONS or (function in SOFTMAXES and result.ndim > 2):
             self.modules.update(next(([module] for module in reversed(self.running) if any(module.children())), []))
         return result
 
