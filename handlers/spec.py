@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from handlers import label_file
 from handlers.attribution import METHODS
-from handlers.plain_text import printable
+from handlers.plain_text import escaped
 
 SPEC_FILE = "spec.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,7 +38,7 @@ class SpecError(ValueError):
     """An archive spec that cannot be used; the message names the file and the field, and is fit for a terminal."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(escaped(message))
 
 
 class _Strict(BaseModel):

@@ -64,11 +64,12 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     with torch.enable_grad():
         outputs, scores = _outputs(model, noise)
     check_graph(scores.requires_grad)
-    prefix, grids = stated_prefix(model), stated_grids(model, noise.shape)
+    of_tokens = any(seen.output.ndim == 3 for seen in outputs)
+    prefix, grids = (stated_prefix(model), stated_grids(model, noise.shape)) if of_tokens else (None, [])
 
     def layout_with_places(seen: _Seen) -> Layout | None:
         try:
-            order = stated_channels(model, seen.module)
+            order = stated_channels(model, seen.module) if seen.output.ndim == 4 else None
             layout = layout_of(seen.output.shape, noise.shape, prefix, grids, order)
         except ValueError:
             return None

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -97,7 +98,9 @@ def to_maps(activation: Tensor, images: Sequence[int], prefix: int | None = None
 
 def stated_layout(model: nn.Module, layer: nn.Module, shape: Sequence[int], images: Sequence[int]) -> Layout:
     """The layout of one layer's output, from what it and the model state; arguments and errors as `layout_of`."""
-    return layout_of(shape, images, stated_prefix(model), stated_grids(model, images), stated_channels(model, layer))
+    if len(shape) == 3:  # all else is of no use, and a search through the model
+        return layout_of(shape, images, stated_prefix(model), stated_grids(model, images))
+    return layout_of(shape, images, channels=stated_channels(model, layer))
 
 
 def stated_prefix(model: nn.Module) -> int | None:
@@ -106,7 +109,7 @@ def stated_prefix(model: nn.Module) -> int | None:
     Else it is that of the learned tokens with the usual names, as in torchvision's.
     """
     for module in model.modules():
-        if isinstance(stated := getattr(module, "num_prefix_tokens", None), int):
+        if isinstance(stated := _stated(module, "num_prefix_tokens"), int):
             return stated
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -126,14 +129,14 @@ def stated_grids(model: nn.Module, images: Sequence[int]) -> list[tuple[int, int
     height, width = images[-2:]
     grids: list[tuple[int, int]] = []
     for module in model.modules():
-        own = _pair(getattr(module, "img_size", None)) or _pair(getattr(module, "image_size", None))
-        patch, fixed = _pair(getattr(module, "patch_size", None)), _pair(getattr(module, "grid_size", None))
+        own = _pair(_stated(module, "img_size")) or _pair(_stated(module, "image_size"))
+        patch, fixed = _pair(_stated(module, "patch_size")), _pair(_stated(module, "grid_size"))
         if fixed is None and (patch is None or (own is None and not hasattr(module, "num_patches"))):
             continue
         if fixed is None and own is not None and patch is not None:
             fixed = (own[0] // patch[0], own[1] // patch[1])
         here = (height // patch[0], width // patch[1]) if patch is not None else None
-        if callable(ask := getattr(module, "dynamic_feat_size", None)):
+        if callable(ask := _stated(module, "dynamic_feat_size")):
             here = _pair(ask((height, width)))
         grids += [grid for grid in ((fixed, here) if own == (height, width) else (here, fixed)) if grid is not None]
     return list(dict.fromkeys(grids))
@@ -152,9 +155,18 @@ def stated_channels(model: nn.Module, layer: nn.Module) -> int | None:
     if isinstance(layer, nn.Linear):
         return -1
     for module in (layer, *model.modules()):
-        if (stated := getattr(module, "output_fmt", None)) is not None:
+        if (stated := _stated(module, "output_fmt")) is not None:
             return {"NCHW": 1, "NHWC": -1}.get(str(getattr(stated, "value", stated)))
     return None
+
+
+def _stated(module: nn.Module, name: str) -> Any:
+    """An attribute of a module or its class, None where there is none.
+
+    ``getattr`` would go on to the module's parameters, buffers and parts, which takes most of the time of a search
+    through a model, as most modules state nothing.
+    """
+    return getattr(module, name, None) if name in vars(module) or hasattr(type(module), name) else None
 
 
 def _pair(value: object) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from handlers.plain_text import printable
+from handlers.plain_text import escaped
 
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "params_ema", "ema_model", "ema")
 """Keys of weights that were averaged over training; they win over :data:`RAW`, in timm's order."""
@@ -68,7 +68,7 @@ class CheckpointError(Exception):
             enumerated("unexpected", self.unexpected),
             enumerated("wrongly shaped", shapes),
         ]
-        super().__init__(printable("; ".join([message, *filter(None, parts)])))
+        super().__init__(escaped("; ".join([message, *filter(None, parts)])))
 
 
 @runtime_checkable
