@@ -26,9 +26,8 @@ def missing_share(whole: Tensor, parts: Sequence[Tensor], terms: Sequence[Tensor
         terms: (B,) each, of which `whole` is the difference, where it is one.
     """
     totals = [part.flatten(1).sum(1, dtype=torch.float64) for part in parts]
-    sizes = sum(torch.linalg.vector_norm(part.flatten(1), 1, 1, dtype=torch.float64) for part in parts) + sum(
-        map(torch.abs, terms)
-    )
+    # norm() would take half as long again.
+    sizes = sum(part.flatten(1).abs().sum(1, dtype=torch.float64) for part in parts) + sum(map(torch.abs, terms))
     residual = (whole - sum(totals)).abs() - ROUNDINGS * torch.finfo(whole.dtype).eps * sizes
     scale = (sum(map(torch.abs, totals)) + whole.abs()).clamp_min(torch.finfo(whole.dtype).tiny)
     return (residual.clamp_min(0) / scale).where(whole.isfinite(), 0)  # of a score that is NaN nothing can be missing

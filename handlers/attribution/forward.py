@@ -140,18 +140,19 @@ def modules_of(model: object) -> list[nn.Module]:
     """The modules that a function of images runs, those within them included, as far as they can be found.
 
     Besides a module itself these are the modules that bound methods, partials, closures, defaults, global variables
-    and attributes lead to. Not found are those that a function fetches while it runs, say from another Python module,
-    and those in containers of more than :data:`MAX_ITEMS`.
+    and attributes lead to, such as a module's plain list of modules, which torch does not register. Not found are those
+    that a function fetches while it runs, say from another Python module, the global variables of a module's own
+    ``forward``, and those in containers of more than :data:`MAX_ITEMS`.
     """
-    if isinstance(model, nn.Module):
-        return list(model.modules())
     found: dict[nn.Module, None] = {}
     seen: dict[int, object] = {}  # with the object, whose number nobody else gets while it is kept
     waiting = [model]
     while waiting:
         value = waiting.pop()
         if isinstance(value, nn.Module):
-            found |= dict.fromkeys(value.modules())
+            new = [module for module in value.modules() if module not in found]
+            found |= dict.fromkeys(new)
+            waiting += [item for module in new for item in _unregistered(module)]
         elif id(value) not in seen:
             seen[id(value)] = value
             waiting += _references(value)
@@ -178,6 +179,17 @@ def _references(value: object) -> list[Any]:
 
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 _LEADING = (nn.Module, partial, MethodType, FunctionType, *_CONTAINERS)
+_REGISTERED = frozenset(vars(nn.Module()))
+
+
+def _unregistered(module: nn.Module) -> list[Any]:
+    """The attributes that torch does not know as a part of the module, as far as they may lead to modules."""
+    if type(module).__module__.startswith(("torch.nn.", "torch.jit.")):  # none of which keeps modules aside
+        own = vars(module).get("forward")
+        return [] if own is None else [own]
+    return [
+        value for name, value in vars(module).items() if name not in _REGISTERED and isinstance(value, _LEADING) and value
+    ]
 
 
 def _variables(function: FunctionType) -> list[Any]:

@@ -98,10 +98,14 @@ def _rows(output: Tensor, owner: Tensor) -> Tensor:
 
 
 def _shared_rows(output: Tensor, owner: Tensor) -> Tensor:
-    """The same; without copies where all rows are of one image. A model that writes into such rows raises."""
-    if not (owner == owner[:1]).all():
+    """The same; without copies where all rows are of one image. A model that writes into such rows raises.
+
+    A single row is copied, for torch would let the model write into it.
+    """
+    first = owner[:1]
+    if len(owner) == 1 or not (owner == first).all():
         return _rows(output, owner)
-    return _rows(output, owner[:1]).expand(len(owner), *output.shape[1:])
+    return output[int(first)].expand(len(owner), *output.shape[1:])
 
 
 def _beside(model: nn.Module, layer: nn.Module) -> list[nn.Module]:

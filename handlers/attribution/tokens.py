@@ -108,7 +108,7 @@ def stated_prefix(model: nn.Module) -> int | None:
 
     Else it is that of the learned tokens with the usual names, as in torchvision's.
     """
-    for module in model.modules():
+    for module in _stating(model, "num_prefix_tokens"):
         if isinstance(stated := _stated(module, "num_prefix_tokens"), int):
             return stated
     counts: dict[str, int] = {}
@@ -128,7 +128,7 @@ def stated_grids(model: nn.Module, images: Sequence[int]) -> list[tuple[int, int
     """
     height, width = images[-2:]
     grids: list[tuple[int, int]] = []
-    for module in model.modules():
+    for module in _stating(model, "patch_size", "grid_size"):
         own = _pair(_stated(module, "img_size")) or _pair(_stated(module, "image_size"))
         patch, fixed = _pair(_stated(module, "patch_size")), _pair(_stated(module, "grid_size"))
         if fixed is None and (patch is None or (own is None and not hasattr(module, "num_patches"))):
@@ -154,10 +154,20 @@ def stated_channels(model: nn.Module, layer: nn.Module) -> int | None:
         return 1
     if isinstance(layer, nn.Linear):
         return -1
-    for module in (layer, *model.modules()):
+    for module in (layer, *_stating(model, "output_fmt")):
         if (stated := _stated(module, "output_fmt")) is not None:
             return {"NCHW": 1, "NHWC": -1}.get(str(getattr(stated, "value", stated)))
     return None
+
+
+def _stating(model: nn.Module, *names: str) -> Iterator[nn.Module]:
+    """The model's modules that have one of these attributes, or whose class has."""
+    classes: dict[type, bool] = {}
+    for module in model.modules():
+        if (kind := type(module)) not in classes:
+            classes[kind] = any(hasattr(kind, name) for name in names)
+        if classes[kind] or not vars(module).keys().isdisjoint(names):
+            yield module
 
 
 def _stated(module: nn.Module, name: str) -> Any:

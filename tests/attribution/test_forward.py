@@ -611,3 +611,33 @@ def test_scores_are_a_copy_of_a_copy() -> None:
     got = class_scores(scores, inputs)
     assert seen[0].data_ptr() != inputs.data_ptr() and got.data_ptr() != seen[0].data_ptr()
     assert seen[0].stride() == inputs.stride()
+
+
+class _Unregistered(nn.Module):
+    """A network that keeps a norm in a plain list, which torch takes for no part of it, and another in a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.norms = [nn.BatchNorm2d(4)]
+        last = nn.BatchNorm2d(4)
+        self.tail = lambda maps: last(maps)
+        self.last = {"norm": [last]}
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.tail(self.norms[0](self.stem(images))).relu().mean((2, 3))
+
+
+def test_modules_that_a_module_keeps_unregistered_are_found() -> None:
+    """Left in train(), they would take their statistics from the chunk, and change them."""
+    network = _Unregistered()
+    norms = [network.norms[0], network.last["norm"][0]]
+    assert {*norms, network, network.stem} == set(modules_of(network))
+    images = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    expected = library.occlusion(network, images, 0, size=3, stride=3)  # before which nothing has run
+    means = [norm.running_mean.clone() for norm in norms]
+    assert all(norm.training for norm in norms)
+    for norm in norms:
+        norm.eval()
+    assert torch.equal(library.occlusion(network, images, 0, size=3, stride=3), expected)
+    assert all(torch.equal(norm.running_mean, mean) for norm, mean in zip(norms, means, strict=True))
