@@ -188,7 +188,9 @@ def _unregistered(module: nn.Module) -> list[Any]:
         own = vars(module).get("forward")
         return [] if own is None else [own]
     return [
-        value for name, value in vars(module).items() if name not in _REGISTERED and isinstance(value, _LEADING) and value
+        value
+        for name, value in vars(module).items()
+        if name not in _REGISTERED and isinstance(value, _LEADING) and value
     ]
 
 
