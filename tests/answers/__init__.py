@@ -1,0 +1,1 @@
+"""A record of answers: their digests, by which two versions of the service are compared."""

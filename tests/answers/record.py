@@ -1,0 +1,151 @@
+"""Digests of answers on a CPU, by which two versions of the service on one machine are compared.
+
+    python -m tests.answers.record --out before.json [--only form method]
+    python -m tests.answers.record --against before.json
+
+The demonstration archives are built and their handlers called as TorchServe calls them, in this process. Numbers may
+differ in their last digits from machine to machine, and so may digests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from handlers import neighbour
+from scripts.build_archives import ROOT, build_all
+from tests.answers.cases import Asked, Case, cases
+from tests.serving.fake_torchserve import Context
+
+CHUNK = 8
+"""Rows evaluated at once: by default the free memory says how many."""
+
+
+class Models:
+    """The demonstration models by name, each loaded when it is first asked for."""
+
+    def __init__(self, folder: Path, specs: Iterable[Path] | None = None) -> None:
+        self.folder, self.loaded = folder, dict[str, Any]()
+        for archive in build_all(list(specs or sorted((ROOT / "archive_specs").glob("*.yaml"))), folder, environ={}):
+            with zipfile.ZipFile(archive) as file:
+                file.extractall(folder / archive.stem)
+            spec = folder / archive.stem / "spec.json"
+            content = json.loads(spec.read_text())
+            content["serving"]["chunk"] = CHUNK
+            spec.write_text(json.dumps(content))
+
+    def answers(self, model: str, batch: Sequence[Asked]) -> list[tuple[int, str, bytes]]:
+        """Status, media type and body of each row."""
+        context = Context(
+            headers=[{**asked.headers, **({"explain": "True"} if asked.explains else {})} for asked in batch]
+        )
+        bodies = self._handler(model).handle([dict(asked.row) for asked in batch], context)
+        return [(context.statuses[index], context.types[index], body) for index, body in enumerate(bodies)]
+
+    def _handler(self, model: str) -> Any:
+        if model not in self.loaded:
+            folder = self.folder / model
+            kind = json.loads((folder / "spec.json").read_text())["handler"]
+            self.loaded[model] = getattr(import_module(f"handlers.{kind}"), f"{kind.capitalize()}Handler")()
+            self.loaded[model].initialize(Context(model_dir=folder))
+        return self.loaded[model]
+
+
+def record(models: Models, asked: dict[str, Case]) -> dict[str, list[str]]:
+    """For each case, of each of its answers: status, media type and SHA-256."""
+    found = {}
+    with one_thread(), served(models) as address:
+        for name, case in asked.items():
+            with ExitStack() as stack:
+                # nothing listens at port 1
+                other = "http://127.0.0.1:1" if case.alone else address
+                stack.enter_context(mock.patch.dict("os.environ", TS_INFERENCE_ADDRESS=other))
+                if case.broken:
+                    stack.enter_context(mock.patch("handlers.classifier.predict", side_effect=RuntimeError("broken")))
+                answers = models.answers(case.model, case.batch)
+            found[name] = [f"{status} {media} {hashlib.sha256(body).hexdigest()}" for status, media, body in answers]
+    return found
+
+
+@contextmanager
+def served(models: Models) -> Iterator[str]:
+    """The address of an endpoint for predictions, which the models ask one another at."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = bytearray(self.rfile.read(int(self.headers["Content-Length"])))
+            row = Asked({"body": body}, dict(self.headers), explains=False)
+            ((status, media, answer),) = models.answers(self.path.rpartition("/")[2], [row])
+            self.send_response(status)
+            self.send_header("Content-Type", media)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with mock.patch.object(neighbour, "_key", return_value="none"):
+            yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes by one thread, whose sums have one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
+    """The names of the cases whose answers are not the same in both records."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def main() -> int:
+    """The command line; the exit status is 1 where an answer differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="where the record goes")
+    parser.add_argument("--against", type=Path, help="a record to compare with")
+    parser.add_argument("--only", nargs="*", default=(), help="cases whose names begin so")
+    options = parser.parse_args()
+    asked = {name: case for name, case in cases().items() if name.startswith(tuple(options.only) or ("",))}
+    with tempfile.TemporaryDirectory() as folder:
+        found = record(Models(Path(folder)), asked)
+    print(f"{sum(map(len, found.values()))} answers to {len(found)} requests")
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    if not options.against:
+        return 0
+    before = json.loads(options.against.read_text())
+    different = differences({name: before[name] for name in before if name in asked}, found)
+    for name in different:
+        print(f"{name}\n  before {before.get(name)}\n  after  {found.get(name)}")
+    print(f"{len(different)} differ")
+    return int(bool(different))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
