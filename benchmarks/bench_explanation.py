@@ -37,13 +37,13 @@ from timm.layers import StdConv2d
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from handlers.attribution.path import integrate
-from handlers.attribution.quadrature import quadrature
-from handlers.chunk import chunk_size
-from handlers.memory import keep_freed_memory
-from handlers.models import bit, lanet
-from handlers.models.fold import fold
-from handlers.models.specialise import specialise
+from imagexplain.attribution.paths.path_integral import integrate
+from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.models.classifiers import bit, lanet
+from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.specialised_convolutions import specialise
+from imagexplain.serving.allocator import keep_freed_memory
+from imagexplain.serving.chunk_size import chunk_size
 
 STEPS = 50
 TARGET = 3

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench_explanation import machine
-from handlers.attribution.group_sums import group_sums
+from imagexplain.attribution.groups.group_sums import group_sums
 
 CHANNELS = 3
 COUNTS = (1, 8, 50)

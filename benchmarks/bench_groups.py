@@ -40,17 +40,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.bench_explanation import image, machine, seeded
-from handlers import served_model
-from handlers.attribution.directional import group_scores
-from handlers.attribution.groups import family
-from handlers.attribution.path import PathIntegral, integrate, relative_to
-from handlers.attribution.quadrature import Quadrature, quadrature
-from handlers.chunk import chunk_size
-from handlers.memory import keep_freed_memory
-from handlers.models.fold import fold
-from handlers.models.specialise import specialise
-from handlers.wire.geometry import apply
-from scripts.build_archives import ROOT, build_all
+from imagexplain.archive.build import ROOT, build_all
+from imagexplain.attribution.groups.directional import group_scores
+from imagexplain.attribution.groups.families import family
+from imagexplain.attribution.paths.path_integral import PathIntegral, integrate, relative_to
+from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
+from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.specialised_convolutions import specialise
+from imagexplain.serving import served_model
+from imagexplain.serving.allocator import keep_freed_memory
+from imagexplain.serving.chunk_size import chunk_size
+from imagexplain.vision.geometry import apply
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 

@@ -28,17 +28,17 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.bench_explanation import machine, resident_bytes
-from handlers.attribution.directional import group_scores
-from handlers.attribution.groups import family
-from handlers.models.detections import Detections
-from handlers.models.mask_pasting import paste_masks
-from handlers.wire import rle
-from handlers.wire.geometry import Preprocess, apply
-from handlers.wire.instances_picture import drawn
-from handlers.wire.limits import Limits
-from handlers.wire.masks import parse_masks, to_model
-from handlers.wire.request import GZIP, JSON
-from handlers.wire.response import encode
+from imagexplain.api.request import GZIP, JSON
+from imagexplain.api.response import encode
+from imagexplain.attribution.groups.directional import group_scores
+from imagexplain.attribution.groups.families import family
+from imagexplain.limits import Limits
+from imagexplain.models.segmenters.mask_pasting import paste_masks
+from imagexplain.vision import rle
+from imagexplain.vision.detections import Detections
+from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.instance_overlay import drawn
+from imagexplain.vision.masks import parse_masks, to_model
 
 PHOTO = (3024, 4032)
 LARGE = (7000, 7000)

@@ -52,9 +52,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-import handlers.attribution as library
+import imagexplain.attribution as library
 from benchmarks.bench_explanation import machine
-from handlers.attribution.gradients import gradient
+from imagexplain.attribution.methods.gradient import gradient
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet": ("resnet18", "layer4", {"zero_init_last": False}),

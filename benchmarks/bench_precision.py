@@ -32,14 +32,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.bench_explanation import STEPS, machine, seeded, standardise_as_authors
-from handlers import models
-from handlers.attribution.path import integrate
-from handlers.attribution.quadrature import quadrature
-from handlers.models.checkpoint import read
-from handlers.models.fold import fold
-from handlers.models.specialise import specialise
-from handlers.wire.geometry import Preprocess, apply
-from scripts.server import ROOT
+from imagexplain import models
+from imagexplain.attribution.paths.path_integral import integrate
+from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.specialised_convolutions import specialise
+from imagexplain.ops.server import ROOT
+from imagexplain.vision.geometry import Preprocess, apply
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 

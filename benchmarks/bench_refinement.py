@@ -16,7 +16,7 @@ The ways:
                  probed |Δf| or its root, at least one each (arXiv 2302.11107; the root was the better one).
     residual, change, both   bisection of the intervals with the largest error: what the trapezoid rule misses of the
                  score; what the groups' shares change by; their sum. Trapezoid weights.
-    refine       as both, with weights that lean as handlers/attribution/refine.py says.
+    refine       as both, with weights that lean as imagexplain/attribution/paths/adaptive.py says.
 
 The second table lets that module stop by itself and looks at whether the tolerance was kept.
 """
@@ -37,16 +37,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks.bench_explanation import machine
-from handlers import models
-from handlers.attribution.groups import refinement
-from handlers.attribution.path import relative_to, score_gradients
-from handlers.attribution.quadrature import quadrature
-from handlers.attribution.refine import MARKED, START, refine
-from handlers.models.checkpoint import read
-from handlers.models.fold import fold
-from handlers.models.specialise import specialise
-from handlers.spec import ClassifierSpec, select
-from handlers.wire.geometry import Preprocess, apply
+from imagexplain import models
+from imagexplain.archive.spec import ClassifierSpec, select
+from imagexplain.attribution.groups.families import refinement
+from imagexplain.attribution.paths.adaptive import MARKED, START, refine
+from imagexplain.attribution.paths.path_integral import relative_to, score_gradients
+from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.specialised_convolutions import specialise
+from imagexplain.vision.geometry import Preprocess, apply
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 

@@ -7,10 +7,10 @@ from a seed, so that there is nothing to download; how many instances are found 
     python -m benchmarks.bench_segmenters [--rounds 3] [--size 800 1067] [--out benchmarks/results_segmenters.json]
 
 TensorMask, R50-FPN, at --size, without a resize:
-    ours            handlers.models.tensormask.
+    ours            imagexplain.models.segmenters.tensormask.
     detectron2      detectron2's network with our SwapAlign2Nat, evaluated everywhere: upstream's own has no CPU.
 Cascade Mask R-CNN with Swin-T, its test pipeline at 1333×800 included:
-    ours            mmdet's network through handlers.models.mmdet_segmenter, with torchvision's operators.
+    ours            mmdet's network through imagexplain.models.segmenters.mmdet_segmenter, with torchvision's operators.
     mmdet           mmdet's own way, with the same operators.
     mmdet_compiled  mmdet's own way with a compiled mmcv.
 A row whose package is not installed says so. Seconds drift on a shared machine, so that the cascade's ways also take
@@ -39,11 +39,11 @@ from pycocotools import mask as coco
 from torch import Tensor
 
 from benchmarks.bench_explanation import machine, resident_bytes
-from handlers.cut_out import whole
-from handlers.models import mmcv_ext, mmdet_segmenter, tensormask
-from handlers.models.mask_pasting import paste_masks
-from handlers.models.tensormask import TensorMaskSettings
-from handlers.wire import rle
+from imagexplain.models.segmenters import mmcv_ext, mmdet_segmenter, tensormask
+from imagexplain.models.segmenters.mask_pasting import paste_masks
+from imagexplain.models.segmenters.tensormask import TensorMaskSettings
+from imagexplain.vision import rle
+from imagexplain.vision.mask_crops import whole
 from tests.models import mmdet_models
 from tests.models.tensormask_models import reference_state
 
@@ -75,7 +75,7 @@ def tensor_mask(way: str, size: tuple[int, int]) -> Call:
     if way == "ours":
         network = tensormask.build(reference_state(), settings).requires_grad_(False)
         return lambda: tensormask.detect(network, image, size, THRESHOLD)
-    from handlers.models import detectron2_tensormask
+    from imagexplain.models.segmenters import detectron2_tensormask
 
     try:
         upstream = detectron2_tensormask.build(reference_state(), settings)

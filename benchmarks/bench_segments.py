@@ -33,17 +33,17 @@ from PIL import Image
 
 from benchmarks.bench_explanation import machine
 from benchmarks.bench_serving import server
-from handlers import engines
-from handlers.sample import view
-from handlers.spec import SegmenterSpec
-from handlers.wire.geometry import Preprocess
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
-from handlers.wire.masks import of_cut_outs, to_model
-from scripts.build_archives import build_all
-from scripts.client import Client
-from scripts.loopback import urlopen
-from scripts.server import ROOT, Server
+from imagexplain.archive import segmenter_backends as engines
+from imagexplain.archive.build import build_all
+from imagexplain.archive.spec import SegmenterSpec
+from imagexplain.client.client import Client
+from imagexplain.client.loopback import urlopen
+from imagexplain.limits import Limits
+from imagexplain.ops.server import ROOT, Server
+from imagexplain.serving.prepared_request import view
+from imagexplain.vision.decode import decode
+from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.masks import of_cut_outs, to_model
 from training.scenes import SceneSettings, scene
 
 SIZE = (480, 640)

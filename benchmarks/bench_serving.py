@@ -24,13 +24,13 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.bench_explanation import machine
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
-from scripts.build_archives import build_all
-from scripts.client import Client
-from scripts.loopback import urlopen
-from scripts.prepare_input import classifier_input
-from scripts.server import ROOT, Server, free_port, start, stop
+from imagexplain.archive.build import build_all
+from imagexplain.cli.prepare_input import classifier_input
+from imagexplain.client.client import Client
+from imagexplain.client.loopback import urlopen
+from imagexplain.limits import Limits
+from imagexplain.ops.server import ROOT, Server, free_port, start, stop
+from imagexplain.vision.decode import decode
 from training.scenes import SceneSettings, scene
 
 MODELS = ("bit", "lanet")

@@ -29,10 +29,10 @@ from isal import igzip
 from PIL import Image
 from torch import Tensor
 
-from handlers.wire.heatmap import overlay
-from handlers.wire.image import from_list
-from handlers.wire.request import GZIP, JSON, PNG, SAFETENSORS, parse
-from handlers.wire.response import encode
+from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, parse
+from imagexplain.api.response import encode
+from imagexplain.vision.decode import from_list
+from imagexplain.vision.heatmap import overlay
 
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor
 
-import handlers.attribution as library
+import imagexplain.attribution as library
 from evaluation.cases import Case
 from evaluation.every_method import Outcome, scores_of_case, sensitivity_of
 from evaluation.line_up import Entry

@@ -10,7 +10,7 @@ from evaluation.pointing import hit, mass
 from evaluation.settings import Settings
 from evaluation.study import Row
 from evaluation.subject import Subject
-from handlers.attribution.baselines import blurred, image_mean
+from imagexplain.attribution.baselines import blurred, image_mean
 
 
 def by_baseline(subject: Subject, case: Case, settings: Settings) -> dict[Row, float]:

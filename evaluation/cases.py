@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.partition import Partition, by_objects, by_superpixels
-from handlers.superpixels import SlicSettings
-from handlers.wire.geometry import Preprocess, apply
+from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.superpixels import SlicSettings
 from training.scenes import SceneSettings, scene
 
 SCENES: Mapping[str, SceneSettings] = {

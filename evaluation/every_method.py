@@ -19,7 +19,7 @@ from evaluation.pointing import hit, mass
 from evaluation.randomisation import METRICS, agreement
 from evaluation.settings import Settings
 from evaluation.subject import Subject
-from handlers.attribution.maps import CHANNELS
+from imagexplain.attribution.postprocess import CHANNELS
 
 Row = tuple[str, str]
 """Method, metric."""

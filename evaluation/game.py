@@ -6,7 +6,7 @@ import torch
 from captum.attr import FeatureAblation
 from torch import Tensor
 
-from handlers.attribution.path import Forward
+from imagexplain.attribution.paths.path_integral import Forward
 
 BATCH = 128
 

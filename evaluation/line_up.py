@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import handlers.attribution as library
+import imagexplain.attribution as library
 from evaluation.cases import Case
 from evaluation.rivals import edges, random
 from evaluation.subject import CHUNK, Subject
-from handlers.attribution.plan import Material, Plan, Smoothing, carry_out, layer_name, refusals
+from imagexplain.attribution.runner import Material, Plan, Smoothing, carry_out, layer_name, refusals
 
 CONTROLS = ("edges", "random")
 """Maps that never ask the model."""
@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def channels(self) -> str:
-        """How the map's channels become one, a key of :data:`handlers.attribution.maps.CHANNELS`."""
+        """How the map's channels become one, a key of :data:`imagexplain.attribution.postprocess.CHANNELS`."""
         return "abs" if self.plan and self.plan.methods[0] in MAGNITUDES and len(self.plan.methods) == 1 else "sum"
 
     @property

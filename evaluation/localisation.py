@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torchvision.ops import box_iou, masks_to_boxes
 
-from handlers.attribution.maps import iou, localize, normalize
+from imagexplain.attribution.postprocess import iou, localize, normalize
 
 
 def overlap(maps: Tensor, deciding: Tensor, channels: str = "sum") -> tuple[float, float]:
@@ -14,7 +14,7 @@ def overlap(maps: Tensor, deciding: Tensor, channels: str = "sum") -> tuple[floa
     Args:
         maps: (1, C, H, W), as a method returns it.
         deciding: (H, W) bool.
-        channels: how they become one, see :func:`handlers.attribution.maps.normalize`.
+        channels: how they become one, see :func:`imagexplain.attribution.postprocess.normalize`.
     """
     found = localize(normalize(maps, channels=channels))
     box = masks_to_boxes(deciding.unsqueeze(0))

@@ -10,9 +10,9 @@ from torch import Tensor
 from evaluation.partition import REST, Partition
 from evaluation.rivals import edges, gradients, random
 from evaluation.subject import Subject
-from handlers.attribution.directional import group_scores
-from handlers.attribution.groups import family
-from handlers.attribution.path import PathIntegral
+from imagexplain.attribution.groups.directional import group_scores
+from imagexplain.attribution.groups.families import family
+from imagexplain.attribution.paths.path_integral import PathIntegral
 
 OURS = ("ig", "|ig|", "directional", "dividend", "value", "value with pixels")
 RIVALS = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handlers.superpixels import SlicSettings, slic
+from imagexplain.vision.superpixels import SlicSettings, slic
 from training.scenes import Scene
 
 REST = "rest"

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from evaluation.ranks import spearman
 from evaluation.redraw import redrawn
-from handlers.attribution.maps import CHANNELS
+from imagexplain.attribution.postprocess import CHANNELS
 
 THRESHOLD = 0.5
 """Above it a map fails: a quarter of its ranks' variance (ρ² = 0.25) is there without anything having been learnt.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handlers.attribution.path import Forward, score_gradients
+from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 
 
 def random(size: tuple[int, int], generator: torch.Generator) -> Tensor:

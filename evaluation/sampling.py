@@ -13,7 +13,7 @@ from evaluation.ranks import spearman
 from evaluation.settings import Settings
 from evaluation.shapley import by_orders, exact, kernel_shap
 from evaluation.subject import Subject
-from handlers.attribution.path import points_on
+from imagexplain.attribution.paths.path_integral import points_on
 
 
 @dataclass(frozen=True)

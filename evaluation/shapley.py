@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from evaluation.game import Game
-from handlers.attribution.path import Forward
+from imagexplain.attribution.paths.path_integral import Forward
 
 MOST_GROUPS = 12
 

@@ -19,7 +19,7 @@ from evaluation.rivals import edges, gradients
 from evaluation.settings import Settings
 from evaluation.shapley import exact
 from evaluation.subject import Subject
-from handlers.attribution.quadrature import quadrature
+from imagexplain.attribution.paths.quadrature import quadrature
 
 Row = tuple[str, str, str]
 """Partition, method, metric."""

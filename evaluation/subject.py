@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from handlers import models
-from handlers.attribution.baselines import uniform_noise
-from handlers.attribution.path import PathIntegral, integrate
-from handlers.attribution.quadrature import Quadrature, quadrature
-from handlers.models.checkpoint import read
-from handlers.models.fold import fold
-from handlers.models.specialise import specialise
-from handlers.spec import Archive, ClassifierSpec, select
-from handlers.wire.geometry import Preprocess
+from imagexplain import models
+from imagexplain.archive.spec import Archive, ClassifierSpec, select
+from imagexplain.attribution.baselines import uniform_noise
+from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
+from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
+from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.specialised_convolutions import specialise
+from imagexplain.vision.geometry import Preprocess
 
 CHUNK = 26  # half of a path of 50 steps and its two ends
 

@@ -1,105 +1,10 @@
-"""Scores a served model on a labelled folder, <folder>/<class>/<image>: prints the accuracy and a table per class.
+"""Runs :mod:`imagexplain.cli.accuracy`."""
 
-accuracy.py cifar10/test --model lanet
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from scripts.client import Client, ClientError, add_arguments, connect, per_thread
-from scripts.progress import say
-from scripts.server import ServerError
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One image: its class by folder, the classes that the model named, best first, or why there is no answer."""
-
-    image: Path
-    truth: str
-    named: tuple[str, ...] = ()
-    fault: str = ""
-
-    @property
-    def right(self) -> bool:
-        """Whether the best class is the folder's."""
-        return self.named[:1] == (self.truth,)
-
-
-def labelled(folder: Path) -> list[Path]:
-    """The images of a labelled folder, sorted. Raises ClientError when there are none."""
-    images = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
-    if not images:
-        raise ClientError(f"no images: wanted {folder}/<class>/<image>, with one of {', '.join(sorted(SUFFIXES))}")
-    return images
-
-
-def score(client: Client, image: Path, model: str) -> Scored:
-    """What the served model makes of one image."""
-    truth = image.parent.name
-    try:
-        predictions = client.photo(f"predictions/{model}", image, accept="application/json").json()["predictions"]
-    except ClientError as error:
-        return Scored(image, truth, fault=str(error))
-    return Scored(image, truth, tuple(item["label"] for item in predictions))
-
-
-def report(scores: list[Scored]) -> Iterator[str]:
-    """The lines of the result: a table by class, what went wrong, and the accuracy over all images that were sent."""
-    by_class: dict[str, list[Scored]] = defaultdict(list)
-    for scored in scores:
-        by_class[scored.truth].append(scored)
-    width = max(len("class"), *map(len, by_class))
-    yield f"{'class':{width}}  images   right  accuracy  most often mistaken for"
-    for truth, group in sorted(by_class.items()):
-        right = sum(scored.right for scored in group)
-        wrong = Counter(scored.named[0] for scored in group if scored.named and not scored.right).most_common(1)
-        mistaken = f"{wrong[0][0]} ({wrong[0][1]})" if wrong else ""
-        yield f"{truth:{width}}  {len(group):6d}  {right:6d}  {right / len(group):8.2%}  {mistaken}".rstrip()
-    known = {label for scored in scores for label in scored.named}
-    for truth in sorted(set(by_class) - known):
-        yield f"warning: no answer names {truth!r}: is it a label of this model?"
-    faults = [scored for scored in scores if scored.fault]
-    for scored in faults[:5]:
-        yield f"no answer for {scored.image}: {scored.fault}"
-    right = sum(scored.right for scored in scores)
-    without = f", {len(faults)} without an answer" if faults else ""
-    yield f"accuracy {right / len(scores):.2%} ({right} of {len(scores)}{without})"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--connections", type=int, default=8, help="requests under way at once (default: 8)")
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
-    try:
-        images = labelled(given.folder)
-        client = per_thread(lambda: connect(given))
-        client()  # no server is one error, not one for each image
-        with ThreadPoolExecutor(given.connections) as pool:
-            answers = pool.map(lambda image: score(client(), image, given.model), images)
-            scores = list(tqdm(answers, total=len(images), unit=" images"))
-    except (ClientError, ServerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    say("\n".join(report(scores)))
-    return int(any(scored.fault for scored in scores))
-
+from imagexplain.cli.accuracy import main
 
 if __name__ == "__main__":
     sys.exit(main())

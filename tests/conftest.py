@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.build_archives import build_all
-from scripts.client import Client
-from scripts.loopback import urlopen
-from scripts.server import ROOT, Server, free_port, start, stop
+from imagexplain.archive.build import build_all
+from imagexplain.client.client import Client
+from imagexplain.client.loopback import urlopen
+from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 
 # The tests' own requests stay on this machine, whatever proxy they are run behind.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-import handlers.attribution as library
-from handlers.attribution.plan import OPTIONS, parameters
-from scripts import evaluate_methods
-from scripts.server import ROOT
+import imagexplain.attribution as library
+from evaluation import evaluate_methods
+from imagexplain.attribution.runner import OPTIONS, parameters
+from imagexplain.ops.server import ROOT
 
 PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").partition("## Options")[0]
 ROWS = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", PAGE, re.MULTILINE))

@@ -11,11 +11,11 @@ from urllib.parse import quote
 import pytest
 import torch
 
-import handlers.attribution as library
-from handlers.attribution import captum_methods
-from handlers.attribution.maps import normalize
-from handlers.wire.request import parse
-from scripts.server import ROOT
+import imagexplain.attribution as library
+from imagexplain.api.request import parse
+from imagexplain.attribution import captum_adapter as captum_methods
+from imagexplain.attribution.postprocess import normalize
+from imagexplain.ops.server import ROOT
 from tests.wire.photos import png
 
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scripts.server import ROOT
+from imagexplain.ops.server import ROOT
 from tests.conftest import Served
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
@@ -34,7 +34,8 @@ def runnable() -> list[tuple[str, str]]:
 @pytest.fixture
 def checkout(tmp_path: Path, served: Served) -> Path:
     """What the README's reader has: the scripts, a running server's key file, and a photo."""
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")  # a script resolves its own path, and looks for run/ there
+    for name in ("scripts", "imagexplain"):  # which resolve their own path, and look for run/ there
+        shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("handlers", "training", "archive_specs"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "run").mkdir()

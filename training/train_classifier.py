@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from handlers import models
-from handlers.models import bit, checkpoint, lanet, timm_network
+from imagexplain import models
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.classifiers import bit, lanet, timm_network
 from training import mimetic, pool
 from training.publish import as_float16, publish
 from training.scenes import CLASSES, SceneSettings

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from handlers.models import checkpoint, mmcv_ext, mmdet_segmenter
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.segmenters import mmcv_ext, mmdet_segmenter
 from training.average_precision import Precision, mask_precision
 from training.instances import Instances, boxes_of, draw, masks_of
 from training.publish import as_float16, publish

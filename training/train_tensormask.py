@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from handlers.models import checkpoint, tensormask
-from handlers.models.resnet_fpn import STRIDES, Stage
-from handlers.models.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.segmenters import tensormask
+from imagexplain.models.segmenters.resnet_fpn import STRIDES, Stage
+from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
 from training.average_precision import Precision, mask_precision
 from training.instances import Instances, altered, boxes_of, draw, masks_of
 from training.publish import as_float16, publish

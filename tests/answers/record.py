@@ -25,8 +25,8 @@ from unittest import mock
 
 import torch
 
-from handlers import neighbour
-from scripts.build_archives import ROOT, build_all
+from imagexplain.archive.build import ROOT, build_all
+from imagexplain.serving import remote_segments as neighbour
 from tests.answers.cases import Asked, Case, cases
 from tests.serving.fake_torchserve import Context
 
@@ -74,7 +74,9 @@ def record(models: Models, asked: dict[str, Case]) -> dict[str, list[str]]:
                 other = "http://127.0.0.1:1" if case.alone else address
                 stack.enter_context(mock.patch.dict("os.environ", TS_INFERENCE_ADDRESS=other))
                 if case.broken:
-                    stack.enter_context(mock.patch("handlers.classifier.predict", side_effect=RuntimeError("broken")))
+                    stack.enter_context(
+                        mock.patch("imagexplain.serving.tasks.classifier.predict", side_effect=RuntimeError("broken"))
+                    )
                 answers = models.answers(case.model, case.batch)
             found[name] = [f"{status} {media} {hashlib.sha256(body).hexdigest()}" for status, media, body in answers]
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.build_archives import ROOT
+from imagexplain.archive.build import ROOT
 from tests.answers.cases import cases, errors
 from tests.answers.record import Models, differences, record
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from handlers.attribution.baselines import blurred, image_mean, uniform_noise
+from imagexplain.attribution.baselines import blurred, image_mean, uniform_noise
 
 
 def test_image_mean_by_hand() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handlers.attribution import cam
-from handlers.attribution.layers import layer_named, scores_and_activation
-from handlers.attribution.tokens import to_maps
+from imagexplain.attribution.methods import cam
+from imagexplain.attribution.network.layers import layer_named, scores_and_activation
+from imagexplain.attribution.network.tokens import to_maps
 from tests.attribution.networks import (
     assert_untouched,
     footprint,

@@ -13,8 +13,8 @@ from captum.attr import NoiseTunnel
 from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
-from handlers.attribution import captum_methods
-from handlers.attribution.captum_methods import CAPTUM_RULES
+from imagexplain.attribution import captum_adapter as captum_methods
+from imagexplain.attribution.captum_adapter import CAPTUM_RULES
 from tests.attribution.models import linear, smooth_network
 
 # Any: like Captum's, attribute returns tensors, tuples or pairs, as its arguments say.

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-import handlers.attribution as library
-from handlers.attribution.layers import default_layer, scores_and_activation
-from handlers.attribution.tokens import stated_layout
+import imagexplain.attribution as library
+from imagexplain.attribution.network.layers import default_layer, scores_and_activation
+from imagexplain.attribution.network.tokens import stated_layout
 from tests.attribution.networks import pictures, prepared, vit
 
 CAMS = [name for name in library.METHODS if name.endswith("_cam") or name == "grad_cam_plusplus"]

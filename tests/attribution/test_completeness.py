@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from handlers.attribution.completeness import LARGEST_SHARE, missing_share
-from handlers.attribution.deep_lift_rules import deep_lift
+from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
+from imagexplain.attribution.methods.deep_lift import deep_lift
 from tests.attribution.networks import pictures, prepared, resnet
 
 

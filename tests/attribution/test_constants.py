@@ -11,7 +11,7 @@ import torchvision
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from handlers.attribution.full_gradient import full_grad, full_gradient
+from imagexplain.attribution.methods.full_grad import full_grad, full_gradient
 from tests.attribution.networks import assert_untouched, footprint, pictures, prepared
 
 

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import handlers.attribution as library
+import imagexplain.attribution as library
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "blur_ig": {"steps": 3, "max_sigma": 1.5, "chunk": 2},

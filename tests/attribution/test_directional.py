@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from handlers.attribution.directional import GroupScores, group_scores
-from handlers.attribution.groups import Family, family, refinement
-from handlers.attribution.path import PathIntegral, integrate
-from handlers.attribution.quadrature import quadrature
+from imagexplain.attribution.groups.directional import GroupScores, group_scores
+from imagexplain.attribution.groups.families import Family, family, refinement
+from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
+from imagexplain.attribution.paths.quadrature import quadrature
 from tests.attribution.models import cubic, linear, product, smooth_network
-from tests.attribution.test_groups import families, masks
+from tests.attribution.test_families import families, masks
 
 
 def explained(forward, x: Tensor, baseline: Tensor | None = None, steps: int = 30) -> PathIntegral:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import handlers.attribution as library
+import imagexplain.attribution as library
 
 FILES = sorted(Path(library.__file__).parent.glob("*.py"))
 PARTS = {

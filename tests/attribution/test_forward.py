@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import handlers.attribution as library
-from handlers.attribution.captum_methods import IntegratedDirectionalGradients, IntegratedGradients
-from handlers.attribution.forward import MAX_ITEMS, class_scores, evaluation_mode, modules_of
-from handlers.attribution.gradients import gradient
-from handlers.attribution.path import integrate
-from handlers.attribution.plan import channels_of, looks_inside
-from handlers.attribution.quadrature import quadrature
-from handlers.attribution.refine import refine
+import imagexplain.attribution as library
+from imagexplain.attribution.captum_adapter import IntegratedDirectionalGradients, IntegratedGradients
+from imagexplain.attribution.methods.gradient import gradient
+from imagexplain.attribution.network.forward import MAX_ITEMS, class_scores, evaluation_mode, modules_of
+from imagexplain.attribution.paths.adaptive import refine
+from imagexplain.attribution.paths.path_integral import integrate
+from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.attribution.runner import channels_of, looks_inside
 from tests.attribution.networks import assert_untouched, footprint, prepared, vit
 from tests.attribution.test_methods import OF_ATTENTION, OPTIONS, images
 

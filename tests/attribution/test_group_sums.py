@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from handlers.attribution import group_sums as dispatch
-from handlers.attribution.group_sums import group_sums
-from handlers.attribution.quadrature import quadrature
+from imagexplain.attribution.groups import group_sums as dispatch
+from imagexplain.attribution.groups.group_sums import group_sums
+from imagexplain.attribution.paths.quadrature import quadrature
 
 DTYPES = (torch.float32, torch.bfloat16)
 SHAPES = ((1, 3, 5, 7), (3, 3, 17, 31), (40, 2, 1, 300), (2, 1, 16, 32))  # (N, C, H, W): 35 to 527 pixels, tiles of 256
@@ -56,7 +56,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> str:
     TRITON_INTERPRET counts only if it is set before Triton is first imported, which another test may have done. The
     kernel uses nothing but Triton's primitives, so it can be handed to the interpreter at any time.
     """
-    kernel = pytest.importorskip("handlers.attribution.triton_group_sums")
+    kernel = pytest.importorskip("imagexplain.attribution.groups.triton_group_sums")
     if torch.cuda.is_available():
         return "cuda"
     interpreter = pytest.importorskip("triton.runtime.interpreter")
@@ -73,7 +73,7 @@ def test_kernel_compiles_and_fits(capability: int, tmp_path, monkeypatch: pytest
     """
     triton = pytest.importorskip("triton")
     compiler, backends = pytest.importorskip("triton.compiler"), pytest.importorskip("triton.backends.compiler")
-    kernel = pytest.importorskip("handlers.attribution.triton_group_sums")
+    kernel = pytest.importorskip("imagexplain.attribution.groups.triton_group_sums")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     if not isinstance(kernel._partial_sums, triton.JITFunction):
         pytest.skip("TRITON_INTERPRET is set")
@@ -271,7 +271,7 @@ def test_a_kernel_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(("backend", "used"), [("auto", False), ("torch", False), ("triton", True)])
 def test_what_runs_where(monkeypatch: pytest.MonkeyPatch, backend: dispatch.Backend, used: bool) -> None:
     """On CPU tensors: the kernel only if it is asked for."""
-    kernel = pytest.importorskip("handlers.attribution.triton_group_sums")
+    kernel = pytest.importorskip("imagexplain.attribution.groups.triton_group_sums")
     monkeypatch.setattr(dispatch, "_triton_obstacle", lambda *_: None)
     monkeypatch.setattr(kernel, "triton_group_sums", lambda *_: "the kernel")
     assert (group_sums(*example(1, 3, 4, 5, 1), backend=backend) == "the kernel") is used
@@ -279,7 +279,7 @@ def test_what_runs_where(monkeypatch: pytest.MonkeyPatch, backend: dispatch.Back
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_what_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = pytest.importorskip("handlers.attribution.triton_group_sums")
+    kernel = pytest.importorskip("imagexplain.attribution.groups.triton_group_sums")
     monkeypatch.setattr(kernel, "triton_group_sums", lambda *_: "the kernel")
     given = [tensor.cuda() for tensor in example(1, 3, 4, 5, 1)]
     assert group_sums(*given) == "the kernel"
@@ -289,7 +289,7 @@ def test_what_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_triton_is_not_imported_on_a_cpu() -> None:
     code = (
-        "import sys, torch; from handlers.attribution.path import group_sums; "
+        "import sys, torch; from imagexplain.attribution.paths.path_integral import group_sums; "
         "group_sums(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool)); "
         "sys.exit('triton' in sys.modules)"
     )

@@ -5,9 +5,9 @@ import torch
 import torchvision
 from torch import nn
 
-from handlers.attribution.layers import chosen_layer, default_layer, layer_named, scores_and_activation
-from handlers.models.bit import bit
-from handlers.models.lanet import LaNet
+from imagexplain.attribution.network.layers import chosen_layer, default_layer, layer_named, scores_and_activation
+from imagexplain.models.classifiers.bit import bit
+from imagexplain.models.classifiers.lanet import LaNet
 from tests.attribution.networks import (
     assert_untouched,
     footprint,

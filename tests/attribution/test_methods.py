@@ -12,7 +12,7 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-import handlers.attribution as library
+import imagexplain.attribution as library
 from tests.attribution.models import smooth_network
 from tests.attribution.networks import vit
 from tests.rows import rows_through
@@ -138,7 +138,7 @@ def test_the_package_names_what_it_has() -> None:
 def test_a_method_is_imported_when_it_is_named() -> None:
     """Captum and scikit-image take seconds, which a worker that needs neither is spared."""
     program = (
-        "import sys, handlers.attribution as library; library.gradient;"
+        "import sys, imagexplain.attribution as library; library.gradient;"
         "print([name for name in ('captum', 'skimage') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

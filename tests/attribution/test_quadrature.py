@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.attribution.quadrature import RULES, quadrature
+from imagexplain.attribution.paths.quadrature import RULES, quadrature
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -10,8 +10,8 @@ from scipy.ndimage import distance_transform_edt
 from skimage.transform import resize
 from torch import Tensor
 
-from handlers.attribution import regions
-from handlers.attribution.regions import SIDE, overlapping_segments, xrai
+from imagexplain.attribution.methods import xrai as regions
+from imagexplain.attribution.methods.xrai import SIDE, overlapping_segments, xrai
 from tests.attribution.models import linear
 
 SIZES = ((1, 1), (1, 2), (2, 1), (1, 300), (300, 1), (3, 5), (11, 12), (9, 500), (223, 225), (224, 224), (300, 230))

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from handlers.attribution.tokens import layout_of, stated_layout, stated_prefix, to_maps
+from imagexplain.attribution.network.tokens import layout_of, stated_layout, stated_prefix, to_maps
 from tests.attribution.networks import tiny_cnn, vit
 
 

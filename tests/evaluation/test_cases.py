@@ -11,8 +11,8 @@ from evaluation.methods import OURS, ours
 from evaluation.methods import rivals as rival_scores
 from evaluation.partition import by_objects, by_superpixels, partition
 from evaluation.redraw import redrawn
-from handlers.superpixels import SlicSettings
-from handlers.wire.geometry import Preprocess
+from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.superpixels import SlicSettings
 from training.scenes import SceneSettings, scene
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import report
+from evaluation import evaluate, report
 from evaluation.methods import OURS, RIVALS
 from evaluation.report import verdict
 from evaluation.settings import Settings
 from evaluation.summary import Mean
-from scripts import evaluate
 from training.train_classifier import HELD_OUT_SEED
 
 FEW = Settings(removals=8, noisy=2, draws=1, repeat_steps=40, orders=2, samples=(20, 40))

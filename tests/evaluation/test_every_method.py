@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation import all_cases
+from evaluation import all_cases, evaluate_methods
 from evaluation import line_up as lines
 from evaluation.all_cases import Work, outcomes
 from evaluation.cases import Case, case
@@ -21,10 +21,9 @@ from evaluation.method_tables import markdown, summary
 from evaluation.randomisation import THRESHOLD, agreement, fails, untaught
 from evaluation.settings import Settings
 from evaluation.subject import Subject, as_built
-from handlers.attribution.plan import Plan
-from handlers.attribution.quadrature import quadrature
-from handlers.wire.geometry import Preprocess
-from scripts import evaluate_methods
+from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.attribution.runner import Plan
+from imagexplain.vision.geometry import Preprocess
 from training.scenes import SceneSettings, scene
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -19,8 +19,8 @@ from evaluation.pointing import hit, mass
 from evaluation.ranks import spearman
 from evaluation.shapley import by_orders, exact, joining, kernel_shap
 from evaluation.summary import difference, mean, means
-from handlers.attribution.path import integrate
-from handlers.attribution.quadrature import quadrature
+from imagexplain.attribution.paths.path_integral import integrate
+from imagexplain.attribution.paths.quadrature import quadrature
 
 WEIGHTS = torch.tensor([3.0, 2.0, -1.0, 0.5])
 IMAGE = torch.ones(1, 1, 4)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handlers.models import mmdet_config, mmdet_segmenter
+from imagexplain.models.segmenters import mmdet_config, mmdet_segmenter
 from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, shapes
 

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from handlers import models
-from handlers.models import bit, checkpoint
+from imagexplain import models
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.classifiers import bit
 from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
 from tests.models.same import assert_same_network

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from handlers import models
-from handlers.models import bit, checkpoint, lanet
-from handlers.models.checkpoint import CheckpointError
+from imagexplain import models
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from imagexplain.models.classifiers import bit, lanet
 from tests.models.same import assert_same_weights
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(7)}

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from handlers.models import checkpoint
-from handlers.models.checkpoint import CheckpointError
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
 
 ARRAYS: dict[str, Any] = {
     "conv.weight": np.arange(12, dtype=np.float32).reshape(2, 3, 2, 1),
@@ -119,7 +119,7 @@ def test_a_pickle_that_runs_a_command(protocol: int, tmp_path: Path) -> None:
         ("numpy", "ndarray.tofile"),
         ("numpy.core.multiarray", "fromfile"),
         ("torch", "load"),
-        ("handlers.models.detectron2_pickle", "_Constructor"),
+        ("imagexplain.models.checkpoints.detectron2_pickle", "_Constructor"),
     ],
 )
 def test_other_names_are_refused(module: str, name: str, tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from handlers.models import detectron2_tensormask, tensormask
-from handlers.models.checkpoint import CheckpointError
-from handlers.models.resnet_fpn import RESNET50, Stage
-from handlers.models.tensormask import TensorMaskSettings, TensorMaskSize
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from imagexplain.models.segmenters import detectron2_tensormask, tensormask
+from imagexplain.models.segmenters.resnet_fpn import RESNET50, Stage
+from imagexplain.models.segmenters.tensormask import TensorMaskSettings, TensorMaskSize
 
 SETTINGS = TensorMaskSettings()
 

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from handlers import engines
-from handlers.models import detectron2_tensormask, tensormask
-from handlers.models.checkpoint import CheckpointError
-from handlers.models.detections import Detections
-from handlers.models.resnet_fpn import DIVISOR, Stage
-from handlers.models.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
-from handlers.spec import SegmenterSpec
-from handlers.wire.image import Photo
+from imagexplain.archive import segmenter_backends as engines
+from imagexplain.archive.spec import SegmenterSpec
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from imagexplain.models.segmenters import detectron2_tensormask, tensormask
+from imagexplain.models.segmenters.resnet_fpn import DIVISOR, Stage
+from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
+from imagexplain.vision.decode import Photo
+from imagexplain.vision.detections import Detections
 from tests.fixtures import deterministic
 from tests.models.reference import distance
 from tests.models.tensormask_models import DIRECTORY, reference_state

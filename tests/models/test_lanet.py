@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from handlers import models
-from handlers.models import checkpoint, lanet
+from imagexplain import models
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.classifiers import lanet
 from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
 from tests.models.same import assert_same_network

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from handlers.cut_out import whole
-from handlers.models.mask_pasting import paste_masks
+from imagexplain.models.segmenters.mask_pasting import paste_masks
+from imagexplain.vision.mask_crops import whole
 from tests.models.reference import FIXTURES
 
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from handlers.models import mmcv_ext
+from imagexplain.models.segmenters import mmcv_ext
 from tests.models.reference import distance
 
 if not mmcv_ext.install():
@@ -141,7 +141,7 @@ def test_only_the_headless_opencv() -> None:
 def test_opencv_maps_no_display_libraries() -> None:
     """Nor does importing mmdet: the libraries that such a process has mapped are read from the system."""
     program = (
-        "from handlers.models import mmcv_ext; mmcv_ext.install(); import cv2, mmdet.models; "
+        "from imagexplain.models.segmenters import mmcv_ext; mmcv_ext.install(); import cv2, mmdet.models; "
         "print(open('/proc/self/maps').read())"
     )
     maps = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

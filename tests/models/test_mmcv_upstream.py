@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from handlers.models import mmcv_ext
+from imagexplain.models.segmenters import mmcv_ext
 from tests.models.reference import distance
 
 pytestmark = pytest.mark.upstream

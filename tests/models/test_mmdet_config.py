@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from handlers.models import mmdet_segmenter
-from handlers.models.mmdet_config import TUPLE, ConfigError, checked, resolve
+from imagexplain.models.segmenters import mmdet_segmenter
+from imagexplain.models.segmenters.mmdet_config import TUPLE, ConfigError, checked, resolve
 from tests.models import mmdet_models
 
 ROOT = Path(__file__).parents[2]

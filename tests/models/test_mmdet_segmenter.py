@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from handlers.models import mmcv_ext, mmdet_segmenter, torch_file
-from handlers.models.checkpoint import CheckpointError
-from handlers.models.detections import Detections
-from handlers.models.mmcv_ext import MissingOperatorError
-from handlers.models.mmdet_config import ConfigError
-from handlers.models.mmdet_segmenter import MMDetSegmenter, build
+from imagexplain.models.checkpoints import torch_file
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from imagexplain.models.segmenters import mmcv_ext, mmdet_segmenter
+from imagexplain.models.segmenters.mmcv_ext import MissingOperatorError
+from imagexplain.models.segmenters.mmdet_config import ConfigError
+from imagexplain.models.segmenters.mmdet_segmenter import MMDetSegmenter, build
+from imagexplain.vision.detections import Detections
 from tests.models import mmdet_models
 from tests.models.reference import FIXTURES, distance
 from tests.models.same import assert_close_outputs

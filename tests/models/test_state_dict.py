@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handlers.models.state_dict import CheckpointError, state_dict
+from imagexplain.models.checkpoints.state_dict import CheckpointError, state_dict
 
 RAW = {"stem.weight": torch.zeros(2), "head.bias": torch.zeros(1)}
 AVERAGED = {name: tensor + 1 for name, tensor in RAW.items()}

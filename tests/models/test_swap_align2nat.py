@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from handlers.models.swap_align2nat import PADDING, covered, masks_at, swap_align2nat
+from imagexplain.models.segmenters.swap_align2nat import PADDING, covered, masks_at, swap_align2nat
 from tests.models.reference import FIXTURES
 
 CASES = range(6)

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handlers.models import mmcv_ext, swin_keys
+from imagexplain.models.checkpoints import swin_keys
+from imagexplain.models.segmenters import mmcv_ext
 from tests.fixtures import deterministic
 from tests.models.reference import shapes
 

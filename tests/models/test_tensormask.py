@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
-from handlers.models import checkpoint, tensormask
-from handlers.models.checkpoint import CheckpointError
-from handlers.models.resnet_fpn import NormedConv2d, Stage, padded
-from handlers.models.swap_align2nat import swap_align2nat
-from handlers.models.tensormask import HeadOutputs, TensorMask, TensorMaskSettings, TensorMaskSize
-from handlers.models.tensormask_head import Rectangle, within
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from imagexplain.models.segmenters import tensormask
+from imagexplain.models.segmenters.resnet_fpn import NormedConv2d, Stage, padded
+from imagexplain.models.segmenters.swap_align2nat import swap_align2nat
+from imagexplain.models.segmenters.tensormask import HeadOutputs, TensorMask, TensorMaskSettings, TensorMaskSize
+from imagexplain.models.segmenters.tensormask_head import Rectangle, within
 from tests.fixtures import deterministic
 from tests.models.reference import distance, shapes
 from tests.models.same import assert_close_outputs, assert_same_weights

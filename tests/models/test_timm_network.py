@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor
 
-from handlers import models
-from handlers.models import checkpoint, timm_network
-from handlers.models.checkpoint import CheckpointError
+from imagexplain import models
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from imagexplain.models.classifiers import timm_network
 from tests.models.same import assert_same_network
 
 TINY: dict[str, dict[str, Any]] = {
@@ -102,7 +103,7 @@ def test_what_there_is_not(architecture: str, arguments: dict[str, Any], message
 def test_photos_are_prepared_as_by_timm(name: str) -> None:
     from PIL import Image
 
-    from handlers.wire.geometry import Preprocess, apply
+    from imagexplain.vision.geometry import Preprocess, apply
 
     photo = Image.effect_noise((300, 260), 60).convert("RGB").resize((600, 500), Image.Resampling.BICUBIC)
     with torch.device("meta"):

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handlers.models import torch_file
-from handlers.models.checkpoint import CheckpointError
+from imagexplain.models.checkpoints import torch_file
+from imagexplain.models.checkpoints.checkpoint import CheckpointError
 from tests.models.reference import FIXTURES
 
 FORMATS = pytest.mark.parametrize("archive", [True, False], ids=["archive", "older"])

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.admission import admit_baseline
-from handlers.attribution.plan import Plan, seconds_beside
-from handlers.cache import Cache
-from handlers.classifier import ClassifierHandler
-from handlers.deadline import Deadline
-from handlers.exchange import Exchange
-from handlers.segmenter import SegmenterHandler
-from handlers.wire.errors import RequestError
-from handlers.wire.request import parse
+from imagexplain.api.request import parse
+from imagexplain.attribution.runner import Plan, seconds_beside
+from imagexplain.errors import RequestError
+from imagexplain.serving.admission import admit_baseline
+from imagexplain.serving.cache import Cache
+from imagexplain.serving.deadline import Deadline
+from imagexplain.serving.request_state import Exchange
+from imagexplain.serving.tasks.classifier import ClassifierHandler
+from imagexplain.serving.tasks.segmenter import SegmenterHandler
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import ask, explanation, png, prediction, unpacked, write_model
 from tests.serving.test_group_answers import ask as ask_json
 from tests.serving.test_group_answers import encoded, rle
-from tests.serving.test_mapping import one
-from tests.serving.test_mapping import write_model as write_timm
+from tests.serving.test_method_attribution import one
+from tests.serving.test_method_attribution import write_model as write_timm
 from tests.serving.test_segmenter import write_model as write_segmenter
 
 GZIP, SAFETENSORS, PNG = "application/gzip", "application/x-safetensors", "image/png"
@@ -57,7 +57,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierHandler:
     def broken(*_: Any) -> Any:
         raise AssertionError("the model was evaluated")
 
-    monkeypatch.setattr("handlers.classifier.explain", broken)
+    monkeypatch.setattr("imagexplain.serving.tasks.classifier.explain", broken)
     return made(tmp_path, max_response_bytes=8 * IMAGE)
 
 
@@ -100,7 +100,7 @@ def test_a_refinement_takes_no_more_nodes_than_its_answer_can_hold(tmp_path: Pat
 
 
 def test_draws_share_what_a_refinement_may_keep(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.admission.MOST_BYTES", 30 * IMAGE)
+    monkeypatch.setattr("imagexplain.serving.admission.MOST_BYTES", 30 * IMAGE)
     asked = "tolerance=1e-6&steps=60&outputs=&baseline=uniform&draws={}"
     for draws in (1, 2, 3):
         (body,), context = ask(handler, (explanation(asked.format(draws), GZIP), png()))
@@ -176,7 +176,7 @@ def test_a_view_counts_as_what_it_keeps_alive() -> None:
 
 
 def test_a_picture_needs_no_other_answer(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("handlers.classifier.result_of", None)
+    monkeypatch.setattr("imagexplain.serving.tasks.classifier.result_of", None)
     _, context = ask(handler, (explanation("steps=2&segments=grid", PNG), png()))
     assert context.statuses[0] == 200
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.check_archive import MANIFEST, ArchiveError, check, unpacked_bytes
+from imagexplain.ops.check_archive import MANIFEST, ArchiveError, check, unpacked_bytes
 from tests.serving import archives
 
 MODEL = {"modelName": "small", "handler": "handler.py", "configFile": "model-config.yaml"}

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save_file
 
-from handlers import explanation as explanation_module
-from handlers.cache import Cache
-from handlers.classifier import ClassifierHandler
-from handlers.deadline import Deadline
-from handlers.models import bit
-from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
+from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
+from imagexplain.models.classifiers import bit
+from imagexplain.serving import path_attribution as explanation_module
+from imagexplain.serving.cache import Cache
+from imagexplain.serving.deadline import Deadline
+from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 
@@ -217,7 +217,7 @@ def test_a_failure_inside_hits_only_its_own_request(
             raise RuntimeError("broken [METRICS]forged:1")
         return real(model, samples, targets, before)
 
-    monkeypatch.setattr("handlers.classifier.explain", fails_on_class_3)
+    monkeypatch.setattr("imagexplain.serving.tasks.classifier.explain", fails_on_class_3)
     bodies, context = ask(
         handler, (explanation("target_class=3&steps=2"), png()), (explanation("target_class=4&steps=2"), png())
     )

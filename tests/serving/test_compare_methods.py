@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-import handlers.attribution as library
-from handlers.mapping import watched
-from handlers.wire.geometry import fit
-from handlers.wire.heatmap import overlay
-from scripts import compare_methods
-from scripts.compare_methods import BOX, DIRECTIONAL, Question, ask, directional, find_archive, main, named
-from scripts.contact_sheet import Tile, places
+import imagexplain.attribution as library
+from imagexplain.cli import compare_methods
+from imagexplain.cli.compare_methods import BOX, DIRECTIONAL, Question, ask, directional, find_archive, main, named
+from imagexplain.serving.method_attribution import watched
+from imagexplain.vision.contact_sheet import Tile, places
+from imagexplain.vision.geometry import fit
+from imagexplain.vision.heatmap import overlay
 from training.scenes import CLASSES, SceneSettings, scene
 
 

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.contact_sheet import BAND, CAPTION, FOOTER, GAP, HEADER, MARGIN, Tile, contact_sheet, greyed, places
+from imagexplain.vision.contact_sheet import (
+    BAND,
+    CAPTION,
+    FOOTER,
+    GAP,
+    HEADER,
+    MARGIN,
+    Tile,
+    contact_sheet,
+    greyed,
+    places,
+)
 
 RED = (250, 0, 0)
 

@@ -1,8 +1,8 @@
 import pytest
 
-from handlers.deadline import Deadline, updated
-from handlers.findings import Findings
-from handlers.wire.errors import RequestError
+from imagexplain.errors import RequestError
+from imagexplain.serving.deadline import Deadline, updated
+from imagexplain.serving.model_facts import Findings
 
 
 class Clock:

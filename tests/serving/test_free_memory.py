@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from handlers import chunk
-from handlers.chunk import bytes_per_point, chunk_size
-from handlers.free_memory import least_free
-from tests.serving.test_chunk import network
+from imagexplain.serving import chunk_size as chunk
+from imagexplain.serving.chunk_size import bytes_per_point, chunk_size
+from imagexplain.serving.free_memory import least_free
+from tests.serving.test_chunk_size import network
 
 HOST = 1000
 

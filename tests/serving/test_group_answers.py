@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.cache import Cache
-from handlers.classifier import ClassifierHandler
+from imagexplain.serving.cache import Cache
+from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, unpacked, write_model
@@ -230,8 +230,8 @@ def test_other_masks_on_a_known_image_evaluate_nothing(
     def broken(*_: Any) -> Any:
         raise AssertionError("the model was evaluated")
 
-    monkeypatch.setattr("handlers.classifier.explain", broken)
-    monkeypatch.setattr("handlers.classifier.predict", broken)
+    monkeypatch.setattr("imagexplain.serving.tasks.classifier.explain", broken)
+    monkeypatch.setattr("imagexplain.serving.tasks.classifier.predict", broken)
     second = answer(handler, masks=[rle(box(0, 0, 10, 10))])
     assert second["groups"][-1]["attribution"] == first["groups"][-1]["attribution"]
     for changed in ({"steps": 9}, {"target_class": 9}, {"baseline": "white"}, {"quadrature": "left"}):

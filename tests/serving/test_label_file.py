@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers import label_file
-from handlers.spec import SpecError, select
+from imagexplain.archive import label_file
+from imagexplain.archive.spec import SpecError, select
 from tests.serving.archives import write_spec
 
 TWO = ("cat", "dog")

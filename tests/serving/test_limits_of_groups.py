@@ -11,16 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers import sample, superpixels
-from handlers.deadline import Deadline
-from handlers.sample import Sample, prepare, view
-from handlers.superpixels import SlicSettings, one_hot, slic
-from handlers.wire.errors import RequestError
-from handlers.wire.geometry import Preprocess
-from handlers.wire.limits import Limits
-from handlers.wire.rectangles import Rectangles
-from handlers.wire.request import Request, parse
-from handlers.wire.rle import Runs, write
+from imagexplain.api.request import Request, parse
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.serving import prepared_request as sample
+from imagexplain.serving.deadline import Deadline
+from imagexplain.serving.prepared_request import Sample, prepare, view
+from imagexplain.vision import superpixels
+from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.rectangles import Rectangles
+from imagexplain.vision.rle import Runs, write
+from imagexplain.vision.superpixels import SlicSettings, one_hot, slic
 from tests.wire.photos import encoded
 
 SIDE = 32

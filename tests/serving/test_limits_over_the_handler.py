@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from handlers import neighbour
-from handlers.attribution import regions
-from handlers.classifier import ClassifierHandler
-from handlers.neighbour import with_segments
-from handlers.spec import SegmenterFile, load
-from handlers.wire.errors import RequestError
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
-from handlers.wire.request import Request, parse
-from scripts.server import ROOT
+from imagexplain.api.request import Request, parse
+from imagexplain.archive.spec import SegmenterFile, load
+from imagexplain.attribution.methods import xrai as regions
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.ops.server import ROOT
+from imagexplain.serving import remote_segments as neighbour
+from imagexplain.serving.remote_segments import with_segments
+from imagexplain.serving.tasks.classifier import ClassifierHandler
+from imagexplain.vision.decode import decode
 from tests.serving.fake_torchserve import Context
-from tests.serving.test_mapping import one, write_model
-from tests.serving.test_neighbour import server
+from tests.serving.test_method_attribution import one, write_model
+from tests.serving.test_remote_segments import server
 from tests.wire.photos import encoded
 
 SEGMENTERS = sorted(

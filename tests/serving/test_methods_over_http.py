@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.attribution import iou, localize, normalize
+from imagexplain.attribution import iou, localize, normalize
 from tests.conftest import Served
 from tests.pictures import panel
 from tests.serving.test_explanations import post, unpacked

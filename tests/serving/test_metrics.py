@@ -7,8 +7,8 @@ import pytest
 import yaml
 from ts.metrics.metric_type_enum import MetricTypes
 
-from handlers.metrics import DURATIONS, KINDS, LONGEST, OUTCOMES, Metric, Metrics, duration_label
-from scripts.server import ROOT
+from imagexplain.ops.server import ROOT
+from imagexplain.serving.metrics import DURATIONS, KINDS, LONGEST, OUTCOMES, Metric, Metrics, duration_label
 from tests.conftest import Served
 
 

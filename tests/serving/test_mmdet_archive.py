@@ -13,14 +13,14 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from handlers import engines
-from handlers.models.mmdet_config import checked, resolve
-from handlers.segmenter import SegmenterHandler
-from handlers.spec import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE, SegmenterSpec, SpecError
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
-from scripts.build_archives import build_all
-from scripts.server import ROOT
+from imagexplain.archive import segmenter_backends as engines
+from imagexplain.archive.build import build_all
+from imagexplain.archive.spec import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE, SegmenterSpec, SpecError
+from imagexplain.limits import Limits
+from imagexplain.models.segmenters.mmdet_config import checked, resolve
+from imagexplain.ops.server import ROOT
+from imagexplain.serving.tasks.segmenter import SegmenterHandler
+from imagexplain.vision.decode import decode
 from tests.models.mmdet_models import built, small_config, small_state
 from tests.pictures import panel
 from tests.serving.fake_torchserve import Context

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from handlers import neighbour
-from handlers.classifier import ClassifierHandler
-from handlers.neighbour import Neighbours, with_segments
-from handlers.wire.errors import RequestError
-from handlers.wire.limits import Limits
-from handlers.wire.request import Request, parse
+from imagexplain.api.request import Request, parse
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.serving import remote_segments as neighbour
+from imagexplain.serving.remote_segments import Neighbours, with_segments
+from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, prediction, write_model
 from tests.wire.photos import encoded

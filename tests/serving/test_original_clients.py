@@ -18,8 +18,8 @@ import requests
 import torch
 from PIL import Image
 
-from scripts.build_archives import build_all
-from scripts.server import ROOT, Server, free_port, start, stop
+from imagexplain.archive.build import build_all
+from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, shapes
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from handlers.classifier import ClassifierHandler
-from handlers.exchange import Exchange
+from imagexplain.serving.request_state import Exchange
+from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.conftest import Served
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import png, write_model

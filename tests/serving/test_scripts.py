@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scripts import accuracy, demo, explain
-from scripts.accuracy import Scored
+from imagexplain.cli import accuracy, demo, explain
+from imagexplain.cli.accuracy import Scored
 from tests.conftest import Served
 from training.scenes import CLASSES, scene
 from training.train_classifier import RECIPES

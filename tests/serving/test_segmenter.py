@@ -17,14 +17,14 @@ from PIL import Image
 from pycocotools import mask as run_length
 from safetensors.torch import load, save_file
 
-from handlers.cache import Cache
-from handlers.models import tensormask
-from handlers.models.resnet_fpn import Stage
-from handlers.models.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
-from handlers.segmenter import SegmenterHandler
-from handlers.spec import SPEC_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
+from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
+from imagexplain.limits import Limits
+from imagexplain.models.segmenters import tensormask
+from imagexplain.models.segmenters.resnet_fpn import Stage
+from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
+from imagexplain.serving.cache import Cache
+from imagexplain.serving.tasks.segmenter import SegmenterHandler
+from imagexplain.vision.decode import decode
 from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 

@@ -13,9 +13,9 @@ import requests
 from PIL import Image
 from pycocotools import mask as run_length
 
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
-from scripts.prepare_input import mask_input
+from imagexplain.cli.prepare_input import mask_input
+from imagexplain.limits import Limits
+from imagexplain.vision.decode import decode
 from tests.conftest import Served
 from tests.pictures import panel
 from tests.serving.test_explanations import post, unpacked, worker_pids

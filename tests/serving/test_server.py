@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts import server
-from scripts.server import PORTS, ROOT, Server, ServerError, birth, find, free_port, start, stop
+from imagexplain.ops import server
+from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, birth, find, free_port, start, stop
 from tests.serving import archives
 
 

@@ -9,11 +9,11 @@ import psutil
 import pytest
 import torch
 
-from handlers.cache import Cache
-from handlers.classifier import ClassifierHandler
+from imagexplain.serving.cache import Cache
+from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, write_model
-from tests.serving.test_mapping import write_model as write_timm
+from tests.serving.test_method_attribution import write_model as write_timm
 
 REQUESTS = 500
 SETTLED = 100

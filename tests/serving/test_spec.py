@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from handlers.spec import ClassifierFile, ClassifierSpec, SegmenterFile, SegmenterSpec, SpecError, load, select
-from scripts.server import ROOT
+from imagexplain.archive.spec import (
+    ClassifierFile,
+    ClassifierSpec,
+    SegmenterFile,
+    SegmenterSpec,
+    SpecError,
+    load,
+    select,
+)
+from imagexplain.ops.server import ROOT
 from tests.serving.archives import SPEC, write_spec
 
 

@@ -22,11 +22,11 @@ from urllib.request import Request
 import psutil
 import pytest
 
-from scripts import server
-from scripts.client import Client
-from scripts.loopback import LOOPBACK, is_loopback, reachable, stays_here, urlopen
-from scripts.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
-from scripts.signals import ended_by_signals, undisturbed
+from imagexplain.client.client import Client
+from imagexplain.client.loopback import LOOPBACK, is_loopback, reachable, stays_here, urlopen
+from imagexplain.ops import server
+from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
+from imagexplain.ops.signals import ended_by_signals, undisturbed
 from tests.serving import archives
 
 SLOW = archives.WORKING.replace('return [b"fine"', 'import time; time.sleep(1); return [b"fine"')

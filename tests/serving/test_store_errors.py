@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import build_archives
+from imagexplain.archive import build as build_archives
 
 
 def test_a_store_that_cannot_be_written_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

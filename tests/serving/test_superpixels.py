@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from handlers.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
+from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 
 
 def quarters(size: int) -> torch.Tensor:

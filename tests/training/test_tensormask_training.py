@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from handlers.models import checkpoint, tensormask
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.segmenters import tensormask
 from training import train_tensormask
 from training.instances import Instances, draw
 from training.tensormask_losses import box_loss, class_loss, mask_loss

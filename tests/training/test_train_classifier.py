@@ -10,8 +10,8 @@ import yaml
 from safetensors import safe_open
 from torch import nn
 
-from handlers import models
-from handlers.models import checkpoint
+from imagexplain import models
+from imagexplain.models.checkpoints import checkpoint
 from training import pool, publish, train_classifier
 from training.scenes import CLASSES, SceneSettings, scene, scenes
 from training.train_classifier import HELD_OUT_SEED, RECIPES, Recipe, Report

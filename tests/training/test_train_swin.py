@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from safetensors import safe_open
 
-from handlers.models import checkpoint, mmcv_ext, mmdet_segmenter
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.segmenters import mmcv_ext, mmdet_segmenter
 from training import train_swin
 from training.instances import draw, masks_of
 from training.train_classifier import HELD_OUT_SEED

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from handlers.wire.errors import RequestError
+from imagexplain.errors import RequestError
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
 """A photo of 2 rows, 3 columns, in which no two values are equal."""

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from handlers.wire.errors import RequestError, listed, shown, unknown
+from imagexplain.errors import RequestError, listed, shown, unknown
 
 
 def test_body_is_the_json_of_the_contract() -> None:

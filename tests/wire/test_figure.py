@@ -9,17 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.cut_out import CutOut
-from handlers.models.detections import Detections
-from handlers.wire.errors import RequestError
-from handlers.wire.figure import Caption, ColourKey, Row, figure, magnification, magnified, number, shade
-from handlers.wire.geometry import Geometry
-from handlers.wire.heatmap import overlay, seen, smoothed
-from handlers.wire.instances_picture import LISTED, drawn
-from handlers.wire.marks import edges, pole, rim
-from handlers.wire.options import PictureOptions, picture_options
-from handlers.wire.response import encode
-from handlers.wire.segment_picture import marks, smallest
+from imagexplain.api.options import PictureOptions, picture_options
+from imagexplain.api.response import encode
+from imagexplain.errors import RequestError
+from imagexplain.vision.detections import Detections
+from imagexplain.vision.figure import Caption, ColourKey, Row, figure, magnification, magnified, number, shade
+from imagexplain.vision.geometry import Geometry
+from imagexplain.vision.heatmap import overlay, seen, smoothed
+from imagexplain.vision.instance_overlay import LISTED, drawn
+from imagexplain.vision.marks import edges, pole, rim
+from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.segment_overlay import marks, smallest
 
 CAPTION = Caption(
     "a title " * 40,

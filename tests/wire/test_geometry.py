@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from handlers.wire.errors import RequestError
-from handlers.wire.geometry import Geometry, Kernel, Preprocess, apply, fit
+from imagexplain.errors import RequestError
+from imagexplain.vision.geometry import Geometry, Kernel, Preprocess, apply, fit
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.wire.geometry import Geometry
-from handlers.wire.heatmap import overlay, signed_map
+from imagexplain.vision.geometry import Geometry
+from imagexplain.vision.heatmap import overlay, signed_map
 
 
 def grey(height: int, width: int, value: int = 128) -> Image.Image:
@@ -89,5 +89,5 @@ def test_strips_leave_no_seams() -> None:
     attribution = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
     in_strips = np.asarray(overlay(photo, attribution))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("handlers.wire.heatmap._STRIP", 10_000)
+        patch.setattr("imagexplain.vision.heatmap._STRIP", 10_000)
         assert np.array_equal(in_strips, np.asarray(overlay(photo, attribution)))

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from handlers.wire import lettering
-from handlers.wire.lettering import UNNAMED, drawable, fitted, font, length, printable, wrapped, write
-from scripts.contact_sheet import Tile, contact_sheet
-from scripts.progress import say
+from imagexplain.progress import say
+from imagexplain.vision import lettering
+from imagexplain.vision.contact_sheet import Tile, contact_sheet
+from imagexplain.vision.lettering import UNNAMED, drawable, fitted, font, length, printable, wrapped, write
 
 FACE = font(14)
 

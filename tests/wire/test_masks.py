@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.wire.errors import RequestError
-from handlers.wire.geometry import Geometry, Preprocess, apply, fit
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
-from handlers.wire.masks import ModelMasks, parse_masks, to_model
-from handlers.wire.rle import write
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.vision.decode import decode
+from imagexplain.vision.geometry import Geometry, Preprocess, apply, fit
+from imagexplain.vision.masks import ModelMasks, parse_masks, to_model
+from imagexplain.vision.rle import write
 
 LIMITS = Limits(max_groups=5)
 SIZE = (6, 8)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from handlers.wire.geometry import Geometry, Preprocess, Size, apply, fit
-from handlers.wire.image import decode
-from handlers.wire.limits import Limits
-from handlers.wire.masks import ModelMasks, parse_masks, to_model
-from handlers.wire.rle import write
+from imagexplain.limits import Limits
+from imagexplain.vision.decode import decode
+from imagexplain.vision.geometry import Geometry, Preprocess, Size, apply, fit
+from imagexplain.vision.masks import ModelMasks, parse_masks, to_model
+from imagexplain.vision.rle import write
 from tests.wire.photos import encoded
 from tests.wire.test_masks import label_map
 

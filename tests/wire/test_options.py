@@ -7,9 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from handlers.wire.errors import RequestError
-from handlers.wire.limits import Limits
-from handlers.wire.options import (
+from imagexplain.api.options import (
     Baseline,
     Path,
     Segments,
@@ -18,6 +16,8 @@ from handlers.wire.options import (
     segment_options,
     switch,
 )
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
 from tests.wire.photos import png
 
 LIMITS = Limits(max_steps=100, max_groups=50, max_draws=8)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.wire.image import Layout, from_list
-from handlers.wire.request import Defaults, parse
-from scripts.prepare_input import main
+from imagexplain.api.request import Defaults, parse
+from imagexplain.cli.prepare_input import main
+from imagexplain.vision.decode import Layout, from_list
 from tests.wire.photos import PIXELS, encoded
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "prepare_input.py"

@@ -13,12 +13,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from handlers.wire import rle
-from handlers.wire.errors import RequestError
-from handlers.wire.geometry import Geometry, Preprocess, fit
-from handlers.wire.limits import Limits
-from handlers.wire.masks import parse_masks, to_model
-from handlers.wire.rectangles import Rectangles, of_labels, of_mask
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.vision import rle
+from imagexplain.vision.geometry import Geometry, Preprocess, fit
+from imagexplain.vision.masks import parse_masks, to_model
+from imagexplain.vision.rectangles import Rectangles, of_labels, of_mask
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=20))
 

@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.wire.errors import RequestError
-from handlers.wire.image import Layout
-from handlers.wire.limits import Limits
-from handlers.wire.request import (
+from imagexplain.api.request import (
     GZIP,
     JSON,
     MEDIA,
@@ -27,6 +24,9 @@ from handlers.wire.request import (
     parse,
     resolve_target,
 )
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.vision.decode import Layout
 from tests.wire.photos import jpeg, png, refusal
 
 LIST = [[[1, 2, 3], [4, 5, 6]]]

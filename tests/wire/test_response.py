@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from handlers.wire.errors import RequestError
-from handlers.wire.request import GZIP, JSON, PNG, SAFETENSORS, Request, parse
-from handlers.wire.response import LEGACY, Encoded, encode, select
+from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Request, parse
+from imagexplain.api.response import LEGACY, Encoded, encode, select
+from imagexplain.errors import RequestError
 from tests.wire.photos import png
 
 RESULT: dict[str, Any] = {

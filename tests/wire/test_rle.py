@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as coco
 
-from handlers.wire.errors import RequestError
-from handlers.wire.limits import Limits
-from handlers.wire.masks import parse_masks
-from handlers.wire.rle import Runs, _packed, read, write
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.vision.masks import parse_masks
+from imagexplain.vision.rle import Runs, _packed, read, write
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))
 

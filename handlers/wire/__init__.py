@@ -1,1 +1,0 @@
-"""What arrives and what leaves: image decoding, the request schema, response encodings and errors."""

@@ -1,0 +1,1 @@
+"""Explanations of image models: attribution methods, and a service of them."""

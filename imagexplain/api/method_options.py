@@ -1,0 +1,166 @@
+"""What a client may ask of a map: which method or product of two, its options, its layer, and noise to smooth over.
+
+The names and types of options are those of the library's functions, see :mod:`imagexplain.attribution.runner`, which
+checks their values as it runs; bounds that keep a worker alive are checked here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from imagexplain.api.options import QUADRATURES, Path, choice, switch
+from imagexplain.attribution import METHODS
+from imagexplain.attribution.runner import COARSE, OPTIONS, Plan, Smoothing
+from imagexplain.errors import RequestError, shown, unknown
+from imagexplain.limits import Limits
+
+CLIENTS_NAMES: Mapping[str, str] = {"rule": "quadrature"}
+"""Options of the library that have another name in requests."""
+
+PLAN_OPTIONS = (
+    "method",
+    "combine",
+    "normalized",
+    "smooth",
+    "layer",
+    *(CLIENTS_NAMES.get(name, name) for name in OPTIONS),
+)
+
+PATH = "integrated_gradients"
+"""The method of which an answer tells all that its path tells, group by group."""
+
+MAX_NAME = 500
+"""Characters of a layer's name."""
+
+_AT_LEAST_1 = ("steps", "samples", "size", "stride", "cells", "least")
+_SMOOTHING: Mapping[str, type] = {"samples": int, "std": float, "seed": int, "statistic": str}
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+def is_path(plan: Plan) -> bool:
+    """Whether the plan is integrated gradients and nothing else, which are taken from a path with all that it tells."""
+    return plan.methods == (PATH,) and plan.smoothing is None
+
+
+def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero") -> Plan:
+    """The plan of a request.
+
+    Args:
+        options: of the request, plain values by name.
+        limits: upper bounds.
+        default: the method where the client names none.
+        path: steps and quadrature where the client names none, of integrated gradients and of the default method;
+            all else is left to the methods' own defaults.
+        baseline: that of the model where the client names none.
+
+    Raises:
+        RequestError: 400 for an unknown method or an option that is malformed or that the method does not take; 413
+            for more steps or samples than the limit.
+    """
+    methods = _methods(options, default)
+    plan = Plan(
+        methods,
+        smoothing=_smoothing(options.get("smooth"), limits),
+        normalized=_normalized(options.get("normalized"), methods),
+    )
+    given = {name: options[said] for name in OPTIONS if (said := CLIENTS_NAMES.get(name, name)) in options}
+    allowed = {"steps", "rule", "seed"} if is_path(plan) else set(plan.takes)  # a path's seed is its baseline's
+    if starts(plan) and baseline_name(plan, options, baseline) == "uniform":
+        allowed.add("seed")
+    layer = options.get("layer")
+    for name in (*given, *(("layer",) if layer is not None else ())):
+        if name not in allowed:
+            taken = sorted(CLIENTS_NAMES.get(other, other) for other in allowed & {*OPTIONS, "layer"})
+            said = CLIENTS_NAMES.get(name, name)
+            raise RequestError(400, said, f"{plan.name} does not take it, but {', '.join(taken) or 'no options'}")
+    if layer is not None and not (isinstance(layer, str) and 0 < len(layer) <= MAX_NAME):
+        raise RequestError(400, "layer", f"wanted the name of one, got {shown(layer)}")
+    if is_path(plan):
+        return plan
+    if PATH in methods or methods == (default,):
+        given = {"steps": path.steps, "rule": path.quadrature} | given
+    if "rule" in given:
+        choice("quadrature", given["rule"], QUADRATURES, path.quadrature)
+    values = {name: _value(name, value, OPTIONS[name], limits) for name, value in given.items() if name in plan.takes}
+    return replace(plan, options=tuple(sorted(values.items())), layer=layer)
+
+
+def starts(plan: Plan) -> bool:
+    """Whether a method has a baseline: a path's start, what absence looks like, or references."""
+    return not plan.takes.isdisjoint(("baselines", "fill", "references"))
+
+
+def baseline_name(plan: Plan, options: Mapping[str, Any], usual: str) -> object:
+    """What the client named as the baseline, or what holds where it named none: for references, random ones."""
+    return options.get("baseline", "uniform" if "references" in plan.takes else usual)
+
+
+def _methods(options: Mapping[str, Any], default: str) -> tuple[str, ...]:
+    method, both = options.get("method"), options.get("combine")
+    if both is None:
+        name = default if method is None else method
+        if not isinstance(name, str) or name not in METHODS:
+            raise RequestError(400, "method", unknown("method", name, sorted(METHODS)))
+        return (name,)
+    if method is not None:
+        raise RequestError(400, "combine", "wanted a method or two to combine, got both")
+    if not isinstance(both, Sequence) or isinstance(both, str) or len(both) != 2:
+        raise RequestError(400, "combine", f'wanted two methods, such as ["blur_ig", "grad_cam"], got {shown(both)}')
+    fine, coarse = both
+    for name in both:
+        if not isinstance(name, str) or name not in METHODS:
+            raise RequestError(400, "combine", unknown("method", name, sorted(METHODS)))
+    if coarse not in COARSE:
+        wanted = f"wanted as the second one of {', '.join(sorted(COARSE & set(METHODS)))}"
+        raise RequestError(400, "combine", f"{wanted}, got {shown(coarse)}")
+    return (fine, coarse)
+
+
+def _normalized(value: object, methods: tuple[str, ...]) -> bool:
+    normalized = switch("normalized", value)
+    if value is not None and len(methods) == 1:
+        raise RequestError(400, "normalized", f"goes with combine, which multiplies two maps, got {methods[0]} alone")
+    return normalized
+
+
+def _smoothing(value: object, limits: Limits) -> Smoothing | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise RequestError(
+            400, "smooth", f'wanted an object such as {{"samples": 25, "std": 0.15}}, got {shown(value)}'
+        )
+    known = [field.name for field in fields(Smoothing)]
+    for name in value:
+        if name not in known:
+            raise RequestError(400, "smooth", unknown("option", name, known))
+    given = {name: _value(f"smooth.{name}", value[name], _SMOOTHING[name], limits) for name in value}
+    if not 1 <= (samples := given.get("samples", 1)) <= limits.max_steps:
+        status = 400 if samples < 1 else 413
+        raise RequestError(status, "smooth.samples", f"wanted 1..{limits.max_steps}, got {samples}")
+    if not 0 <= given.get("std", 0) <= 10:
+        raise RequestError(400, "smooth.std", f"wanted a fraction of the image's range, 0..10, got {given['std']}")
+    if given.get("statistic", "mean") not in ("mean", "square", "variance"):
+        got = shown(given["statistic"])
+        raise RequestError(400, "smooth.statistic", f"wanted mean, square or variance, got {got}")
+    return Smoothing(**given)
+
+
+def _value(name: str, value: object, kind: type, limits: Limits) -> Any:
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        value = float(value)
+    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+        raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {shown(value)}")
+    if isinstance(value, str) and len(value) > MAX_NAME:
+        raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {len(value)} characters")
+    if name in _AT_LEAST_1 and isinstance(value, int) and value < 1:
+        raise RequestError(400, name, f"wanted at least 1, got {shown(value)}")
+    most = {"steps": limits.max_steps, "samples": limits.max_samples}.get(name)
+    if most is not None and isinstance(value, int) and value > most:
+        raise RequestError(413, name, f"wanted at most {most}, got {shown(value)}")
+    if name.endswith("seed") and isinstance(value, int) and not 0 <= value < 2**63:
+        raise RequestError(400, name, f"wanted a whole number in 0..{2**63 - 1}, got {shown(value)}")
+    return value

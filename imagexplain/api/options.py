@@ -1,0 +1,331 @@
+"""What a client may ask of an explanation: how the path is taken, where it starts, and which groups are scored.
+
+Options arrive as plain values by name, from JSON or from text (:func:`imagexplain.api.request.parse` sees to that). One
+that has no part in what was asked is an error, so that a typing mistake does not pass for a choice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from imagexplain.errors import RequestError, shown, unknown
+from imagexplain.limits import Limits
+from imagexplain.vision.decode import Photo, decode, from_base64
+
+QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
+BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
+PICTURES = ("annotated", "plain")
+SEGMENTS = ("slic", "grid")
+"""What a worker makes itself; any other name is that of a segmenter on the same server."""
+
+PATH_OPTIONS = ("steps", "tolerance", "quadrature")
+BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "baseline_tensor")
+PICTURE_OPTIONS = ("picture", "picture_sigma")
+GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "threshold", "fallback", "pixels")
+
+INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns", "detection")
+FRACTIONS = ("tolerance", "blur", "compactness", "threshold", "picture_sigma")
+SWITCHES = ("pixels", "normalized")
+FILES = ("masks", "baseline_image", "baseline_tensor")
+"""Options that may be as long as a request's body; all others are short."""
+
+_MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
+_OWNER = {
+    "blur": ("baseline", "blur"),
+    "draws": ("baseline", "uniform"),
+    "seed": ("baseline", "uniform"),
+    "baseline_image": ("baseline", "image"),
+    "baseline_tensor": ("baseline", "tensor"),
+    "n_segments": ("segments", "slic"),
+    "compactness": ("segments", "slic"),
+    "rows": ("segments", "grid"),
+    "columns": ("segments", "grid"),
+}
+"""The choice without which an option means nothing."""
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What ``image/png`` shows.
+
+    Attributes:
+        annotated: Title, colour key and legend around the photo; otherwise the bare overlay, of the photo's size.
+        sigma: Standard deviation of the Gaussian that smooths a map of pixels, as a fraction of the shorter side of the
+            model's input; 0 for none, None for the default of the method and size.
+    """
+
+    annotated: bool = True
+    sigma: float | None = None
+
+
+ANNOTATED = PictureOptions()
+"""What a picture is where the client says nothing."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """How the path is taken.
+
+    Attributes:
+        steps: Points on the path; with a tolerance, the most of them.
+        tolerance: Refine until residual and groups change by less than this, relative; None for a fixed rule.
+        quadrature: One of ``QUADRATURES``; of no account with a tolerance.
+    """
+
+    steps: int = 50
+    tolerance: float | None = None
+    quadrature: str = "gauss_legendre"
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Where the path starts.
+
+    Attributes:
+        name: One of ``BASELINES``.
+        blur: Standard deviation of the blur, as a part of the model input's shorter side, in (0, 1].
+        draws: Noise images of ``uniform`` that are averaged over, 1 … ``Limits.max_draws``.
+        seed: Of the noise.
+        photo: The second image of ``image``, upright.
+        tensor: (D, C, H, W) float32, the model-space inputs of ``tensor``.
+    """
+
+    name: str = "zero"
+    blur: float = 0.1
+    draws: int = 4
+    seed: int = 0
+    photo: Photo | None = None
+    tensor: Tensor | None = None
+
+    @property
+    def paths(self) -> int:
+        """Number of the paths that start from it."""
+        if self.tensor is not None:
+            return len(self.tensor)
+        return self.draws if self.name == "uniform" else 1
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments that the server makes.
+
+    Attributes:
+        name: One of ``SEGMENTS``, or the name of a served segmenter.
+        n_segments: About how many superpixels.
+        compactness: Of superpixels: how much nearness weighs against colour; None for the default.
+        rows, columns: Of the grid.
+        threshold: Of a segmenter: what the score of a segment must exceed, in [0, 1]; None for its default.
+        fallback: One of ``SEGMENTS``, which takes a segmenter's place when that does not answer; None for an error.
+    """
+
+    name: str
+    n_segments: int = 50
+    compactness: float | None = None
+    rows: int = 4
+    columns: int = 4
+    threshold: float | None = None
+    fallback: str | None = None
+
+    @property
+    def by_neighbour(self) -> bool:
+        """Whether another model of the server makes them."""
+        return self.name not in SEGMENTS
+
+
+def path_options(options: Mapping[str, Any], limits: Limits, default: Path) -> Path:
+    """The path's options; what is not said is taken from ``default``.
+
+    Raises:
+        RequestError: 400, and 413 for more steps than the limit.
+    """
+    tolerance = _number("tolerance", options.get("tolerance"), 1)
+    if tolerance is None and "steps" not in options:  # who names the steps wants so many
+        tolerance = default.tolerance
+    if tolerance is not None and "quadrature" in options:
+        raise RequestError(400, "quadrature", "with a tolerance the points are placed where they are needed")
+    unsaid = default.steps if tolerance is None or default.tolerance is not None else limits.max_steps
+    steps = _count("steps", options.get("steps"), unsaid, limits.max_steps)
+    quadrature = choice("quadrature", options.get("quadrature"), QUADRATURES, default.quadrature)
+    if quadrature == "trapezoid" and steps < 2:
+        raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
+    return Path(steps, tolerance, quadrature)
+
+
+def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -> Baseline:
+    """The baseline's options.
+
+    Raises:
+        RequestError: 400 for an option that is malformed or does not go with the baseline, a tensor that holds NaN or
+            infinity; 413 and 415 as for any image.
+    """
+    name = choice("baseline", options.get("baseline"), BASELINES, default)
+    _check_owners(options, "baseline", name)
+    usual = Baseline()
+    photo = tensor = None
+    if name == "image":
+        photo = _second_photo(options.get("baseline_image"), limits)
+    if name == "tensor":
+        tensor = _tensor("baseline_tensor", options.get("baseline_tensor"), limits.max_draws)
+    return Baseline(
+        name=name,
+        blur=_number("blur", options.get("blur"), 1) or usual.blur,
+        draws=_count("draws", options.get("draws"), usual.draws, limits.max_draws),
+        seed=_count("seed", options.get("seed"), usual.seed, 2**63 - 1, least=0),
+        photo=photo,
+        tensor=tensor,
+    )
+
+
+def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | None:
+    """The segments to make, None where none are asked for.
+
+    Raises:
+        RequestError: 400 for an option that is malformed or does not go with the segments, 413 for too many of them.
+    """
+    name = options.get("segments")
+    if name is not None and not (isinstance(name, str) and re.fullmatch(_MODEL, name)):
+        raise RequestError(400, "segments", f"{unknown('segments', name, SEGMENTS)}; or the name of a segmenter")
+    fallback = choice("fallback", options["fallback"], SEGMENTS, "") if "fallback" in options else None
+    by_neighbour = name is not None and name not in SEGMENTS
+    for option in ("threshold", "fallback"):
+        if option in options and not by_neighbour:
+            given = f", got segments={name}" if name else ""
+            raise RequestError(400, option, f"wanted segments=<name of a segmenter> beside it{given}")
+    _check_owners(options, "segments", fallback or name)
+    if name is None:
+        return None
+    usual = Segments(name)
+    segments = Segments(
+        name=name,
+        n_segments=_count("n_segments", options.get("n_segments"), usual.n_segments, limits.max_groups),
+        compactness=_number("compactness", options.get("compactness"), 1e6),
+        rows=_count("rows", options.get("rows"), usual.rows, limits.max_groups),
+        columns=_count("columns", options.get("columns"), usual.columns, limits.max_groups),
+        threshold=threshold_option(options),
+        fallback=fallback,
+    )
+    if "grid" in (name, fallback) and segments.rows * segments.columns > limits.max_groups:
+        given = f"{segments.rows} × {segments.columns}"
+        raise RequestError(413, "rows", f"wanted a grid of at most {limits.max_groups} cells, got {given}")
+    return segments
+
+
+def threshold_option(options: Mapping[str, Any]) -> float | None:
+    """What the score of a detection must exceed, None where the client gave none. Raises RequestError 400."""
+    value = options.get("threshold")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise RequestError(400, "threshold", f"wanted a number in 0..1, got {shown(value)}")
+    return float(value)
+
+
+def detection_option(options: Mapping[str, Any]) -> int | None:
+    """The index of the detection to explain, None where the client gave none. Raises RequestError 400."""
+    value = options.get("detection")
+    if value is None:
+        return None
+    if type(value) is not int or value < 0:
+        raise RequestError(400, "detection", f"wanted the index of a detection, from 0, got {shown(value)}")
+    return value
+
+
+def picture_options(options: Mapping[str, Any]) -> PictureOptions:
+    """The style of a picture and the smoothing of the map that it shows. Raises RequestError 400."""
+    style = choice("picture", options.get("picture"), PICTURES, "annotated")
+    given = options.get("picture_sigma")
+    sigma = 0.0 if given == 0 and not isinstance(given, bool) else _number("picture_sigma", given, 0.5)
+    if sigma is not None and not {"masks", "segments"}.isdisjoint(options):
+        raise RequestError(400, "picture_sigma", "goes with maps of pixels: wanted no masks and no segments beside it")
+    return PictureOptions(annotated=style == "annotated", sigma=sigma)
+
+
+def choice(name: str, value: object, known: tuple[str, ...], default: str) -> str:
+    """One of the known words, ``default`` where the client gave none. Raises RequestError 400."""
+    if value is None:
+        return default
+    if not isinstance(value, str) or value not in known:
+        raise RequestError(400, name, unknown(name, value, known))
+    return value
+
+
+def switch(name: str, value: object) -> bool:
+    """A truth value, false where the client gave none. Raises RequestError 400."""
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise RequestError(400, name, f"wanted true or false, got {shown(value)}")
+    return value
+
+
+def _check_owners(options: Mapping[str, Any], owner: str, chosen: str | None) -> None:
+    for name in options:
+        if name in _OWNER and _OWNER[name][0] == owner and _OWNER[name][1] != chosen:
+            wanted = f"wanted {owner}={_OWNER[name][1]} beside it"
+            raise RequestError(400, name, f"{wanted}, got {owner}={chosen}" if chosen else wanted)
+
+
+def _count(name: str, value: object, default: int, most: int, least: int = 1) -> int:
+    if value is None:
+        return default
+    wanted = f"wanted a whole number in {least}..{most}"
+    if type(value) is not int or value < least:
+        raise RequestError(400, name, f"{wanted}, got {shown(value)}")
+    if value > most:
+        raise RequestError(413, name, f"{wanted}, got {shown(value)}")
+    return value
+
+
+def _number(name: str, value: object, most: float) -> float | None:
+    """A positive number up to ``most``, None where the client gave none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise RequestError(400, name, f"wanted a number above 0 and up to {most:g}, got {shown(value)}")
+    return float(value)
+
+
+def _second_photo(value: object, limits: Limits) -> Photo:
+    if value is None:
+        raise RequestError(400, "baseline_image", "wanted the image that baseline=image starts from, got none")
+    data = value if isinstance(value, bytes) else from_base64(value, "baseline_image")
+    return decode(data, limits, "baseline_image")
+
+
+def _tensor(name: str, value: object, most: int) -> Tensor:
+    """A (D, C, H, W) tensor, of one draw without that axis: a nested list, or a safetensors file that holds one."""
+    if value is None:
+        raise RequestError(400, name, "wanted the tensor that baseline=tensor starts from, got none")
+    if isinstance(value, bytes):
+        try:
+            tensors = safetensors.torch.load(value)
+        except (safetensors.SafetensorError, ValueError, KeyError) as error:
+            raise RequestError(400, name, f"wanted a safetensors file with one tensor: {error}") from None
+        if len(tensors) != 1:
+            raise RequestError(400, name, f"wanted a safetensors file with one tensor, got {len(tensors)}")
+        (tensor,) = tensors.values()
+    else:
+        try:
+            tensor = torch.from_numpy(np.array(value, dtype=np.float32))
+        except (TypeError, ValueError, OverflowError):
+            raise RequestError(400, name, f"wanted a nested list of numbers, got {shown(value)}") from None
+    if tensor.ndim == 3:
+        tensor = tensor.unsqueeze(0)
+    if tensor.ndim != 4 or len(tensor) == 0:
+        wanted = "wanted three axes (channel, row, column), or four with that of the draws first"
+        raise RequestError(400, name, f"{wanted}, got {list(tensor.shape)}")
+    if len(tensor) > most:
+        raise RequestError(413, name, f"wanted at most {most} draws, got {len(tensor)}")
+    if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+        raise RequestError(400, name, "wanted finite numbers in the model's input space, got NaN, infinity or integers")
+    return tensor.float()

@@ -1,0 +1,553 @@
+"""What a client may ask, and how: one parser for every form of request.
+
+The image comes in one of four forms, and each has its place for options:
+
+- the encoded file as the body; options form-encoded in the header ``X-Explain-Options``;
+- JSON with ``"image"``, the encoded file in base64; options beside it;
+- JSON with ``"img_data"``, the nested list of the original servers; options beside it;
+- a multipart form with a part ``image``; options as further parts.
+
+JSON and multipart requests may use the header too, but no option may come twice. Predictions take the image forms and
+ignore every option.
+
+TorchServe must hand the body over as it came (``decode_input_request=false``): its own decoder turns JSON that does not
+parse into raw bytes without a word. Bodies that are already parsed are accepted all the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from imagexplain.api.method_options import PATH, PLAN_OPTIONS, baseline_name, is_path, plan_options, starts
+from imagexplain.api.options import (
+    ANNOTATED,
+    BASELINE_OPTIONS,
+    FILES,
+    FRACTIONS,
+    GROUP_OPTIONS,
+    INTEGERS,
+    PATH_OPTIONS,
+    PICTURE_OPTIONS,
+    SWITCHES,
+    Baseline,
+    Path,
+    PictureOptions,
+    Segments,
+    baseline_options,
+    detection_option,
+    path_options,
+    picture_options,
+    segment_options,
+    switch,
+    threshold_option,
+)
+from imagexplain.attribution.runner import OPTIONS as METHOD_OPTIONS
+from imagexplain.attribution.runner import Plan
+from imagexplain.errors import RequestError, listed, shown, unknown
+from imagexplain.limits import Limits
+from imagexplain.vision.decode import Layout, Order, Photo, decode, from_base64, from_list
+from imagexplain.vision.masks import PhotoMasks, parse_masks
+
+Kind = Literal["prediction", "explanation"]
+
+GZIP = "application/gzip"
+JSON = "application/json"
+PNG = "image/png"
+SAFETENSORS = "application/x-safetensors"
+
+#: What each kind of request can be answered with, the default first.
+MEDIA: dict[Kind, tuple[str, ...]] = {
+    "prediction": (JSON, GZIP, SAFETENSORS),
+    "explanation": (GZIP, JSON, PNG, SAFETENSORS),
+}
+SEGMENTER_MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
+
+OPTIONS = (
+    *dict.fromkeys(
+        (
+            *("target_class", *PLAN_OPTIONS, *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS),
+            *(*PICTURE_OPTIONS, "outputs"),
+        )
+    ),
+)
+SEGMENTER_OPTIONS = (*OPTIONS, "detection")
+PREDICTION_OPTIONS = ("threshold", "picture")
+"""Of a segmenter's prediction, which ignores all others."""
+#: What the original servers answered with.
+ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
+OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
+
+#: Outputs of one entry for each step.
+PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
+
+REFERENCES = 16
+"""Random images that expected gradients compare with where the client sends none."""
+
+MAX_LABEL = 200
+_CANDIDATES = 20
+MAX_OPTIONS = 32
+MAX_OPTION_BYTES = 10_000
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?")
+_HEADER = "x-explain-options"
+_IMAGE_KEYS = ("image", "img_data")
+_BODY_KEYS = ("image", "body", "data")
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model's spec says where the client says nothing.
+
+    Attributes:
+        method: One of ``imagexplain.attribution.METHODS``.
+        steps: Points on the path of integrated gradients, at least 1.
+        tolerance: Accuracy to refine to instead, or None.
+        quadrature: One of ``QUADRATURES``.
+        baseline: One of ``BASELINES`` that needs nothing from the client.
+        outputs: Tensors to return beside the ones every explanation carries, some of ``OUTPUTS``.
+        layout: Layout of ``img_data``.
+        order: Colour order of ``img_data``.
+    """
+
+    method: str = "integrated_gradients"
+    steps: int = 50
+    tolerance: float | None = None
+    quadrature: str = "gauss_legendre"
+    baseline: str = "zero"
+    outputs: tuple[str, ...] = ()
+    layout: Layout = "hwc"
+    order: Order = "rgb"
+
+
+ORIGINAL = Defaults(outputs=ORIGINAL_OUTPUTS)
+"""What the original servers computed, whatever the model's spec says: 50 Gauss–Legendre steps from a zero baseline."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, checked.
+
+    Attributes:
+        kind: ``prediction`` or ``explanation``.
+        photo: The upright photo.
+        target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
+            see :func:`resolve_target`.
+        plan: How the map is made.
+        path: How the path of integrated gradients is taken; of no account for other plans.
+        baseline: Where paths start, and what absence looks like.
+        masks: Groups that the client sent, over the photo.
+        segments: Groups that the server is to make.
+        pixels: Single pixels belong to the family of groups, too.
+        outputs: Tensors asked for, in the order of ``OUTPUTS``; the original servers' when ``legacy``.
+        accept: Media type of the answer, one of ``MEDIA[kind]``.
+        legacy: Asked exactly as the original servers were, so the answer has exactly their keys.
+        threshold: Of a segmenter: what the score of a detection must exceed; None for the model's own.
+        detection: Of a segmenter: the index of the detection to explain, None for the best of the target's class.
+        picture: What ``image/png`` shows.
+    """
+
+    kind: Kind
+    photo: Photo
+    target: str | int | None
+    plan: Plan
+    path: Path
+    baseline: Baseline
+    masks: PhotoMasks | None
+    segments: Segments | None
+    pixels: bool
+    outputs: tuple[str, ...]
+    accept: str
+    legacy: bool
+    threshold: float | None = None
+    detection: int | None = None
+    picture: PictureOptions = ANNOTATED
+
+    @property
+    def by_path(self) -> bool:
+        """Whether integrated gradients are asked for, with all that their path tells."""
+        return is_path(self.plan)
+
+    @property
+    def wants_groups(self) -> bool:
+        """Whether groups are to be scored."""
+        return self.masks is not None or self.segments is not None or self.pixels
+
+
+def parse(
+    row: Mapping[str, Any],
+    headers: Mapping[str, str],
+    *,
+    kind: Kind,
+    limits: Limits | None = None,
+    defaults: Defaults | None = None,
+    segmenter: bool = False,
+) -> Request:
+    """The request in one row of a TorchServe batch.
+
+    Args:
+        row: ``{"body": …}`` or ``{"data": …}``; for multipart one entry for each part.
+        headers: Request headers, names in lower case.
+        kind: Which of the two paths was called.
+        limits: Upper bounds.
+        defaults: What holds where the client says nothing.
+        segmenter: The model finds instances, instead of classifying.
+
+    Raises:
+        RequestError: 400, 406, 413 or 415. No other exception, whatever the bytes.
+    """
+    limits, defaults = limits or Limits(), defaults or Defaults()
+    accept = negotiate(headers.get("accept", ""), SEGMENTER_MEDIA if segmenter else MEDIA[kind])
+    _check_bytes(row, limits)
+    fields, parts = _fields(row, headers)
+    options: Mapping[str, Any] = {}
+    if kind == "explanation":
+        known = SEGMENTER_OPTIONS if segmenter else OPTIONS
+        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), known)
+    elif segmenter:
+        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), PREDICTION_OPTIONS, strict=False)
+    legacy = (
+        kind == ("prediction" if segmenter else "explanation")
+        and accept == GZIP
+        and "img_data" in fields
+        and set(fields) <= {"img_data", "target_class"}
+        and not parts
+        and not headers.get(_HEADER)
+    )
+    unsaid = ORIGINAL if legacy else defaults
+    usual = Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
+    plan = plan_options(options, limits, unsaid.method, usual, unsaid.baseline)
+    path = path_options(options, limits, usual) if is_path(plan) else usual
+    if "groups" in plan.takes and {"segments", "masks"}.isdisjoint(options):
+        options = {**options, "segments": "slic"}
+    baseline = _baseline(options, limits, plan, unsaid)
+    threshold = threshold_option(options) if segmenter else None
+    groups = {name: value for name, value in options.items() if name != "threshold"} if segmenter else options
+    segments, pixels = segment_options(groups, limits), switch("pixels", options.get("pixels"))
+    outputs = _outputs(options.get("outputs"), unsaid.outputs)
+    _check_path_alone(options, outputs, plan)
+    target, detection = _target(options.get("target_class")), detection_option(options)
+    if target is not None and detection is not None:
+        raise RequestError(400, "detection", "wanted a detection or a target_class, got both")
+    picture = picture_options(options)
+    grouped = segments is not None or pixels or "masks" in options
+    if "absolute_directional" in outputs and not (grouped and path.tolerance is None):
+        wanted = "absolute_directional is of groups and takes steps: wanted masks, segments or pixels beside it"
+        raise RequestError(400, "outputs", wanted if path.tolerance is None else f"{wanted}, and no tolerance")
+    if baseline.paths > 1 and not set(PER_STEP).isdisjoint(outputs):
+        given = f"a {baseline.name} baseline of {baseline.paths} draws has several paths"
+        raise RequestError(400, "outputs", f"{given}: wanted no output per step beside it")
+    # Last: options are cheap to refuse, an image is not cheap to decode.
+    photo = _photo(fields, limits, defaults, segmenter)
+    masks = parse_masks(options["masks"], photo.image.size[::-1], limits) if "masks" in options else None
+    return Request(
+        kind,
+        photo,
+        target,
+        plan,
+        path,
+        baseline,
+        masks,
+        segments,
+        pixels,
+        outputs,
+        accept=accept,
+        legacy=legacy,
+        threshold=threshold,
+        detection=detection,
+        picture=picture,
+    )
+
+
+def _baseline(options: Mapping[str, Any], limits: Limits, plan: Plan, unsaid: Defaults) -> Baseline:
+    """The baseline's options; random ones where a method averages over references and the client names none."""
+    if not starts(plan):
+        for option in BASELINE_OPTIONS:
+            if option in options and option not in plan.takes:
+                raise RequestError(400, option, f"{plan.name} starts from no baseline")
+        return Baseline(unsaid.baseline)
+    random = baseline_name(plan, options, unsaid.baseline) == "uniform"
+    if "seed" in plan.takes and not random:
+        options = {option: value for option, value in options.items() if option != "seed"}
+    if "references" not in plan.takes:
+        return baseline_options(options, limits, unsaid.baseline)
+    baseline = baseline_options(options, limits, "uniform")
+    return replace(baseline, draws=REFERENCES) if random and "draws" not in options else baseline
+
+
+def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: Plan) -> None:
+    """Refuse what only the path of integrated gradients can tell.
+
+    Raises:
+        RequestError: 400.
+    """
+    if is_path(plan):
+        return
+    got = plan.name if plan.smoothing is None else f"{plan.name}, smoothed"
+    for name in ("tolerance", "pixels"):
+        if name in options:
+            raise RequestError(400, name, f"goes with method={PATH} alone, got {got}")
+    if outputs:
+        raise RequestError(400, "outputs", f"{', '.join(outputs)}: wanted method={PATH} alone, got {got}")
+
+
+def resolve_target(target: str | int, labels: Sequence[str]) -> int:
+    """The index of the class that ``target`` names: a label, a synonym of one class, or an index (number or digits).
+
+    A label may list synonyms between commas, as ImageNet's do. The whole label goes before an index, and an index
+    before a synonym; letters count as they are written.
+
+    Raises:
+        RequestError: 422 if the model has no such class, or more than one of that name.
+    """
+    count = len(labels)
+    if isinstance(target, str):
+        matches = [index for index, label in enumerate(labels) if label == target]
+        digits = re.fullmatch(r"[0-9]{1,9}", target)
+        if not matches and not digits:
+            matches = [index for index, label in enumerate(labels) if target in synonyms(label)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            given = f"{shown(target)} names {len(matches)} classes of this model"
+            wanted = f"{given}; wanted one of the indices {', '.join(map(str, matches))}"
+            named = ", ".join(f"{index} {shown(labels[index])}" for index in matches[:_CANDIDATES])
+            raise RequestError(422, "target_class", f"{wanted} ({named})")
+        if not digits:
+            names = list(dict.fromkeys((*labels, *(name for label in labels for name in synonyms(label)))))
+            listed = f"known: {', '.join(labels)}" if count <= _CANDIDATES else f"{count} classes are known"
+            message = f"unknown class {shown(target)}{_nearest(target, names)}; {listed}"
+            raise RequestError(422, "target_class", f"{message}; or an index in 0..{count - 1}")
+    index = int(target)
+    if not 0 <= index < count:
+        raise RequestError(422, "target_class", f"wanted a class index in 0..{count - 1}, got {shown(target)}")
+    return index
+
+
+def synonyms(label: str) -> tuple[str, ...]:
+    """The names in a label that lists several between commas; none where it is one name."""
+    parts = tuple(part.strip() for part in label.split(","))
+    return tuple(part for part in parts if part) if len(parts) > 1 else ()
+
+
+def _nearest(target: str, names: Sequence[str]) -> str:
+    """A hint at the names that are like ``target``, whatever their case, or have it among their words."""
+    if len(target) > MAX_LABEL:
+        return ""
+    plain = {name.casefold(): name for name in reversed(names)}
+    words = set(target.casefold().split())
+    near = sorted((name for name in plain if words and words <= set(re.split(r"[\s,_-]+", name))), key=len)
+    near += get_close_matches(target.casefold(), plain, n=3)
+    hints = [plain[name] for name in dict.fromkeys(near)][:3]
+    return f" (did you mean {' or '.join(map(repr, hints))}?)" if hints else ""
+
+
+def negotiate(accept: str, offered: Sequence[str]) -> str:
+    """The media type, out of ``offered``, that an ``Accept`` header asks for; the first one where it has no opinion.
+
+    The highest q-value wins; among equals the more specific range, then the one named earlier (RFC 9110, 12.5.1).
+
+    Raises:
+        RequestError: 400 for a q-value that is none, 406 where nothing offered is acceptable.
+    """
+    ranges = [_media_range(part, place) for place, part in enumerate(accept.split(",")) if part.strip()]
+    if not ranges:
+        return offered[0]
+    ranked = []
+    for media in offered:
+        fitting = [entry for entry in ranges if entry[0] in (media, media.split("/")[0] + "/*", "*/*")]
+        if fitting:
+            name, quality, place = max(fitting, key=lambda entry: (-entry[0].count("*"), -entry[2]))
+            if quality > 0:
+                ranked.append(((quality, -name.count("*"), -place), media))
+    if not ranked:
+        raise RequestError(406, "accept", f"wanted one of {', '.join(offered)}, got {shown(accept)}")
+    return max(ranked, key=lambda entry: entry[0])[1]
+
+
+def _media_range(part: str, place: int) -> tuple[str, float, int]:
+    name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = next((value[2:].strip() for value in parameters if value.startswith("q=")), "1")
+    if not re.fullmatch(r"0(\.\d*)?|1(\.0*)?", quality, re.ASCII):
+        raise RequestError(400, "accept", f"wanted a q-value in 0..1, got {shown(quality)}")
+    return ("*/*" if name == "*" else name), float(quality), place
+
+
+def _check_bytes(row: Mapping[str, Any], limits: Limits) -> None:
+    size = sum(len(value) for value in row.values() if isinstance(value, bytes | bytearray | str))
+    if size > limits.max_bytes:
+        raise RequestError(413, "body", f"wanted at most {limits.max_bytes:,} bytes, got {size:,}")
+
+
+def _fields(row: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The fields of the body, and the option parts of a multipart form, from wherever they are.
+
+    An encoded file counts as the field ``image`` in bytes, so that everything after this sees one form only. A value
+    of a JSON field is ``msgspec.Raw`` until somebody needs it.
+    """
+    sources = [key for key in _BODY_KEYS if row.get(key) is not None]
+    if not sources:
+        wanted = "wanted the encoded image as the body, JSON with img_data or image, or a multipart part named image"
+        got = f"only the parts {listed(row)}" if row else "an empty body"
+        hint = "" if row else "; curl's -d sends a form: use -T FILE, or --data-binary with a content type"
+        raise RequestError(400, "image", f"{wanted}, got {got}{hint}")
+    if len(sources) > 1:
+        raise RequestError(400, "image", f"wanted one image, got the parts {' and '.join(sources)}")
+    source = sources[0]
+    parts = {key: value for key, value in row.items() if key != source}
+    body = row[source]
+    if isinstance(body, Mapping):
+        return body, parts
+    if isinstance(body, str):
+        body = body.encode("utf-8", "replace")
+    if not isinstance(body, bytes | bytearray):
+        raise RequestError(400, "body", f"wanted bytes or a JSON object, got {shown(body)}")
+    if source != "image" and _is_json(body, headers.get("content-type", "")):
+        return _object(bytes(body)), parts
+    return {"image": bytes(body)}, parts
+
+
+def _is_json(body: bytes | bytearray, content_type: str) -> bool:
+    name = content_type.partition(";")[0].strip().lower()
+    return bool(body) and (name == JSON or name.endswith("+json") or body[:64].lstrip()[:1] in (b"{", b"["))
+
+
+def _object(body: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _OBJECT.decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(400, "body", f"wanted a JSON object: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, "body", f"wanted JSON: {error}") from error
+
+
+def _header_options(header: str) -> dict[str, str]:
+    if not header.strip():
+        return {}
+    wanted = "wanted form-encoded options such as target_class=cat&steps=50"
+    try:
+        pairs = parse_qsl(
+            header.strip(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_OPTIONS
+        )
+    except ValueError as error:
+        raise RequestError(400, "X-Explain-Options", f"{wanted}, got {shown(header)}: {error}") from error
+    twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+    if twice:
+        raise RequestError(400, "X-Explain-Options", f"wanted each option once, got {shown(twice[0])} more than once")
+    return dict(pairs)
+
+
+def _merge(
+    fields: Mapping[str, Any],
+    parts: Mapping[str, Any],
+    header: Mapping[str, str],
+    known: tuple[str, ...],
+    *,
+    strict: bool = True,
+) -> dict[str, Any]:
+    """All options by name, plain values; null counts as not given. If ``strict``, one that is not known is an error."""
+    options: dict[str, Any] = {}
+    sources: tuple[tuple[Mapping[str, Any], Any], ...] = ((fields, _plain), (parts, _from_form), (header, _from_form))
+    for source, convert in sources:
+        for name, value in source.items():
+            if source is fields and name in _IMAGE_KEYS:
+                continue
+            if name not in known:
+                if not strict:
+                    continue
+                raise RequestError(400, str(name), unknown("option", name, known))
+            if name in options:
+                raise RequestError(400, name, "wanted the option once, got it in two places")
+            options[name] = convert(name, value)
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _plain(name: str, value: Any) -> Any:
+    if not isinstance(value, msgspec.Raw):
+        return value
+    if name in SEGMENTER_OPTIONS and name not in FILES and len(bytes(value)) > MAX_OPTION_BYTES:
+        raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(bytes(value)):,}")
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, name, f"wanted a JSON value: {error}") from error
+
+
+def _from_form(name: str, value: Any) -> Any:
+    """An option out of text, as JSON would have carried it; a file as its bytes."""
+    if not isinstance(value, bytes | bytearray | str):
+        raise RequestError(400, name, f"wanted text, got {shown(value)}")
+    if name in FILES:
+        return _file(name, value)
+    if len(value) > MAX_OPTION_BYTES:
+        raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(value):,}")
+    if not isinstance(value, str):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RequestError(400, name, f"wanted text in UTF-8: {error}") from error
+    value = value.strip()
+    if name in ("combine", "smooth") and value[:1] in ("[", "{"):
+        return _plain(name, msgspec.Raw(value.encode()))
+    if name in ("outputs", "combine"):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    kind = METHOD_OPTIONS.get(name)
+    if (name in INTEGERS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+        return int(value)
+    if (name in FRACTIONS or kind is float) and _NUMBER.fullmatch(value):
+        return float(value)
+    if (name in SWITCHES or kind is bool) and value in ("true", "false"):
+        return value == "true"
+    return value
+
+
+def _file(name: str, value: bytes | bytearray | str) -> Any:
+    """A part of a form that is a file: bytes, or what its JSON says."""
+    start = value[:64].lstrip()[:1]
+    if start in (b"[", b"{", "[", "{"):
+        return _plain(name, msgspec.Raw(value if isinstance(value, str) else bytes(value)))
+    return value if isinstance(value, str) else bytes(value)
+
+
+def _target(value: object) -> str | int | None:
+    if value is None or type(value) is int:
+        return value
+    if not isinstance(value, str):
+        raise RequestError(400, "target_class", f"wanted a label or an index, got {shown(value)}")
+    if not 0 < len(value) <= MAX_LABEL:
+        given = f"one of {len(value)} characters"
+        raise RequestError(400, "target_class", f"wanted a label of 1 to {MAX_LABEL} characters, got {given}")
+    return value
+
+
+def _outputs(value: object, default: tuple[str, ...]) -> tuple[str, ...]:
+    if value is None:
+        return default
+    if not isinstance(value, list | tuple):
+        raise RequestError(400, "outputs", f"wanted a list of {', '.join(OUTPUTS)}, got {shown(value)}")
+    for name in value:
+        if not isinstance(name, str) or name not in OUTPUTS:
+            raise RequestError(400, "outputs", unknown("output", name, OUTPUTS))
+    return tuple(name for name in OUTPUTS if name in value)
+
+
+def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, segmenter: bool) -> Photo:
+    given = [key for key in _IMAGE_KEYS if key in fields]
+    if len(given) != 1:
+        got = "both" if given else f"the fields {listed(fields)}"
+        raise RequestError(400, "image", f"wanted exactly one of img_data and image, got {got}")
+    value = fields[given[0]]
+    if given[0] == "img_data":
+        # The original mask servers differ in their layouts, and their clients need not know which one they ask.
+        return from_list(value, defaults.layout, defaults.order, limits, either=segmenter)
+    if isinstance(value, bytes | bytearray):
+        return decode(value, limits)
+    return decode(from_base64(_plain("image", value)), limits)

@@ -1,0 +1,1 @@
+"""Model archives: specs, labels, the build, and the networks that they make."""

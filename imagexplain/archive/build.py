@@ -1,0 +1,398 @@
+"""Builds the model archives: each spec in archive_specs/ becomes model_store/<name>.mar.
+
+An archive holds the package, its handlers, the weights as safetensors, the resolved spec and TorchServe's settings. The
+same inputs give the same bytes; an archive whose inputs have not changed is not built again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from fnmatch import fnmatch
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from imagexplain.archive.spec import (
+    CONFIG_FILE,
+    SPEC_FILE,
+    WEIGHTS_FILE,
+    Archive,
+    ClassifierSpec,
+    FileSource,
+    ModelSpec,
+    NameSource,
+    SegmenterSpec,
+    SpecError,
+    load,
+    select_each,
+)
+from imagexplain.errors import RequestError
+from imagexplain.progress import say, with_progress
+
+if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up to date does not need
+    from torch import Tensor
+
+    from imagexplain.models.checkpoints.state_dict import StateDict
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVING_FILE = "model-config.yaml"
+MANIFEST = "MAR-INF/MANIFEST.json"
+PACKAGES = ("handlers", "imagexplain")
+NOT_CARRIED = ("__pycache__", "*.pyc")
+OF_A_SPEC = ("architecture", "arguments", "labels", "settings")  # fields that errors of a network may be about
+LISTED = 8  # labels or tensors that a message names
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Builds what the command line names; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("specs", nargs="*", type=Path, help="spec files (default: archive_specs/*.yaml)")
+    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives go")
+    parser.add_argument("--force", action="store_true", help="build even what is up to date")
+    options = parser.parse_args(arguments)
+    try:
+        build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)
+    except (SpecError, OSError) as error:  # a full disk, or a store that cannot be written
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build_all(
+    specs: list[Path], store: Path, *, force: bool = False, environ: Mapping[str, str] = os.environ
+) -> list[Path]:
+    """Builds every archive that the specs ask for and returns their paths.
+
+    One that cannot be built keeps none of the others from being built, and leaves what stands in the store as it was.
+
+    Raises SpecError naming file and field, once all others are built; one line or more for each that could not be.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    memory = store / ".variables.json"
+    variables = _variables(specs, _remembered(memory), environ)
+    archives, failures = select_each(specs, variables)
+    if not archives and not failures:
+        raise SpecError(f"no archive to build among {', '.join(map(str, specs)) or 'no specs'}")
+    memory.write_text(json.dumps(variables, indent=2) + "\n")
+    built = []
+    for archive in archives:
+        try:
+            built.append(build(archive, store, force=force))
+        except (SpecError, OSError) as error:
+            say(f"{archive.model.name}: not built, see below")
+            failures.append(error if isinstance(error, SpecError) else SpecError(f"{archive.source}: {error}"))
+    if failures:
+        raise SpecError("\n".join(map(str, failures)))
+    return built
+
+
+def build(archive: Archive, store: Path, *, force: bool = False) -> Path:
+    """Builds one archive, unless it stands in the store already, and returns its path."""
+    name, target = archive.model.name, store / f"{archive.model.name}.mar"
+    stamp, key = store / f".{name}.inputs", with_progress(f"{name}: reading", lambda: _inputs(archive))
+    if not force and target.is_file() and stamp.is_file() and stamp.read_text() == f"{key} {_digest(target)}":
+        say(f"{name}: up to date ({target})")
+        return target
+    started = time.perf_counter()
+    say(f"{name}: building from {archive.weights}")
+    with tempfile.TemporaryDirectory() as work:
+        content, packed, final = Path(work, "content"), Path(work, "packed"), Path(work, "final.mar")
+        for directory in (content, packed):
+            directory.mkdir()
+        with_progress(f"{name}: checking the weights", lambda: _stage(archive, content))
+        with_progress(f"{name}: packing", lambda: _reproducible(_pack(archive.model, content, packed), final))
+        partial = target.with_suffix(".partial")
+        try:
+            shutil.copyfile(final, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    stamp.write_text(f"{key} {_digest(target)}")
+    say(f"{name}: {target} ({target.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - started:.1f} s)")
+    return target
+
+
+def model_config(model: ModelSpec) -> dict[str, Any]:
+    """TorchServe's settings of the archive (`model-config.yaml`): seconds, and milliseconds for the batch delay.
+
+    TorchServe runs a model with `deviceType: gpu` on the CPU where it finds no GPU.
+    """
+    serving = model.serving
+    return {
+        "minWorkers": serving.workers,
+        "maxWorkers": serving.workers,
+        "batchSize": serving.batch_size,
+        "maxBatchDelay": serving.batch_delay_ms,
+        "responseTimeout": serving.response_timeout_s,
+        "startupTimeout": serving.startup_timeout_s,
+        "maxRetryTimeoutInSec": serving.retry_timeout_s,
+        "jobQueueSize": serving.queue_size,
+        "deviceType": serving.device,
+    }
+
+
+def _remembered(memory: Path) -> dict[str, str]:
+    """The variables of the builds before."""
+    try:
+        content = json.loads(memory.read_text()) if memory.is_file() else {}
+    except ValueError as error:
+        raise SpecError(f"{memory}: not JSON: {error}; without the file, variables are to be given again") from None
+    return {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else {}
+
+
+def _variables(specs: list[Path], before: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name a user's files: those of this build, and those of the builds before.
+
+    So `make archives LANET_WEIGHTS=...` holds for the `make serve` after it, until the variable is given again; given
+    empty, it is forgotten. Those of specs that are not built now, or that cannot be read, are kept as well.
+    """
+    named = {source.environment: source for path in specs for source in _sources(path) if source.environment}
+    now = {name: source.from_environment(environ) for name, source in named.items() if name in environ}
+    kept = {name: before[name] for name in sorted(before) if name not in now}
+    for name in sorted(kept.keys() & named.keys()):
+        say(f"{name} stays {kept[name]} (make archives {name}= forgets it)")
+    return kept | {name: str(file) for name, file in now.items() if file}
+
+
+def _sources(path: Path) -> tuple[FileSource | NameSource, ...]:
+    try:
+        return load(path).sources
+    except SpecError:  # which is told where the archives are selected
+        return ()
+
+
+def _stage(archive: Archive, content: Path) -> None:
+    """Writes the files of the archive, as the archiver wants them, into an empty directory."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, content / "extra" / package, ignore=shutil.ignore_patterns(*NOT_CARRIED))
+    (content / "extra" / SPEC_FILE).write_text(archive.model.to_json(), encoding="utf-8")
+    (content / SERVING_FILE).write_text(yaml.safe_dump(model_config(archive.model), sort_keys=True), encoding="utf-8")
+    _weights(archive, content / WEIGHTS_FILE)
+
+
+def _weights(archive: Archive, target: Path) -> None:
+    """Converts the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
+    from safetensors.torch import save_file
+
+    from imagexplain.models.checkpoints import checkpoint
+
+    with _told(archive, "weights"):
+        state = checkpoint.load(archive.weights)
+    config = _config(archive, target.parent / "extra")
+    _check_order(archive, state.classes, f"the checkpoint {archive.weights.name}")
+    _check_order(archive, (config or {}).get("classes"), f"the configuration {archive.config and archive.config.name}")
+    _check(archive, state.tensors, config)
+    _tell_which(archive, state)
+    kept, others = checkpoint.shared(state.tensors)
+    notes = checkpoint.notes(state.taken, others)
+    save_file({key: _smallest(kept[key]).contiguous() for key in sorted(kept)}, target, notes or None)
+
+
+@contextmanager
+def _told(archive: Archive, field: str) -> Iterator[None]:
+    """Makes of whatever is raised an error that names the file and the field: libraries may raise anything."""
+    file = archive.config if field == "config" else archive.weights
+    try:
+        yield
+    except SpecError:
+        raise
+    except Exception as error:
+        from imagexplain.models.checkpoints.checkpoint import CheckpointError
+        from imagexplain.models.segmenters.mmdet_config import ConfigError
+
+        if isinstance(error, ConfigError) and archive.config is not None:
+            field, file = "config", archive.config
+        known = isinstance(error, CheckpointError | RequestError | ValueError | ImportError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        if isinstance(error, ValueError) and reason.partition(":")[0] in OF_A_SPEC:
+            raise SpecError(f"{archive.source}: {reason}") from error
+        raise SpecError(f"{archive.source}: {field}: {file}: {reason}") from error
+
+
+def _config(archive: Archive, extra: Path) -> dict[str, Any] | None:
+    """The resolved configuration of an mmdet model, which goes into the archive; runs the file if it is Python."""
+    if archive.config is None:
+        return None
+    with _told(archive, "config"):
+        from imagexplain.models.segmenters.mmdet_config import resolve
+
+        config = resolve(archive.config)
+        (extra / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return config
+
+
+def _check_order(archive: Archive, classes: Sequence[str] | None, by: str) -> None:
+    """Refuses labels of which one is another class's name by what the model's own files say.
+
+    Other names for the classes, in another language say, are the user's to choose.
+    """
+    labels = archive.model.labels
+    if classes is None or len(classes) != len(labels):
+        return
+    places = {_plainly(name) for name in classes}
+    pairs = [(index, *pair) for index, pair in enumerate(zip(labels, classes, strict=True)) if pair[0] != pair[1]]
+    renamed = [(index, ours, theirs) for index, ours, theirs in pairs if _plainly(ours) != _plainly(theirs)]
+    swapped = [f"{index} {ours!r} (there {theirs!r})" for index, ours, theirs in renamed if _plainly(ours) in places]
+    if swapped:
+        more = f" and {len(swapped) - LISTED} more" if len(swapped) > LISTED else ""
+        raise SpecError(
+            f"{archive.source}: labels: wanted the order of {by}; differing: {', '.join(swapped[:LISTED])}{more}"
+        )
+    if renamed:
+        _, ours, theirs = renamed[0]
+        say(f"{archive.model.name}: {len(renamed)} labels are not those of {by}, the first {ours!r} for {theirs!r}")
+
+
+def _plainly(name: str) -> str:
+    return name.casefold().replace("_", " ").strip()
+
+
+def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
+    """Builds the network that the weights make, and sends a photo through it as a request would."""
+    import torch
+
+    from imagexplain import models
+    from imagexplain.archive import segmenter_backends as engines
+
+    model, labels = archive.model, len(archive.model.labels)
+    if isinstance(model, SegmenterSpec):
+        with _told(archive, "weights"):
+            engine = engines.build(model, state, config, torch.device("cpu"))
+        if engine.classes not in (None, labels):
+            raise SpecError(_other_count(archive, engine.classes))
+        with _told(archive, "weights"):
+            engines.rehearse(engine, labels, model.threshold)
+        return
+    with _told(archive, "weights"), torch.no_grad():
+        network = models.build(model.architecture, state, model.arguments)
+        scores = network(_example_input(model))
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != 1:
+        given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise SpecError(f"{archive.source}: architecture: wanted scores (1, classes) for a photo, given {given}")
+    if scores.shape[1] != labels:
+        raise SpecError(_other_count(archive, scores.shape[1]))
+    if not scores.isfinite().all():
+        odd = [name for name, tensor in state.items() if not tensor.isfinite().all()][:LISTED]
+        named = f"; in the weights: {', '.join(odd)}" if odd else ""
+        raise SpecError(
+            f"{archive.source}: weights: {archive.weights}: wanted finite scores, given {scores[0, :LISTED].tolist()}"
+            f" for a photo{named}"
+        )
+
+
+def _other_count(archive: Archive, classes: int | None) -> str:
+    given = len(archive.model.labels)
+    return f"{archive.source}: labels: the weights have {classes} classes, given are {given} labels"
+
+
+def _example_input(model: ClassifierSpec) -> Tensor:
+    """(1, 3, H, W), a photo through the classifier's own preprocessing."""
+    from PIL import Image
+
+    from imagexplain.models.example_photo import example_photo
+    from imagexplain.vision.geometry import Preprocess, apply
+
+    return apply(Image.fromarray(example_photo()), Preprocess(**model.preprocess.model_dump()))[0][None]
+
+
+def _tell_which(archive: Archive, state: StateDict) -> None:
+    """Says which of a checkpoint's weights were taken, where there were several or averaged ones."""
+    from imagexplain.models.checkpoints.state_dict import AVERAGED
+
+    averaged = " (averaged)" if any(key in AVERAGED for key in state.taken.split("/")) else ""
+    if state.beside or averaged:
+        others = f", not its {', '.join(state.beside)}" if state.beside else ""
+        say(f"{archive.model.name}: the weights are {archive.weights.name}'s {state.taken or 'own'}{averaged}{others}")
+
+
+def _smallest(tensor: Tensor) -> Tensor:
+    """The tensor in half precision where that loses nothing, as with the demonstration weights."""
+    half = tensor.half() if tensor.is_floating_point() else tensor
+    return half if half.to(tensor.dtype).equal(tensor) else tensor
+
+
+def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
+    """Lets torch-model-archiver make the archive; returns its path.
+
+    The handler is named as a module of the package that is packed anyway, so that its file is not there twice.
+    """
+    from model_archiver.model_archiver_config import ModelArchiverConfig
+    from model_archiver.model_packaging import package_model
+    from model_archiver.model_packaging_utils import ModelExportUtils
+
+    config = ModelArchiverConfig(
+        model_name=model.name,
+        version=model.version,
+        handler=f"handlers.{model.handler}",
+        serialized_file=str(content / WEIGHTS_FILE),
+        extra_files=str(content / "extra"),
+        config_file=str(content / SERVING_FILE),
+        export_path=str(target),
+        archive_format="zip-store",
+    )
+    manifest = json.loads(ModelExportUtils.generate_manifest_json(config))
+    manifest["createdOn"] = "01/01/1980 00:00:00"
+    with _temporary_files_in(target):
+        package_model(replace(config, handler=""), json.dumps(manifest, indent=2))
+    return target / f"{model.name}.mar"
+
+
+@contextmanager
+def _temporary_files_in(directory: Path) -> Iterator[None]:
+    """The archiver deletes <temporary directory>/<model name> before it works there: keep that away from others."""
+    before, tempfile.tempdir = tempfile.tempdir, str(directory)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def _reproducible(archive: Path, target: Path) -> None:
+    """Copies a zip file with sorted entries, fixed times and permissions, and nothing compressed.
+
+    Trained weights hardly compress, and what compression gives depends on the zlib at hand.
+    """
+    with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(target, "w") as final:
+        for entry in sorted(packed.infolist(), key=lambda entry: entry.filename):
+            info = zipfile.ZipInfo(entry.filename, EPOCH)
+            info.external_attr = 0o644 << 16
+            info.create_system = 3
+            info.file_size = entry.file_size
+            with packed.open(entry) as source, final.open(info, "w") as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def _inputs(archive: Archive) -> str:
+    """A digest of all that decides the archive's bytes."""
+    digest = hashlib.sha256()
+    package = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_carried(path)]
+    given = [archive.weights] + ([archive.config] if archive.config else [])
+    for path in (Path(__file__).resolve(), *package, *given):
+        digest.update(f"{path.name} {_digest(path)}\n".encode())
+    for name in ("safetensors", "torch-model-archiver"):
+        digest.update(f"{name} {metadata.version(name)}\n".encode())
+    digest.update(archive.model.to_json().encode())
+    return digest.hexdigest()
+
+
+def _is_carried(path: Path) -> bool:
+    return path.is_file() and not any(fnmatch(part, pattern) for part in path.parts for pattern in NOT_CARRIED)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

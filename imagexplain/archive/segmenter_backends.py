@@ -1,0 +1,275 @@
+"""The segmenters behind one interface: how each sees a photo, what it finds, what its explanations differentiate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from imagexplain.archive.spec import CONFIG_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.errors import RequestError
+from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.example_photo import example_photo
+from imagexplain.models.segmenters import detectron2_tensormask, mmdet_segmenter, tensormask
+from imagexplain.models.segmenters.mmdet_segmenter import ConfigError, MMDetSegmenter, Seen
+from imagexplain.models.segmenters.tensormask import TensorMaskSettings
+from imagexplain.serving.prepared_request import View, view
+from imagexplain.vision.decode import Photo
+from imagexplain.vision.detections import Detections
+from imagexplain.vision.geometry import Geometry, Preprocess
+
+
+class Engine(Protocol):
+    """An instance segmenter as a worker holds it.
+
+    Attributes:
+        network: its weights, frozen, in ``eval()``.
+        classes: how many it tells apart; None where it cannot say.
+    """
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def classes(self) -> int | None: ...
+
+    def look(self, photo: Photo) -> View:
+        """The photo as the segmenter sees it; channels are red, green, blue."""
+        ...
+
+    def find(self, seen: View, threshold: float) -> Detections:
+        """The instances whose score exceeds the threshold; tensors on the CPU."""
+        ...
+
+    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+        """From model inputs (B, 3, H, W) to the pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor."""
+        ...
+
+
+@dataclass(frozen=True)
+class TensorMaskEngine:
+    """TensorMask; a detection's score is the logit of its window, which stays where it is along the path.
+
+    Attributes:
+        network: of ``implementation``.
+        implementation: ours, :mod:`imagexplain.models.segmenters.tensormask`, or detectron2's,
+            :mod:`imagexplain.models.segmenters.detectron2_tensormask`: modules with the same functions.
+        settings: what the weights do not tell.
+        classes: how many it tells apart.
+        device: where the network lives.
+        resize: what photos go through first.
+    """
+
+    network: nn.Module
+    implementation: ModuleType
+    settings: TensorMaskSettings
+    classes: int
+    device: torch.device
+    resize: ResizeSpec | None = None
+
+    def look(self, photo: Photo) -> View:
+        """The photo, resized where the spec says so."""
+        size = photo.size if self.resize is None else self.resize.size(photo.size)
+        blue, green, red = (mean / 255 for mean in self.settings.pixel_mean)
+        of_blue, of_green, of_red = (std / 255 for std in self.settings.pixel_std)
+        return view(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
+
+    def find(self, seen: View, threshold: float) -> Detections:
+        """See :func:`imagexplain.models.segmenters.tensormask.detect`."""
+        image = _bgr(seen.image[None]).to(self.device)
+        found: Detections = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
+        return found
+
+    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+        """The window's class logits, see :func:`imagexplain.models.segmenters.tensormask.class_logits_at`."""
+        window = tuple(anchor.tolist())
+        return lambda images: self.implementation.class_logits_at(self.network, _bgr(images), window)
+
+
+@dataclass(frozen=True)
+class MMDetView(View):
+    """A photo as an mmdet model sees it.
+
+    Attributes:
+        seen: mmdet's own form of it, padded.
+    """
+
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class MMDetEngine:
+    """Any instance segmenter of mmdet.
+
+    What explanations differentiate: :mod:`imagexplain.models.segmenters.mmdet_segmenter`.
+    """
+
+    segmenter: MMDetSegmenter
+
+    @property
+    def network(self) -> nn.Module:
+        """The weights."""
+        network: nn.Module = self.segmenter.model
+        return network
+
+    @property
+    def classes(self) -> int | None:
+        """How many it tells apart; None where the model does not say."""
+        return self.segmenter.num_classes
+
+    def look(self, photo: Photo) -> MMDetView:
+        """Through the model's own test pipeline.
+
+        Raises:
+            RequestError: 422 for a photo that is too narrow for it.
+        """
+        try:
+            seen = self.segmenter.look(np.asarray(photo.image)[..., ::-1])
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise RequestError(422, "image", str(error)) from None
+        height, width = seen.image_size
+        image = self._rgb(seen.inputs[:, :, :height, :width])[0].cpu()
+        mean, std = (self._rgb(values.view(1, 3, 1, 1)).flatten().div(255).tolist() for values in self._statistics())
+        geometry = Geometry(photo.size, seen.image_size, (0, 0, height, width))
+        return MMDetView(image, geometry, Preprocess((height, width), tuple(mean), tuple(std)), seen)
+
+    def find(self, seen: View, threshold: float) -> Detections:
+        """See :meth:`imagexplain.models.segmenters.mmdet_segmenter.MMDetSegmenter.find`."""
+        assert isinstance(seen, MMDetView)
+        return self.segmenter.find(seen.seen, threshold)
+
+    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+        """The mean over stages of the class logits of the detection's regions.
+
+        Raises:
+            RequestError: 422 for a model without such scores.
+        """
+        assert isinstance(seen, MMDetView)
+        if not self.segmenter.explains:
+            raise RequestError(422, "method", "this segmenter scores no regions, so that there is nothing to explain")
+        height, width = seen.seen.inputs.shape[2:]
+
+        def scores(images: Tensor) -> Tensor:
+            padding = (0, width - images.shape[3], 0, height - images.shape[2])
+            return self.segmenter.class_logits(F.pad(self._rgb(images), padding), anchor.to(images))
+
+        return scores
+
+    def _rgb(self, images: Tensor) -> Tensor:
+        """From the model's order of channels to red, green, blue, and back."""
+        return images if self.segmenter.model.data_preprocessor._channel_conversion else images.flip(1)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        preprocessor = self.segmenter.model.data_preprocessor
+        return preprocessor.mean, preprocessor.std
+
+
+def load(spec: SegmenterSpec, model_dir: Path, device: torch.device) -> Engine:
+    """The segmenter of an unpacked archive; raises like :func:`build`, and ValueError for another number of labels."""
+    torch.backends.cudnn.allow_tf32 = False
+    file = model_dir / CONFIG_FILE
+    config = json.loads(file.read_text()) if file.is_file() else None
+    engine = build(spec, read(model_dir / WEIGHTS_FILE), config, device)
+    if engine.classes not in (None, len(spec.labels)):
+        wanted = f"wanted {engine.classes}, one for each class of the model"
+        raise ValueError(f"labels: {wanted}, got {len(spec.labels)}")
+    return engine
+
+
+def build(
+    spec: SegmenterSpec, state: Mapping[str, Tensor], config: Mapping[str, Any] | None, device: torch.device
+) -> Engine:
+    """The segmenter of a checkpoint, frozen.
+
+    Args:
+        spec: says which engine.
+        state: the checkpoint's tensors.
+        config: the resolved configuration of an mmdet model.
+        device: where it is to live.
+
+    Raises:
+        CheckpointError: tensors that do not fit.
+        ImportError: an engine that is not installed, and what to install.
+        ValueError: settings that there are not.
+    """
+    if spec.engine == "mmdet":
+        with _installed(spec.engine, "mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"):
+            return MMDetEngine(mmdet_segmenter.build(config or {}, state).to(device))
+    settings = _settings(spec)
+    classes = tensormask.size_of(state, len(settings.mask_sizes)).classes
+    if spec.engine == "torchvision":
+        network: nn.Module = tensormask.build(state, settings).to(device).requires_grad_(False)
+        return TensorMaskEngine(network, tensormask, settings, classes, device, spec.resize)
+    source = "https://github.com/facebookresearch/detectron2"
+    with _installed(spec.engine, f"detectron2 and tensormask, from {source} and its folder projects/TensorMask"):
+        network = detectron2_tensormask.build(state, settings).to(device)
+    return TensorMaskEngine(network, detectron2_tensormask, settings, classes, device, spec.resize)
+
+
+@torch.no_grad()
+def rehearse(engine: Engine, labels: int, threshold: float) -> None:
+    """Does with a small photo what a request does.
+
+    Args:
+        engine: of a checkpoint.
+        labels: number of classes that have a name.
+        threshold: scores of detections must exceed it.
+
+    Raises:
+        RequestError, ValueError: the photo does not come through; scores that are not finite; a detection of a class
+            without a name.
+    """
+    seen = engine.look(Photo(Image.fromarray(example_photo()), "list", "RGB"))
+    found = engine.find(seen, threshold)
+    if len(found) and int(found.labels.max()) >= labels:
+        raise ValueError(f"labels: wanted a name for class {int(found.labels.max())}, given {labels}")
+    # Where nothing is found, somewhere.
+    anchor = found.anchors[0] if len(found) else found.anchors.new_zeros(found.anchors.shape[1:])
+    scores = found.scores
+    try:
+        forward = engine.class_scores(seen, anchor)
+    except RequestError:  # it predicts and explains nothing
+        pass
+    else:
+        scores = forward(seen.image[None].to(next(engine.network.parameters()).device))
+        if scores.shape != (1, labels):
+            raise ValueError(f"scores: wanted one for each of {labels} labels, given {list(scores.shape)}")
+    if not scores.isfinite().all():
+        raise ValueError("scores: wanted finite numbers, given some that are not, on a photo of two colour ramps")
+
+
+@contextmanager
+def _installed(engine: str, wanted: str) -> Iterator[None]:
+    """Says what to install where an import fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"engine {engine}: {error}; wanted {wanted}") from error
+
+
+def _settings(spec: SegmenterSpec) -> TensorMaskSettings:
+    known = TensorMaskSettings.__dataclass_fields__
+    for name in spec.settings:
+        if name not in known:
+            raise ValueError(f"settings: wanted some of {', '.join(known)}, got {name}")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in spec.settings.items()
+    }
+    return TensorMaskSettings(**values)
+
+
+def _bgr(images: Tensor) -> Tensor:
+    return images.flip(1)

@@ -1,0 +1,548 @@
+"""Archive specifications: one YAML file says what a served model is, and an archive carries it resolved, as JSON.
+
+`ArchiveSpec` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out. There
+is one of each for every kind of model.
+Unknown fields are errors, and every error names the file and the field.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from imagexplain.archive import label_file
+from imagexplain.attribution import METHODS
+from imagexplain.plain_text import escaped
+
+SPEC_FILE = "spec.json"
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+"""The resolved configuration of an mmdet model."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+Positive = Annotated[int, Field(gt=0)]
+Triple = tuple[float, float, float]
+
+
+class SpecError(ValueError):
+    """An archive spec that cannot be used; the message names the file and the field, and is fit for a terminal."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PreprocessSpec(_Strict):
+    """How a photo becomes the model's input: resized to `size`, then (value - mean) / std per RGB channel, in 0..1."""
+
+    size: tuple[Positive, Positive]
+    mean: Triple
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    fit: Literal["stretch", "crop"] = "stretch"
+    crop_fraction: float = Field(default=1.0, gt=0, le=1)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+class ExplainSpec(_Strict):
+    """What an explanation is when the request does not say."""
+
+    method: str = "integrated_gradients"
+    steps: Positive = 50
+    tolerance: float | None = Field(default=None, gt=0, le=1)
+    quadrature: Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"] = "gauss_legendre"
+    baseline: Literal["zero", "black", "white", "mean", "blur", "uniform"] = "zero"
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"wants one of {', '.join(METHODS)}")
+        return method
+
+
+class LimitsSpec(_Strict):
+    """The largest request and response, and how much a worker remembers (0: nothing).
+
+    The byte limits lie below those of `config.properties`, so that ours answer: TorchServe's own refusal is empty, and
+    it kills a worker that answers with more.
+    """
+
+    max_bytes: int = Field(default=32_000_000, gt=0, le=33_000_000)
+    max_pixels: Positive = 50_000_000
+    max_steps: Positive = 1000
+    max_samples: Positive = 20_000
+    max_groups: Positive = 500
+    max_response_bytes: int = Field(default=64_000_000, gt=0, le=67_000_000)
+    cache_bytes: int = Field(default=64_000_000, ge=0)
+
+
+class ImgDataSpec(_Strict):
+    """How the nested lists of the original server's clients are laid out."""
+
+    layout: Literal["hwc", "chw"] = "hwc"
+    order: Literal["rgb", "bgr"] = "rgb"
+
+
+class ResizeSpec(_Strict):
+    """Photos are resized to a shorter side of so many pixels, or less where the longer one would exceed its limit.
+
+    Without `enlarge`, smaller ones stay as they are.
+    """
+
+    shorter: Positive
+    longer: Positive
+    enlarge: bool = True
+
+    def size(self, photo: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of a resized photo of (height, width)."""
+        scale = min(self.shorter / min(photo), self.longer / max(photo))
+        if not self.enlarge:
+            scale = min(scale, 1.0)
+        return max(1, round(photo[0] * scale)), max(1, round(photo[1] * scale))
+
+
+class ServingSpec(_Strict):
+    """How TorchServe runs the model.
+
+    `chunk` is the number of path points that are evaluated at once, by default as many as fit the free memory.
+    `response_timeout_s` is when TorchServe kills the worker; the handler answers within `deadline_fraction` of it.
+    """
+
+    workers: Positive = 1
+    batch_size: Positive = 4
+    batch_delay_ms: int = Field(default=5, ge=0)
+    response_timeout_s: Positive = 120
+    startup_timeout_s: Positive = 300
+    retry_timeout_s: Positive = 300
+    queue_size: Positive = 20
+    chunk: Positive | None = None
+    deadline_fraction: float = Field(default=0.8, gt=0, lt=1)
+    device: Literal["gpu", "cpu"] = "gpu"
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds after which a request must have been answered."""
+        return self.response_timeout_s * self.deadline_fraction
+
+
+class _Spec(_Strict):
+    name: Name
+    version: Version = "1.0"
+    description: str = ""
+    handler: str
+    explain: ExplainSpec = ExplainSpec()
+    limits: LimitsSpec = LimitsSpec()
+    serving: ServingSpec = ServingSpec()
+
+    @model_validator(mode="after")
+    def _steps_within_limit(self) -> Self:
+        if self.explain.steps > self.limits.max_steps:
+            raise ValueError(f"explain.steps is {self.explain.steps}, above limits.max_steps {self.limits.max_steps}")
+        if self.explain.quadrature == "trapezoid" and self.explain.steps < 2:
+            raise ValueError(f"explain.steps: wanted at least 2 for the trapezoid, got {self.explain.steps}")
+        return self
+
+
+class _Classifier(_Spec):
+    handler: Literal["classifier"] = "classifier"
+    arguments: dict[str, Any] = {}
+
+
+class _Segmenter(_Spec):
+    handler: Literal["segmenter"]
+    engine: Literal["torchvision", "detectron2", "mmdet"] = "torchvision"
+    img_data: ImgDataSpec = ImgDataSpec()
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    resize: ResizeSpec | None = None
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _method_takes_a_function(self) -> Self:
+        if self.explain.method != "integrated_gradients":
+            from imagexplain.attribution.runner import looks_inside  # which takes seconds
+
+            if looks_inside(self.explain.method):
+                wanted = "wants a method that takes any function of images, for a segmenter's score is one"
+                raise ValueError(f"explain.method: {wanted}, got {self.explain.method}")
+        return self
+
+
+class ModelSpec(_Spec):
+    """The resolved spec inside an archive (`spec.json`): all that a worker needs beside the weights."""
+
+    labels: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(label.strip() for label in labels):
+            raise ValueError("wants names, one is empty")
+        repeated = sorted(label for label, times in Counter(labels).items() if times > 1)
+        if repeated:
+            raise ValueError(f"wants different names, {', '.join(repeated)} repeats")
+        return labels
+
+    @classmethod
+    def read(cls, model_dir: str | Path) -> Self:
+        """The spec of an unpacked archive. Raises SpecError naming file and field."""
+        path = Path(model_dir) / SPEC_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise SpecError(_describe(path, error)) from None
+
+    def to_json(self) -> str:
+        """The text of `spec.json`."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+class ClassifierSpec(_Classifier, ModelSpec):
+    """A classifier's: from photos to class scores.
+
+    Attributes:
+        architecture: a key of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        arguments: of a model of timm, where they differ from those that its name stands for.
+        preprocess: how photos become inputs.
+    """
+
+    architecture: str = Field(min_length=1)
+    preprocess: PreprocessSpec
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_compete(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(labels) < 2:
+            why = "a classifier's scores compete, and one alone always has probability 1"
+            raise PydanticCustomError("too_short", f"Tuple should have at least 2 items: {why}")
+        return labels
+
+
+class SegmenterSpec(_Segmenter, ModelSpec):
+    """An instance segmenter's: from photos to masks, boxes, scores and labels.
+
+    Attributes:
+        engine: `torchvision` (our TensorMask), `detectron2` (its TensorMask), or `mmdet` (any of its instance
+            segmenters).
+        img_data: how clients of the original server lay out their lists.
+        threshold: what the score of a detection must exceed, where the request does not say.
+        resize: what TensorMask does to photos first; None for nothing, like the original server. mmdet models have a
+            pipeline of their own.
+        settings: of TensorMask, where they differ from the published ones.
+    """
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML of which nothing is lost: a field that is there twice is an error, not the last of the two."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """See the base class."""
+        places: dict[Any, yaml.Mark] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in places:
+                    line = places[key.value].line + 1
+                    problem = f"{key.value}: wanted once, it stands in line {line} too"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                places[key.value] = key.start_mark
+        return super().construct_mapping(node, deep)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class FileSource(_Strict):
+    """A file named by its path relative to the spec file, by an environment variable, or by both.
+
+    A variable that is set and not empty wins over the path. Written as a plain string, it is the path.
+    """
+
+    path: str | None = None
+    environment: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self._is_named():
+            raise ValueError("wants a path, or `environment:` with the name of a variable")
+        return self
+
+    def _is_named(self) -> bool:
+        return bool(self.path or self.environment)
+
+    def from_environment(self, environ: Mapping[str, str]) -> Path | None:
+        """The file that the environment names, if it names one; relative to the working directory."""
+        given = environ.get(self.environment, "") if self.environment else ""
+        return Path(given).expanduser().resolve() if given else None
+
+    def locate(self, spec_file: Path, environ: Mapping[str, str]) -> Path | None:
+        """The file, or None when only an unset variable names it."""
+        named = self.from_environment(environ)
+        return named if named or not self.path else (spec_file.parent / self.path).resolve()
+
+
+class NameSource(_Strict):
+    """A name, or the environment variable that holds it, or both; written as a plain string, it is the name.
+
+    A variable that is set and not empty wins.
+    """
+
+    name: str | None = None
+    environment: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not (self.name or self.environment):
+            raise ValueError("wants a name, or `environment:` with the name of a variable")
+        return self
+
+    def from_environment(self, environ: Mapping[str, str]) -> str | None:
+        """The name that the environment holds, if it holds one."""
+        return environ.get(self.environment, "") or None if self.environment else None
+
+    def resolve(self, environ: Mapping[str, str]) -> str | None:
+        """The name, or None when only an unset variable holds it."""
+        return self.from_environment(environ) or self.name
+
+
+class LabelSource(FileSource):
+    """Class names in order of the model's outputs: a list, or a text file with one name per line."""
+
+    names: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return {"names": value} if isinstance(value, list) else value
+
+    def _is_named(self) -> bool:
+        return bool(self.names) or super()._is_named()
+
+
+class _Sources(_Strict):
+    weights: FileSource
+    labels: LabelSource
+
+    @property
+    def sources(self) -> tuple[FileSource | NameSource, ...]:
+        """Every file that the archive is made of, and every name that a variable may hold."""
+        return (self.weights, self.labels)
+
+
+class ClassifierFile(_Classifier, _Sources):
+    """The spec of a classifier as it stands in `archive_specs/*.yaml`.
+
+    Attributes:
+        architecture: as in :class:`ClassifierSpec`.
+        preprocess: of a model of timm, only what differs from timm's own account of the model; of others, all.
+    """
+
+    architecture: NameSource
+    preprocess: dict[str, Any] = {}
+
+    @property
+    def sources(self) -> tuple[FileSource | NameSource, ...]:
+        """See the base class."""
+        return (*super().sources, self.architecture)
+
+
+class SegmenterFile(_Segmenter, _Sources):
+    """The spec of a segmenter as it stands in `archive_specs/*.yaml`.
+
+    Attributes:
+        config: of an mmdet model, as mmdet reads it. A `.py` file is code, which building the archive runs.
+    """
+
+    config: FileSource | None = None
+
+    @property
+    def sources(self) -> tuple[FileSource | NameSource, ...]:
+        """See the base class."""
+        return super().sources + ((self.config,) if self.config else ())
+
+    @model_validator(mode="after")
+    def _config_where_it_belongs(self) -> Self:
+        if (self.config is not None) != (self.engine == "mmdet"):
+            raise ValueError("config: goes with engine mmdet, which wants one")
+        return self
+
+
+ArchiveSpec = ClassifierFile | SegmenterFile
+
+_FILES: dict[str, type[ArchiveSpec]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A spec whose files were found: what goes into the archive, and where the weights are taken from."""
+
+    source: Path
+    model: ClassifierSpec | SegmenterSpec
+    weights: Path
+    config: Path | None = None
+
+
+def load(path: Path) -> ArchiveSpec:
+    """Reads and validates one YAML file. Raises SpecError naming file and field."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SpecError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: wants fields and values, holds {type(content).__name__}")
+    handler = content.get("handler", "classifier")
+    if not isinstance(handler, str) or handler not in _FILES:
+        raise SpecError(f"{path}: handler: wants one of {', '.join(_FILES)} (given {handler!r:.80})")
+    try:
+        return _FILES[handler].model_validate(content)
+    except ValidationError as error:
+        raise SpecError(_describe(path, error)) from None
+
+
+def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[Archive]:
+    """The archives to build, one per name, in order of name.
+
+    A spec whose weights only a variable names waits until that variable is set, and then wins over the other spec of
+    its name. Raises SpecError naming file and field: an invalid spec, a file that does not exist, two specs with the
+    same claim to a name.
+    """
+    archives, failures = select_each(paths, environ)
+    if failures:
+        raise SpecError("\n".join(map(str, failures)))
+    return archives
+
+
+def select_each(
+    paths: Iterable[Path], environ: Mapping[str, str] = os.environ
+) -> tuple[list[Archive], list[SpecError]]:
+    """The archives of :func:`select` that can be built, and why the others cannot.
+
+    A spec that cannot be read keeps its name: no other spec is built under it, so that a mistake in a user's spec does
+    not put the demonstration in the place of the user's model.
+    """
+    claims: dict[str, list[tuple[bool, Path, ArchiveSpec]]] = {}
+    taken: set[str] = set()
+    failures: list[SpecError] = []
+    for path in sorted(paths):
+        try:
+            spec = load(path)
+        except SpecError as error:
+            failures.append(error)
+            taken |= _names_in(path)
+            continue
+        if spec.weights.locate(path, environ):
+            by_user = spec.weights.from_environment(environ) is not None
+            claims.setdefault(spec.name, []).append((by_user, path, spec))
+    archives = []
+    for name in sorted(claims.keys() - taken):
+        try:
+            archives.append(_resolve(*_winner(claims[name]), environ))
+        except SpecError as error:
+            failures.append(error)
+    return archives, failures
+
+
+def _names_in(path: Path) -> set[str]:
+    """The names that a spec file seems to claim that cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    return set(re.findall(r"^[\s{]*name:\s*[\"']?([\w.-]+)", text, re.MULTILINE))
+
+
+def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, ArchiveSpec]:
+    users = [claim for claim in claims if claim[0]]
+    (_, path, spec), *rivals = users or claims
+    if rivals:
+        raise SpecError(f"{rivals[0][1]}: name: {spec.name!r} is also the name in {path}")
+    return path, spec
+
+
+def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archive:
+    weights = _existing(path, "weights", spec.weights, environ)
+    labels = spec.labels.names or _labels(path, _existing(path, "labels", spec.labels, environ))
+    fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
+    config = None
+    try:
+        if isinstance(spec, ClassifierFile):
+            architecture = spec.architecture.resolve(environ)
+            if architecture is None:
+                variable = spec.architecture.environment
+                raise SpecError(f"{path}: architecture: the environment variable {variable} is not set")
+            preprocess = _preprocess(path, architecture, spec)
+            model = ClassifierSpec(labels=labels, architecture=architecture, preprocess=preprocess, **fields)
+            return Archive(path, model, weights)
+        if spec.config is not None:
+            config = _existing(path, "config", spec.config, environ)
+        return Archive(path, SegmenterSpec(labels=labels, **fields), weights, config)
+    except ValidationError as error:
+        raise SpecError(_describe(path, error)) from None
+
+
+def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
+    """The fields of the classifier's `preprocess`: those of the spec file and, of a model of timm, timm's own."""
+    library, _, name = architecture.partition("/")
+    if library != "timm" or set(spec.preprocess) >= set(PreprocessSpec.model_fields):
+        return spec.preprocess
+    from imagexplain.models.classifiers import timm_network  # which takes seconds
+
+    try:
+        usual = timm_network.preprocess(name, spec.arguments)
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from None
+    return usual | spec.preprocess
+
+
+def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, str]) -> Path:
+    file = source.locate(path, environ)
+    if file is None:
+        raise SpecError(f"{path}: {field}: the environment variable {source.environment} is not set")
+    variable = f" (from {source.environment})" if source.from_environment(environ) else ""
+    if file.is_dir():
+        raise SpecError(f"{path}: {field}: wanted a file, given a folder: {file}{variable}")
+    if not file.is_file():
+        raise SpecError(f"{path}: {field}: no such file: {file}{variable}")
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise SpecError(f"{path}: {field}: cannot be read: {file}{variable}: {error.strerror}") from None
+    return file
+
+
+def _labels(path: Path, file: Path) -> tuple[str, ...]:
+    try:
+        return label_file.read(file)
+    except (ValueError, OSError) as error:
+        raise SpecError(f"{path}: labels: {error}") from None
+
+
+def _describe(path: Path, error: ValidationError) -> str:
+    """One line per fault: file, field, what was wanted, what was given."""
+    faults = []
+    for fault in error.errors(include_url=False):
+        field = ".".join(str(part) for part in fault["loc"]) or "spec"
+        given = "" if fault["type"] == "missing" else f" (given {fault['input']!r:.80})"
+        faults.append(f"{path}: {field}: {fault['msg']}{given}")
+    return "\n".join(faults)

@@ -1,0 +1,1 @@
+"""Families of pixel groups, and their directional gradients."""

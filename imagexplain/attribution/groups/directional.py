@@ -1,0 +1,141 @@
+"""Integrated directional gradients of groups of pixels, their dividends and values.
+
+Sikdar, Bhattacharya, Heese, "Integrated Directional Gradients: Feature Interaction Attribution for Neural NLP Models",
+ACL-IJCNLP 2021. (Integrated *Decision* Gradients and IDGI are other methods.)
+
+The directional gradient of a group is the gradient along the group's own part of Δ, integrated over the whole path. Its
+integral needs no pass of its own: with integrated gradients IG = Δ ⊙ ḡ it is a sum over the group, divided by a norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagexplain.attribution.groups.families import Family, containment
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """What a family's groups carry; tensors are (G,), float64 unless said otherwise.
+
+    ``attribution`` and ``directional`` of a group depend on nothing but the group. ``dividend`` and ``value`` are
+    relative to the family: one more group changes them all.
+
+    Attributes:
+        attribution: ig_S, the signed part of the score that the group carries; adds up over disjoint groups.
+        directional: IDG(S) = ig_S / ‖Δ_S‖, signed, in units of the score per unit of Δ; 0 where ‖Δ_S‖ = 0.
+        dividend: d(S) = |IDG(S)| / Σ_T |IDG(T)|, in [0, 1]; all 0 where the sum is 0.
+        value: v(S), the sum of the dividends of the groups within S, itself included, in [0, 1].
+        area: pixels, int64.
+        norm: ‖Δ_S‖.
+        attribution_spread: standard deviation of ig_S over the draws of the baseline, 0 for a single one.
+        directional_spread: the same of IDG(S).
+        pixel_dividend: (H, W) d of each single pixel where these belong to the family, else None; 0 for a pixel that is
+            a group of its own.
+    """
+
+    attribution: Tensor
+    directional: Tensor
+    dividend: Tensor
+    value: Tensor
+    area: Tensor
+    norm: Tensor
+    attribution_spread: Tensor
+    directional_spread: Tensor
+    pixel_dividend: Tensor | None = None
+
+
+def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> GroupScores:
+    """The table of a family's groups, from integrated gradients.
+
+    Args:
+        attribution: (C, H, W) integrated gradients; (D, C, H, W) for D draws of the baseline.
+        difference: Δ = input − baseline in model-input space, shaped like the attribution.
+        family: over H × W, on the CPU.
+
+    Returns:
+        Scores on the CPU. Over draws, attribution, directional and norm are means (a mean of ratios, not a ratio of
+        means); dividend and value follow from the mean directional gradients.
+
+    Raises:
+        ValueError: shapes that do not match.
+
+    Source: the definitions of the paper, through the identity ∫∇f·Δ_S/‖Δ_S‖ dα = Σ_{p∈S} IG_p / ‖Δ_S‖.
+    """
+    if attribution.shape != difference.shape or attribution.ndim not in (3, 4):
+        given = f"{tuple(attribution.shape)} and {tuple(difference.shape)}"
+        raise ValueError(f"attribution, difference: wanted the same (C, H, W) or (D, C, H, W), got {given}")
+    if family.masks.shape[1:] != attribution.shape[-2:]:
+        raise ValueError(
+            f"family: wanted masks of {tuple(attribution.shape[-2:])}, got {tuple(family.masks.shape[1:])}"
+        )
+    attribution, difference = _per_draw(attribution), _per_draw(difference)
+    incidence = family.parts.incidence
+    shares, squares = (family.parts.sums(torch.cat([attribution, difference.square()])) @ incidence).chunk(2)  # (D, G)
+    norms = squares.sqrt()
+    draws = directional(shares, norms)
+    mean = draws.mean(0)
+    pixels = attribution.new_zeros(attribution.shape[-2:])
+    if family.pixels:
+        pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
+        pixels[family.masks[family.area == 1].any(0)] = 0  # a segment of one pixel is that pixel already
+    total = mean.abs().sum() + pixels.abs().sum()
+    normaliser = total if total > 0 else 1.0
+    dividend, pixel_dividend = mean.abs() / normaliser, pixels.abs() / normaliser
+    value = containment(family).double() @ dividend
+    if family.pixels:
+        value += family.parts.sums(pixel_dividend.unsqueeze(0)) @ incidence
+    return GroupScores(
+        attribution=shares.mean(0),
+        directional=mean,
+        dividend=dividend,
+        value=value,
+        area=family.area,
+        norm=norms.mean(0),
+        attribution_spread=shares.std(0, correction=0),
+        directional_spread=draws.std(0, correction=0),
+        pixel_dividend=pixel_dividend if family.pixels else None,
+    )
+
+
+def directional(shares: Tensor, norms: Tensor) -> Tensor:
+    """IDG(S) = ig_S / ‖Δ_S‖, and 0 where the norm is 0: a group that does not differ from the baseline has no part."""
+    return torch.where(norms > 0, shares / norms, 0.0)
+
+
+def group_norms(difference: Tensor, family: Family) -> Tensor:
+    """‖Δ_S‖: (G,) float64 on the CPU from (C, H, W), (D, G) from (D, C, H, W)."""
+    return (family.parts.sums(difference.to("cpu", torch.float64).square()) @ family.parts.incidence).sqrt()
+
+
+def directional_gradients(attribution: Tensor, difference: Tensor, segments: Tensor) -> Tensor:
+    """IDG(S) for every segment S of a partition, in units of the score per unit of Δ, signed.
+
+    Args:
+        attribution: (C, H, W) integrated gradients.
+        difference: (C, H, W) Δ = input − baseline, in model-input space.
+        segments: (H, W) int64 labels 0 … G−1; a segment holds its pixels in every channel.
+
+    Returns:
+        (G,) float64; 0 where ‖Δ_S‖ = 0.
+
+    Raises:
+        ValueError: segments of another size than the attribution, or negative labels.
+    """
+    if segments.shape != attribution.shape[1:]:
+        raise ValueError(f"segments: wanted {tuple(attribution.shape[1:])}, got {tuple(segments.shape)}")
+    if segments.numel() and segments.min() < 0:
+        raise ValueError(f"segments: wanted labels from 0, got {segments.min().item()}")
+    labels = segments.flatten()
+    shares = torch.bincount(labels, attribution.double().sum(0).flatten())
+    norms = torch.bincount(labels, difference.double().square().sum(0).flatten()).sqrt()
+    return directional(shares, norms)
+
+
+def _per_draw(values: Tensor) -> Tensor:
+    """(D, C, H, W) float64 on the CPU."""
+    values = values.to("cpu", torch.float64)
+    return values if values.ndim == 4 else values.unsqueeze(0)

@@ -1,0 +1,71 @@
+"""Ablation-CAM: a channel weighs what the score loses without it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imagexplain.attribution.methods.cam import shown, weighted
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.layers import Layer, chosen_layer
+from imagexplain.attribution.network.partial_forward import rest_of
+from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.targets import Targets, classes_of, target_scores
+
+LEAST_SCORE = 1e-6
+"""What a drop is divided by at least, as the score itself may be 0."""
+
+
+@isolated
+@torch.no_grad()
+def ablation_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    layer: Layer = None,
+    upsample: bool = True,
+    chunk: int = 32,
+) -> Tensor:
+    """Ablation-CAM: Σ_k w_k A_k with w_k = (y − y without channel k) / |y|, ReLU'd.
+
+    Without a channel means with zeros in its place; in a layer of tokens in all of them, prefix tokens included. The
+    paper divides by y, which is the same for positive scores; a negative one would turn the map into its opposite. |y|
+    counts as 1e-6 at least. Without gradients: K further evaluations an image, where possible
+    of what follows the layer only (:func:`imagexplain.attribution.network.partial_forward.rest_of`).
+
+    Args:
+        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.methods.cam`.
+        chunk: ablated rows evaluated at once, at most.
+
+    Returns:
+        (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
+
+    Raises:
+        ValueError: as in :mod:`imagexplain.attribution.methods.cam`, or a chunk below 1.
+
+    Source: Desai, Ramaswamy, WACV 2020. Own, for Captum has no such method.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+    module = chosen_layer(model, images, layer)
+    rest = rest_of(model, images, module)
+    classes, activation = classes_of(rest.scores, targets), rest.activation
+    layout = stated_layout(model, module, activation.shape, images.shape)
+    count, channels = len(images), activation.shape[layout.channels]
+    lacking = []
+    for image in range(count):
+        for without in torch.arange(channels, device=images.device).split(chunk):
+            owner = torch.full_like(without, image)
+            ablated = _without(activation[owner], without, layout.channels)
+            lacking.append(target_scores(rest.run(owner, ablated), classes[owner]))
+    score = target_scores(rest.scores, classes).unsqueeze(1)
+    weights = (score - torch.cat(lacking).view(count, channels)) / score.abs().clamp_min(LEAST_SCORE)
+    return shown(weighted(layout.maps(activation), weights), images, upsample)
+
+
+def _without(activation: Tensor, channels: Tensor, dimension: int) -> Tensor:
+    """The rows, each with zeros in one of its channels."""
+    kept = activation.movedim(dimension, 1).clone()
+    kept[torch.arange(len(kept), device=kept.device), channels] = 0
+    return kept.movedim(1, dimension)

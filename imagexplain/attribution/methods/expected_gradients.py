@@ -1,0 +1,70 @@
+"""Integrated gradients averaged over many baselines, by chance: expected gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.targets import Targets, classes_to_explain
+
+
+@isolated
+def expected_gradients(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    references: Tensor,
+    samples: int = 200,
+    seed: int = 0,
+    chunk: int = 32,
+    create_graph: bool = False,
+) -> Tensor:
+    """Mean of (x − b) ⊙ ∇f(b + α(x − b)) over references b and α in [0, 1), drawn together.
+
+    Every image gets the same draws, so that none depends on its batch mates.
+
+    Args:
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+        references: (N, C, H, W) what the image is compared with, say photos of the training set; all equally likely,
+            drawn with replacement.
+        samples: draws; the error falls with their square root.
+        seed: of the draws.
+        chunk: points evaluated at once, at most.
+        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
+            that it can be part of a training loss.
+
+    Returns:
+        (B, C, H, W), signed, in units of the score. Its sum tends to f(x) − mean f(b).
+
+    Raises:
+        ValueError: references of another shape than the images or none, samples or chunk below 1, or what does not
+            fit the model.
+
+    Source: Erion et al. 2021, arXiv 1906.10670. Own, because Captum's GradientShap takes its draws from
+    NumPy's and torch's global generators, row by row, so that a map depends on its batch mates.
+    """
+    if samples < 1:
+        raise ValueError(f"samples: wanted at least 1, got {samples}")
+    classes = classes_to_explain(model, images, targets, chunk)
+    if references.shape[1:] != images.shape[1:] or len(references) == 0:
+        raise ValueError(
+            f"references: wanted (N, {', '.join(map(str, images.shape[1:]))}), got {tuple(references.shape)}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(references), (samples,), generator=generator).to(references.device)
+    alpha = torch.rand(samples, 1, 1, 1, generator=generator, dtype=torch.float64).to(images.detach())
+
+    ends = images if create_graph else images.detach()
+    total = torch.zeros_like(images.detach(), dtype=torch.promote_types(images.dtype, torch.float32))
+    for which, share in zip(drawn.split(chunk), alpha.split(chunk), strict=True):
+        begin = references.detach()[which].to(images)  # (chunk, C, H, W)
+        for b, image in enumerate(ends):
+            points, wanted = torch.lerp(begin, image, share), classes[b].expand(len(begin))
+            _, gradients = score_gradients(model, points, wanted, create_graph=create_graph)
+            total[b] += ((image - begin) * gradients).sum(0)
+    return (total / samples).to(images.dtype)

@@ -1,0 +1,51 @@
+"""The gradient of a class's score with respect to the image: the attribution that all others here are made from."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.targets import Targets, check_images
+
+
+@isolated
+def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
+    """Gradient of the target's score, signed: how the score answers to a small change of each value.
+
+    Args:
+        model: maps (B, C, H, W) to pre-softmax scores (B, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+        create_graph: keep the result differentiable, with respect to the model's parameters and to images that
+            require a gradient, so that it can be part of a training loss.
+
+    Returns:
+        (B, C, H, W), in units of the score per unit of input.
+
+    Raises:
+        ValueError: images, scores or targets of the wrong shape, or a class that the model does not have.
+
+    Source: Simonyan, Vedaldi, Zisserman 2013, arXiv 1312.6034, section 3, with its sign and for each channel.
+    """
+    check_images(images)
+    return score_gradients(model, images, targets, create_graph=create_graph)[1]
+
+
+@isolated
+def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
+    """Image times gradient, signed; complete for a piecewise linear model without biases.
+
+    Args:
+        model, images, targets, create_graph: as for :func:`gradient`.
+
+    Returns:
+        (B, C, H, W), in units of the score.
+
+    Raises:
+        ValueError: as for :func:`gradient`.
+
+    Source: Shrikumar et al. 2016, arXiv 1605.01713.
+    """
+    product = images * gradient(model, images, targets, create_graph=create_graph)
+    return product if create_graph else product.detach()

@@ -1,0 +1,85 @@
+"""Guided backpropagation: the gradient with every ReLU letting back only what speaks for the class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagexplain.attribution.methods.gradient import gradient
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.function_calls import FunctionCalls
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.targets import Targets
+
+RELUS = {F.relu, torch.relu, Tensor.relu}
+RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
+
+
+@isolated
+def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> Tensor:
+    """Gradient of the target's score in which each ReLU drops what comes back negative.
+
+    The calls of ReLU are replaced while the model runs, not its modules: nn.ReLU, in place or not, and the functions
+    and tensor methods are alike, and the model is not touched. ReLUs inside compiled or scripted code are not seen.
+
+    Args:
+        model: maps (B, C, H, W) to pre-softmax scores (B, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+
+    Returns:
+        (B, C, H, W), signed; not a gradient of any score.
+
+    Raises:
+        ValueError: no ReLU was called, so that the method has no meaning for the model (it would be the plain
+            gradient); or what does not fit the model.
+
+    Source: Springenberg et al. 2014, arXiv 1412.6806. Own, because Captum sees only nn.ReLU modules and
+    hooks them.
+    """
+    with _GuidedReLUs() as relus:
+        maps = gradient(model, images, targets)
+    if not relus.seen:
+        raise ValueError("model: wanted one with ReLUs, without which guided backpropagation has no meaning, got none")
+    return maps
+
+
+class _GuidedReLU(torch.autograd.Function):
+    """ReLU whose backward pass is a ReLU of what plain ReLU would pass."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, inplace: bool) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(values)
+        result = values.relu_() if inplace else values.relu()
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradients[0].relu(), result, 0), None
+
+
+class _GuidedReLUs(FunctionCalls):
+    """Replaces calls of ReLU by :class:`_GuidedReLU` and notes whether there were any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function in RELUS or function in RELUS_IN_PLACE:
+            self.seen = True
+            values, inplace = _arguments(*args, **kwargs)
+            return _GuidedReLU.apply(values, inplace or function in RELUS_IN_PLACE)
+        return function(*args, **kwargs)
+
+
+def _arguments(input: Tensor, inplace: bool = False) -> tuple[Tensor, bool]:
+    """What any of the ReLUs was called with; ``input`` is their own name of it."""
+    return input, inplace

@@ -1,0 +1,201 @@
+"""Scores of groups of pixels that are present or absent together: ablation one by one, and Shapley values.
+
+A group is absent where its pixels show the baseline, in all channels.
+"""
+
+from __future__ import annotations
+
+from math import comb
+
+import torch
+from captum.attr import FeatureAblation
+from torch import Tensor
+
+from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.targets import (
+    Targets,
+    check_classes,
+    classes_and_scores,
+    classes_to_explain,
+    target_scores,
+)
+
+MOST_MEMBERS = 20_000_000
+"""Coalitions times groups of an image in :func:`kernel_shap`, whose regression holds that many numbers a few times."""
+
+RANK = 1e-11
+"""Singular values of the regression, beside the largest, that count as none. What rounding leaves of the direction that
+centring took away grows with the number of coalitions; those of directions that coalitions tell apart are far larger.
+"""
+
+
+@isolated
+def feature_ablation(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    groups: Tensor,
+    baselines: float | Tensor | None = None,
+    chunk: int = 64,
+) -> Tensor:
+    """Drop of the score when one group alone is absent, at each of its pixels. Captum's ``FeatureAblation``.
+
+    Args:
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+        groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
+        baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        chunk: rows evaluated at once, at most.
+
+    Returns:
+        (B, 1, H, W) signed, in units of the score.
+
+    Raises:
+        ValueError: arguments that do not fit, by name.
+    """
+    classes = classes_to_explain(model, images, targets, chunk)
+
+    def scores_of(rows: Tensor) -> Tensor:
+        scores = class_scores(model, rows)
+        check_classes(scores, classes)
+        return scores
+
+    absent, numbers = expanded("baselines", baselines, images), _numbered(groups, images)
+    parts = (tensor.split(chunk) for tensor in (images.detach(), absent, numbers.unsqueeze(1), classes))
+    maps = [
+        FeatureAblation(scores_of).attribute(
+            rows, baselines=baseline, target=wanted, feature_mask=mask, perturbations_per_eval=chunk // len(rows)
+        )
+        for rows, baseline, mask, wanted in zip(*parts, strict=True)
+    ]
+    return torch.cat(maps)[:, :1]  # all channels share their group
+
+
+@isolated
+def kernel_shap(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    groups: Tensor,
+    baselines: float | Tensor | None = None,
+    samples: int = 256,
+    seed: int = 0,
+    chunk: int = 64,
+) -> Tensor:
+    """Shapley value of each group, at each of its pixels, by the weighted least squares of kernel SHAP.
+
+    With all 2^G − 2 coalitions, which are taken where there are no more than ``samples``, the values are exact. Else
+    coalitions are drawn from the Shapley kernel, each with its complement (Covert, Lee 2021, arXiv 2012.01536). Either
+    way the values sum to f(image) − f(baseline).
+
+    Not Captum's ``KernelShap``: it draws from the global generator, one image after the other, so that draws depend on
+    the batch; it only nearly meets the two ends, by weights of 10⁶; and its regression is done in float32.
+
+    Args:
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+        groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
+        baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        samples: coalitions evaluated for each image, at most; at least 2. An odd number is rounded down. Coalitions
+            times groups are at most 20 million for each image.
+        seed: of each image's own generator; images with equally many groups share their coalitions.
+        chunk: rows evaluated at once, at most.
+
+    Returns:
+        (B, 1, H, W) signed, in units of the score.
+
+    Raises:
+        ValueError: arguments that do not fit, by name.
+
+    Source: Lundberg, Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874, theorem 2.
+    """
+    if samples < 2:
+        raise ValueError(f"samples: wanted at least 2, got {samples}")
+    classes, scores = classes_and_scores(model, images, targets, chunk)
+    absent, numbers = expanded("baselines", baselines, images), _numbered(groups, images)
+    for count in (numbers.flatten(1).amax(1) + 1).tolist():
+        coalitions = min(samples, 2**count - 2)
+        if coalitions * count > MOST_MEMBERS:
+            raise ValueError(f"groups: wanted at most {MOST_MEMBERS} coalitions × groups, got {coalitions} × {count}")
+    _, absent_scores = classes_and_scores(model, absent, classes, chunk)
+    totals = scores.double() - absent_scores.double()
+    maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
+    for b, number in enumerate(numbers):
+        coalitions, weights = _coalitions(int(number.max()) + 1, samples, seed)
+        gains = []
+        with torch.no_grad():
+            for start in range(0, len(coalitions), chunk):  # none at all for a single group
+                members = coalitions[start : start + chunk].to(images.device)
+                rows = torch.where(members[:, number].unsqueeze(1), images[b], absent[b])
+                members_scores = target_scores(class_scores(model, rows), classes[b].expand(len(rows)))
+                gains.append(members_scores.double() - absent_scores[b])
+        gain = torch.cat(gains).cpu() if gains else torch.zeros(0, dtype=torch.float64)
+        values = _shapley_values(*_halved(coalitions, weights, gain, totals[b].cpu()), totals[b].cpu())
+        maps[b] = values.to(maps)[number]
+    return maps.unsqueeze(1)
+
+
+def _coalitions(groups: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(n, groups) bool coalitions that are neither empty nor full, and (n,) float64 weights of the regression."""
+    if 2**groups - 2 <= samples:
+        numbers = torch.arange(1, 2**groups - 1)
+        members = (numbers.unsqueeze(1) >> torch.arange(groups)) % 2 == 1
+        kernel = [(groups - 1) / (comb(groups, k) * k * (groups - k)) for k in members.sum(1).tolist()]
+        return members, torch.tensor(kernel, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.arange(1, groups, dtype=torch.float64)
+    # The kernel summed over all coalitions of a size: that many are drawn of it, each of them equally likely.
+    size = 1 + torch.multinomial(1 / (sizes * (groups - sizes)), samples // 2, replacement=True, generator=generator)
+    parts = []
+    for part in size.split(64):  # a rank takes many times the memory of a member
+        ranks = torch.rand(len(part), groups, generator=generator, dtype=torch.float64).argsort(1).argsort(1)
+        parts.append(ranks < part.unsqueeze(1))
+    members = torch.cat(parts)
+    members = torch.stack([members, ~members], dim=1).flatten(0, 1)
+    return members, torch.ones(len(members), dtype=torch.float64)
+
+
+def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: Tensor) -> Tensor:
+    """(G,) values φ with Σφ = total that minimise Σ weight · (gain − Σ_{group in coalition} φ)².
+
+    φ is an equal share of the total and a rest that sums to 0. So does the solution of least norm, for each row of the
+    centred coalitions does.
+    """
+    count, groups = coalitions.shape
+    if not (gains.isfinite().all() and total.isfinite()):
+        return torch.full((groups,), torch.nan, dtype=torch.float64)
+    system = torch.cat([coalitions.double(), gains.unsqueeze(1)], 1)  # (n, G + 1) with the right side
+    share = system[:, :groups].mean(1, keepdim=True)
+    system[:, :groups] -= share
+    system[:, groups:] -= share * total
+    system *= weights.sqrt().unsqueeze(1)
+    if count > groups + 1:  # the triangle of its QR has the same solution, and far fewer rows
+        system = torch.linalg.qr(system, mode="r").R
+    rest = torch.linalg.lstsq(system[:, :groups], system[:, groups:], rcond=RANK, driver="gelsd").solution
+    return total / groups + rest.squeeze(1)
+
+
+def _halved(coalitions: Tensor, weights: Tensor, gains: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The regression's rows (n, G), weights and gains (n,), half of them where coalitions alternate with complements.
+
+    Centred, the two are each other's negatives: the mean of one equation and the other's negative stands for both.
+    """
+    pairs, complements = coalitions[::2], coalitions[1::2]
+    if len(pairs) != len(complements) or not torch.equal(pairs, ~complements):
+        return coalitions, weights, gains
+    return pairs, weights[::2], (gains[::2] - gains[1::2] + total) / 2
+
+
+def _numbered(groups: Tensor, images: Tensor) -> Tensor:
+    """(B, H, W) int64 on the images' device, each image's groups numbered from 0 without gaps."""
+    wanted = (len(images), *images.shape[2:])
+    if groups.dtype != torch.int64 or groups.shape not in (wanted, wanted[1:]):
+        raise ValueError(f"groups: wanted int64 {wanted} or {wanted[1:]}, got {groups.dtype} {tuple(groups.shape)}")
+    each = groups.to(images.device).expand(wanted)
+    return torch.stack([number.unique(return_inverse=True)[1] for number in each])

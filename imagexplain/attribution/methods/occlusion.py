@@ -1,0 +1,76 @@
+"""Occlusion: how much a score drops when a window of the image is covered.
+
+Not Captum's class, whose definition this is: it rounds to float32 at the end, sums in half precision where the model
+does, and cannot fill a chunk with windows of several images.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+
+
+@isolated
+def occlusion(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    size: int = 15,
+    stride: int = 8,
+    fill: float | Tensor = 0.0,
+    chunk: int = 64,
+) -> Tensor:
+    """Mean drop of the score over the windows that cover a pixel.
+
+    Being a mean, as in Captum, it does not fade towards the borders, which fewer windows reach. The windows begin at
+    multiples of the stride; the last of a row or column is cut off at the border, and so every pixel is covered.
+
+    Args:
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+        size: side of the square window in pixels, at most H and W.
+        stride: pixels between windows, 1 … size. At 224 px the defaults are 784 windows, stride 1 is 44,100.
+        fill: what a window shows in model-input space, a number or a tensor that broadcasts to (B, C, H, W).
+        chunk: rows evaluated at once, at most.
+
+    Returns:
+        (B, 1, H, W) signed, in units of the score: positive where covering lowers it. A window covers all channels.
+
+    Raises:
+        ValueError: arguments that do not fit, by name.
+
+    Source: Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 4.2.
+    """
+    classes, scores = classes_and_scores(model, images, targets, chunk)
+    covers = expanded("fill", fill, images)
+    height, width = images.shape[2:]
+    if not 1 <= size <= min(height, width):
+        raise ValueError(f"size: wanted 1..{min(height, width)}, the image's shorter side, got {size}")
+    if not 1 <= stride <= size:
+        raise ValueError(f"stride: wanted 1..{size}, the window's side, got {stride}")
+    tops, lefts = (torch.arange(0, side - size + stride, stride, device=images.device) for side in (height, width))
+    windows = torch.cartesian_prod(tops, lefts)
+    total = images.new_zeros((len(images), height, width), dtype=torch.promote_types(images.dtype, torch.float32))
+    with torch.no_grad():
+        for rows in torch.arange(len(images) * len(windows), device=images.device).split(chunk):
+            owner = rows // len(windows)
+            top, left = windows[rows % len(windows)].unbind(1)
+            inside = _inside(top, height, size).unsqueeze(2) & _inside(left, width, size).unsqueeze(1)  # (rows, H, W)
+            covered = torch.where(inside.unsqueeze(1), covers[owner], images[owner])
+            drops = scores[owner] - target_scores(class_scores(model, covered), classes[owner])
+            total.index_add_(0, owner, drops.to(total.dtype).view(-1, 1, 1) * inside)
+    reach = torch.outer(_inside(tops, height, size).sum(0), _inside(lefts, width, size).sum(0))  # windows on a pixel
+    return (total / reach).unsqueeze(1)
+
+
+def _inside(starts: Tensor, side: int, size: int) -> Tensor:
+    """(N, side) bool: which pixels of an axis the interval from each start covers."""
+    pixels = torch.arange(side, device=starts.device)
+    return (pixels >= starts.unsqueeze(1)) & (pixels < starts.unsqueeze(1) + size)

@@ -1,0 +1,66 @@
+"""Score-CAM: a channel weighs what the score of the image is where the channel lets it through."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagexplain.attribution.methods.cam import shown, weighted
+from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
+from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.targets import Targets, classes_of, target_scores
+
+
+@isolated
+@torch.no_grad()
+def score_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    layer: Layer = None,
+    upsample: bool = True,
+    chunk: int = 32,
+) -> Tensor:
+    """Score-CAM: Σ_k w_k A_k with w = softmax over the channels of y(x ⊙ s(A_k)), ReLU'd.
+
+    s resizes A_k to the image (bilinear, ``align_corners=False``; the paper does not say) and scales it to 0..1; a
+    channel that is the same everywhere shows nothing. The score of the baseline, which the paper subtracts, cancels in
+    the softmax. Without gradients: K further evaluations an image.
+
+    Args:
+        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.methods.cam`.
+        chunk: masked images evaluated at once, at most; no more than these are in memory.
+
+    Returns:
+        (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
+
+    Raises:
+        ValueError: as in :mod:`imagexplain.attribution.methods.cam`, or a chunk below 1.
+
+    Source: Wang et al. 2020, arXiv 1910.01279, algorithm 1. Own, for Captum has no such method.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+    module = chosen_layer(model, images, layer)
+    scores, activation = scores_and_activation(model, images, module)
+    classes = classes_of(scores, targets)
+    maps = stated_layout(model, module, activation.shape, images.shape).maps(activation).detach()
+    count, channels = maps.shape[:2]
+    masked = []
+    for rows in torch.arange(count * channels, device=images.device).split(chunk):
+        owner = rows // channels
+        masks = _between_0_and_1(_resized(maps[owner, rows % channels].unsqueeze(1), images))
+        masked.append(target_scores(class_scores(model, images[owner] * masks), classes[owner]))
+    return shown(weighted(maps, torch.cat(masked).view(count, channels).softmax(1)), images, upsample)
+
+
+def _resized(maps: Tensor, images: Tensor) -> Tensor:
+    return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _between_0_and_1(masks: Tensor) -> Tensor:
+    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+    return (masks - low) / torch.where(high > low, high - low, 1.0)

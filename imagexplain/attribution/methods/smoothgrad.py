@@ -1,0 +1,126 @@
+"""Attributions of many noisy copies of an image, taken together: SmoothGrad, its square, and VarGrad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from imagexplain.attribution.methods.gradient import gradient
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.targets import Targets, classes_to_explain
+
+Method = Callable[[Forward, Tensor, Targets], Tensor]
+Statistic = Literal["mean", "square", "variance"]
+
+
+@isolated
+def smooth(
+    method: Method,
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    samples: int = 25,
+    std: float = 0.15,
+    seed: int = 0,
+    statistic: Statistic = "mean",
+    chunk: int = 32,
+    create_graph: bool = False,
+) -> Tensor:
+    """A statistic of a method's maps over noisy copies of each image.
+
+    Every image gets the same standard normal draws, scaled by its own range, so that none depends on its batch mates.
+
+    Args:
+        method: called as method(model, images, targets); bind its options with functools.partial.
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`; None is the class predicted without noise.
+        samples: noisy copies of each image. No more than a chunk of their maps is held, but with ``create_graph``.
+        std: of the noise, as a fraction of each image's own max − min; 0 or more.
+        seed: of the noise. The first draws of a longer series are those of a shorter one.
+        statistic: "mean" of the maps, mean of their "square", or their "variance" (divided by ``samples``).
+        chunk: noisy copies given to the method at once, at most.
+        create_graph: keep the maps differentiable, as far as the method itself does.
+
+    Returns:
+        Maps as the method returns them, detached unless ``create_graph``; squared units but for the mean.
+
+    Raises:
+        ValueError: samples or chunk below 1, a negative std, an unknown statistic, or what does not fit the model.
+
+    Source: Smilkov et al. 2017, arXiv 1706.03825; square and variance: Hooker et al. 2019, arXiv 1806.10758,
+    and Adebayo et al. 2018, arXiv 1810.03292 and 1810.03307.
+    """
+    if samples < 1:
+        raise ValueError(f"samples: wanted at least 1, got {samples}")
+    if not std >= 0:
+        raise ValueError(f"std: wanted a fraction of the image's range, 0 or more, got {std}")
+    if statistic not in get_args(Statistic):
+        raise ValueError(f"statistic: wanted one of {', '.join(get_args(Statistic))}, got {statistic!r}")
+    classes = classes_to_explain(model, images, targets, chunk)
+    maps = []
+    for image, wanted in zip(images if create_graph else images.detach(), classes, strict=True):
+        copies = _noisy(image, samples, std, seed, chunk)
+        parts = (method(model, rows, wanted.expand(len(rows))) for rows in copies)
+        maps.append(_over(parts if create_graph else (part.detach() for part in parts), statistic))
+    return torch.stack(maps)
+
+
+@isolated
+def smoothgrad(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    samples: int = 25,
+    std: float = 0.15,
+    seed: int = 0,
+    statistic: Statistic = "mean",
+    chunk: int = 32,
+    create_graph: bool = False,
+) -> Tensor:
+    """:func:`smooth` of the plain gradient."""
+    return smooth(
+        partial(gradient, create_graph=create_graph),
+        model,
+        images,
+        targets,
+        samples=samples,
+        std=std,
+        seed=seed,
+        statistic=statistic,
+        chunk=chunk,
+        create_graph=create_graph,
+    )
+
+
+def _noisy(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> Iterator[Tensor]:
+    """Yield the noisy copies of one image, (C, H, W), as (chunk or fewer, C, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = std * (image.max() - image.min())
+    for start in range(0, samples, chunk):
+        # One copy at a time: the draws of a longer tensor need not begin with those of a shorter one.
+        draws = [
+            torch.randn(image.shape, generator=generator, dtype=torch.float32)
+            for _ in range(min(chunk, samples - start))
+        ]
+        yield image + scale * torch.stack(draws).to(image)
+
+
+def _over(parts: Iterable[Tensor], statistic: Statistic) -> Tensor:
+    """The statistic over maps that come in parts, (n, ...) each, merged in float64 (Chan, Golub, LeVeque 1979)."""
+    count, mean, spread = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for part in parts:
+        values = part.double().square() if statistic == "square" else part.double()
+        new, own = len(values), values.mean(0)
+        if statistic == "variance":
+            spread = spread + (values - own).square().sum(0) + (own - mean).square() * (count * new / (count + new))
+        mean = mean + (own - mean) * (new / (count + new))
+        count += new
+    return (spread / count if statistic == "variance" else mean).to(part)

@@ -1,0 +1,237 @@
+"""The attention of a transformer: what each layer's softmax put out, and which tokens of which grid it relates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DiffAttention
+from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
+from torch import Tensor, nn
+
+from imagexplain.attribution.network.forward import class_scores
+from imagexplain.attribution.network.function_calls import FunctionCalls
+from imagexplain.attribution.network.layers import SOFTMAXES, depends
+from imagexplain.attribution.network.tokens import layout_of, stated_grids, stated_prefix
+
+CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
+WINDOWED = (SwinTransformerBlock, SwinTransformerV2Block)
+"""Blocks with attention within windows, whose ``window_size`` and ``shift_size`` say what :func:`_windows` reads."""
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """The attention of one layer in one pass.
+
+    Attributes:
+        output: that of the softmax, as the model goes on with it, so that scores can be differentiated by it.
+        shape: (B, windows, heads, T, T) of the output; T tokens to a window, a query to a row. One window that holds
+            all tokens where there are none.
+        places: (windows, T) int64 where each window's tokens are in the row of tokens; `tokens` for padding.
+        grid: (h, w) of the patch tokens.
+        prefix: tokens before them.
+    """
+
+    output: Tensor
+    shape: tuple[int, int, int, int, int]
+    places: Tensor
+    grid: tuple[int, int]
+    prefix: int
+
+    @property
+    def tokens(self) -> int:
+        return self.prefix + self.grid[0] * self.grid[1]
+
+
+def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[AttentionLayer]]:
+    """Run the model and see its attention.
+
+    While the model runs, calls of ``scaled_dot_product_attention`` are replaced by the same in steps, those of
+    ``multi_head_attention_forward`` are asked for their weights, and calls of softmax are looked at. Modules are hooked
+    for that time to know which Swin block runs. Compiled or scripted code is not seen.
+
+    Args:
+        model: a module in ``eval()``, (B, C, H, W) to scores (B, classes).
+        images: (B, C, H, W), sides as the model wants them.
+
+    Returns:
+        (B, classes) scores, which autograd knows as a function of each layer's output, and the layers in order. All
+        relate the tokens of one grid, or each next grid is the last one with 2 × 2 tokens merged.
+
+    Raises:
+        ValueError: no attention, or one whose tokens are not known to be an image's patches: not square, in windows of
+            a kind that is not known, over another number of tokens, of layers side by side, or with convolutions after
+            it. Those before it make the patches.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: wanted a module with attention layers, got {type(model).__name__}")
+    running: list[tuple[nn.Module, tuple[Any, ...]]] = []
+    layers: list[AttentionLayer] = []
+    prefix, grids = stated_prefix(model), stated_grids(model, images.shape)
+
+    def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        running.append((module, inputs))
+
+    def end(*_: object) -> None:
+        running.pop()
+
+    def note(output: Tensor, shape: Sequence[int]) -> None:
+        if isinstance(running[-1][0], DiffAttention):
+            raise _not_such("differences of attention")
+        if len(shape) != 4 or shape[2] != shape[3]:
+            raise _not_such(f"attention of shape {tuple(shape)}")
+        if not output.requires_grad:
+            raise _not_such("attention that is not differentiable")
+        if layers and not depends(output, layers[-1].output):
+            raise _not_such("layers of attention side by side")
+        block = next((call for call in reversed(running) if isinstance(call[0], WINDOWED)), None)
+        if block is None:
+            layer = _whole(output, shape, images, prefix, grids)
+        else:
+            layer = _windowed(output, shape, len(images), block[0], block[1][0].shape)
+        if layers and not _follows(layer, layers[-1], merging=block is not None):
+            raise _not_such(f"tokens {layers[-1].prefix} + {layers[-1].grid} before {layer.prefix} + {layer.grid}")
+        layers.append(layer)
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            stack.callback(module.register_forward_pre_hook(begin).remove)
+            stack.callback(module.register_forward_hook(end).remove)
+        stack.enter_context(torch.enable_grad())
+        watch = stack.enter_context(_Watch(note))
+        # by which the scores can be differentiated, whether or not the parameters are frozen
+        scores = class_scores(model, images.detach().requires_grad_())
+    if not layers:
+        raise _not_such("none")
+    if watch.convolved:
+        raise _not_such("convolutions after attention")
+    if not scores.requires_grad:
+        raise _not_such("scores that are not differentiable")
+    return scores, layers
+
+
+class _Watch(FunctionCalls):
+    """Notes what the softmax of each attention puts out, and whether a convolution comes after one."""
+
+    def __init__(self, note: Callable[[Tensor, Sequence[int]], None]) -> None:
+        super().__init__()
+        self.note = note
+        self.attended = self.convolved = False
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function is F.scaled_dot_product_attention:
+            return self._in_steps(*args, **kwargs)
+        if function is F.multi_head_attention_forward:
+            return self._with_weights(*args, **kwargs)
+        result = function(*args, **kwargs)
+        if function in SOFTMAXES and result.ndim > 2 and _dimension(*args, **kwargs) in (-1, result.ndim - 1):
+            self._seen(result, result.shape)
+        elif function in CONVOLUTIONS and self.attended:
+            self.convolved |= any(side > 1 for side in _kernel(*args, **kwargs))
+        return result
+
+    def _seen(self, output: Tensor, shape: Sequence[int]) -> None:
+        self.attended = True
+        self.note(output, shape)
+
+    def _in_steps(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """What ``scaled_dot_product_attention`` is documented to do."""
+        if enable_gqa:
+            key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], -3) for part in (key, value))
+        logits = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.mT
+        if is_causal:
+            attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            logits = logits.masked_fill(~attn_mask, float("-inf"))
+        elif attn_mask is not None:
+            logits = logits + attn_mask
+        output = logits.softmax(-1)
+        self._seen(output, output.shape)
+        return F.dropout(output, dropout_p) @ value
+
+    def _with_weights(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """The same from the path that has weights; the mode is off within it, so that its softmax is not seen."""
+        asked = {"need_weights": True, "average_attn_weights": True} | kwargs
+        kwargs |= {"need_weights": True, "average_attn_weights": False}
+        result, weights = F.multi_head_attention_forward(*args, **kwargs)
+        assert weights is not None
+        # a view of the softmax's output (B · heads, N, N), which is what the result is a function of
+        self._seen(weights if weights._base is None else weights._base, weights.shape)
+        if not asked["need_weights"]:
+            return result, None
+        return result, weights.mean(1) if asked["average_attn_weights"] else weights
+
+
+def _dimension(input: Tensor, dim: int | None = None, *_: object, **__: object) -> int | None:
+    """The dimension that any of the softmaxes was called for; ``input`` and ``dim`` are their own names."""
+    return dim
+
+
+def _kernel(input: Tensor, weight: Tensor, *_: object, **__: object) -> Sequence[int]:
+    """The sides of a convolution's kernel."""
+    return weight.shape[2:]
+
+
+def _whole(
+    output: Tensor, shape: Sequence[int], images: Tensor, prefix: int | None, grids: Sequence[tuple[int, int]]
+) -> AttentionLayer:
+    """A layer that relates all tokens of an image."""
+    count, heads, tokens, _ = shape
+    if count != len(images):
+        raise _not_such(f"attention with {count} rows for {len(images)} images, in windows of an unknown kind")
+    try:
+        layout = layout_of((count, tokens, 1), images.shape, prefix, grids)
+    except ValueError:
+        raise _not_such(f"{tokens} tokens, not one grid of patches of {tuple(images.shape[2:])}") from None
+    assert layout.prefix is not None
+    places = torch.arange(tokens, device=output.device).unsqueeze(0)
+    grid = (layout.height, layout.width)
+    return AttentionLayer(output, (count, 1, heads, tokens, tokens), places, grid, layout.prefix)
+
+
+def _windowed(output: Tensor, shape: Sequence[int], count: int, block: Any, inputs: Sequence[int]) -> AttentionLayer:
+    """A layer of timm's Swin, from what its block says and is given, (B, h, w, K)."""
+    _, heads, tokens, _ = shape
+    grid = (inputs[1], inputs[2])
+    places = _windows(grid, block.window_size, block.shift_size).to(output.device)
+    if shape[0] != count * len(places) or tokens != places.shape[1]:
+        raise _not_such(f"attention of shape {tuple(shape)} in {len(places)} windows of {places.shape[1]} tokens")
+    return AttentionLayer(output, (count, len(places), heads, tokens, tokens), places, grid, 0)
+
+
+def _windows(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+    """(windows, T) places: the grid is rolled back by the shift, padded at its end, and cut into windows."""
+    (h, w), (rows, columns) = grid, window
+    places = torch.arange(h * w).view(h, w).roll((-shift[0], -shift[1]), (0, 1))
+    places = F.pad(places, (0, -w % columns, 0, -h % rows), value=h * w)
+    return places.unfold(0, rows, rows).unfold(1, columns, columns).reshape(-1, rows * columns)
+
+
+def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool:
+    """Whether the layer's tokens are the last one's, or, with merging, these 2 × 2 to one."""
+    if layer.prefix != last.prefix:
+        return False
+    merged = tuple(-(-side // 2) for side in last.grid)
+    return layer.grid == last.grid or (merging and layer.grid == merged)
+
+
+def _not_such(what: str) -> ValueError:
+    return ValueError(
+        "model: wanted a transformer whose attention relates an image's patches in one chain of layers (such as ViT) "
+        f"or in timm's Swin windows, got {what}"
+    )

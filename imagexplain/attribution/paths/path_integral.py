@@ -1,0 +1,254 @@
+"""Integration of a model's gradient along the straight path from a baseline to an input.
+
+One streaming pass over the path serves integrated gradients (Sundararajan, Taly, Yan 2017, arXiv 1703.01365), the
+gradient at every step, and everything that is a sum of integrated gradients over pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from imagexplain.attribution.groups.group_sums import group_sums
+from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
+from imagexplain.attribution.paths.quadrature import Quadrature
+from imagexplain.attribution.targets import Targets, target_scores
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What was seen at each node of one path.
+
+    Attributes:
+        gradients: (n, C, H, W) gradient of the target's score.
+        points: (n, C, H, W) model inputs at which it was taken.
+        weights: (n,) quadrature weights.
+    """
+
+    gradients: Tensor
+    points: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class PathIntegral:
+    """The gradient of one score, averaged along the path from a baseline to an input.
+
+    Attributes:
+        difference: (C, H, W) Δ = input − baseline.
+        gradient: (C, H, W) ḡ = Σ w_k ∇f(baseline + α_k Δ), float32 or better.
+        score: f(input).
+        baseline_score: f(baseline).
+        evaluations: path points at which the gradient was taken (f(baseline) and f(input) come on top).
+        steps: the gradients node by node, if they were asked for.
+        absolute: (G,) Σ w_k |Σ_{p∈S} ∇f(baseline + α_k Δ)·Δ| of the groups that were asked for.
+    """
+
+    difference: Tensor
+    gradient: Tensor
+    score: float
+    baseline_score: float
+    evaluations: int
+    steps: Steps | None = None
+    absolute: Tensor | None = None
+
+    @property
+    def attribution(self) -> Tensor:
+        """(C, H, W) integrated gradients Δ ⊙ ḡ, signed, in units of the score."""
+        return self.difference * self.gradient
+
+    @property
+    def residual(self) -> float:
+        """f(input) − f(baseline) − Σ IG: what the quadrature missed; Captum's convergence delta is its negative."""
+        return self.score - self.baseline_score - self.attribution.sum(dtype=torch.float64).item()
+
+    @property
+    def relative_residual(self) -> float:
+        """|residual|, relative as :func:`relative_to` says for the whole image as the only part."""
+        total = self.attribution.sum(dtype=torch.float64).reshape(1)
+        return abs(self.residual) / relative_to(self.score - self.baseline_score, total)
+
+
+def relative_to(score_difference: float, shares: Tensor) -> float:
+    """What every error and tolerance is relative to: the larger of |f(x) − f(b)| and Σ|ig_S|, at least 1e-6.
+
+    Args:
+        score_difference: f(x) − f(b).
+        shares: (A,) the attributions ig_S of disjoint parts of the image.
+    """
+    return max(abs(score_difference), shares.abs().sum().item(), 1e-6)
+
+
+@isolated
+def integrate(
+    forward: Callable[..., Tensor],
+    inputs: Tensor,
+    baselines: Tensor,
+    targets: Tensor,
+    rules: Sequence[Quadrature],
+    *,
+    chunk: int,
+    arguments: Sequence[Tensor] = (),
+    keep_steps: Sequence[bool] | bool = False,
+    groups: Sequence[Tensor | None] | None = None,
+    before_chunk: Callable[[int], None] | None = None,
+) -> list[PathIntegral]:
+    """Average the gradient of each input's target score along its path.
+
+    The nodes of all paths are laid end to end and evaluated in chunks, so that short paths share a chunk with long
+    ones, and memory depends on the chunk, not on the number of steps (but for the steps that are kept). Both ends of
+    each path go along with weight 0: their scores cost less there than in a forward pass of two rows of its own.
+
+    Args:
+        forward: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        inputs: (B, C, H, W) in model-input space.
+        baselines: (B, C, H, W) in the same space.
+        targets: (B,) class indices.
+        rules: B quadratures; they may differ in rule and length.
+        chunk: path points evaluated at once, at most.
+        arguments: further arguments of forward, (B, ...) each, of which it gets the rows that belong to its points.
+        keep_steps: for each input, or for all: keep the gradient and the point of every node.
+        groups: for each input, masks (G, H, W) bool of groups whose share of the gradient is also summed without its
+            sign; the one thing about groups that cannot be had from the mean gradient afterwards.
+        before_chunk: called before each chunk with the number of points left, ends included; what it raises ends the
+            pass.
+
+    Returns:
+        B path integrals, in order. Model parameters, buffers and their gradients are left untouched.
+
+    Raises:
+        ValueError: shapes or lengths that do not match, or a chunk below 1.
+
+    Source: arXiv 1703.01365, equation 1, discretised as in section 5 with quadrature weights.
+    """
+    inputs, baselines, count = inputs.detach(), baselines.detach(), len(inputs)
+    keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
+    masks = [None] * count if groups is None else list(groups)
+    _check(inputs, baselines, targets, rules, keep, masks, chunk)
+    accumulate = torch.promote_types(inputs.dtype, torch.float32)
+    gradient = torch.zeros(inputs.shape, dtype=accumulate, device=inputs.device)
+    # In one piece: small tensors that outlive their chunk would lie between the large ones, and the heap would grow.
+    scores = torch.empty(sum(map(points_on, rules)), dtype=inputs.dtype, device=inputs.device)
+    kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
+    absolute = [None if mask is None else gradient.new_zeros(len(mask)) for mask in masks]
+
+    remaining = len(scores)
+    for owner, nodes, weights in _chunks(rules, chunk, inputs.device):
+        if before_chunk is not None:
+            before_chunk(remaining)
+        # lerp meets both ends exactly, which baseline + 1 · Δ need not.
+        points = torch.lerp(baselines[owner], inputs[owner], _per_row(nodes.to(inputs.dtype)))  # (chunk, C, H, W)
+        further = [argument[owner] for argument in arguments]
+        of_points = partial(_behind, forward, further) if further else forward
+        point_scores, gradients = score_gradients(of_points, points, targets[owner])
+        gradient.index_add_(0, owner, _per_row(weights.to(accumulate)) * gradients)
+        scores[len(scores) - remaining :][: len(owner)] = point_scores
+        remaining -= len(owner)
+        for b in owner.unique_consecutive().tolist():
+            own = owner == b
+            if keep[b]:
+                kept[b].append((gradients[own], points[own]))
+            if (mask := masks[b]) is not None and (total := absolute[b]) is not None:
+                shares = group_sums(gradients[own], inputs[b] - baselines[b], mask).abs()  # (nodes, G)
+                total += weights[own].to(shares.dtype) @ shares
+
+    paths = scores.split(list(map(points_on, rules)))  # baseline first, input last
+    return [
+        PathIntegral(
+            difference=inputs[b] - baselines[b],
+            gradient=gradient[b].clone(),  # not a view, which would keep the whole batch's alive
+            score=paths[b][-1].item(),
+            baseline_score=paths[b][0].item(),
+            evaluations=len(rules[b]),
+            steps=_joined(kept[b], rules[b]) if keep[b] else None,
+            absolute=absolute[b],
+        )
+        for b in range(count)
+    ]
+
+
+def points_on(rule: Quadrature) -> int:
+    """How many points :func:`integrate` evaluates for a path with this rule: its nodes, and both ends."""
+    return len(rule) + 2
+
+
+def score_gradients(
+    forward: Forward, points: Tensor, targets: Targets, *, create_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W).
+
+    Where a score is NaN, its gradient is. With ``create_graph`` both stay differentiable, by the model's parameters and
+    by points that have a graph.
+    """
+    if not (create_graph and points.requires_grad):
+        points = points.detach().requires_grad_()
+    # The fused kernels of attention have no second derivative.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
+        scores = target_scores(class_scores(forward, points), targets)
+        check_graph(scores.requires_grad)
+        # Rows do not interact, so the gradient of the sum holds each row's own gradient.
+        (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph, allow_unused=True)
+    check_graph(gradients is not None)
+    if (unknown := scores.detach().isnan()).any():  # a ReLU lets no NaN back, so that the gradient could pass for one
+        gradients = gradients.masked_fill(_per_row(unknown), torch.nan)
+    return scores if create_graph else scores.detach(), gradients
+
+
+def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:
+    """Raises ValueError unless these are (B, C, H, W) ends of paths, their beginnings and (B,) class indices."""
+    if inputs.ndim != 4:
+        raise ValueError(f"inputs: wanted (B, C, H, W), got {tuple(inputs.shape)}")
+    if baselines.shape != inputs.shape:
+        raise ValueError(f"baselines: wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
+    if targets.shape != (len(inputs),) or targets.is_floating_point():
+        raise ValueError(f"targets: wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}")
+
+
+def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Lay all paths end to end, each between its two ends, and cut them evenly into (owner, nodes, weights)."""
+    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor(list(map(points_on, rules))))
+    nodes = torch.cat([F.pad(F.pad(rule.nodes, (1, 0), value=0.0), (0, 1), value=1.0) for rule in rules])
+    weights = torch.cat([F.pad(rule.weights, (1, 1)) for rule in rules])
+    pieces = -(-len(owner) // chunk)
+    for rows in zip(*(values.tensor_split(pieces) for values in (owner, nodes, weights)), strict=True):
+        yield rows[0].to(device), rows[1].to(device), rows[2].to(device)
+
+
+def _behind(forward: Callable[..., Tensor], further: Sequence[Tensor], points: Tensor) -> Tensor:
+    """The scores of points, with further arguments behind them."""
+    return forward(points, *further)
+
+
+def _per_row(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _joined(kept: list[tuple[Tensor, Tensor]], rule: Quadrature) -> Steps:
+    gradients, points = (torch.cat(parts)[1:-1] for parts in zip(*kept, strict=True))  # without the ends
+    return Steps(gradients, points, rule.weights)
+
+
+def _check(
+    inputs: Tensor,
+    baselines: Tensor,
+    targets: Tensor,
+    rules: Sequence[Quadrature],
+    keep: Sequence[bool],
+    masks: Sequence[Tensor | None],
+    chunk: int,
+) -> None:
+    check_ends(inputs, baselines, targets)
+    for name, given in (("rules", len(rules)), ("keep_steps", len(keep)), ("groups", len(masks))):
+        if given != len(inputs):
+            raise ValueError(f"{name}: wanted one for each of {len(inputs)} inputs, got {given}")
+    if chunk < 1:
+        raise ValueError(f"chunk: wanted at least 1, got {chunk}")

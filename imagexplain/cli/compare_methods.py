@@ -1,0 +1,328 @@
+"""All attribution methods on one photo by one classifier, on one sheet, with the time that each of them takes.
+
+compare_methods.py photo.jpg --model lanet
+compare_methods.py photo.jpg --model bit --target star --methods integrated_gradients grad_cam xrai --columns 4
+compare_methods.py photo.jpg --model my_model.yaml --methods smooth:gradient "guided_ig*hires_cam" --steps 100
+
+The model is built here, from its spec in archive_specs/; no server is needed. Beside the methods of
+imagexplain/attribution, a method may be averaged over noise (smooth:METHOD), two be multiplied (FINE*COARSE), and
+integrated_directional_gradients are those of superpixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from imagexplain import models
+from imagexplain.api.request import Defaults, parse, resolve_target
+from imagexplain.archive.spec import Archive, ClassifierFile, ClassifierSpec, load, select
+from imagexplain.attribution import METHODS
+from imagexplain.attribution.baselines import uniform_noise
+from imagexplain.attribution.groups.directional import directional_gradients
+from imagexplain.attribution.paths.path_integral import integrate
+from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
+from imagexplain.attribution.runner import COARSE, Material, Plan, Smoothing, carry_out
+from imagexplain.errors import RequestError, unknown
+from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.ops.server import ROOT
+from imagexplain.progress import say, with_progress
+from imagexplain.serving.chunk_size import chunk_size
+from imagexplain.serving.method_attribution import watched
+from imagexplain.serving.prepared_request import prepare, view
+from imagexplain.serving.render import as_drawn, sigma_of
+from imagexplain.serving.runtime import limits
+from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
+from imagexplain.vision.geometry import Preprocess, fit
+from imagexplain.vision.heatmap import overlay
+from imagexplain.vision.segment_overlay import coloured
+from imagexplain.vision.superpixels import slic
+
+SPECS = ROOT / "archive_specs"
+OUT = ROOT / "run" / "sheets"
+BOX = (240, 300)
+"""Width and height of a picture on the sheet, at most, pixels."""
+FOOTER = "blue opposes the class, red supports it; full colour at the 99.5th percentile of each map"
+REFERENCES = 64
+"""Photos of noise among which expected gradients draws."""
+CENTRED = "rise"
+"""Its map is a mean score of masked copies everywhere: what lies above or below the map's mean is what can be seen."""
+DIRECTIONAL = "integrated_directional_gradients"
+SMOOTH = "smooth:"
+FAMILIES = {
+    "gradients": ("gradient", "input_x_gradient", "smoothgrad", "guided_backprop", "deep_lift", "full_grad"),
+    "paths": ("integrated_gradients", "expected_gradients", "idgi", "guided_ig", "blur_ig"),
+    "class activation": (
+        *("grad_cam", "grad_cam_plusplus", "hires_cam", "layer_cam", "xgrad_cam"),
+        *("eigen_cam", "eigen_grad_cam", "score_cam", "ablation_cam", "bag_cam"),
+    ),
+    "attention": ("attention_rollout", "gradient_rollout"),
+    "perturbation": ("occlusion", "feature_ablation", "kernel_shap", "rise"),
+    "regions": ("xrai",),
+    "combinations": ("guided_grad_cam", "blur_ig*grad_cam", f"{SMOOTH}integrated_gradients"),
+    "superpixels": (DIRECTIONAL,),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Why a model gives a photo the score of a class.
+
+    Attributes:
+        spec: the model's.
+        network: (N, 3, H, W) to pre-softmax scores (N, classes); not folded, so that methods find its layers.
+        photo: upright, as large as it is drawn.
+        preprocess: how photos become inputs.
+        image: (1, 3, H, W) model input.
+        baselines: (D, 1, 3, H, W) the spec's own.
+        scores: (classes,) of the image.
+        target: index of the class.
+        rule: of path integrals.
+        steps: of methods that take steps, None for each one's own number.
+    """
+
+    spec: ClassifierSpec
+    network: nn.Module
+    photo: Image.Image
+    preprocess: Preprocess
+    image: Tensor
+    baselines: Tensor
+    scores: Tensor
+    target: int
+    rule: Quadrature
+    steps: int | None
+
+
+def find_archive(model: str) -> Archive:
+    """The classifier of that name in archive_specs/, or that of a spec file.
+
+    Raises:
+        ValueError: no such classifier, or a spec that cannot be used.
+    """
+    if model.endswith((".yaml", ".yml")):
+        paths = [Path(model)]
+    else:
+        specs = {path: load(path) for path in sorted(SPECS.glob("*.yaml"))}
+        classifiers = {path: spec.name for path, spec in specs.items() if isinstance(spec, ClassifierFile)}
+        paths = [path for path, name in classifiers.items() if name == model]
+        if not paths:
+            raise ValueError(unknown("classifier", model, sorted(set(classifiers.values()))))
+    found = select(paths)
+    if not found:
+        raise ValueError(f"{paths[0]}: weights: the environment variable that names them is not set")
+    if not isinstance(found[0].model, ClassifierSpec):
+        raise ValueError(f"{paths[0]}: wanted a classifier, got a {found[0].model.handler}")
+    return found[0]
+
+
+def ask(photo: Path, archive: Archive, target: str | None = None, steps: int | None = None) -> Question:
+    """Read a photo, build the model and let it see the photo, all as its worker would.
+
+    Raises:
+        OSError: the photo cannot be read.
+        RequestError: it is none, or the model has no such class.
+        ValueError: weights or labels that do not fit the model, or a number of steps that is none.
+    """
+    spec = archive.model
+    assert isinstance(spec, ClassifierSpec)
+    own = spec.explain
+    rule = quadrature(own.quadrature, own.steps if steps is None else _positive("steps", steps))
+    defaults = Defaults(**own.model_dump())
+    request = parse({"body": photo.read_bytes()}, {}, kind="explanation", limits=limits(spec), defaults=defaults)
+    preprocess = Preprocess(**spec.preprocess.model_dump())
+    sample = prepare(request, view(request.photo, preprocess))
+    network = models.build(spec.architecture, read(archive.weights), spec.arguments)
+    with torch.no_grad():
+        scores = network(sample.image.unsqueeze(0))[0]
+    if len(scores) != len(spec.labels):
+        raise ValueError(f"labels: wanted {len(scores)}, one for each score of the model, got {len(spec.labels)}")
+    return Question(
+        spec=spec,
+        network=network,
+        photo=_fitted(request.photo.image),
+        preprocess=preprocess,
+        image=sample.image.unsqueeze(0),
+        baselines=sample.baselines.unsqueeze(1),
+        scores=scores,
+        target=int(scores.argmax()) if target is None else resolve_target(target, spec.labels),
+        rule=rule,
+        steps=steps,
+    )
+
+
+def named(names: Sequence[str] | None) -> dict[str, str]:
+    """The methods to compare, in order of their families, each with its family.
+
+    Args:
+        names: as on the command line; None for all.
+
+    Raises:
+        ValueError: an unknown name, or a second factor whose map is not coarse.
+    """
+    families = {name: family for family, members in FAMILIES.items() for name in members if _exists(name)}
+    families |= {name: "others" for name in METHODS if name not in families}
+    if names is None:
+        return families
+    for name in names:
+        *fine, last = name.removeprefix(SMOOTH).split("*")
+        for method in (*fine, last):
+            if not _exists(method):
+                raise ValueError(unknown("method", method, sorted({*METHODS, DIRECTIONAL})))
+        if DIRECTIONAL in (*fine, last) and name != DIRECTIONAL:
+            raise ValueError(f"methods: {DIRECTIONAL} are of superpixels, and cannot be smoothed or multiplied")
+        if len(fine) > 1 or (fine and last not in COARSE):
+            raise ValueError(f"methods: wanted a product of one map and one of {', '.join(sorted(COARSE))}, got {name}")
+    order = list(families)
+    chosen = {name: families.get(name, "combinations") for name in names}
+    return dict(sorted(chosen.items(), key=lambda item: order.index(item[0]) if item[0] in families else len(order)))
+
+
+def plan(name: str, question: Question) -> Plan:
+    """A method as it suits the model: lengths in pixels are the methods' own, made for 224, in proportion."""
+    shorter = min(question.preprocess.size)
+    size = max(2, round(15 * shorter / 224))
+    options = {
+        "size": size,
+        "stride": max(1, size // 2),
+        "max_sigma": 50 * shorter / 224,
+        "least": max(1, round(50 * (shorter / 224) ** 2)),
+        "rule": question.rule.rule,
+    }
+    if question.steps is not None:
+        options["steps"] = question.steps
+    smoothing = Smoothing() if name.startswith(SMOOTH) else None
+    return Plan(tuple(name.removeprefix(SMOOTH).split("*")), tuple(options.items()), smoothing=smoothing)
+
+
+def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
+    """The photo, and then each method's picture as soon as it is there; says what each of them took."""
+    label, probability = question.spec.labels[question.target], question.scores.softmax(0)[question.target].item()
+    score = question.scores[question.target].item()
+    yield Tile(question.photo, label, f"score {score:.2f}, probability {probability:.1%}", "photo")
+
+    groups = slic(question.preprocess.rgb(question.image[0]))
+    pixels = question.preprocess.picture(question.image[0])
+    material = Material(question.baselines, groups=groups.unsqueeze(0), pictures=pixels.unsqueeze(0))
+    low, high = question.preprocess.grey(0.0), question.preprocess.grey(1.0)
+    noise = Material(uniform_noise(low, high, REFERENCES, seed=0).unsqueeze(1))
+    chunk = question.spec.serving.chunk or chunk_size(question.network, question.image)
+    targets = torch.tensor([question.target])
+    geometry = fit(question.photo.size[::-1], question.preprocess)
+
+    def heat_map(wanted: Plan, own: Material) -> Image.Image:
+        maps = carry_out(wanted, question.network, question.image, targets, own, chunk=chunk)
+        maps = as_drawn(maps, wanted)
+        sigma = sigma_of(wanted, maps.shape[-2:])
+        return (
+            overlay(question.photo, maps, geometry, sigma=sigma)
+            if maps.any()
+            else greyed(question.photo, "zero everywhere")
+        )
+
+    def segments() -> Image.Image:
+        values = directional(question, groups, chunk)
+        return coloured(question.photo, groups, values / values.abs().max().clamp_min(1e-30), geometry)
+
+    for name, family in names.items():
+        shown, work = title(name), segments
+        if name != DIRECTIONAL:
+            wanted = plan(name, question)
+            work = partial(heat_map, wanted, noise if "references" in wanted.takes else material)
+        with watched(question.network) as (_, rows):
+            started = time.perf_counter()
+            try:
+                drawn = with_progress(shown, work)
+            except ValueError as error:
+                if not str(error).startswith(("model:", "layer:")):
+                    raise
+                reason = str(error).partition(":")[2].strip()
+                say(f"{shown:32} has no meaning for this model: {reason}")
+                yield Tile(greyed(question.photo, reason), shown, "no meaning for this model", family)
+                continue
+            seconds, count = time.perf_counter() - started, rows[0]
+        noun = "evaluation" if count == 1 else "evaluations"
+        say(f"{shown:32} {seconds:8.2f} s {count:8,} {noun}")
+        yield Tile(drawn, shown, f"{seconds:.2f} s, {count:,} {noun}", family)
+
+
+def directional(question: Question, labels: Tensor, chunk: int) -> Tensor:
+    """(G,) integrated directional gradients of the groups (H, W), averaged over the draws of the baseline."""
+    starts = question.baselines[:, 0]
+    count = len(starts)
+    ends, targets = question.image.expand(count, -1, -1, -1), torch.full((count,), question.target)
+    integrals = integrate(question.network, ends, starts, targets, [question.rule] * count, chunk=chunk)
+    each = [directional_gradients(own.attribution, own.difference, labels) for own in integrals]
+    return torch.stack(each).mean(0)
+
+
+def title(name: str) -> str:
+    """A method's name as it is shown."""
+    shown = name.removeprefix(SMOOTH).replace("*", " * ")  # Pillow's font has no sign of multiplication
+    if shown == CENTRED:
+        shown += ", less its mean"
+    return f"{shown}, smoothed" if name.startswith(SMOOTH) else shown
+
+
+def heading(question: Question, image: str) -> str:
+    """The sheet's title: model, class, the predicted class where that is another one, and photo."""
+    labels, best = question.spec.labels, int(question.scores.argmax())
+    predicted = "" if best == question.target else f" (it predicts {labels[best]})"
+    return f"{question.spec.name} · {labels[question.target]}{predicted} · {image}"
+
+
+def _exists(name: str) -> bool:
+    return name == DIRECTIONAL or all(method in METHODS for method in name.removeprefix(SMOOTH).split("*"))
+
+
+def _fitted(photo: Image.Image) -> Image.Image:
+    """The photo as large as the box allows; a small one is enlarged."""
+    scale = min(BOX[0] / photo.width, BOX[1] / photo.height)
+    return photo.resize(
+        (max(1, round(photo.width * scale)), max(1, round(photo.height * scale))), Image.Resampling.BICUBIC
+    )
+
+
+def _positive(field: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{field}: wanted at least 1, got {value}")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--model", required=True, help="name of a classifier in archive_specs/, or a spec file")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="which methods (default: all)")
+    parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
+    parser.add_argument("--out", type=Path, help="the PNG file (default: run/sheets/IMAGE_MODEL.png)")
+    parser.add_argument("--columns", type=int, default=6, help="pictures in a row (default: 6)")
+    parser.add_argument("--steps", type=int, help="of all methods that take steps (default: each one's own)")
+    given = parser.parse_args(arguments)
+    try:
+        _positive("columns", given.columns)
+        names = named(given.methods)
+        question = ask(given.image, find_archive(given.model), given.target, given.steps)
+        out = given.out or OUT / f"{given.image.stem}_{question.spec.name}.png"
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except RequestError as error:
+        print(f"error: {error.field}: {error.message}", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    say(heading(question, given.image.name))
+    started = time.perf_counter()
+    sheet = contact_sheet(list(tiles(question, names)), given.columns, heading(question, given.image.name), FOOTER)
+    sheet.save(out, "PNG")
+    say(f"{len(names)} methods in {time.perf_counter() - started:.1f} s: {out}")
+    return 0

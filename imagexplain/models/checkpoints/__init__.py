@@ -1,0 +1,1 @@
+"""Checkpoint files: strict readers, and the state dicts within."""

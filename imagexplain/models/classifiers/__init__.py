@@ -1,0 +1,1 @@
+"""Classifiers: the architectures, and their checkpoints' keys."""

@@ -1,0 +1,98 @@
+"""Any classifier of timm (PyTorch Image Models) by its name there: timm has the code, the checkpoint is the user's.
+
+Nothing is downloaded. What the shapes of a checkpoint do not tell, such as the number of heads, the name and its
+arguments do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+
+from imagexplain.models.checkpoints import checkpoint
+
+FITS = {"center": "crop", "squash": "stretch"}
+"""From timm's crop modes to ours; its third pads, which the preprocessing here does not."""
+
+
+def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """An untrained network, on the default device.
+
+    Args:
+        name: as ``timm.list_models()`` has it, with or without the tag of pretrained weights (``.a1_in1k``).
+        arguments: of ``timm.create_model`` and of the architecture (``num_classes``, ``img_size``, …).
+
+    Raises:
+        ValueError: timm has no such architecture, or it does not take such arguments.
+    """
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        near = get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f", such as {', '.join(near)}" if near else ""
+        raise ValueError(f"architecture: wanted timm/ and the name of one of its models{hint}, given {name!r}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=False, **values)
+    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"arguments: {name} does not take {dict(arguments)}: {error}") from error
+    return network
+
+
+def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> nn.Module:
+    """The network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
+
+    Args:
+        name: as for :func:`create`.
+        state: the checkpoint's tensors as timm writes or publishes them. Its classifier says how many classes.
+        arguments: as for :func:`create`; ``num_classes`` need not be among them.
+
+    Raises:
+        ValueError: as for :func:`create`.
+        CheckpointError: listing every missing, unexpected and wrongly shaped tensor.
+    """
+    with torch.device("meta"):
+        outline = create(name, arguments)
+    # Published files may have the names of their authors, which timm translates as it loads them.
+    translate = getattr(sys.modules[type(outline).__module__], "checkpoint_filter_fn", None)
+    state = translate(dict(state), outline) if translate else state
+    if (head := _classifier(outline)) in state:
+        arguments = {"num_classes": len(state[head])} | dict(arguments)
+    # Not on meta: some networks compute buffers that no checkpoint holds.
+    return checkpoint.fill(create(name, arguments), state)
+
+
+def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """How photos become inputs by timm's own account: the fields of a spec's ``preprocess``.
+
+    Raises:
+        ValueError: as for :func:`create`, or a model whose photos timm pads.
+    """
+    size = arguments.get("img_size")
+    given = {} if size is None else {"input_size": (3, size, size) if isinstance(size, int) else (3, *size)}
+    with torch.device("meta"):
+        config = resolve_model_data_config(create(name, arguments), given)
+    if config["crop_mode"] not in FITS:
+        raise ValueError(f"preprocess: {name} wants photos padded; name size, mean, std and fit instead")
+    return {
+        "size": tuple(config["input_size"][1:]),
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+        "fit": FITS[config["crop_mode"]],
+        "crop_fraction": config["crop_pct"],
+        "interpolation": config["interpolation"],
+    }
+
+
+def _classifier(network: nn.Module) -> str:
+    """The name of the weights of the layer that gives the scores, of the first if there are several."""
+    get = getattr(network, "get_classifier", None)
+    layers = get() if callable(get) else None
+    layer = layers[0] if isinstance(layers, tuple | list) else layers
+    return next((f"{name}.weight" for name, module in network.named_modules() if module is layer), "")

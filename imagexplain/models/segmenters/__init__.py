@@ -1,0 +1,1 @@
+"""Instance segmenters: the architectures, and their checkpoints' keys."""

@@ -1,0 +1,45 @@
+"""Pasting: from a mask on the grid of a box to a mask of the photo's size.
+
+Pixel (y, x) of the photo is set where the box's mask, interpolated bilinearly at the pixel's centre and 0 outside the
+box, reaches the threshold. Numbers agree with ``paste_masks_in_image`` of detectron2
+(https://github.com/facebookresearch/detectron2, Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil, floor
+
+import torch
+from torch import Tensor
+
+from imagexplain.vision.mask_crops import CutOut
+
+THRESHOLD = 0.5
+
+
+def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -> tuple[CutOut, ...]:
+    """Binary masks in the photo, each as the part of it that its box covers.
+
+    Args:
+        masks: one (h, w) per box, in [0, 1]; the sizes may differ.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels of the photo; they may reach beyond it.
+        size: height and width of the photo.
+    """
+    height, width = size
+    pasted = []
+    for mask, box, (x0, y0, x1, y1) in zip(masks, boxes, boxes.tolist(), strict=True):
+        top, left = min(max(floor(y0), 0), height), min(max(floor(x0), 0), width)
+        bottom, right = max(min(ceil(y1), height), top), max(min(ceil(x1), width), left)
+        rows = _weights(top, bottom, box[1], box[3], mask.shape[0])
+        columns = _weights(left, right, box[0], box[2], mask.shape[1])
+        part = rows @ mask @ columns.T >= THRESHOLD
+        pasted.append(CutOut(part.cpu().numpy(), (top, left)))
+    return tuple(pasted)
+
+
+def _weights(start: int, stop: int, low: Tensor, high: Tensor, size: int) -> Tensor:
+    """Linear interpolation along one axis: (pixel, mask pixel), for the pixels from ``start`` to before ``stop``."""
+    centres = torch.arange(start, stop, device=low.device, dtype=low.dtype) + 0.5
+    positions = (centres - low) / (high - low) * size - 0.5
+    return (1 - (positions[:, None] - torch.arange(size, device=low.device)).abs()).clamp(min=0)

@@ -1,0 +1,1 @@
+"""A local server: start, stop, status and keys."""

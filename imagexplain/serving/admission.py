@@ -1,0 +1,174 @@
+"""What a request would take beside the model's evaluations, and what its answer would weigh, before any of it is done.
+
+Seconds go to :meth:`imagexplain.serving.deadline.Deadline.admit`; they are those of one slow core, and rather too many
+than few.
+"""
+
+from __future__ import annotations
+
+import math
+
+from isal import igzip
+from torch import lerp
+
+from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Request
+from imagexplain.api.response import GZIP_LEVEL, check_size
+from imagexplain.attribution.paths.adaptive import MOST_BYTES, START
+from imagexplain.errors import RequestError
+from imagexplain.serving.deadline import Deadline
+from imagexplain.serving.prepared_request import Sample
+
+MOST_DRAWN = 2**28
+"""Bytes of the images of a baseline of several draws; what is computed from them takes some ten times as much."""
+
+SECONDS_PER_BLURRED = 3e-7
+"""Of a value of an image that is blurred."""
+
+SECONDS_PER_DRAWN = 4e-8
+"""Of a value of a random image."""
+
+SECONDS_PER_SHARE = 1e-9
+"""Of a pixel of a group whose share of one gradient is summed."""
+
+SECONDS_PER_PIXEL = 1e-6
+"""Of a pixel of a picture."""
+
+SECONDS_PER_LISTED = 1e-7
+"""Of a part of the image and a group that may hold it."""
+
+SECONDS_PER_PAIR = 1e-10
+"""Of a part and two groups, one of which may hold the other."""
+
+GRADIENTS_LEFT = 0.85
+"""What gzip leaves of gradients, at least: all but their sign and exponent is noise."""
+
+POINTS_LEFT = 0.9
+"""What gzip leaves of the points of a path, at least, relative to what it leaves of one of them."""
+
+MASKS_LEFT = 1 / 32
+"""What counts of masks in gzip. It leaves less, but they have to be held before."""
+
+
+def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline) -> None:
+    """Refuse a baseline that would take too much memory or time, before it is made.
+
+    Args:
+        request: as parsed.
+        size: (H, W) of the model's input.
+        deadline: of the batch; the baseline is made at once, so that nothing stays committed.
+
+    Raises:
+        RequestError: 413 for too many draws or too long a time, 503 if there is no time left.
+    """
+    if request.kind == "prediction":
+        return
+    baseline, values = request.baseline, 3 * size[0] * size[1]
+    draws = baseline.paths
+    image = 4 * values
+    # A refinement keeps some gradients of every path, however little it may keep.
+    refined = request.by_path and request.path.tolerance is not None
+    most = MOST_BYTES // (image * (START + 1)) if refined else MOST_DRAWN // image
+    if draws > max(1, most):
+        beside = " and a tolerance" if refined else ""
+        wanted = f"wanted at most {max(1, most)} draws with a model input of {size[0]} × {size[1]}{beside}"
+        raise RequestError(413, "baseline_tensor" if baseline.tensor is not None else "draws", f"{wanted}, got {draws}")
+    each = {"blur": SECONDS_PER_BLURRED, "uniform": SECONDS_PER_DRAWN}.get(baseline.name, 0.0)
+    deadline.admit(field="baseline", seconds=draws * values * each)
+
+
+def seconds_of_answer(sample: Sample) -> float:
+    """The time from an explanation to its answer: the table of groups, or the picture."""
+    seconds = 0.0
+    if sample.groups is not None:
+        parts, groups = sample.groups.family.parts.members.shape
+        seconds += SECONDS_PER_LISTED * parts * groups + SECONDS_PER_PAIR * parts * groups**2
+    if sample.request.accept == PNG:
+        seconds += SECONDS_PER_PIXEL * math.prod(sample.request.photo.size)
+    return seconds
+
+
+def seconds_of_shares(sample: Sample, points: int) -> float:
+    """The time for the groups' shares of the gradient at so many points of a path, where these are asked for."""
+    if sample.groups is None or "absolute_directional" not in sample.request.outputs:
+        return 0.0
+    return SECONDS_PER_SHARE * points * sample.groups.family.masks.numel()
+
+
+def check_answer(sample: Sample, classes: int, max_bytes: int) -> None:
+    """Refuse an explanation whose answer is known to be too large, before anything is computed for it.
+
+    Raises:
+        RequestError: 413, with the limit and what the answer would take at least.
+    """
+    request = sample.request
+    path = request.path
+    steps = 0 if not request.by_path else path.steps if path.tolerance is None else min(path.steps, START + 1)
+    least = bytes_beside_steps(sample, classes) + steps * bytes_per_step(sample, max_bytes)
+    check_size(int(least), request.accept, max_bytes)
+
+
+def check_masks(count: int, size: tuple[int, int], media: str, max_bytes: int) -> None:
+    """Refuse so many masks of a photo (H, W) that are known to be too large an answer, before they are made.
+
+    Raises:
+        RequestError: 413, as :func:`check_answer`.
+    """
+    share = {GZIP: MASKS_LEFT, SAFETENSORS: 1.0}.get(media, 0.0)
+    check_size(int(share * count * size[0] * size[1]), media, max_bytes)
+
+
+def nodes_that_fit(sample: Sample, classes: int, max_bytes: int) -> int:
+    """The nodes that a refined path may have at most for its answer, and for what a request may keep of its draws."""
+    kept = MOST_BYTES // (4 * sample.image.numel() * len(sample.baselines))
+    each = bytes_per_step(sample, max_bytes)
+    if each == 0:
+        return kept
+    return min(kept, int((max_bytes - bytes_beside_steps(sample, classes)) // each))
+
+
+def bytes_per_step(sample: Sample, max_bytes: int) -> float:
+    """What each step adds to the answer, at least; nothing where the answer holds no step."""
+    request = sample.request
+    if not request.by_path or request.accept not in (GZIP, SAFETENSORS):
+        return 0.0
+    each = 4 * sample.image.numel()
+    gradients, points = (name in request.outputs for name in ("integrated_directional_grads", "intermediates"))
+    raw = each * (gradients + points)
+    if request.accept == SAFETENSORS or raw * request.path.steps <= max_bytes:  # else it is worth a closer look
+        return raw
+    seen = 0.0
+    if points:
+        point = lerp(sample.baselines[0], sample.image, 0.37).numpy().tobytes()
+        seen = POINTS_LEFT * len(igzip.compress(point, GZIP_LEVEL)) / len(point)
+    return each * (GRADIENTS_LEFT * gradients + seen * points)
+
+
+def bytes_beside_steps(sample: Sample, classes: int) -> float:
+    """What the rest of the answer takes, at least."""
+    request, groups = sample.request, sample.groups
+    pixels = sample.image[0].numel()
+    if request.accept == PNG:
+        return 0.0
+    size = 0.0
+    if request.accept in (GZIP, SAFETENSORS):
+        exact = request.accept == SAFETENSORS
+        size += 4 * classes
+        if request.by_path:
+            # Where the image is its baseline, the map is zero, which takes no room in gzip.
+            differs = (sample.image != sample.baselines).any(0).float().mean().item()
+            size += 4 * sample.image.numel() * (1 if exact else GRADIENTS_LEFT * differs)
+        elif exact:
+            size += 4 * pixels
+        if groups is not None and not request.legacy:
+            size += groups.family.masks.numel() * (1 if exact else MASKS_LEFT)
+            size += 4 * pixels * (request.pixels and exact)
+    if groups is not None and request.by_path and request.accept in (JSON, SAFETENSORS):
+        # The table of the disjoint parts: {"segments":["label","label"],"attribution":0.1,"area":1}
+        members = groups.family.parts.members
+        lengths = [
+            len(label.encode()) + 3 if kind == "segment" else 0
+            for label, kind in zip(groups.family.labels, groups.family.kinds, strict=True)
+        ]
+        size += 40 * len(members)
+        size += sum(count * length for count, length in zip(members.sum(0).tolist(), lengths, strict=True))
+    return size

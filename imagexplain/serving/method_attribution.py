@@ -1,0 +1,357 @@
+"""From samples to maps by any plan but the path's: see :mod:`imagexplain.serving.path_attribution` for that one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from imagexplain.api.method_options import CLIENTS_NAMES, starts
+from imagexplain.attribution import METHODS
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.runner import (
+    MATERIAL,
+    PARTICULAR,
+    Material,
+    Plan,
+    carry_out,
+    channels_of,
+    evaluations,
+    layer_name,
+    network_of,
+    parameters,
+    product,
+    refusals,
+    seconds_beside,
+)
+from imagexplain.errors import RequestError
+from imagexplain.serving.cache import digest
+from imagexplain.serving.model_facts import Findings
+from imagexplain.serving.path_attribution import (
+    Explanation,
+    Model,
+    explanation_result,
+    group_table,
+    path_key,
+    ranking,
+    target_result,
+)
+from imagexplain.serving.prepared_request import Groups, Sample
+
+BY_CHANNEL = frozenset({"ablation_cam", "score_cam"})
+"""Methods that take the channels of a layer one by one."""
+
+TELLING = 20
+"""Points that a map must be estimated to cost for its time to tell how slow a method is; in less, others count."""
+
+
+class Inspected(Model, Protocol):
+    """A model that methods may look into.
+
+    Attributes:
+        plain: the network under its authors' names; where there is none, a function of images.
+        findings: what has been found out about it; this module adds to them.
+    """
+
+    @property
+    def plain(self) -> Callable[[], Forward]: ...
+    @property
+    def findings(self) -> Findings: ...
+
+
+@dataclass(frozen=True)
+class Map:
+    """The map of one sample.
+
+    Attributes:
+        attribution: (C, H, W) or (1, H, W), on the CPU.
+        score: f(input).
+        evaluations: rows that went through the model for it; of rows that were evaluated for several samples at once,
+            its part.
+    """
+
+    attribution: Tensor
+    score: float
+    evaluations: int
+
+
+def resolved(model: Inspected, sample: Sample) -> Sample:
+    """The sample with its plan's layer named, where its methods look at one.
+
+    Raises:
+        RequestError: 400 for a layer that the model does not have, with the nearest names; 422 where there is none to
+            look at.
+    """
+    plan = sample.request.plan
+    if "layer" not in plan.takes:
+        return sample
+    with _told(model, sample):
+        if plan.layer not in model.findings.layers:
+            network = network_of(plan.name, model.plain())
+            image = sample.image[None].to(model.device)
+            name = layer_name(plan, network, image)
+            assert name is not None
+            found = (name, channels_of(network, image, name))
+            model.findings.layers |= {plan.layer: found, name: found}
+    name, _ = model.findings.layers[plan.layer]
+    return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a map is estimated to take.
+
+    Attributes:
+        points: of a path that take as long as the evaluations.
+        seconds: beside the model.
+    """
+
+    points: int
+    seconds: float
+
+
+def costs(model: Inspected, sample: Sample) -> dict[str, Cost]:
+    """What the map of each of the plan's methods takes, whatever such maps have taken so far."""
+    plan, groups = sample.request.plan, sample.groups
+    size = (sample.image.shape[1], sample.image.shape[2])
+    draws = len(sample.baselines) if starts(plan) else 1
+    parts = 0 if groups is None else len(groups.family.parts.members)
+    found = {}
+    for method in plan.methods:
+        own = replace(plan, methods=(method,))
+        channels = model.findings.layers[plan.layer][1] if method in BY_CHANNEL else 0
+        points = evaluations(own, size, draws=draws, groups=parts, channels=channels)
+        found[method] = Cost(points, seconds_beside(own, size, draws=draws, groups=parts))
+    return found
+
+
+def cost(model: Inspected, sample: Sample) -> Cost:
+    """What the sample's map takes, by what maps of its methods have taken so far."""
+    plan, found = sample.request.plan, costs(model, sample)
+    points = sum(own.points * model.findings.slowness_of(method, _layer(plan, method)) for method, own in found.items())
+    return Cost(math.ceil(points), sum(own.seconds for own in found.values()))
+
+
+def key_of(sample: Sample, target: int) -> tuple[object, ...]:
+    """What a sample's explanation depends on, be it a path's or a map."""
+    plan = sample.request.plan
+    if sample.request.by_path:
+        return path_key(sample, target)
+    return (
+        sample.key,
+        target,
+        plan,
+        digest(sample.baselines) if starts(plan) else None,
+        None if (masks := _masks(sample)) is None else digest(masks),
+    )
+
+
+def batches(samples: Sequence[Sample]) -> list[list[int]]:
+    """The indices of the samples, those together that can be evaluated at once: of one plan, and alike in shape."""
+    found: dict[object, list[int]] = {}
+    for index, sample in enumerate(samples):
+        plan = sample.request.plan
+        draws = len(sample.baselines) if starts(plan) else 0
+        found.setdefault((plan, sample.image.shape, draws, _by_groups(sample)), []).append(index)
+    return list(found.values())
+
+
+def maps_of(
+    model: Inspected,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    scores: Sequence[Tensor],
+    before_rows: Callable[[int], None] | None = None,
+    seconds_per_point: float = 0.0,
+) -> list[Map]:
+    """The maps of samples that can be evaluated at once.
+
+    Args:
+        model: which.
+        samples: of one of :func:`batches`.
+        targets: class indices.
+        scores: (classes,) of each sample.
+        before_rows: called before rows go through the model, with how many have by then; what it raises ends the work.
+        seconds_per_point: of a path, by which the methods' own slowness is told; 0 to learn nothing.
+
+    Raises:
+        RequestError: 400 for an option's value, 422 for a method without meaning for the model.
+    """
+    plan = samples[0].request.plan
+    # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
+    network = model.plain() if plan.by_module or not PARTICULAR.isdisjoint(plan.methods) else model.network
+    images = torch.stack([sample.image for sample in samples]).to(model.device)
+    classes, material = torch.tensor(list(targets), device=model.device), _material(samples, plan, model.device)
+    maps = []
+    with _told(model, samples[0]), watched(network, before_rows) as (forward, rows):
+        for method in plan.methods:
+            own = replace(plan, methods=(method,))
+            with _learning(model, samples, method, seconds_per_point):
+                maps.append(carry_out(own, forward, images, classes, material, chunk=model.chunk))
+        found_maps = product(plan, maps).cpu()
+    each = -(-rows[0] // len(samples))
+    found = zip(found_maps, scores, targets, strict=True)
+    return [Map(own.clone(), score[target].item(), each) for own, score, target in found]
+
+
+def result_of(
+    model: Model, sample: Sample, target: int, scores: Tensor, explanation: Explanation | Map
+) -> dict[str, Any]:
+    """What ``/explanations`` can answer with, be it a path's or a map; `select` picks from it."""
+    if isinstance(explanation, Map):
+        return map_result(model, sample, target, scores, explanation)
+    return explanation_result(model, sample, target, scores, explanation)
+
+
+def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found: Map) -> dict[str, Any]:
+    """Everything ``/explanations`` can answer with; :func:`imagexplain.api.response.select` picks from it."""
+    request, plan = sample.request, sample.request.plan
+    result: dict[str, Any] = {
+        "map": found.attribution.unsqueeze(0),
+        **target_result(model, scores, target),
+        "score": found.score,
+        "finite": bool(found.attribution.isfinite().all()),
+        "method": plan.name,
+        "options": {CLIENTS_NAMES.get(name, name): value for name, value in plan.settings().items()},
+        "evaluations": found.evaluations,
+        "model": model.spec.name,
+        "top": ranking(model, scores),
+    }
+    if plan.layer is not None:
+        result["layer"] = plan.layer
+    if plan.normalized:
+        result["normalized"] = True
+    if plan.smoothing is not None:
+        result["smooth"] = vars(plan.smoothing)
+    if starts(plan):
+        result["baseline"] = request.baseline.name
+        if len(sample.baselines) > 1:
+            result["draws"] = len(sample.baselines)
+    if request.segments is not None:
+        result["segments"] = request.segments.name
+    if sample.groups is not None:
+        columns = {"attribution": sums_of(found, sample.groups), "area": sample.groups.family.area}
+        result |= group_table(columns, sample.groups)
+    return result
+
+
+def sums_of(found: Map, groups: Groups) -> Tensor:
+    """(G,) float64 sums of the map over channels and the pixels of each group."""
+    parts = groups.family.parts
+    return parts.sums(found.attribution) @ parts.incidence
+
+
+def _by_groups(sample: Sample) -> bool:
+    """Whether the sample's map depends on the groups that are scored."""
+    return sample.groups is not None and not sample.request.plan.takes.isdisjoint(("groups", "segments"))
+
+
+def _masks(sample: Sample) -> Tensor | None:
+    """(S, H, W) bool segments on which the sample's map depends."""
+    if sample.groups is None or not _by_groups(sample):
+        return None
+    family = sample.groups.family
+    return family.masks[torch.tensor([kind != "whole" for kind in family.kinds])]
+
+
+def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Material:
+    baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if starts(plan) else None
+    masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
+    groups = pictures = None
+    if "groups" in plan.takes:
+        groups = torch.stack([sample.groups.family.parts.atoms for sample in samples if sample.groups is not None])
+        groups = groups.to(device)
+    if "pictures" in plan.takes:
+        pictures = torch.stack([sample.preprocess.picture(sample.image) for sample in samples])
+    return Material(baselines, groups, masks or None, pictures)
+
+
+def _layer(plan: Plan, method: str) -> str | None:
+    """The layer by which a method's cost differs, if it looks at one."""
+    return plan.layer if "layer" in parameters(method) else None
+
+
+@contextmanager
+def _learning(model: Inspected, samples: Sequence[Sample], method: str, seconds_per_point: float) -> Iterator[None]:
+    """Measures a method's maps, to know better next time; one that was given up has been measured as well."""
+    own = [costs(model, sample)[method] for sample in samples]
+    points, beside = sum(one.points for one in own), sum(one.seconds for one in own)
+    started, finished = time.perf_counter(), False
+    try:
+        yield
+        finished = True
+    finally:
+        if points >= TELLING and seconds_per_point > 0:
+            took = time.perf_counter() - started
+            # What is beside the model is estimated generously: it may not account for more than half.
+            ratio = max(took - beside, took / 2) / (points * seconds_per_point)
+            layer = _layer(samples[0].request.plan, method)
+            model.findings.learn(method, layer, ratio, finished=finished)
+
+
+@contextmanager
+def watched(network: Forward, before_rows: Callable[[int], None] | None = None) -> Iterator[tuple[Forward, list[int]]]:
+    """The network as it is, and a list of one number: the rows that have gone through it."""
+    rows = [0]
+
+    def count(images: Tensor) -> None:
+        rows[0] += len(images)
+        if before_rows is not None:
+            before_rows(rows[0])
+
+    if isinstance(network, nn.Module):
+        handle = network.register_forward_pre_hook(lambda _, given: count(given[0]))
+        try:
+            yield network, rows
+        finally:
+            handle.remove()
+        return
+
+    def forward(images: Tensor) -> Tensor:
+        count(images)
+        return network(images)
+
+    yield forward, rows
+
+
+@contextmanager
+def _told(model: Inspected, sample: Sample) -> Iterator[None]:
+    """Turns what the library says of a request's options, its layer or the model into an answer to the client."""
+    try:
+        yield
+        return
+    except ValueError as error:
+        field, separator, message = str(error).partition(": ")
+        refusal = _refusal(model, sample, field, message) if separator else None
+        if refusal is None:
+            raise
+    # Out of the except clause, whose traceback would keep the failed pass's tensors alive.
+    raise refusal
+
+
+def _refusal(model: Inspected, sample: Sample, field: str, message: str) -> RequestError | None:
+    plan = sample.request.plan
+    if field == "layer" and plan.layer is not None:
+        return RequestError(400, "layer", message)
+    if field in ("model", "layer"):
+        meant = ", ".join(_meant(model, sample))
+        said = message if field == "model" else f"it has no layer to look at: {message}"
+        return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
+    if field == "images":  # too large for it, or too patchy
+        return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")
+    return RequestError(400, field, message) if field in plan.settings() or field in MATERIAL else None
+
+
+def _meant(model: Inspected, sample: Sample) -> tuple[str, ...]:
+    """The methods that have a meaning for the model, found out by trying them once, on noise."""
+    if not model.findings.meant:
+        noise = torch.rand(1, *sample.image.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+        refused = refusals(model.plain(), noise, METHODS)
+        model.findings.meant = tuple(name for name in sorted(METHODS) if name not in refused)
+    return model.findings.meant

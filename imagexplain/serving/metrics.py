@@ -1,0 +1,102 @@
+"""What operators count: thin writes to the metrics that `monitoring/metrics.yaml` declares.
+
+TorchServe passes metrics on through the worker's standard output, one line per write, so only fixed words and numbers
+are written here: never text that a client sent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ts.metrics.metric_type_enum import MetricTypes
+
+from imagexplain.errors import WORDS
+
+Kind = Literal["prediction", "explanation"]
+Stage = Literal["decode", "attribute", "encode"]
+
+KINDS: tuple[Kind, ...] = ("prediction", "explanation")
+OUTCOMES = ("ok", *WORDS.values())
+# TorchServe's histograms end at 10 seconds, so slower requests are counted by these bounds (seconds) as well.
+DURATIONS = {"up_to_1s": 1.0, "up_to_10s": 10.0, "up_to_30s": 30.0, "up_to_60s": 60.0, "up_to_120s": 120.0}
+LONGEST = "over_120s"
+CACHE = ("hit", "miss")
+
+
+class Metric(Protocol):
+    """A metric of TorchServe: counters add the value, gauges keep it, histograms observe it."""
+
+    def add_or_update(self, value: float, dimension_values: list[str]) -> None: ...
+
+
+class MetricStore(Protocol):
+    """TorchServe's `context.metrics`."""
+
+    def get_metric(self, metric_name: str, metric_type: MetricTypes) -> Metric: ...
+
+
+def duration_label(seconds: float) -> str:
+    """The bounded label of a duration: each request falls under exactly one."""
+    return next((label for label, bound in DURATIONS.items() if seconds <= bound), LONGEST)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of one served model."""
+
+    store: MetricStore
+    model_name: str
+
+    def prime(self) -> None:
+        """Lets every counter and gauge stand at 0 before the first request; histograms have no such write."""
+        for kind in KINDS:
+            for outcome in OUTCOMES:
+                self._count("explain_requests_total", 0, kind, outcome)
+            for label in (*DURATIONS, LONGEST):
+                self._count("explain_duration_total", 0, kind, label)
+        for known in CACHE:
+            self._count("explain_cache_total", 0, known)
+        for name in ("evaluations", "groups", "request_bytes", "response_bytes", "relative_residual"):
+            self._count(f"explain_{name}_sum", 0)
+            self._count(f"explain_{name}_count", 0)
+        self._write(MetricTypes.GAUGE, "explain_relative_residual", 0)
+
+    def stage(self, stage: Stage, kind: Kind, seconds: float) -> None:
+        """Observes the seconds that one stage of one request took."""
+        self._write(MetricTypes.HISTOGRAM, f"explain_{stage}_seconds", seconds, kind)
+
+    def request(self, kind: Kind, outcome: str, seconds: float, request_bytes: int, response_bytes: int) -> None:
+        """Counts one answered request; an outcome that is not one of OUTCOMES counts as internal."""
+        self._count("explain_requests_total", 1, kind, outcome if outcome in OUTCOMES else "internal")
+        self._count("explain_duration_total", 1, kind, duration_label(seconds))
+        self._sum("request_bytes", request_bytes)
+        self._sum("response_bytes", response_bytes)
+
+    def explanation(self, evaluations: int, relative_residual: float | None, groups: int, cached: bool) -> None:
+        """Counts what one explanation took.
+
+        Args:
+            evaluations: points at which the gradient was taken for it, or rows that went through the model for a map; 0
+                where it was at hand.
+            relative_residual: the residual's relative size (>= 0); None for a map, which has none.
+            groups: groups that were scored.
+            cached: whether its path integral was at hand.
+        """
+        self._sum("evaluations", evaluations)
+        self._sum("groups", groups)
+        self._count("explain_cache_total", 1, CACHE[0] if cached else CACHE[1])
+        if relative_residual is not None and math.isfinite(relative_residual):
+            self._sum("relative_residual", abs(relative_residual))
+            self._write(MetricTypes.GAUGE, "explain_relative_residual", abs(relative_residual))
+
+    def _sum(self, name: str, value: float) -> None:
+        self._count(f"explain_{name}_sum", value)
+        self._count(f"explain_{name}_count", 1)
+
+    def _count(self, name: str, value: float, *labels: str) -> None:
+        self._write(MetricTypes.COUNTER, name, value, *labels)
+
+    def _write(self, metric_type: MetricTypes, name: str, value: float, *labels: str) -> None:
+        self.store.get_metric(name, metric_type).add_or_update(value, [self.model_name, *labels])

@@ -1,0 +1,385 @@
+"""From samples to results: the prediction and the explanation of a batch by one served model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from imagexplain.api.request import GZIP, PER_STEP, SAFETENSORS, Request
+from imagexplain.archive.spec import ModelSpec
+from imagexplain.attribution.groups.directional import GroupScores, directional, group_norms, group_scores
+from imagexplain.attribution.groups.families import parents
+from imagexplain.attribution.paths.adaptive import OutOfTimeError, Refined, refine
+from imagexplain.attribution.paths.path_integral import Forward, PathIntegral, integrate, points_on, relative_to
+from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
+from imagexplain.errors import RequestError
+from imagexplain.serving.admission import nodes_that_fit
+from imagexplain.serving.cache import digest
+from imagexplain.serving.prepared_request import Groups, Sample
+
+Item = TypeVar("Item")
+
+TOP = 5
+"""How many of the best classes a summary lists."""
+
+FEWEST = 16
+"""Path points for which a refinement must find time; what it needs beyond them it takes while there is time."""
+
+
+class Model(Protocol):
+    """What is explained.
+
+    Attributes:
+        spec: name and labels.
+        network: (N, 3, H, W) to pre-softmax scores (N, classes).
+        device: where it lives.
+        chunk: path points evaluated at once.
+    """
+
+    @property
+    def spec(self) -> ModelSpec: ...
+    @property
+    def network(self) -> Forward: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def chunk(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The path integrals of one sample.
+
+    Attributes:
+        integrals: one for each draw of the baseline.
+        converged: whether the tolerance was met; None if none was asked for.
+        stability: the largest relative change of a group's attribution at the last refinement; None likewise.
+    """
+
+    integrals: tuple[PathIntegral, ...]
+    converged: bool | None = None
+    stability: float | None = None
+
+    @property
+    def attribution(self) -> Tensor:
+        """(C, H, W) integrated gradients, averaged over the draws."""
+        return torch.stack([integral.attribution for integral in self.integrals]).mean(0)
+
+    @property
+    def score(self) -> float:
+        """f(input)."""
+        return self.integrals[0].score
+
+    @property
+    def baseline_score(self) -> float:
+        """f(baseline), averaged over the draws."""
+        return _mean([integral.baseline_score for integral in self.integrals])
+
+    @property
+    def residual(self) -> float:
+        """f(input) − f(baseline) − Σ IG, averaged over the draws."""
+        return _mean([integral.residual for integral in self.integrals])
+
+    @property
+    def evaluations(self) -> int:
+        """Path points at which the gradient was taken."""
+        return sum(integral.evaluations for integral in self.integrals)
+
+    def relative_residual(self, groups: Groups | None) -> float:
+        """|residual| relative to the score difference or the disjoint parts of the groups, whichever is more."""
+        total = self.attribution
+        shares = total.sum().reshape(1) if groups is None else groups.family.parts.sums(total)
+        return abs(self.residual) / relative_to(self.score - self.baseline_score, shares)
+
+
+def predict(model: Model, samples: Sequence[Sample]) -> Tensor:
+    """(B, classes) pre-softmax scores on the CPU."""
+    inputs = torch.stack([sample.image for sample in samples]).to(model.device)
+    with torch.no_grad():
+        return torch.cat([model.network(rows) for rows in inputs.split(model.chunk)]).cpu()
+
+
+def explain(
+    model: Model,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    before_chunk: Callable[[int], None] | None = None,
+) -> list[Explanation]:
+    """The path integrals of each sample's target score: those of a fixed rule all in one pass."""
+    fixed = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is None]
+    refined = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is not None]
+    found: dict[int, Explanation] = {}
+    for indices, work in ((fixed, _integrate), (refined, _refine)):
+        if indices:
+            chosen = [samples[index] for index in indices]
+            done = work(model, chosen, [targets[index] for index in indices], before_chunk)
+            found.update(zip(indices, done, strict=True))
+    return [found[index] for index in range(len(samples))]
+
+
+def _integrate(
+    model: Model,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    before_chunk: Callable[[int], None] | None,
+) -> list[Explanation]:
+    inputs, starts, classes, draws = _paths(model, samples, targets)
+    per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
+    integrals = integrate(
+        model.network,
+        inputs,
+        starts,
+        classes,
+        [rule(sample.request) for sample in per_path],
+        chunk=model.chunk,
+        keep_steps=[wants_steps(sample.request) for sample in per_path],
+        groups=[_absolute_masks(sample, model) for sample in per_path],
+        before_chunk=before_chunk,
+    )
+    return [Explanation(tuple(own)) for own in _split(integrals, draws)]
+
+
+def _refine(
+    model: Model,
+    samples: Sequence[Sample],
+    targets: Sequence[int],
+    before_chunk: Callable[[int], None] | None,
+) -> list[Explanation]:
+    inputs, starts, classes, draws = _paths(model, samples, targets)
+    per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
+
+    def most(sample: Sample) -> int:
+        fitting = nodes_that_fit(sample, len(model.spec.labels), model.spec.limits.max_response_bytes)
+        return min(sample.request.path.steps, fitting)
+
+    def within_time(remaining: int) -> None:
+        try:
+            if before_chunk is not None:
+                before_chunk(remaining)
+        except RequestError as refusal:
+            raise OutOfTimeError from refusal
+
+    try:
+        refined: list[Refined] = refine(
+            model.network,
+            inputs,
+            starts,
+            classes,
+            [None if sample.groups is None else sample.groups.family.masks for sample in per_path],
+            torch.tensor([sample.request.path.tolerance for sample in per_path], dtype=torch.float64),
+            chunk=model.chunk,
+            most=[nodes for nodes, count in zip(map(most, samples), draws, strict=True) for _ in range(count)],
+            keep_steps=[wants_steps(sample.request) for sample in per_path],
+            before_chunk=within_time,
+        )
+    except OutOfTimeError as error:  # before there was anything to answer with
+        raise (error.__cause__ or error) from None
+    return [
+        Explanation(
+            tuple(one.integral for one in own), all(one.converged for one in own), max(one.stability for one in own)
+        )
+        for own in _split(refined, draws)
+    ]
+
+
+def _paths(model: Model, samples: Sequence[Sample], targets: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Inputs, baselines and targets of all paths, and how many paths each sample has."""
+    draws = [len(sample.baselines) for sample in samples]
+    counts = torch.tensor(draws)
+    inputs = torch.stack([sample.image for sample in samples]).repeat_interleave(counts, 0)
+    classes = torch.tensor(targets).repeat_interleave(counts)
+    starts = torch.cat([sample.baselines for sample in samples])
+    return inputs.to(model.device), starts.to(model.device), classes.to(model.device), draws
+
+
+def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
+    iterator = iter(items)
+    return [[next(iterator) for _ in range(count)] for count in counts]
+
+
+def points(sample: Sample) -> int:
+    """The path points that a sample's explanation evaluates, ends included; at least so many with a tolerance."""
+    path, draws = sample.request.path, len(sample.baselines)
+    if path.tolerance is not None:
+        return draws * min(path.steps, FEWEST)
+    return draws * points_on(rule(sample.request))
+
+
+def path_key(sample: Sample, target: int) -> tuple[object, ...]:
+    """What a sample's explanation depends on; masks are not part of it unless they decide what is computed."""
+    request = sample.request
+    masks = None
+    if sample.groups is not None and (request.path.tolerance is not None or _wants_absolute(request)):
+        masks = digest(sample.groups.family.masks)
+    return (
+        sample.key,
+        digest(sample.baselines),
+        target,
+        request.path,
+        wants_steps(request),
+        _wants_absolute(request),
+        masks,
+    )
+
+
+def worth_keeping(explanation: Explanation) -> bool:
+    """Whether the same request would get the same answer again: not where time ran out, which a next try may have."""
+    return explanation.converged is not False
+
+
+def rule(request: Request) -> Quadrature:
+    """The quadrature of a request without a tolerance."""
+    return quadrature(request.path.quadrature, request.path.steps)
+
+
+def wants_steps(request: Request) -> bool:
+    """Whether the answer holds a tensor with one entry for each step."""
+    return request.accept in (GZIP, SAFETENSORS) and not set(PER_STEP).isdisjoint(request.outputs)
+
+
+def _wants_absolute(request: Request) -> bool:
+    return "absolute_directional" in request.outputs
+
+
+def _absolute_masks(sample: Sample, model: Model) -> Tensor | None:
+    if sample.groups is None or not _wants_absolute(sample.request):
+        return None
+    return sample.groups.family.masks.to(model.device)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def prediction_result(model: Model, scores: Tensor) -> dict[str, Any]:
+    """What ``/predictions`` answers with, from one row of scores (classes,)."""
+    return {"model": model.spec.name, "predictions": ranking(model, scores), "output": scores.unsqueeze(0)}
+
+
+def explanation_result(
+    model: Model, sample: Sample, target: int, scores: Tensor, explanation: Explanation
+) -> dict[str, Any]:
+    """Everything ``/explanations`` can answer with; :func:`imagexplain.api.response.select` picks from it."""
+    request, path = sample.request, sample.request.path
+    attribution = explanation.attribution
+    result: dict[str, Any] = {
+        "integrated_grads": attribution.unsqueeze(0),
+        **target_result(model, scores, target),
+        "score": explanation.score,
+        "baseline_score": explanation.baseline_score,
+        "residual": explanation.residual,
+        "relative_residual": explanation.relative_residual(sample.groups),
+        "finite": bool(attribution.isfinite().all()),
+        "method": request.plan.name,
+        "baseline": request.baseline.name,
+        "evaluations": explanation.evaluations,
+        "model": model.spec.name,
+        "top": ranking(model, scores),
+    }
+    if path.tolerance is None:
+        result |= {"quadrature": path.quadrature, "steps": path.steps}
+    else:
+        result |= {"tolerance": path.tolerance, "steps": explanation.evaluations}
+        result |= {"converged": explanation.converged, "stability": explanation.stability}
+    if len(explanation.integrals) > 1:
+        result["draws"] = len(explanation.integrals)
+    if (steps := explanation.integrals[0].steps) is not None:
+        result["integrated_directional_grads"] = steps.gradients
+        result["step_sizes"] = steps.weights.unsqueeze(1)
+        result["intermediates"] = steps.points
+    if request.segments is not None:
+        result["segments"] = request.segments.name
+    if sample.groups is not None:
+        result |= group_result(explanation, sample.groups)
+    return result
+
+
+def scores_of(explanation: Explanation, groups: Groups) -> GroupScores:
+    """The table of a sample's groups."""
+    attribution = torch.stack([integral.attribution for integral in explanation.integrals])
+    difference = torch.stack([integral.difference for integral in explanation.integrals])
+    return group_scores(attribution, difference, groups.family)
+
+
+def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
+    """What an answer says of groups: tensors (G,) by name, the same as a table of rows, and the disjoint parts."""
+    family, scores = groups.family, scores_of(explanation, groups)
+    columns = {
+        "attribution": scores.attribution,
+        "directional": scores.directional,
+        "dividend": scores.dividend,
+        "value": scores.value,
+        "area": scores.area,
+        "norm": scores.norm,
+        "parent": parents(family),
+    }
+    if len(explanation.integrals) > 1:
+        columns["attribution_spread"] = scores.attribution_spread
+        columns["directional_spread"] = scores.directional_spread
+    absolute = [integral.absolute.cpu().double() for integral in explanation.integrals if integral.absolute is not None]
+    if absolute:
+        norms = [group_norms(integral.difference, family) for integral in explanation.integrals]
+        columns["absolute_directional"] = directional(torch.stack(absolute), torch.stack(norms)).mean(0)
+    segments = [index for index, kind in enumerate(family.kinds) if kind != "whole"]
+    largest = max(segments, key=lambda index: abs(scores.attribution[index].item()), default=None)
+    listed = [index for index, kind in enumerate(family.kinds) if kind == "segment"]
+    parts = family.parts
+    result: dict[str, Any] = {
+        **group_table(columns, groups),
+        "largest": None if largest is None else family.labels[largest],
+        "refinement": [
+            {"segments": [family.labels[index] for index in listed if row[index]], "attribution": share, "area": area}
+            for row, share, area in zip(
+                parts.members.tolist(),
+                parts.sums(explanation.attribution).tolist(),
+                parts.area.tolist(),
+                strict=True,
+            )
+        ],
+    }
+    if scores.pixel_dividend is not None:
+        result["pixel_dividend"] = scores.pixel_dividend
+    return result
+
+
+def group_table(columns: dict[str, Tensor], groups: Groups) -> dict[str, Any]:
+    """Columns (G,) by name, the same as a table of rows, and what became of the groups that were asked for."""
+    family = groups.family
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {
+        **columns,
+        "group_masks": family.masks,
+        "labels": list(family.labels),
+        "groups": [
+            {"label": label, "kind": kind, **dict(zip(columns, row, strict=True))}
+            for label, kind, row in zip(family.labels, family.kinds, rows, strict=True)
+        ],
+        "dropped": list(family.dropped),
+        "merged": [list(pair) for pair in family.merged],
+        "cropped": groups.cropped,
+        "rescued": list(groups.rescued),
+    }
+
+
+def target_result(model: Model, scores: Tensor, target: int) -> dict[str, Any]:
+    """What an explanation says of the scores (classes,) and of the class that it explains."""
+    return {"output": scores.unsqueeze(0), "target_class": target, "target_label": model.spec.labels[target]}
+
+
+def ranking(model: Model, scores: Tensor) -> list[dict[str, Any]]:
+    """The best classes of one row of scores (classes,), best first."""
+    probabilities = scores.softmax(0)
+    best = scores.topk(min(TOP, len(scores)))
+    return [
+        {
+            "label": model.spec.labels[index],
+            "index": index,
+            "score": score,
+            "probability": probabilities[index].item(),
+        }
+        for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    ]

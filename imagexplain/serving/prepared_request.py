@@ -1,0 +1,215 @@
+"""A request brought into the model's frame: its image, where its path starts, and the groups to be scored."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from imagexplain.api.options import Baseline, Segments
+from imagexplain.api.request import Request
+from imagexplain.attribution import baselines
+from imagexplain.attribution.groups.families import Family, family
+from imagexplain.errors import RequestError
+from imagexplain.limits import Limits
+from imagexplain.serving.cache import digest
+from imagexplain.serving.deadline import Deadline
+from imagexplain.vision.decode import Photo
+from imagexplain.vision.geometry import Geometry, Preprocess, apply
+from imagexplain.vision.masks import PhotoMasks, to_model
+from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
+
+SECONDS_PER_GROUP_PIXEL = 4e-8
+"""Time that a group takes for each pixel of the model's input, from the mask to its parts, on a busy core."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A photo as a model sees it.
+
+    Attributes:
+        image: (3, H, W) model input, on the CPU.
+        geometry: the map from the photo to it.
+        preprocess: what made it so; its size is the image's.
+    """
+
+    image: Tensor
+    geometry: Geometry
+    preprocess: Preprocess
+
+
+def view(photo: Photo, preprocess: Preprocess) -> View:
+    """A photo as a model with inputs of a fixed size sees it; raises like :func:`imagexplain.vision.geometry.apply`."""
+    return View(*apply(photo.image, preprocess), preprocess)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of one request, over the model's input.
+
+    Attributes:
+        family: what importance is shared out over.
+        cropped: by label, the part of a sent mask's area that the model's crop cut off, where it did.
+        rescued: labels of masks that are too small for the model's grid and keep their best pixel.
+    """
+
+    family: Family
+    cropped: dict[str, float]
+    rescued: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A request with its image in model space; tensors are on the CPU.
+
+    Attributes:
+        request: as parsed.
+        image: (3, H, W) model input.
+        geometry: the map from the photo to it.
+        key: digest of the image, by which results on it are remembered.
+        preprocess: what made the image so.
+        baselines: (D, 3, H, W), one for each draw; none for a prediction.
+        groups: what is to be scored beside pixels, if anything.
+    """
+
+    request: Request
+    image: Tensor
+    geometry: Geometry
+    key: bytes
+    preprocess: Preprocess
+    baselines: Tensor
+    groups: Groups | None = None
+
+
+def prepare(
+    request: Request,
+    seen: View,
+    found: PhotoMasks | None = None,
+    limits: Limits | None = None,
+    deadline: Deadline | None = None,
+) -> Sample:
+    """Bring a request into model space.
+
+    Args:
+        request: as parsed.
+        seen: its photo.
+        found: the segments that another model found on it.
+        limits: bound the groups that come out.
+        deadline: by when all must be done; none, if not given.
+
+    Raises:
+        RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
+            this model's frame has no place for, 503 once the time is over.
+    """
+    image, geometry = seen.image, seen.geometry
+    key = digest(image)
+    if request.kind == "prediction":
+        return Sample(request, image, geometry, key, seen.preprocess, image.new_zeros(0, *image.shape))
+    starts = _baselines(request.baseline, seen)
+    groups = _groups(request, seen, found, limits or Limits(), deadline) if request.wants_groups else None
+    return Sample(request, image, geometry, key, seen.preprocess, starts, groups)
+
+
+def _baselines(choice: Baseline, seen: View) -> Tensor:
+    """(D, 3, H, W) where the paths start."""
+    image, preprocess = seen.image, seen.preprocess
+    match choice.name:
+        case "zero":
+            start = torch.zeros_like(image)
+        case "black":
+            start = preprocess.grey(0.0)
+        case "white":
+            start = preprocess.grey(1.0)
+        case "mean":
+            start = baselines.image_mean(image)
+        case "blur":
+            start = baselines.blurred(image, choice.blur * min(preprocess.size))
+        case "uniform":
+            return baselines.uniform_noise(preprocess.grey(0.0), preprocess.grey(1.0), choice.draws, choice.seed)
+        case "image":
+            assert choice.photo is not None
+            start = apply(choice.photo.image, preprocess)[0]
+        case "tensor":
+            assert choice.tensor is not None
+            if choice.tensor.shape[1:] != image.shape:
+                wanted, got = tuple(image.shape), tuple(choice.tensor.shape[1:])
+                raise RequestError(422, "baseline_tensor", f"wanted {wanted} like the model's input, got {got}")
+            return choice.tensor
+        case name:
+            raise ValueError(f"baseline: {name!r} is not known here")
+    return start.unsqueeze(0)
+
+
+def _groups(
+    request: Request, seen: View, found: PhotoMasks | None, limits: Limits, deadline: Deadline | None
+) -> Groups:
+    sent = [masks for masks in (request.masks, None if found is None else numbered(found)) if masks is not None]
+    room = _room(request.segments, sum(len(masks.labels) for masks in sent), seen.preprocess.size, limits, deadline)
+    masks = [torch.zeros(0, *seen.image.shape[1:], dtype=torch.bool)]
+    labels: list[str] = []
+    cropped: dict[str, float] = {}
+    rescued: tuple[str, ...] = ()
+    for over_photo in sent:
+        brought = to_model(over_photo, seen.geometry, None if deadline is None else deadline.check_masks)
+        masks.append(brought.masks)
+        labels += brought.labels
+        cropped |= {
+            label: lost for label, lost in zip(brought.labels, brought.cropped.tolist(), strict=True) if lost > 0
+        }
+        rescued += brought.rescued
+    if request.segments is not None and not request.segments.by_neighbour:
+        made = _segments(request.segments, seen, room)
+        masks.append(made)
+        labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
+    try:
+        whole = family(torch.cat(masks), labels, pixels=request.pixels, most_parts=limits.max_parts)
+    except ValueError as error:
+        if not str(error).startswith("masks: "):
+            raise
+        raise RequestError(413, "masks", str(error).removeprefix("masks: ")) from None
+    return Groups(whole, cropped, rescued)
+
+
+def _room(
+    segments: Segments | None, sent: int, size: tuple[int, int], limits: Limits, deadline: Deadline | None
+) -> int:
+    """Number of segments that may be made beside the masks that are there.
+
+    Raises:
+        RequestError: 413 for more groups than the limits allow, or than can be there in time, before any is made.
+    """
+    asked = 0
+    if segments is not None and not segments.by_neighbour:
+        cells = min(segments.rows, size[0]) * min(segments.columns, size[1])
+        asked = cells if segments.name == "grid" else min(segments.n_segments, size[0] * size[1])
+    pixels = size[0] * size[1]
+    most = min(limits.max_groups, limits.max_group_pixels // pixels)
+    if deadline is not None:
+        most = min(most, int(deadline.budget / (SECONDS_PER_GROUP_PIXEL * pixels)))
+    if sent + asked > most:
+        beside = f"{asked} segments beside {sent} masks" if asked and sent else f"{sent + asked}"
+        wanted = f"wanted at most {most} groups on this model's input of {size[0]} × {size[1]}"
+        raise RequestError(413, "masks" if sent else "segments", f"{wanted}, got {beside}")
+    return most - sent
+
+
+def numbered(masks: PhotoMasks) -> PhotoMasks:
+    """The same masks; where several have the same label, these are numbered, so that an answer can tell them apart."""
+    times = Counter(masks.labels)
+    seen: Counter[str] = Counter()
+    labels = []
+    for label in masks.labels:
+        seen[label] += 1
+        labels.append(f"{label} {seen[label]}" if times[label] > 1 else label)
+    return replace(masks, labels=tuple(labels))
+
+
+def _segments(settings: Segments, seen: View, most: int) -> Tensor:
+    """(S, H, W) bool, a partition into at most so many."""
+    if settings.name == "grid":
+        return one_hot(grid(seen.preprocess.size, GridSettings(settings.rows, settings.columns)))
+    usual = SlicSettings(settings.n_segments)
+    compactness = settings.compactness or usual.compactness
+    return one_hot(slic(seen.preprocess.rgb(seen.image), SlicSettings(settings.n_segments, compactness), most))

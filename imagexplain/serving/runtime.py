@@ -1,0 +1,36 @@
+"""What every handler does with what TorchServe tells it at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imagexplain.archive.spec import ModelSpec
+from imagexplain.limits import Limits
+from imagexplain.serving.remote_segments import Neighbours
+
+
+def device(properties: Mapping[str, Any]) -> torch.device:
+    """The GPU that TorchServe gave this worker, the CPU where it gave none or there is none."""
+    gpu = properties.get("gpu_id")
+    return torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
+
+
+def limits(spec: ModelSpec) -> Limits:
+    """Upper bounds of one request to this model."""
+    bounds = spec.limits
+    return Limits(
+        bounds.max_bytes,
+        bounds.max_pixels,
+        max_steps=bounds.max_steps,
+        max_samples=bounds.max_samples,
+        max_groups=bounds.max_groups,
+    )
+
+
+def neighbours(spec: ModelSpec, properties: Mapping[str, Any]) -> Neighbours:
+    """The other models of the server, of which nothing is known yet."""
+    return Neighbours(spec.name, Path(properties["model_dir"]), limits(spec), spec.serving.deadline_s)

@@ -1,0 +1,99 @@
+"""A classifier as a worker holds it: loaded from its archive, frozen, and measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from imagexplain import models
+from imagexplain.archive.spec import WEIGHTS_FILE, ClassifierSpec
+from imagexplain.attribution.paths.path_integral import score_gradients
+from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.specialised_convolutions import specialise
+from imagexplain.serving.chunk_size import chunk_size
+from imagexplain.serving.deadline import CHUNK_SHARE
+from imagexplain.serving.model_facts import Findings
+from imagexplain.vision.geometry import Preprocess
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Everything that answering a request needs to know about the model.
+
+    Attributes:
+        spec: the archive's resolved spec.
+        preprocess: how photos become inputs.
+        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
+        plain: the same network with the modules that its authors gave it, whose layers can be named; built when it is
+            first asked for.
+        device: where it lives.
+        chunk: path points evaluated at once.
+        seconds_per_point: of one path point within a chunk, measured after loading.
+        findings: what has been found out about it since.
+    """
+
+    spec: ClassifierSpec
+    preprocess: Preprocess
+    network: nn.Module
+    plain: Callable[[], nn.Module]
+    device: torch.device
+    chunk: int
+    seconds_per_point: float
+    findings: Findings = field(default_factory=Findings)
+
+
+def load(model_dir: Path, device: torch.device) -> ServedModel:
+    """Build the network of an unpacked archive, fold and specialise one of our own, and measure it.
+
+    Raises:
+        SpecError, CheckpointError: an archive that does not hold what it should.
+        ValueError: a network whose scores do not match the labels.
+    """
+    # TF32, which cuDNN takes for convolutions by default, has 10 bits of mantissa: attributions would be off by 1e-3.
+    torch.backends.cudnn.allow_tf32 = False
+    spec = ClassifierSpec.read(model_dir)
+    preprocess = Preprocess(**spec.preprocess.model_dump())
+    example = torch.zeros(1, 3, *preprocess.size)
+
+    def placed(network: nn.Module) -> nn.Module:
+        return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+    @cache
+    def plain() -> nn.Module:
+        return placed(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE), spec.arguments))
+
+    if spec.architecture in models.ARCHITECTURES:
+        network = fold(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE)))
+        network = placed(specialise(network, example) if device.type == "cpu" else network)
+    else:
+        network = plain()
+    with torch.no_grad():
+        classes = network(example.to(device)).shape[1]
+    if classes != len(spec.labels):
+        raise ValueError(f"labels: wanted {classes}, one for each score of the model, got {len(spec.labels)}")
+    chunk = spec.serving.chunk or chunk_size(network, example.to(device))
+    seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
+    chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
+    return ServedModel(spec, preprocess, network, plain, device, chunk, seconds)
+
+
+def _measure(network: nn.Module, example: Tensor, count: int) -> float:
+    """Seconds per path point, of ``count`` at once, the best of two after a first that compiles the kernels.
+
+    The best, because other workers load at the same time.
+    """
+    rows = example + torch.linspace(0, 1, count, device=example.device).view(-1, 1, 1, 1)
+    targets = torch.zeros(count, dtype=torch.int64, device=example.device)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        score_gradients(network, rows, targets)[1].sum().item()  # .item() waits for the device
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:]) / count

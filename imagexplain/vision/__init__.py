@@ -1,0 +1,1 @@
+"""Images and masks, without HTTP: decoding, geometry, masks, superpixels, and drawing."""

@@ -1,0 +1,364 @@
+"""A photo out of what a client sent: an encoded file, or a nested list of integers.
+
+Whatever arrives becomes upright RGB, 8 bits a channel:
+
+- EXIF orientation is applied (an unreadable EXIF block counts as upright);
+- transparency is composited over white, as a browser shows it, not over the hidden colour of the transparent pixels;
+- 16-bit grey keeps its high byte, as Pillow reads 16-bit colour;
+- CMYK is converted without a colour profile; JPEGs store it inverted, which Pillow undoes.
+
+Nothing here depends on Pillow's global settings (``MAX_IMAGE_PIXELS``): TorchServe's vision handler switches them off.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from imagexplain.errors import RequestError, shown
+from imagexplain.limits import Limits
+
+Layout = Literal["hwc", "chw"]
+Order = Literal["rgb", "bgr"]
+Pixels = NDArray[np.uint8]
+
+# Opened by class, not by Image.open, whose own bomb check follows a global setting.
+_READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+}
+FORMATS = tuple(_READERS)
+
+_SCAN = b"\xff\xda"  # never within a scan, where every ff is followed by 00 or a restart marker
+MAX_SCANS = 100  # progressive encoders write about ten, and a thumbnail some of its own
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_OTHER_FORMATS = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%PDF": "PDF",
+    b"\x1f\x8b": "gzip-compressed data",
+    b"PK": "a zip file",
+    b"<svg": "SVG",
+    b"<": "markup",
+    b"\x93NUMPY": "a NumPy array",
+}
+
+_NOT_STRUCTURE = b"0123456789 \t\r\n"
+_NOT_VALUES = b"[] \t\r\n"
+_RANGE = "integers in 0..255"
+_SMALL = 2_000_000
+"""Bytes of JSON up to which a bad list is parsed to find the very entry at fault; a hostile one of 30 MB takes 10 s."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright photo.
+
+    Attributes:
+        image: RGB, after EXIF orientation.
+        source_format: ``JPEG``, ``PNG``, ``WebP`` or ``list``.
+        mode: Pillow mode of the file as it came (``CMYK``, ``P``, ``I;16``, …); for lists ``L``, ``RGB`` or ``RGBA``.
+        encoded: The file itself, None for lists.
+    """
+
+    image: Image.Image
+    source_format: str
+    mode: str
+    encoded: bytes | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), pixels."""
+        return self.image.height, self.image.width
+
+
+def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "image") -> Photo:
+    """The photo in an encoded file.
+
+    Raises:
+        RequestError: 400 empty, truncated or damaged; 413 too many bytes or pixels; 415 none of ``FORMATS``.
+    """
+    data = bytes(data)
+    if not data:
+        raise RequestError(400, field, f"wanted an encoded image ({', '.join(FORMATS)}), got nothing")
+    if len(data) > limits.max_bytes:
+        raise RequestError(413, field, f"wanted at most {limits.max_bytes:,} bytes, got {len(data):,}")
+    source_format = _sniff(data)
+    if source_format is None:
+        raise RequestError(415, field, f"wanted {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {_seen(data)}")
+    try:
+        with _READERS[source_format](io.BytesIO(data)) as file:
+            _check_pixels(file.height, file.width, limits, field)
+            _check_scans(data, source_format, field)
+            file.load()
+            mode = file.mode
+            image = _upright(_rgb(file), _orientation(file))
+    except RequestError:
+        raise
+    except Exception as error:  # Pillow's readers raise a dozen types on damaged files
+        reason = str(error) or type(error).__name__
+        raise RequestError(400, field, f"the {source_format} is truncated or damaged: {reason}") from error
+    return Photo(image, source_format, mode, data)
+
+
+def from_base64(value: object, field: str = "image") -> bytes:
+    """The bytes of a file that stands in JSON as base64 text. Raises RequestError 400."""
+    if not isinstance(value, str):
+        raise RequestError(400, field, f"wanted a file in base64, got {shown(value)}")
+    if value.startswith("data:"):
+        raise RequestError(400, field, f"wanted base64 alone, got a data URL ({shown(value[:30])})")
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(400, field, f"wanted a file in base64: {error}") from error
+
+
+def from_list(
+    nested: object,
+    layout: Layout = "hwc",
+    order: Order = "rgb",
+    limits: Limits | None = None,
+    field: str = "img_data",
+    *,
+    either: bool = False,
+) -> Photo:
+    """The photo in a nested list of integers in 0..255.
+
+    Args:
+        nested: H×W (grey), H×W×3 or H×W×4 (colour with alpha, composited over white); with ``chw`` 3×H×W. Already
+            parsed lists, or the JSON text of them as bytes or ``msgspec.Raw``, which is read several times faster.
+        layout: Where the channels are.
+        order: Order of the colour channels.
+        either: A list of three channels that does not fit the layout, but does fit the other, is taken as of that one.
+            One that fits both, 3×N×3, is taken as of ``layout``.
+
+    Raises:
+        RequestError: 400 for anything that is not such a list, 413 for too many pixels.
+    """
+    pixels, layout = _pixels(nested, layout, field, either)
+    if layout == "chw":
+        pixels = pixels.transpose(1, 2, 0)
+    _check_pixels(pixels.shape[0], pixels.shape[1], limits or Limits(), field)
+    if pixels.ndim == 3 and order == "bgr":
+        pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return Photo(_rgb(image), "list", image.mode)
+
+
+def _sniff(data: bytes) -> str | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WebP"
+    return None
+
+
+def _seen(data: bytes) -> str:
+    """What unsupported data looks like, for a person."""
+    if data[4:8] == b"ftyp":
+        return f"an ISO media file ({shown(data[8:12].decode('latin-1'))}, such as HEIC, AVIF or MP4)"
+    for magic, name in _OTHER_FORMATS.items():
+        if data.startswith(magic):
+            return name
+    return f"{len(data):,} bytes that begin with {data[:8].hex(' ')}"
+
+
+def _check_pixels(height: int, width: int, limits: Limits, field: str) -> None:
+    if height * width > limits.max_pixels:
+        given = f"{height * width:,} ({width} × {height})"
+        raise RequestError(413, field, f"wanted at most {limits.max_pixels:,} pixels, got {given}")
+    if max(height, width) > limits.max_side:
+        raise RequestError(413, field, f"wanted sides of at most {limits.max_side:,} pixels, got {width} × {height}")
+
+
+def _check_scans(data: bytes, source_format: str, field: str) -> None:
+    """Refuse a JPEG of many nearly empty scans, each of which costs the decoder a pass over the whole photo."""
+    scans = data.count(_SCAN) if source_format == "JPEG" else 0
+    if scans > MAX_SCANS:
+        raise RequestError(413, field, f"wanted a JPEG of at most {MAX_SCANS} scans, got {scans}")
+
+
+def _orientation(file: Image.Image) -> int:
+    try:
+        return int(file.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block must not cost the client its photo
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits at 255
+        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        image = Image.fromarray(high.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _pixels(nested: object, layout: Layout, field: str, either: bool) -> tuple[Pixels, Layout]:
+    """``nested`` as a uint8 array, and the layout that its shape fits."""
+    if isinstance(nested, msgspec.Raw | bytes | bytearray):
+        text = bytes(nested if isinstance(nested, msgspec.Raw) else _parse(nested, field, msgspec.Raw))
+        array = _read(text)
+        if array is None and len(text) > _SMALL:
+            raise RequestError(400, field, _irregular(text))
+        if array is None:
+            array = _convert(_parse(text, field), field)
+    else:
+        array = _convert(nested, field)
+    if not _fits(array, layout):
+        other: Layout = "hwc" if layout == "chw" else "chw"
+        if not (either and array.ndim == 3 and 3 in (array.shape[0], array.shape[2]) and _fits(array, other)):
+            wanted = "3×H×W" if layout == "chw" else "H×W×3, H×W×4 or H×W (grey)"
+            wanted += f" (prepare_input.py --layout {layout})" if either else ""
+            raise RequestError(400, field, f"wanted a nested list {wanted}, got {_times(array.shape)}")
+        layout = other
+    if 0 in array.shape:
+        raise RequestError(400, field, f"wanted at least one pixel, got a list of {_times(array.shape)}")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 255:
+        raise RequestError(400, field, f"wanted {_RANGE}, got values from {shown(low)} to {shown(high)}")
+    return array.astype(np.uint8), layout
+
+
+def _fits(array: NDArray[Any], layout: Layout) -> bool:
+    if layout == "chw":
+        return array.ndim == 3 and array.shape[0] == 3
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _parse(text: bytes | bytearray, field: str, form: Any = Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(
+            400, field, f"wanted a nested list of {_RANGE}, got JSON that does not parse: {error}"
+        ) from error
+
+
+def _read(text: bytes) -> NDArray[np.int64] | None:
+    """The array in a valid JSON text, read without making a Python object of every number.
+
+    What is left of a regular array of natural numbers without its digits is one element's brackets and commas over
+    and over; if that holds, the digits and commas alone are the array. Anything else (a sign, a fraction, a string, a
+    ragged row) gives None, and the slow way finds the words for it.
+    """
+    shape = _shape(text.translate(None, _NOT_STRUCTURE))
+    if not shape:
+        return None
+    try:
+        numbers = np.fromstring(text.translate(None, _NOT_VALUES).decode("ascii"), dtype=np.int64, sep=",")
+    except ValueError:
+        return None
+    # An empty list and a list of one number leave the same brackets; the count tells them apart.
+    return numbers.reshape(shape) if numbers.size == math.prod(shape) else None
+
+
+def _shape(brackets: bytes) -> tuple[int, ...] | None:
+    """The shape of a regular nested list, by its brackets and commas alone; None if it is not regular."""
+    depth = len(brackets) - len(brackets.lstrip(b"["))
+    if depth == 0:
+        return () if not brackets else None
+    if depth > 3:
+        return None
+    inner = brackets[1:-1]
+    end = inner.find(b"]" * (depth - 1)) if depth > 1 else 0
+    element = inner[: end + depth - 1]
+    count = (len(inner) + 1) // (len(element) + 1)
+    if end < 0 or brackets != b"[" + b",".join([element] * count) + b"]":
+        return None
+    rest = _shape(element)
+    return None if rest is None else (count, *rest)
+
+
+def _irregular(text: bytes) -> str:
+    """What keeps a long JSON text from being an array, without parsing it."""
+    foreign = text.translate(None, _NOT_STRUCTURE + b"[],")
+    if foreign:
+        seen = bytes(dict.fromkeys(foreign[:8])).decode("latin-1")
+        return f"wanted {_RANGE}, got a list with {shown(seen)} among the numbers"
+    return "wanted rows of one length, got a ragged or empty list, or one nested deeper than three"
+
+
+def _convert(nested: object, field: str) -> NDArray[np.int64]:
+    """A parsed list as an array; the slow way, with a message for everything that can be wrong with it."""
+    if not isinstance(nested, list | tuple):
+        raise RequestError(400, field, f"wanted a nested list of {_RANGE}, got {shown(nested)}")
+    shape: list[int] = []
+    level: list[Any] = [nested]
+    while level and all(isinstance(item, list | tuple) for item in level):
+        lengths = {len(item) for item in level}
+        if len(lengths) > 1:
+            raise RequestError(
+                400, field, f"wanted rows of one length, got a ragged list: {_ragged(level, len(shape))}"
+            )
+        shape.append(lengths.pop())
+        if len(shape) > 3:
+            raise RequestError(
+                400, field, f"wanted a list nested two or three deep, got {_times(tuple(shape))} and deeper"
+            )
+        level = list(chain.from_iterable(level))
+    for item in level:
+        if type(item) is not int:  # a boolean is an int, but not a value of a pixel
+            raise RequestError(400, field, f"wanted {_RANGE}, got {shown(item)} ({_kind(item)})")
+        if not 0 <= item <= 255:
+            raise RequestError(400, field, f"wanted {_RANGE}, got {shown(item)}")
+    return np.array(level, dtype=np.int64).reshape(shape)
+
+
+def _ragged(level: list[Any], depth: int) -> str:
+    first = len(level[0])
+    index = next(i for i, item in enumerate(level) if len(item) != first)
+    return f"at depth {depth}, the first list has {first} entries and list {index} has {len(level[index])}"
+
+
+def _kind(value: object) -> str:
+    names = {
+        bool: "a boolean",
+        float: "a fraction",
+        str: "a string",
+        type(None): "null",
+        dict: "an object",
+        list: "a list",
+    }
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,45 @@
+"""What an instance segmenter finds in a photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imagexplain.vision.mask_crops import CutOut, whole
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The instances in a photo, the most probable first; on the CPU.
+
+    Attributes:
+        boxes: (N, 4) float32 x0, y0, x1, y1 in photo pixels.
+        scores: (N,) float32 probabilities, descending.
+        labels: (N,) int64 classes, from 0.
+        cut_outs: N masks.
+        size: height and width of the photo.
+        anchors: (N, …) where the model found each: the windows or regions whose class scores can be asked for again.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    cut_outs: tuple[CutOut, ...]
+    size: tuple[int, int]
+    anchors: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def masks(self) -> Tensor:
+        """(N, H, W) bool, of the photo's size; made anew each time."""
+        return torch.from_numpy(whole(self.cut_outs, self.size))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        tensors = (self.boxes, self.scores, self.labels, self.anchors)
+        return sum(tensor.nbytes for tensor in tensors) + sum(cut_out.mask.nbytes for cut_out in self.cut_outs)

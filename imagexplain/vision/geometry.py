@@ -1,0 +1,291 @@
+"""From a photo to a model's input, and from a map over that input back to the photo.
+
+Pixel (r, c) covers the square [r, r + 1) × [c, c + 1): the geometry maps areas, so that a map that goes to the model's
+frame and back stays where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from imagexplain.errors import RequestError
+from imagexplain.vision.rectangles import Rectangles, of_mask
+
+Size = tuple[int, int]
+Kernel = Literal["bilinear", "bspline"]
+
+MAX_ASPECT = 100
+
+_PIECE = 2**16
+"""Rectangles that are laid onto the model's grid at once; their sums stay below 2^53, where floating point is exact."""
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a model wants its photos.
+
+    Attributes:
+        size: Model input (height, width), pixels.
+        mean: Mean of each channel, for values in [0, 1].
+        std: Standard deviation of each channel, for values in [0, 1]; positive.
+        fit: ``stretch`` resizes both sides to ``size``; ``crop`` keeps the aspect ratio and cuts the centre out.
+        crop_fraction: With ``crop``, the part of the resized photo's tighter side that the crop keeps, in (0, 1].
+        interpolation: Filter of the resize.
+    """
+
+    size: Size
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: Literal["stretch", "crop"] = "stretch"
+    crop_fraction: float = 1.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size: wanted (height, width), both at least 1, got {self.size!r}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(f"mean, std: wanted three numbers each, std positive, got {self.mean!r}, {self.std!r}")
+        if self.fit not in ("stretch", "crop"):
+            raise ValueError(f"fit: wanted 'stretch' or 'crop', got {self.fit!r}")
+        if not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction: wanted a number in (0, 1], got {self.crop_fraction!r}")
+        if self.interpolation not in _RESAMPLING:
+            raise ValueError(f"interpolation: wanted one of {sorted(_RESAMPLING)}, got {self.interpolation!r}")
+
+    def grey(self, value: float) -> Tensor:
+        """The model input, (3, H, W) float32, of a photo that is ``value`` everywhere: 0 is black, 1 white."""
+        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
+        return ((value - mean) / std).expand(3, *self.size)
+
+    def rgb(self, image: Tensor) -> Tensor:
+        """The pixels of a model input, (3, H, W) float32 in [0, 1]."""
+        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
+        return (image * std + mean).clamp(0, 1)
+
+    def picture(self, image: Tensor) -> Tensor:
+        """The same as the eye sees them, (H, W, 3) uint8."""
+        return self.rgb(image).mul(255).round().byte().permute(1, 2, 0)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The map that :func:`apply` used: resize the upright photo, then cut a box out.
+
+    Attributes:
+        photo: Upright photo (height, width), pixels.
+        resized: The resized photo (height, width), pixels.
+        box: The part of the resized photo that the model sees: (top, left, height, width), pixels.
+    """
+
+    photo: Size
+    resized: Size
+    box: tuple[int, int, int, int]
+
+    def to_photo(self, values: Tensor, kernel: Kernel = "bilinear") -> Tensor:
+        """A map over the model's input, drawn at the photo's size.
+
+        Args:
+            values: (H, W) map over the model's input; H × W need not be the input's own size.
+            kernel: ``bilinear`` goes through the values; ``bspline`` (cubic) smooths them and never overshoots.
+
+        Returns:
+            (photo height, photo width) float32 map; zero outside the crop.
+        """
+        if values.ndim != 2:
+            raise ValueError(f"values: wanted a map of shape (H, W), got {tuple(values.shape)}")
+        top, left, height, width = self.box
+        rows = _interpolation(self.photo[0], self.resized[0], top, height, values.shape[0], kernel)
+        columns = _interpolation(self.photo[1], self.resized[1], left, width, values.shape[1], kernel)
+        return rows @ values.detach().to("cpu", torch.float32) @ columns.T
+
+    def coverage(self, mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Tensor:
+        """The part of each pixel of the model's input that a mask over the photo covers.
+
+        Args:
+            mask: (h, w) over a part of the photo; nothing else of the photo is covered.
+            corner: (top, left) of that part, photo pixels.
+
+        Returns:
+            (H, W) float64 in [0, 1] over the model's input: exact areas, not samples.
+        """
+        areas, (top, left) = self.areas(of_mask(mask, corner))
+        covered = torch.zeros(self.box[2:], dtype=torch.float64)
+        covered[top : top + areas.shape[0], left : left + areas.shape[1]] = torch.from_numpy(areas / self.pixel)
+        return covered
+
+    @property
+    def pixel(self) -> int:
+        """Area of one pixel of the model's input, in the units of :meth:`areas`."""
+        return self.photo[0] * self.photo[1]
+
+    def areas(self, mask: Rectangles) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """The area of a mask over the photo within each pixel of the model's input, exactly.
+
+        The edges of the photo's pixels and of the model's are multiples of 1 / ``resized`` photo pixels, so that all
+        areas are whole numbers of such units: nothing is rounded, and what a mask does not touch has exactly none.
+
+        Args:
+            mask: over the photo.
+
+        Returns:
+            (h, w) int64 in 1 / (resized height · resized width) photo pixels, of the part of the input that the mask
+            reaches; and the place (top, left) of that part. It has no pixels where the mask lies outside the frame.
+        """
+        first_row, first_column, height, width = self.box
+        sides = (
+            _Side.of(mask.top, mask.bottom, self.photo[0], self.resized[0], first_row, height),
+            _Side.of(mask.left, mask.right, self.photo[1], self.resized[1], first_column, width),
+        )
+        seen = sides[0].seen & sides[1].seen
+        if not seen.any():
+            return np.zeros((0, 0), dtype=np.int64), (0, 0)
+        rows, columns = (side.where(seen) for side in sides)
+        (top, tall), (left, broad) = rows.extent, columns.extent
+        change = np.zeros((tall + 1) * (broad + 1), dtype=np.int64)
+        for start in range(0, rows.cells.shape[1], _PIECE):
+            piece = slice(start, start + _PIECE)
+            row, row_weight = rows.cells[:, None, piece] - top, rows.weights[:, None, piece]
+            column, column_weight = columns.cells[None, :, piece] - left, columns.weights[None, :, piece]
+            place, weight = (row * (broad + 1) + column).ravel(), (row_weight * column_weight).ravel()
+            change += np.bincount(place, weight, len(change)).astype(np.int64)
+        areas = change.reshape(tall + 1, broad + 1)
+        for axis in (1, 0):
+            np.cumsum(areas, axis, out=areas)
+        areas = areas[:tall, :broad]
+        return areas, (top, left)
+
+    def labels_to_photo(self, labels: Tensor, outside: int) -> Tensor:
+        """A label map (H, W) over the model's input at the photo's size: each photo pixel takes its square's label.
+
+        Args:
+            labels: int64.
+            outside: what pixels that the model does not see take.
+        """
+        top, left, height, width = self.box
+        rows = _squares(self.photo[0], self.resized[0], top, height)
+        columns = _squares(self.photo[1], self.resized[1], left, width)
+        drawn = labels[rows.clamp(min=0)][:, columns.clamp(min=0)]
+        return torch.where((rows < 0)[:, None] | (columns < 0), outside, drawn)
+
+
+def apply(photo: Image.Image, preprocess: Preprocess) -> tuple[Tensor, Geometry]:
+    """The model's input for an upright RGB photo.
+
+    ``stretch`` gives the same numbers as torchvision's Resize((H, W)), ToTensor, Normalize; ``crop`` on a square size
+    the same as Resize(⌊H / crop_fraction⌋), CenterCrop(H), ToTensor, Normalize.
+
+    Returns:
+        The input, (3, H, W) float32, and the geometry that led to it.
+
+    Raises:
+        RequestError: 422 where a crop would leave next to nothing of a very long photo.
+    """
+    if photo.mode != "RGB":
+        raise ValueError(f"photo: wanted an RGB image, got mode {photo.mode}")
+    geometry = fit(photo.size[::-1], preprocess)
+    resized = photo.resize(geometry.resized[::-1], _RESAMPLING[preprocess.interpolation])
+    top, left, height, width = geometry.box
+    pixels = np.array(resized)[top : top + height, left : left + width]
+    values = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
+    mean, std = torch.tensor(preprocess.mean)[:, None, None], torch.tensor(preprocess.std)[:, None, None]
+    return values.sub_(mean).div_(std), geometry
+
+
+def fit(photo: Size, preprocess: Preprocess) -> Geometry:
+    """The geometry of a photo of (height, width) pixels under ``preprocess``; raises like :func:`apply`."""
+    height, width = preprocess.size
+    if preprocess.fit == "stretch":
+        return Geometry(photo, (height, width), (0, 0, height, width))
+    if max(photo) > MAX_ASPECT * min(photo):  # resized to the crop's size, such a photo would fill the memory
+        wanted = f"this model crops: wanted a photo at most {MAX_ASPECT} times as long as it is wide"
+        raise RequestError(422, "image", f"{wanted}, got {photo[1]} × {photo[0]}")
+    scaled_height, scaled_width = (math.floor(side / preprocess.crop_fraction) for side in preprocess.size)
+    if scaled_height * photo[1] >= scaled_width * photo[0]:
+        resized = (scaled_height, int(scaled_height * photo[1] / photo[0]))
+    else:
+        resized = (int(scaled_width * photo[0] / photo[1]), scaled_width)
+    top, left = round((resized[0] - height) / 2), round((resized[1] - width) / 2)
+    return Geometry(photo, resized, (top, left, height, width))
+
+
+def _interpolation(photo: int, resized: int, start: int, length: int, samples: int, kernel: Kernel) -> Tensor:
+    """The (photo, samples) matrix that draws ``samples`` values over one side of the box on ``photo`` pixels.
+
+    Rows sum to 1 inside the box and are zero outside it. Where the photo is the coarser of the two, the kernel widens,
+    so that no value is skipped.
+    """
+    centre = (torch.arange(photo, dtype=torch.float64) + 0.5) * (resized / photo) - start
+    position = centre * (samples / length)
+    widening = max(1.0, samples * resized / (photo * length))
+    distance = (position[:, None] - (torch.arange(samples, dtype=torch.float64) + 0.5)).abs() / widening
+    weights = _KERNELS[kernel](distance)
+    # At the rim the kernel hangs over the edge: what lies inside is scaled up to a sum of 1.
+    weights /= weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
+    inside = _squares(photo, resized, start, length) >= 0
+    return (weights * inside[:, None]).to(torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """Intervals [start, stop) of photo pixels on one side of the model's input.
+
+    The length of an interval within each cell is the running sum of four changes: from a start on the length rises, in
+    the cell that it lies in by what is left of that cell and in the next by the rest; from a stop on it falls so.
+
+    Attributes:
+        cells: (4, N) int64 where the changes are.
+        weights: (4, N) int64 the changes, in 1 / resized of a photo pixel; a cell has as many as the photo has pixels.
+        seen: (N,) bool, whether any of it lies in the frame.
+    """
+
+    cells: NDArray[np.int64]
+    weights: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, start: NDArray[np.int64], stop: NDArray[np.int64], photo: int, resized: int, first: int, length: int
+    ) -> _Side:
+        begin, end = ((edge * resized - first * photo).clip(0, length * photo) for edge in (start, stop))
+        first_cell, last_cell = begin // photo, (end - 1) // photo
+        rise, fall = (first_cell + 1) * photo - begin, end - (last_cell + 1) * photo
+        cells = np.stack([first_cell, first_cell + 1, last_cell, last_cell + 1])
+        return cls(cells, np.stack([rise, photo - rise, fall, -photo - fall]), end > begin)
+
+    def where(self, chosen: NDArray[np.bool_]) -> _Side:
+        """Some of the intervals."""
+        return _Side(self.cells[:, chosen], self.weights[:, chosen], self.seen[chosen])
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The first cell that they reach, and the number of cells from it to the last."""
+        first = int(self.cells[0].min())
+        return first, int(self.cells[2].max()) + 1 - first
+
+
+def _squares(photo: int, resized: int, start: int, length: int) -> Tensor:
+    """(photo,) int64: in which of the box's pixels the centre of each photo pixel lies, −1 for none."""
+    position = (2 * torch.arange(photo) + 1) * resized // (2 * photo) - start  # in whole numbers, hence exact
+    return torch.where((position >= 0) & (position < length), position, -1)
+
+
+def _hat(distance: Tensor) -> Tensor:
+    return (1 - distance).clamp_min(0)
+
+
+def _bspline(distance: Tensor) -> Tensor:
+    """Cubic B-spline, by distance in samples; the sum of two clipped cubes."""
+    return ((2 - distance).clamp_min(0) ** 3 - 4 * (1 - distance).clamp_min(0) ** 3) / 6
+
+
+_KERNELS = {"bilinear": _hat, "bspline": _bspline}
