@@ -1,7 +1,10 @@
-"""The entry point of classifiers for TorchServe, which wants a module with one class."""
+"""The entry point of classifiers for TorchServe."""
 
-from imagexplain.serving.tasks import classifier
+from imagexplain.serving.tasks.classifier import Classifier
+from imagexplain.serving.torchserve import TorchServeHandler
 
 
-class ClassifierHandler(classifier.ClassifierHandler):
-    """See :class:`imagexplain.serving.tasks.classifier.ClassifierHandler`."""
+class ClassifierHandler(TorchServeHandler[Classifier]):
+    """See :class:`imagexplain.serving.tasks.classifier.Classifier`."""
+
+    task = Classifier

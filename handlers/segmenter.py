@@ -1,7 +1,10 @@
-"""The entry point of instance segmenters for TorchServe, which wants a module with one class."""
+"""The entry point of instance segmenters for TorchServe."""
 
-from imagexplain.serving.tasks import segmenter
+from imagexplain.serving.tasks.segmenter import Segmenter
+from imagexplain.serving.torchserve import TorchServeHandler
 
 
-class SegmenterHandler(segmenter.SegmenterHandler):
-    """See :class:`imagexplain.serving.tasks.segmenter.SegmenterHandler`."""
+class SegmenterHandler(TorchServeHandler[Segmenter]):
+    """See :class:`imagexplain.serving.tasks.segmenter.Segmenter`."""
+
+    task = Segmenter

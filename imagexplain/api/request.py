@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import parse_qsl
@@ -68,8 +68,6 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
     "prediction": (JSON, GZIP, SAFETENSORS),
     "explanation": (GZIP, JSON, PNG, SAFETENSORS),
 }
-SEGMENTER_MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
-
 OPTIONS = (
     *dict.fromkeys(
         (
@@ -78,9 +76,6 @@ OPTIONS = (
         )
     ),
 )
-SEGMENTER_OPTIONS = (*OPTIONS, "detection")
-PREDICTION_OPTIONS = ("threshold", "picture")
-"""Of a segmenter's prediction, which ignores all others."""
 #: What the original servers answered with.
 ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
 OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
@@ -130,6 +125,30 @@ class Defaults:
 
 ORIGINAL = Defaults(outputs=ORIGINAL_OUTPUTS)
 """What the original servers computed, whatever the model's spec says: 50 Gauss–Legendre steps from a zero baseline."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a kind of model takes and answers with; by default what classifiers do.
+
+    Attributes:
+        media: Media types of the answers by endpoint, the default first.
+        options: Names of an explanation's options.
+        prediction_options: Names of those that a prediction reads; it ignores all others.
+        original: Endpoint that the clients of the original servers asked.
+        any_layout: ``img_data`` may have its channels first or last, whatever the defaults say.
+    """
+
+    media: Mapping[Kind, tuple[str, ...]] = field(default_factory=lambda: MEDIA)
+    options: tuple[str, ...] = OPTIONS
+    prediction_options: tuple[str, ...] = ()
+    original: Kind = "explanation"
+    any_layout: bool = False
+
+    @property
+    def thresholds(self) -> bool:
+        """The model itself has a threshold, which predictions know too; else it is the segmenter's that is asked."""
+        return "threshold" in self.prediction_options
 
 
 @dataclass(frozen=True)
@@ -189,7 +208,7 @@ def parse(
     kind: Kind,
     limits: Limits | None = None,
     defaults: Defaults | None = None,
-    segmenter: bool = False,
+    contract: Contract | None = None,
 ) -> Request:
     """The request in one row of a TorchServe batch.
 
@@ -199,23 +218,23 @@ def parse(
         kind: Which of the two paths was called.
         limits: Upper bounds.
         defaults: What holds where the client says nothing.
-        segmenter: The model finds instances, instead of classifying.
+        contract: Options and answers of the kind of model, by default a classifier's.
 
     Raises:
         RequestError: 400, 406, 413 or 415. No other exception, whatever the bytes.
     """
-    limits, defaults = limits or Limits(), defaults or Defaults()
-    accept = negotiate(headers.get("accept", ""), SEGMENTER_MEDIA if segmenter else MEDIA[kind])
+    limits, defaults, contract = limits or Limits(), defaults or Defaults(), contract or Contract()
+    accept = negotiate(headers.get("accept", ""), contract.media[kind])
     _check_bytes(row, limits)
     fields, parts = _fields(row, headers)
     options: Mapping[str, Any] = {}
     if kind == "explanation":
-        known = SEGMENTER_OPTIONS if segmenter else OPTIONS
-        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), known)
-    elif segmenter:
-        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), PREDICTION_OPTIONS, strict=False)
+        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), contract.options)
+    elif contract.prediction_options:
+        sent = _header_options(headers.get(_HEADER, ""))
+        options = _merge(fields, parts, sent, contract.prediction_options, strict=False)
     legacy = (
-        kind == ("prediction" if segmenter else "explanation")
+        kind == contract.original
         and accept == GZIP
         and "img_data" in fields
         and set(fields) <= {"img_data", "target_class"}
@@ -229,8 +248,10 @@ def parse(
     if "groups" in plan.takes and {"segments", "masks"}.isdisjoint(options):
         options = {**options, "segments": "slic"}
     baseline = _baseline(options, limits, plan, unsaid)
-    threshold = threshold_option(options) if segmenter else None
-    groups = {name: value for name, value in options.items() if name != "threshold"} if segmenter else options
+    threshold, groups = None, options
+    if contract.thresholds:
+        threshold = threshold_option(options)
+        groups = {name: value for name, value in options.items() if name != "threshold"}
     segments, pixels = segment_options(groups, limits), switch("pixels", options.get("pixels"))
     outputs = _outputs(options.get("outputs"), unsaid.outputs)
     _check_path_alone(options, outputs, plan)
@@ -246,7 +267,7 @@ def parse(
         given = f"a {baseline.name} baseline of {baseline.paths} draws has several paths"
         raise RequestError(400, "outputs", f"{given}: wanted no output per step beside it")
     # Last: options are cheap to refuse, an image is not cheap to decode.
-    photo = _photo(fields, limits, defaults, segmenter)
+    photo = _photo(fields, limits, defaults, contract)
     masks = parse_masks(options["masks"], photo.image.size[::-1], limits) if "masks" in options else None
     return Request(
         kind,
@@ -473,7 +494,7 @@ def _merge(
 def _plain(name: str, value: Any) -> Any:
     if not isinstance(value, msgspec.Raw):
         return value
-    if name in SEGMENTER_OPTIONS and name not in FILES and len(bytes(value)) > MAX_OPTION_BYTES:
+    if name not in (*_IMAGE_KEYS, *FILES) and len(bytes(value)) > MAX_OPTION_BYTES:
         raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(bytes(value)):,}")
     try:
         return msgspec.json.decode(value)
@@ -539,7 +560,7 @@ def _outputs(value: object, default: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in OUTPUTS if name in value)
 
 
-def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, segmenter: bool) -> Photo:
+def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, contract: Contract) -> Photo:
     given = [key for key in _IMAGE_KEYS if key in fields]
     if len(given) != 1:
         got = "both" if given else f"the fields {listed(fields)}"
@@ -547,7 +568,7 @@ def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, segmen
     value = fields[given[0]]
     if given[0] == "img_data":
         # The original mask servers differ in their layouts, and their clients need not know which one they ask.
-        return from_list(value, defaults.layout, defaults.order, limits, either=segmenter)
+        return from_list(value, defaults.layout, defaults.order, limits, either=contract.any_layout)
     if isinstance(value, bytes | bytearray):
         return decode(value, limits)
     return decode(from_base64(_plain("image", value)), limits)

@@ -1,16 +1,15 @@
 """What operators count: thin writes to the metrics that `monitoring/metrics.yaml` declares.
 
-TorchServe passes metrics on through the worker's standard output, one line per write, so only fixed words and numbers
-are written here: never text that a client sent.
+Only fixed words and numbers are written here, never text that a client sent: TorchServe passes metrics on through the
+worker's standard output, one line per write.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
-
-from ts.metrics.metric_type_enum import MetricTypes
 
 from imagexplain.errors import WORDS
 
@@ -25,16 +24,32 @@ LONGEST = "over_120s"
 CACHE = ("hit", "miss")
 
 
-class Metric(Protocol):
-    """A metric of TorchServe: counters add the value, gauges keep it, histograms observe it."""
-
-    def add_or_update(self, value: float, dimension_values: list[str]) -> None: ...
+MetricType = Literal["counter", "gauge", "histogram"]
 
 
-class MetricStore(Protocol):
-    """TorchServe's `context.metrics`."""
+class MetricSink(Protocol):
+    """The way to whoever collects metrics."""
 
-    def get_metric(self, metric_name: str, metric_type: MetricTypes) -> Metric: ...
+    def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
+        """Add to a counter, set a gauge, or observe a value for a histogram."""
+
+
+@dataclass(frozen=True)
+class ExplanationCount:
+    """What one explanation took.
+
+    Attributes:
+        evaluations: Points at which the gradient was taken for it, or rows that went through the model for a map; 0
+            where it was cached.
+        relative_residual: Relative size of the residual (>= 0); None for a map, which has none.
+        groups: Number of groups that were scored.
+        cached: It was remembered from an earlier request.
+    """
+
+    evaluations: int
+    relative_residual: float | None
+    groups: int
+    cached: bool
 
 
 def duration_label(seconds: float) -> str:
@@ -46,7 +61,7 @@ def duration_label(seconds: float) -> str:
 class Metrics:
     """The metrics of one served model."""
 
-    store: MetricStore
+    sink: MetricSink
     model_name: str
 
     def prime(self) -> None:
@@ -61,11 +76,11 @@ class Metrics:
         for name in ("evaluations", "groups", "request_bytes", "response_bytes", "relative_residual"):
             self._count(f"explain_{name}_sum", 0)
             self._count(f"explain_{name}_count", 0)
-        self._write(MetricTypes.GAUGE, "explain_relative_residual", 0)
+        self._write("gauge", "explain_relative_residual", 0)
 
     def stage(self, stage: Stage, kind: Kind, seconds: float) -> None:
         """Observes the seconds that one stage of one request took."""
-        self._write(MetricTypes.HISTOGRAM, f"explain_{stage}_seconds", seconds, kind)
+        self._write("histogram", f"explain_{stage}_seconds", seconds, kind)
 
     def request(self, kind: Kind, outcome: str, seconds: float, request_bytes: int, response_bytes: int) -> None:
         """Counts one answered request; an outcome that is not one of OUTCOMES counts as internal."""
@@ -74,29 +89,21 @@ class Metrics:
         self._sum("request_bytes", request_bytes)
         self._sum("response_bytes", response_bytes)
 
-    def explanation(self, evaluations: int, relative_residual: float | None, groups: int, cached: bool) -> None:
-        """Counts what one explanation took.
-
-        Args:
-            evaluations: points at which the gradient was taken for it, or rows that went through the model for a map; 0
-                where it was at hand.
-            relative_residual: the residual's relative size (>= 0); None for a map, which has none.
-            groups: groups that were scored.
-            cached: whether its path integral was at hand.
-        """
-        self._sum("evaluations", evaluations)
-        self._sum("groups", groups)
-        self._count("explain_cache_total", 1, CACHE[0] if cached else CACHE[1])
-        if relative_residual is not None and math.isfinite(relative_residual):
-            self._sum("relative_residual", abs(relative_residual))
-            self._write(MetricTypes.GAUGE, "explain_relative_residual", abs(relative_residual))
+    def explanation(self, count: ExplanationCount) -> None:
+        """Counts what one explanation took."""
+        self._sum("evaluations", count.evaluations)
+        self._sum("groups", count.groups)
+        self._count("explain_cache_total", 1, CACHE[0] if count.cached else CACHE[1])
+        if count.relative_residual is not None and math.isfinite(count.relative_residual):
+            self._sum("relative_residual", abs(count.relative_residual))
+            self._write("gauge", "explain_relative_residual", abs(count.relative_residual))
 
     def _sum(self, name: str, value: float) -> None:
         self._count(f"explain_{name}_sum", value)
         self._count(f"explain_{name}_count", 1)
 
     def _count(self, name: str, value: float, *labels: str) -> None:
-        self._write(MetricTypes.COUNTER, name, value, *labels)
+        self._write("counter", name, value, *labels)
 
-    def _write(self, metric_type: MetricTypes, name: str, value: float, *labels: str) -> None:
-        self.store.get_metric(name, metric_type).add_or_update(value, [self.model_name, *labels])
+    def _write(self, metric: MetricType, name: str, value: float, *labels: str) -> None:
+        self.sink.write(metric, name, value, [self.model_name, *labels])

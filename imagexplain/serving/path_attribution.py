@@ -96,9 +96,9 @@ class Explanation:
         return abs(self.residual) / relative_to(self.score - self.baseline_score, shares)
 
 
-def predict(model: Model, samples: Sequence[Sample]) -> Tensor:
-    """(B, classes) pre-softmax scores on the CPU."""
-    inputs = torch.stack([sample.image for sample in samples]).to(model.device)
+def predict(model: Model, images: Sequence[Tensor]) -> Tensor:
+    """(B, classes) pre-softmax scores on the CPU, of images (3, H, W)."""
+    inputs = torch.stack(list(images)).to(model.device)
     with torch.no_grad():
         return torch.cat([model.network(rows) for rows in inputs.split(model.chunk)]).cpu()
 

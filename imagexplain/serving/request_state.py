@@ -1,4 +1,8 @@
-"""One request of a batch and its answer: what is known of it so far, how long each stage took, and what went wrong."""
+"""One request on its way through a worker: how long each stage took, and its answer or failure.
+
+What a stage makes of a request is handed on beside its state, as pairs of the two, so that each stage gets what it
+needs in full; who has failed is not among the pairs that come out.
+"""
 
 from __future__ import annotations
 
@@ -6,87 +10,42 @@ import http
 import logging
 import time
 import traceback
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
-from torch import Tensor
-
-from imagexplain.api.request import JSON, Request
+from imagexplain.api.request import JSON
 from imagexplain.api.response import Encoded
 from imagexplain.errors import RequestError
-from imagexplain.serving.method_attribution import Map
-from imagexplain.serving.metrics import Kind, Metrics, Stage
-from imagexplain.serving.path_attribution import Explanation
-from imagexplain.serving.prepared_request import Sample
+from imagexplain.serving.messages import RawRequest, Response
+from imagexplain.serving.metrics import ExplanationCount, Metrics, Stage
 
 logger = logging.getLogger(__name__)
 
+Before = TypeVar("Before")
+After = TypeVar("After")
+
 
 @dataclass
-class Exchange:
+class RequestState:
     """The state of one request between its arrival and its answer.
 
     Attributes:
-        index: its place in the batch.
-        row: its body as TorchServe hands it over.
-        context: TorchServe's context of the batch.
-        request: the request as parsed, once it is.
-        sample: the same in the model's frame.
-        scores: (classes,) pre-softmax scores, once they are known.
-        target: class index to explain, once it is resolved.
-        key: what the explanation is remembered by, once that is known.
-        explanation: the path integrals or the map, once they are computed.
-        cached: whether they were at hand.
-        answer: the encoded result, once there is one.
-        failure: why there will be none.
-        seconds: what each stage took.
+        raw: The request.
+        answer: The encoded result, once there is one.
+        explained: What is counted of its explanation.
+        failure: The reason why there will be no answer.
+        seconds: Time that each stage took.
+        started: Clock reading at its arrival.
     """
 
-    index: int
-    row: dict[str, Any]
-    context: Any
-    request: Request | None = None
-    sample: Sample | None = None
-    scores: Tensor | None = None
-    target: int | None = None
-    key: Hashable = None
-    explanation: Explanation | Map | None = None
-    cached: bool = False
+    raw: RawRequest
     answer: Encoded | None = None
+    explained: ExplanationCount | None = None
     failure: RequestError | None = None
     seconds: dict[Stage, float] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The request's headers, names in lower case; TorchServe keeps them as they were sent.
-
-        It also puts the parts of a form among them, each with a table of its own headers in place of a value. A name in
-        two spellings is a list (RFC 9110, 5.3).
-        """
-        headers: dict[str, str] = {}
-        for sent, value in self.context.get_all_request_header(self.index).items():
-            if isinstance(value, str):
-                name = sent.lower()
-                headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        return headers
-
-    @property
-    def kind(self) -> Kind:
-        """Which endpoint was called; TorchServe itself says so in a header that no client can set."""
-        return "explanation" if self.context.get_request_header(self.index, "explain") == "True" else "prediction"
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the client wants nothing that is remembered from earlier requests (RFC 9111, 5.2.1.4)."""
-        return "no-cache" in self.headers.get("cache-control", "").lower()
-
-    @property
-    def pending(self) -> bool:
-        """Whether an answer is still to be made."""
-        return self.failure is None
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
@@ -99,47 +58,71 @@ class Exchange:
         except Exception:
             log_traceback()
             self.failure = RequestError(500, "request", "the server failed on this request; its log says why")
-        self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - started
+        self.took(name, time.perf_counter() - started)
+
+    def took(self, name: Stage, seconds: float) -> None:
+        """Add to the time of a stage."""
+        self.seconds[name] = self.seconds.get(name, 0) + seconds
 
     def refuse(self, refusal: RequestError) -> None:
         """Answer with a refusal.
 
-        With a copy: a raised one holds its traceback, whose frames hold all that was computed, and these exchanges,
-        which hold it; nothing would be freed before the collector of cycles comes by.
+        With a copy: a raised one holds its traceback, whose frames hold all that was computed, and these states, which
+        hold it; nothing would be freed before the collector of cycles comes by.
         """
         self.failure = RequestError(refusal.status, refusal.field, refusal.message)
 
-    def close(self, metrics: Metrics) -> bytes:
-        """Set status and headers, count the request, and return the body."""
+    def respond(self, metrics: Metrics) -> Response:
+        """Count the request, and give its response."""
         if self.failure is not None:
-            status, outcome = self.failure.status, self.failure.error
-            answer = Encoded(self.failure.body(), JSON)
+            status, outcome, answer = self.failure.status, self.failure.error, Encoded(self.failure.body(), JSON)
         elif self.answer is not None:
-            status, outcome, answer = 200, "ok", self.answer
+            status, outcome, answer = http.HTTPStatus.OK.value, "ok", self.answer
         else:
-            raise RuntimeError(f"request {self.index} has neither answer nor failure")
-        self.context.set_response_status(status, http.HTTPStatus(status).phrase, self.index)
-        self.context.set_response_content_type(self.index, answer.media_type)
+            raise RuntimeError("a request has neither answer nor failure")
+        kind = self.raw.kind
         for stage, seconds in self.seconds.items():
-            metrics.stage(stage, self.kind, seconds)
-        metrics.request(self.kind, outcome, time.perf_counter() - self.started, self._request_bytes(), len(answer.body))
-        if self.failure is None and self.explanation is not None and self.sample is not None:
-            groups, found = self.sample.groups, self.explanation
-            metrics.explanation(
-                evaluations=0 if self.cached else found.evaluations,
-                relative_residual=found.relative_residual(groups) if isinstance(found, Explanation) else None,
-                groups=0 if groups is None else len(groups.family),
-                cached=self.cached,
-            )
-        return answer.body
-
-    def _request_bytes(self) -> int:
-        return sum(len(value) for value in self.row.values() if isinstance(value, bytes | bytearray | str))
+            metrics.stage(stage, kind, seconds)
+        metrics.request(kind, outcome, time.perf_counter() - self.started, self.raw.bytes, len(answer.body))
+        if self.failure is None and self.explained is not None:
+            metrics.explanation(self.explained)
+        return Response(status, answer.media_type, answer.body)
 
 
-def asking(exchanges: Iterable[Exchange]) -> list[tuple[Request, bool]]:
-    """The requests that have been parsed, each with whether its client wants nothing that is remembered."""
-    return [(exchange.request, exchange.fresh) for exchange in exchanges if exchange.request is not None]
+def run_each(
+    pairs: Sequence[tuple[RequestState, Before]], stage: Stage, work: Callable[[Before], After]
+) -> list[tuple[RequestState, After]]:
+    """Do the work of a stage for one after the other; who fails, fails alone."""
+    found = []
+    for state, before in pairs:
+        with state.stage(stage):
+            found.append((state, work(before)))
+    return found
+
+
+def run_batch_or_each(
+    pairs: Sequence[tuple[RequestState, Before]], stage: Stage, work: Callable[[Sequence[Before]], Sequence[After]]
+) -> list[tuple[RequestState, After]]:
+    """Do the work for all at once; where that fails, for each alone, so that only the culprit fails."""
+    if not pairs:
+        return []
+    states, started = [state for state, _ in pairs], time.perf_counter()
+    try:
+        found = list(zip(states, work([before for _, before in pairs]), strict=True))
+    except RequestError as refusal:
+        # The time is over for all; anything else may be due to one of them.
+        if refusal.status == 503 or len(pairs) == 1:
+            for state in states:
+                state.refuse(refusal)
+            return []
+    except Exception:
+        log_traceback()
+    else:
+        for state in states:
+            state.took(stage, time.perf_counter() - started)
+        return found
+    # Out of the except clause, whose traceback would keep the failed pass's tensors alive.
+    return run_each(pairs, stage, lambda before: work([before])[0])
 
 
 def log_traceback() -> None:

@@ -31,6 +31,6 @@ def limits(spec: ModelSpec) -> Limits:
     )
 
 
-def neighbours(spec: ModelSpec, properties: Mapping[str, Any]) -> Neighbours:
-    """The other models of the server, of which nothing is known yet."""
-    return Neighbours(spec.name, Path(properties["model_dir"]), limits(spec), spec.serving.deadline_s)
+def neighbours(spec: ModelSpec, archive: Path) -> Neighbours:
+    """The other models of the server, whose archives are unpacked beside this one; nothing is known of them yet."""
+    return Neighbours(spec.name, archive, limits(spec), spec.serving.deadline_s)

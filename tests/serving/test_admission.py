@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from handlers.classifier import ClassifierHandler
+from handlers.segmenter import SegmenterHandler
 from imagexplain.api.request import parse
 from imagexplain.attribution.runner import Plan, seconds_beside
 from imagexplain.errors import RequestError
 from imagexplain.serving.admission import admit_baseline
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline
-from imagexplain.serving.request_state import Exchange
-from imagexplain.serving.tasks.classifier import ClassifierHandler
-from imagexplain.serving.tasks.segmenter import SegmenterHandler
+from imagexplain.serving.messages import RawRequest
+from imagexplain.serving.request_state import RequestState
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import ask, explanation, png, prediction, unpacked, write_model
 from tests.serving.test_group_answers import ask as ask_json
@@ -46,7 +47,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
 @pytest.fixture
 def handler(loaded: ClassifierHandler) -> ClassifierHandler:
     """One that remembers nothing of other tests."""
-    loaded.scores, loaded.explanations = Cache(1_000_000), Cache(10_000_000)
+    loaded.worker.task.scores, loaded.worker.explanations = Cache(1_000_000), Cache(10_000_000)
     return loaded
 
 
@@ -57,7 +58,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierHandler:
     def broken(*_: Any) -> Any:
         raise AssertionError("the model was evaluated")
 
-    monkeypatch.setattr("imagexplain.serving.tasks.classifier.explain", broken)
+    monkeypatch.setattr("imagexplain.serving.worker.explain", broken)
     return made(tmp_path, max_response_bytes=8 * IMAGE)
 
 
@@ -95,7 +96,7 @@ def test_a_refinement_takes_no_more_nodes_than_its_answer_can_hold(tmp_path: Pat
     (body,), context = ask(handler, (explanation(asked, SAFETENSORS), png()))
     assert context.statuses[0] == 200, body
     assert len(body) <= 12 * IMAGE
-    (stored,) = (handler.explanations._entries.values(),)
+    (stored,) = (handler.worker.explanations._entries.values(),)
     assert not stored  # not converged: a next try may have more time
 
 
@@ -139,9 +140,9 @@ def test_several_draws_have_no_steps(handler: ClassifierHandler) -> None:
 
 def test_steps_are_kept_only_for_an_answer_that_holds_them(handler: ClassifierHandler) -> None:
     ask(handler, (explanation("steps=9&outputs=intermediates"), png()))
-    assert handler.explanations.bytes == 2 * IMAGE
+    assert handler.worker.explanations.bytes == 2 * IMAGE
     ask(handler, (explanation("steps=9&outputs=intermediates", GZIP), png()))
-    assert handler.explanations.bytes > (2 + 2 + 2 * 9) * IMAGE
+    assert handler.worker.explanations.bytes > (2 + 2 + 2 * 9) * IMAGE
 
 
 def test_a_refusal_holds_nothing_of_what_was_computed() -> None:
@@ -155,18 +156,18 @@ def test_a_refusal_holds_nothing_of_what_was_computed() -> None:
         seen.append(weakref.ref(large))
         raise RequestError(413, "outputs", "too large")
 
-    exchange = Exchange(0, {}, Context(headers=[{}]))
-    with exchange.stage("encode"):
+    state = RequestState(RawRequest({}, {}, "explanation"))
+    with state.stage("encode"):
         work()
-    assert exchange.failure is not None and exchange.failure.message == "too large"
+    assert state.failure is not None and state.failure.message == "too large"
     assert seen[0]() is None
 
 
 def test_scores_count_what_they_take(handler: ClassifierHandler) -> None:
     """Ten scores are 40 bytes, and with their key and place a thousand; the batch's others do not stay with them."""
     ask(handler, *((prediction(), png(seed)) for seed in range(4)))
-    assert handler.scores.bytes >= 4 * 1000
-    assert {scores.untyped_storage().nbytes() for scores, _ in handler.scores._entries.values()} == {40}
+    assert handler.worker.task.scores.bytes >= 4 * 1000
+    assert {scores.untyped_storage().nbytes() for scores, _ in handler.worker.task.scores._entries.values()} == {40}
 
 
 def test_a_view_counts_as_what_it_keeps_alive() -> None:
@@ -176,7 +177,7 @@ def test_a_view_counts_as_what_it_keeps_alive() -> None:
 
 
 def test_a_picture_needs_no_other_answer(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagexplain.serving.tasks.classifier.result_of", None)
+    monkeypatch.setattr("imagexplain.serving.worker.result_of", None)
     _, context = ask(handler, (explanation("steps=2&segments=grid", PNG), png()))
     assert context.statuses[0] == 200
 
@@ -185,11 +186,12 @@ def test_cheap_methods_make_no_room_for_dear_ones(tmp_path: Path, monkeypatch: p
     """Estimated far too slow, occlusion turns out quick: nothing follows for RISE."""
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_timm(tmp_path, "resnet")))
-    monkeypatch.setattr(handler, "seconds_per_point", 0.05)  # 96 of the 120 seconds are the deadline
+    monkeypatch.setattr(handler.worker.task, "seconds_per_point", 0.05)  # 96 of the 120 seconds are the deadline
     for size in range(8, 14):
         assert one(handler, f"method=occlusion&stride=2&size={size}")[0] == 200
     assert one(handler, "method=rise&samples=6000")[0] == 413
-    assert handler.model.findings.slowness_of("occlusion") < 1 == handler.model.findings.slowness_of("rise")
+    findings = handler.worker.task.model.findings
+    assert findings.slowness_of("occlusion") < 1 == findings.slowness_of("rise")
 
 
 def test_maps_tell_nothing_of_a_segmenters_path(tmp_path: Path) -> None:
@@ -198,8 +200,8 @@ def test_maps_tell_nothing_of_a_segmenters_path(tmp_path: Path) -> None:
     context = Context(headers=[explanation("method=smoothgrad&samples=25")])
     handler.handle([{"body": bytearray(png())}], context)
     assert context.statuses[0] == 200
-    assert handler.seconds_per_pixel == 0
-    assert set(handler.findings.slowness) == {("smoothgrad", None)}
+    assert handler.worker.task.seconds_per_pixel == 0
+    assert set(handler.worker.task.findings.slowness) == {("smoothgrad", None)}
 
 
 def test_seconds_beside_the_model_by_hand() -> None:

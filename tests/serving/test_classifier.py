@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save_file
 
+from handlers.classifier import ClassifierHandler
 from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
 from imagexplain.models.classifiers import bit
 from imagexplain.serving import path_attribution as explanation_module
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline
-from imagexplain.serving.tasks.classifier import ClassifierHandler
+from imagexplain.serving.torchserve import TorchServeMetrics
 from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 
@@ -53,7 +54,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
 @pytest.fixture
 def handler(loaded: ClassifierHandler) -> ClassifierHandler:
     """One that remembers nothing of other tests."""
-    loaded.scores, loaded.explanations = Cache(1_000_000), Cache(10_000_000)
+    loaded.worker.task.scores, loaded.worker.explanations = Cache(1_000_000), Cache(10_000_000)
     return loaded
 
 
@@ -133,7 +134,7 @@ def test_baselines(handler: ClassifierHandler) -> None:
     answers = [json.loads(body) for body in bodies]
     assert [answer["baseline"] for answer in answers] == list(names)
     inputs = torch.stack([torch.full((3, 32, 32), value) for value in (0.0, -1.0, 1.0)])  # mean and std are 0.5
-    scores = handler.model.network(inputs)[:, 1].tolist()
+    scores = handler.worker.task.model.network(inputs)[:, 1].tolist()
     assert [answer["baseline_score"] for answer in answers] == pytest.approx(scores, rel=1e-4, abs=1e-5)
 
 
@@ -217,7 +218,7 @@ def test_a_failure_inside_hits_only_its_own_request(
             raise RuntimeError("broken [METRICS]forged:1")
         return real(model, samples, targets, before)
 
-    monkeypatch.setattr("imagexplain.serving.tasks.classifier.explain", fails_on_class_3)
+    monkeypatch.setattr("imagexplain.serving.worker.explain", fails_on_class_3)
     bodies, context = ask(
         handler, (explanation("target_class=3&steps=2"), png()), (explanation("target_class=4&steps=2"), png())
     )
@@ -227,7 +228,7 @@ def test_a_failure_inside_hits_only_its_own_request(
 
 
 def test_what_cannot_be_in_time_is_refused(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler, "seconds_per_point", 1.0)  # 96 of the 120 seconds are the deadline
+    monkeypatch.setattr(handler.worker.task, "seconds_per_point", 1.0)  # 96 of the 120 seconds are the deadline
     bodies, context = ask(
         handler, (explanation("steps=95"), png()), (explanation("steps=2"), png()), (explanation("steps=93"), png())
     )
@@ -238,8 +239,8 @@ def test_what_cannot_be_in_time_is_refused(handler: ClassifierHandler, monkeypat
 def test_a_pass_that_is_given_up_still_corrects_the_estimate(
     handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handler, "model", replace(handler.model, chunk=2))
-    monkeypatch.setattr(handler, "seconds_per_point", 1e-9)
+    monkeypatch.setattr(handler.worker.task, "model", replace(handler.worker.task.model, chunk=2))
+    monkeypatch.setattr(handler.worker.task, "seconds_per_point", 1e-9)
     real, asked = Deadline.check, []
 
     def over_at_the_third_chunk(deadline: Deadline, remaining: int) -> None:
@@ -250,7 +251,7 @@ def test_a_pass_that_is_given_up_still_corrects_the_estimate(
     (body,), context = ask(handler, (explanation("steps=10"), png()))
     assert context.statuses[0] == 503
     assert "8 path points were left" in json.loads(body)["message"]
-    assert handler.seconds_per_point > 1e-6
+    assert handler.worker.task.seconds_per_point > 1e-6
 
 
 def test_too_large_an_answer_is_refused(tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_too_large_an_answer_is_refused(tmp_path: Path) -> None:
 
 
 def test_requests_leave_the_model_as_it_was(handler: ClassifierHandler) -> None:
-    network = handler.model.network
+    network = handler.worker.task.model.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for _ in range(3):
         ask(handler, (explanation("steps=4"), png(1)), (prediction(), png(2)))
@@ -276,9 +277,9 @@ def test_the_same_request_gets_the_same_bytes(handler: ClassifierHandler) -> Non
 
 
 def context_of(handler: ClassifierHandler) -> Context:
-    store = handler.metrics.store
-    assert isinstance(store, Context)
-    return store
+    sink = handler.worker.metrics.sink
+    assert isinstance(sink, TorchServeMetrics) and isinstance(sink.store, Context)
+    return sink.store
 
 
 def test_every_request_is_counted(handler: ClassifierHandler) -> None:
@@ -304,4 +305,4 @@ def test_labels_must_match_the_scores(tmp_path: Path) -> None:
 def test_the_chunk_can_be_set(tmp_path: Path) -> None:
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_model(tmp_path, serving={"chunk": 3})))
-    assert handler.model.chunk == 3
+    assert handler.worker.task.model.chunk == 3

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from handlers.classifier import ClassifierHandler
 from imagexplain.serving.cache import Cache
-from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, unpacked, write_model
@@ -31,7 +31,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
 @pytest.fixture
 def handler(loaded: ClassifierHandler) -> ClassifierHandler:
     """One that remembers nothing of other tests."""
-    loaded.scores, loaded.explanations = Cache(1_000_000), Cache(10_000_000)
+    loaded.worker.task.scores, loaded.worker.explanations = Cache(1_000_000), Cache(10_000_000)
     return loaded
 
 
@@ -211,7 +211,7 @@ def test_a_mixed_batch_equals_each_alone(handler: ClassifierHandler) -> None:
         {"steps": 5, "target_class": 2, "baseline": "uniform", "draws": 3},
     ]
     together = [found for _, found in ask(handler, *requests)]
-    handler.scores, handler.explanations = Cache(0), Cache(0)
+    handler.worker.task.scores, handler.worker.explanations = Cache(0), Cache(0)
     alone = [ask(handler, request)[0][1] for request in requests]
     for a, b in zip(together, alone, strict=True):
         assert a.get("evaluations") == b.get("evaluations")
@@ -230,7 +230,7 @@ def test_other_masks_on_a_known_image_evaluate_nothing(
     def broken(*_: Any) -> Any:
         raise AssertionError("the model was evaluated")
 
-    monkeypatch.setattr("imagexplain.serving.tasks.classifier.explain", broken)
+    monkeypatch.setattr("imagexplain.serving.worker.explain", broken)
     monkeypatch.setattr("imagexplain.serving.tasks.classifier.predict", broken)
     second = answer(handler, masks=[rle(box(0, 0, 10, 10))])
     assert second["groups"][-1]["attribution"] == first["groups"][-1]["attribution"]
@@ -240,11 +240,11 @@ def test_other_masks_on_a_known_image_evaluate_nothing(
 
 
 def test_a_full_cache_forgets_and_another_image_is_another(handler: ClassifierHandler) -> None:
-    handler.explanations = Cache(2 * 3 * 32 * 32 * 4)  # room for one
+    handler.worker.explanations = Cache(2 * 3 * 32 * 32 * 4)  # room for one
     answer(handler)
-    taken = handler.explanations.bytes
+    taken = handler.worker.explanations.bytes
     ((_, other),) = ask(handler, {"image": encoded(1), "steps": 8})
-    assert handler.explanations.bytes == taken == 2 * 3 * 32 * 32 * 4
+    assert handler.worker.explanations.bytes == taken == 2 * 3 * 32 * 32 * 4
     assert other["score"] != answer(handler)["score"]
 
 
@@ -296,13 +296,13 @@ def test_groups_that_cannot_be_had(
 
 
 def test_a_score_that_is_not_finite_is_marked(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = handler.model.network
+    real = handler.worker.task.model.network
 
     class Broken(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return real(x) * torch.where(x.mean((1, 2, 3)) < -0.5, float("nan"), 1.0)[:, None]
 
-    object.__setattr__(handler.model, "network", Broken())
+    object.__setattr__(handler.worker.task.model, "network", Broken())
     try:
         found = answer(handler, segments="grid", baseline="black")
         assert found["finite"] is False
@@ -310,4 +310,4 @@ def test_a_score_that_is_not_finite_is_marked(handler: ClassifierHandler, monkey
         adaptive = answer(handler, segments="grid", baseline="black", tolerance=0.1, steps=30)
         assert (adaptive["finite"], adaptive["converged"]) == (False, False)
     finally:
-        object.__setattr__(handler.model, "network", real)
+        object.__setattr__(handler.worker.task.model, "network", real)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from handlers.classifier import ClassifierHandler
 from imagexplain.api.request import Request, parse
 from imagexplain.archive.spec import SegmenterFile, load
 from imagexplain.attribution.methods import xrai as regions
@@ -18,7 +19,6 @@ from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
 from imagexplain.serving import remote_segments as neighbour
 from imagexplain.serving.remote_segments import with_segments
-from imagexplain.serving.tasks.classifier import ClassifierHandler
 from imagexplain.vision.decode import decode
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_method_attribution import one, write_model

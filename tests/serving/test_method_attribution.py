@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load, save_file
 
 import imagexplain.attribution as library
+from handlers.classifier import ClassifierHandler
 from imagexplain.api.request import Defaults
 from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, select
 from imagexplain.attribution.runner import parameters
@@ -24,7 +25,6 @@ from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import timm_network
 from imagexplain.ops.server import ROOT
 from imagexplain.serving.cache import Cache
-from imagexplain.serving.tasks.classifier import ClassifierHandler
 from imagexplain.vision.geometry import apply
 from tests.pictures import panel
 from tests.rows import rows_through
@@ -89,7 +89,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClassifierHand
 def handlers(loaded: dict[str, ClassifierHandler]) -> dict[str, ClassifierHandler]:
     """Ones that remember nothing of other tests."""
     for handler in loaded.values():
-        handler.scores, handler.explanations = Cache(1_000_000), Cache(10_000_000)
+        handler.worker.task.scores, handler.worker.explanations = Cache(1_000_000), Cache(10_000_000)
     return loaded
 
 
@@ -131,8 +131,8 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
 def test_a_served_map_is_the_librarys(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["resnet"]
     _, answer = one(handler, "method=grad_cam&target_class=2", "application/gzip")
-    image, _ = apply(Image.open(io.BytesIO(png())), handler.model.preprocess)
-    expected = library.grad_cam(handler.model.plain(), image[None], 2)
+    image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
+    expected = library.grad_cam(handler.worker.task.model.plain(), image[None], 2)
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-6)
     assert answer["layer"] == "layer3"  # of the next, one place is left
 
@@ -153,7 +153,7 @@ def test_a_batch_of_many_methods_equals_one_by_one(handlers: dict[str, Classifie
     requests = [(explanation(given, "application/gzip"), png(seed)) for seed, given in enumerate(options)]
     bodies, context = ask(handler, *requests)
     assert [context.statuses[index] for index in range(len(options))] == [200] * len(options)
-    handler.scores, handler.explanations = Cache(0), Cache(0)
+    handler.worker.task.scores, handler.worker.explanations = Cache(0), Cache(0)
     for request, body in zip(requests, bodies, strict=True):
         (alone,), _ = ask(handler, request)
         together, apart = unpacked(body), unpacked(alone)
@@ -164,7 +164,7 @@ def test_a_batch_of_many_methods_equals_one_by_one(handlers: dict[str, Classifie
 
 def test_equal_plans_share_their_evaluations(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["vit"]
-    with rows_through(handler.model.network) as rows:
+    with rows_through(handler.worker.task.model.network) as rows:
         ask(handler, *((explanation("method=gradient", "application/json"), png(seed)) for seed in range(3)))
     assert rows == [3, 3]  # the scores of all, and the gradients of all
 
@@ -187,7 +187,7 @@ def test_a_product_is_that_of_the_maps(handlers: dict[str, ClassifierHandler]) -
 def test_what_is_known_is_not_computed_again(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["resnet"]
     first = one(handler, "method=rise&samples=10&cells=4")
-    with rows_through(handler.model.network) as rows:
+    with rows_through(handler.worker.task.model.network) as rows:
         assert one(handler, "method=rise&samples=10&cells=4") == first and not rows
         assert one(handler, "method=rise&samples=10&cells=4&segments=grid")[0] == 200 and not rows
         one(handler, "method=rise&samples=11&cells=4")
@@ -247,13 +247,13 @@ def test_requests_that_cannot_be_answered(
     handlers: dict[str, ClassifierHandler], options: str, status: int, field: str, message: str
 ) -> None:
     handler = handlers["resnet"]
-    model = handler.model
-    handler.model = replace(model, seconds_per_point=0.1)
-    handler.seconds_per_point, kept = 0.1, handler.seconds_per_point
+    model = handler.worker.task.model
+    handler.worker.task.model = replace(model, seconds_per_point=0.1)
+    handler.worker.task.seconds_per_point, kept = 0.1, handler.worker.task.seconds_per_point
     try:
         got, answer = one(handler, options)
     finally:
-        handler.model, handler.seconds_per_point = model, kept
+        handler.worker.task.model, handler.worker.task.seconds_per_point = model, kept
     assert (got, answer["field"]) == (status, field), answer
     assert message in answer["message"]
 
@@ -276,7 +276,7 @@ def test_one_images_refusal_is_not_its_neighbours(handlers: dict[str, Classifier
 def test_what_has_a_meaning_is_found_out_once(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["swin"]
     first = one(handler, "method=full_grad")
-    with rows_through(handler.model.network) as rows:
+    with rows_through(handler.worker.task.model.network) as rows:
         assert one(handler, "method=full_grad") == first
     assert sum(rows) <= 1
 
@@ -293,7 +293,7 @@ def test_defaults_of_the_spec(tmp_path: Path) -> None:
     """Its steps and quadrature are those of integrated gradients, and of the method that it names."""
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_model(tmp_path, "resnet")))
-    handler.defaults = Defaults(method="idgi", steps=7, quadrature="midpoint", baseline="uniform")
+    handler.worker.task.defaults = Defaults(method="idgi", steps=7, quadrature="midpoint", baseline="uniform")
     assert one(handler, "")[1]["options"] == {"steps": 7}
     combined = one(handler, "combine=integrated_gradients,grad_cam")[1]
     assert combined["options"] == {"steps": 7, "quadrature": "midpoint"}
@@ -310,10 +310,10 @@ def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
     save_file(checkpoint.read(spec.weights), tmp_path / WEIGHTS_FILE)
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=tmp_path))
-    image, _ = apply(Image.open(io.BytesIO(png())), handler.model.preprocess)
+    image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
     for method in ("guided_backprop", "deep_lift"):
         _, answer = one(handler, f"method={method}&target_class=0", "application/gzip")
-        expected = getattr(library, method)(handler.model.plain(), image[None], 0)
+        expected = getattr(library, method)(handler.worker.task.model.plain(), image[None], 0)
         assert torch.allclose(answer["map"], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -358,5 +358,5 @@ def test_our_own_networks_are_asked_under_their_authors_names(tmp_path: Path) ->
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_bit(tmp_path)))
     status, answer = one(handler, "method=grad_cam")
-    assert status == 200 and answer["layer"] in dict(handler.model.plain().named_modules())
+    assert status == 200 and answer["layer"] in dict(handler.worker.task.model.plain().named_modules())
     assert one(handler, f"method=layer_cam&layer={answer['layer']}")[0] == 200

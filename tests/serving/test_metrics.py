@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 import yaml
-from ts.metrics.metric_type_enum import MetricTypes
 
 from imagexplain.ops.server import ROOT
-from imagexplain.serving.metrics import DURATIONS, KINDS, LONGEST, OUTCOMES, Metric, Metrics, duration_label
+from imagexplain.serving.metrics import (
+    DURATIONS,
+    KINDS,
+    LONGEST,
+    OUTCOMES,
+    ExplanationCount,
+    Metrics,
+    MetricType,
+    duration_label,
+)
 from tests.conftest import Served
 
 
@@ -18,22 +27,11 @@ class Recorder:
 
     written: list[tuple[str, str, float, tuple[str, ...]]] = field(default_factory=list)
 
-    def get_metric(self, metric_name: str, metric_type: MetricTypes) -> Metric:
+    def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
         declared = yaml.safe_load((ROOT / "monitoring" / "metrics.yaml").read_text())["model_metrics"]
-        (metric,) = [metric for metric in declared[metric_type.value] if metric["name"] == metric_name]
-        return _Recorded(self, metric_type.value, metric_name, len(metric["dimensions"]))
-
-
-@dataclass
-class _Recorded:
-    recorder: Recorder
-    type: str
-    name: str
-    dimensions: int
-
-    def add_or_update(self, value: float, dimension_values: list[str]) -> None:
-        assert len(dimension_values) == self.dimensions
-        self.recorder.written.append((self.type, self.name, value, tuple(dimension_values)))
+        (entry,) = [entry for entry in declared[metric] if entry["name"] == name]
+        assert len(labels) == len(entry["dimensions"])
+        self.written.append((metric, name, value, tuple(labels)))
 
 
 def test_counters_and_gauges_are_primed_and_histograms_are_not() -> None:
@@ -52,7 +50,7 @@ def test_one_explanation_is_counted_once_everywhere() -> None:
     metrics = Metrics(recorder, "small")
     metrics.stage("decode", "explanation", 0.25)
     metrics.request("explanation", "ok", 12.0, 1000, 5000)
-    metrics.explanation(50, 1e-6, groups=7, cached=False)
+    metrics.explanation(ExplanationCount(50, 1e-6, groups=7, cached=False))
     assert recorder.written == [
         ("histogram", "explain_decode_seconds", 0.25, ("small", "explanation")),
         ("counter", "explain_requests_total", 1, ("small", "explanation", "ok")),
@@ -83,13 +81,13 @@ def test_labels_are_bounded() -> None:
 
 def test_a_residual_that_is_no_number_is_not_written() -> None:
     recorder = Recorder()
-    Metrics(recorder, "small").explanation(50, float("nan"), groups=0, cached=False)
+    Metrics(recorder, "small").explanation(ExplanationCount(50, float("nan"), groups=0, cached=False))
     assert not [name for _, name, _, _ in recorder.written if "residual" in name]
 
 
 def test_hits_and_misses_are_told_apart() -> None:
     recorder = Recorder()
-    Metrics(recorder, "small").explanation(0, 0.0, groups=3, cached=True)
+    Metrics(recorder, "small").explanation(ExplanationCount(0, 0.0, groups=3, cached=True))
     assert ("counter", "explain_cache_total", 1, ("small", "hit")) in recorder.written
     assert ("counter", "explain_evaluations_sum", 0, ("small",)) in recorder.written
 

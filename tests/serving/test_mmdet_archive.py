@@ -13,13 +13,13 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from handlers.segmenter import SegmenterHandler
 from imagexplain.archive import segmenter_backends as engines
 from imagexplain.archive.build import build_all
 from imagexplain.archive.spec import CONFIG_FILE, SPEC_FILE, WEIGHTS_FILE, SegmenterSpec, SpecError
 from imagexplain.limits import Limits
 from imagexplain.models.segmenters.mmdet_config import checked, resolve
 from imagexplain.ops.server import ROOT
-from imagexplain.serving.tasks.segmenter import SegmenterHandler
 from imagexplain.vision.decode import decode
 from tests.models.mmdet_models import built, small_config, small_state
 from tests.pictures import panel
@@ -27,7 +27,14 @@ from tests.serving.fake_torchserve import Context
 from tests.serving.test_segmenter import LABELS, ask, explanation, found, pixels, png, unpacked
 from training.scenes import CLASSES
 
-SPEC = {"name": "swin", "handler": "segmenter", "engine": "mmdet", "labels": LABELS, "threshold": 0.05}
+SPEC = {
+    "name": "swin",
+    "handler": "segmenter",
+    "engine": "mmdet",
+    "labels": LABELS,
+    "threshold": 0.05,
+    "serving": {"response_timeout_s": 1200},  # so that a busy machine refuses nothing
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,7 @@ def test_its_instances_are_segments(handler: SegmenterHandler) -> None:
 
 
 def test_what_the_model_sees_is_its_photo(handler: SegmenterHandler) -> None:
-    seen = handler.engine.look(decode(png(height=64, width=96), Limits()))
+    seen = handler.worker.task.engine.look(decode(png(height=64, width=96), Limits()))
     rgb = (seen.preprocess.rgb(seen.image) * 255).round().permute(1, 2, 0).numpy()
     assert np.array_equal(rgb, pixels(height=64, width=96))
 
@@ -98,7 +105,7 @@ def test_an_archive_is_built_from_a_configuration(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / CONFIG_FILE).read_text()) == resolve(config)
     handler = SegmenterHandler()
     handler.initialize(Context(model_dir=tmp_path / "model"))
-    assert handler.engine.classes == len(CLASSES)
+    assert handler.worker.task.engine.classes == len(CLASSES)
     (tmp_path / "swin.yaml").write_text(yaml.safe_dump(content | {"labels": ["one", "two"]}))
     with pytest.raises(SpecError, match="labels: the weights have 10 classes, given are 2 labels"):
         build_all([tmp_path / "swin.yaml"], tmp_path / "store", environ={})
@@ -131,7 +138,7 @@ def test_a_detector_of_one_class(tmp_path: Path) -> None:
         packed.extractall(tmp_path / "model")
     handler = SegmenterHandler()
     handler.initialize(Context(model_dir=tmp_path / "model"))
-    assert handler.engine.classes == 1
+    assert handler.worker.task.engine.classes == 1
     assert {row["label"] for row in found(handler)} == {"balloon"}
     answer = json.loads(ask(handler, explanation("target_class=balloon&steps=2&segments=grid"), png()))
     assert (answer["target_class"], answer["target_label"]) == (0, "balloon")

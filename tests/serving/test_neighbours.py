@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from handlers.classifier import ClassifierHandler
 from imagexplain.api.request import Request, parse
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving import remote_segments as neighbour
 from imagexplain.serving.remote_segments import Neighbours, with_segments
-from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, prediction, write_model
 from tests.wire.photos import encoded
@@ -348,8 +348,8 @@ def test_a_hung_segmenter_harms_those_alone_who_wait_for_it(tmp_path: Path, monk
     (other / "spec.json").write_text('{"name": "swin", "handler": "segmenter"}')
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_model(model)))
-    assert handler.neighbours.budget == handler.model.spec.serving.deadline_s
-    handler.neighbours.budget = 2
+    assert handler.worker.neighbours.budget == handler.worker.task.model.spec.serving.deadline_s
+    handler.worker.neighbours.budget = 2
     never = threading.Event()
 
     def answer(_: str) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from imagexplain.serving.request_state import Exchange
-from imagexplain.serving.tasks.classifier import ClassifierHandler
+from handlers.classifier import ClassifierHandler
+from imagexplain.serving.torchserve import raw_request
 from tests.conftest import Served
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import png, write_model
@@ -63,7 +63,7 @@ def test_the_header_is_the_header_whatever_parts_there_are(handler: ClassifierHa
 
 def test_a_header_in_two_spellings_is_a_list() -> None:
     sent = {"X-Explain-Options": "steps=5", "x-explain-options": "seed=1", "ACCEPT": "image/png", "Accept": "*/*;q=.1"}
-    headers = Exchange(0, {}, Context(headers=[sent])).headers
+    headers = raw_request({}, 0, Context(headers=[sent])).headers
     assert headers == {"x-explain-options": "steps=5, seed=1", "accept": "image/png, */*;q=.1"}
 
 

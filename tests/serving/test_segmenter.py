@@ -17,13 +17,13 @@ from PIL import Image
 from pycocotools import mask as run_length
 from safetensors.torch import load, save_file
 
+from handlers.segmenter import SegmenterHandler
 from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
 from imagexplain.limits import Limits
 from imagexplain.models.segmenters import tensormask
 from imagexplain.models.segmenters.resnet_fpn import Stage
 from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
 from imagexplain.serving.cache import Cache
-from imagexplain.serving.tasks.segmenter import SegmenterHandler
 from imagexplain.vision.decode import decode
 from tests.pictures import panel
 from tests.serving.fake_torchserve import Context
@@ -64,6 +64,7 @@ def write_model(folder: Path, bias: float = -1.0, size: TensorMaskSize = SIZE, *
         "labels": LABELS,
         "img_data": {"layout": "chw", "order": "bgr"},
         "explain": {"steps": 8},
+        "serving": {"response_timeout_s": 1200},  # so that a busy machine refuses nothing
     }
     (folder / SPEC_FILE).write_text(SegmenterSpec.model_validate(spec | changes).to_json())
     return folder
@@ -79,7 +80,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
 @pytest.fixture
 def handler(loaded: SegmenterHandler) -> SegmenterHandler:
     """One that remembers nothing of other tests."""
-    loaded.instances, loaded.explanations = Cache(10_000_000), Cache(10_000_000)
+    loaded.worker.task.instances, loaded.worker.explanations = Cache(10_000_000), Cache(10_000_000)
     return loaded
 
 
@@ -217,7 +218,7 @@ def test_a_segmenter_explains_by_its_own_instances(handler: SegmenterHandler) ->
 
 def test_explanations_are_remembered(handler: SegmenterHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     first = ask(handler, explanation("steps=3"), png())
-    monkeypatch.setattr(handler.engine.network, "forward", None)
+    monkeypatch.setattr(handler.worker.task.engine.network, "forward", None)
     assert ask(handler, explanation("steps=3"), png()) == first
 
 
@@ -238,7 +239,7 @@ def test_hundreds_of_instances_in_a_large_photo(tmp_path: Path) -> None:
         Context(model_dir=write_model(tmp_path, settings=settings, resize={"shorter": 128, "longer": 256}))
     )
     photo = png(height=2000, width=3000)
-    detections = handler.engine.find(handler.engine.look(decode(photo, Limits())), 0)
+    detections = handler.worker.task.engine.find(handler.worker.task.engine.look(decode(photo, Limits())), 0)
     assert len(detections) == 300 and detections.nbytes < 300 * 2000 * 3000 / 2
     rows = found(handler, "threshold=0", photo)
     assert len(rows) == 300 and all(row["segmentation"]["size"] == [2000, 3000] for row in rows)
@@ -307,8 +308,8 @@ def test_both_layouts_of_lists(handler: SegmenterHandler) -> None:
 def test_no_photo_is_looked_at_once_time_is_over(handler: SegmenterHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos of a batch are answered one after the other: those before may have taken all of its time."""
     ask(handler, {}, png(0))
-    serving = handler.spec.serving.model_copy(update={"response_timeout_s": -1})
-    monkeypatch.setattr(handler, "spec", handler.spec.model_copy(update={"serving": serving}))
+    serving = handler.worker.task.spec.serving.model_copy(update={"response_timeout_s": -1})
+    monkeypatch.setattr(handler.worker.task, "spec", handler.worker.task.spec.model_copy(update={"serving": serving}))
     refusal = json.loads(ask(handler, {}, png(977), 503))
     assert refusal["field"] == "image" and "before this photo's turn" in refusal["message"]
     assert ask(handler, {}, png(0))  # remembered, so that it costs no time

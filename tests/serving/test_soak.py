@@ -9,8 +9,8 @@ import psutil
 import pytest
 import torch
 
+from handlers.classifier import ClassifierHandler
 from imagexplain.serving.cache import Cache
-from imagexplain.serving.tasks.classifier import ClassifierHandler
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, write_model
 from tests.serving.test_method_attribution import write_model as write_timm
@@ -26,7 +26,7 @@ def test_memory_stays_flat_over_hundreds_of_explanations(tmp_path: Path) -> None
     handler = ClassifierHandler()
     limits = {"cache_bytes": 2_000_000}
     handler.initialize(Context(model_dir=write_model(tmp_path, limits=limits)))
-    before = {name: tensor.clone() for name, tensor in handler.model.network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in handler.worker.task.model.network.state_dict().items()}
     resident = []
     for number in range(REQUESTS):
         options = "segments=slic&steps=20" if number % 5 else "segments=grid&steps=50&outputs=intermediates"
@@ -37,9 +37,9 @@ def test_memory_stays_flat_over_hundreds_of_explanations(tmp_path: Path) -> None
         resident.append(psutil.Process().memory_info().rss)
     early, late = max(resident[:SETTLED]), max(resident[-SETTLED:])
     assert late < 1.03 * early, f"{early / 1e6:.0f} MB, later {late / 1e6:.0f} MB"
-    after = handler.model.network.state_dict()
+    after = handler.worker.task.model.network.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-    assert not any(parameter.requires_grad for parameter in handler.model.network.parameters())
+    assert not any(parameter.requires_grad for parameter in handler.worker.task.model.network.parameters())
 
 
 MIXED = (
@@ -71,8 +71,8 @@ def test_memory_stays_flat_over_hundreds_of_methods(tmp_path: Path) -> None:
     """In batches of three, every image another one."""
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_timm(tmp_path, "resnet")))
-    handler.explanations = Cache(200_000)
-    resident, statuses, hooks = [], Counter[int](), handler.model.plain()
+    handler.worker.explanations = Cache(200_000)
+    resident, statuses, hooks = [], Counter[int](), handler.worker.task.model.plain()
     for number in range(0, REQUESTS, 3):
         asked = [explanation(MIXED[(number + place) % len(MIXED)], "application/gzip") for place in range(3)]
         context = Context(headers=asked)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from imagexplain.api.request import Defaults, parse
 from imagexplain.cli.prepare_input import main
+from imagexplain.serving.tasks.segmenter import Segmenter
 from imagexplain.vision.decode import Layout, from_list
 from tests.wire.photos import PIXELS, encoded
 
@@ -84,7 +85,7 @@ def test_errors_are_one_line(photo: Path, arguments: list[str], code: int, words
 def test_every_mask_server_takes_what_is_written_by_default(photo: Path, tmp_path: Path, layout: Layout) -> None:
     written(photo, tmp_path / "out.json")
     row, defaults = {"body": (tmp_path / "out.json").read_bytes()}, Defaults(layout=layout, order="bgr")
-    request = parse(row, {}, kind="prediction", defaults=defaults, segmenter=True)
+    request = parse(row, {}, kind="prediction", defaults=defaults, contract=Segmenter.contract)
     assert np.array_equal(np.asarray(request.photo.image), PIXELS)
 
 

@@ -26,6 +26,7 @@ from imagexplain.api.request import (
 )
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
+from imagexplain.serving.tasks.segmenter import Segmenter
 from imagexplain.vision.decode import Layout
 from tests.wire.photos import jpeg, png, refusal
 
@@ -427,7 +428,8 @@ def test_the_trapezoid_needs_two_steps() -> None:
 def test_mask_servers_take_both_layouts_and_classifiers_their_own(layout: Layout) -> None:
     defaults = Defaults(layout=layout, order="bgr")
     for nested in ([[[3, 2, 1], [6, 5, 4]]], [[[3, 6]], [[2, 5]], [[1, 4]]]):
-        photo = parse(body(img_data=nested), {}, kind="prediction", defaults=defaults, segmenter=True).photo
+        request = parse(body(img_data=nested), {}, kind="prediction", defaults=defaults, contract=Segmenter.contract)
+        photo = request.photo
         assert np.asarray(photo.image).tolist() == [[[1, 2, 3], [4, 5, 6]]]
     assert refused(body(img_data=[[[3, 6]], [[2, 5]], [[1, 4]]]))[:2] == (400, "img_data")
 

@@ -1,275 +1,155 @@
-"""The TorchServe handler of instance segmenters: instances, and explanations of one instance's class score."""
+"""Instance segmenters: instances of a photo, and explanations of one instance's class score."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Defaults, Request, parse, resolve_target
-from imagexplain.api.response import Encoded, encode, select
-from imagexplain.archive import segmenter_backends as engines
+from imagexplain.api.request import (
+    GZIP,
+    JSON,
+    OPTIONS,
+    PNG,
+    SAFETENSORS,
+    Contract,
+    Defaults,
+    Request,
+    resolve_target,
+)
+from imagexplain.api.response import select
+from imagexplain.archive import segmenter_backends
 from imagexplain.archive.segmenter_backends import Engine
 from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.runner import FORWARD_SHARE
 from imagexplain.errors import RequestError, shown
-from imagexplain.limits import Limits
-from imagexplain.serving import runtime as worker
-from imagexplain.serving.admission import (
-    admit_baseline,
-    check_answer,
-    check_masks,
-    seconds_of_answer,
-    seconds_of_shares,
-)
-from imagexplain.serving.allocator import keep_freed_memory
+from imagexplain.serving.admission import check_masks
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.deadline import Deadline, updated
-from imagexplain.serving.method_attribution import Map, cost, key_of, maps_of, resolved, result_of
-from imagexplain.serving.metrics import Metrics
 from imagexplain.serving.model_facts import Findings
-from imagexplain.serving.path_attribution import Explanation, explain, points, worth_keeping
-from imagexplain.serving.prepared_request import View, prepare
-from imagexplain.serving.remote_segments import Ask, Neighbours, with_segments
-from imagexplain.serving.render import ExplainedInstance, picture
-from imagexplain.serving.request_state import Exchange, asking
-from imagexplain.serving.segmented_request import ExplainedScore, Job
+from imagexplain.serving.prepared_request import View
+from imagexplain.serving.render import ExplainedInstance
+from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision import rle
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.instance_overlay import drawn
 from imagexplain.vision.masks import PhotoMasks, of_cut_outs
 
-logger = logging.getLogger(__name__)
+MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
 
 
-class SegmenterHandler:
-    """Answers the requests of a batch one after the other: photos differ in size.
+@dataclass(frozen=True)
+class InstanceModel:
+    """The class scores of one instance as a model of their own.
 
-    TorchServe creates one of these in each worker process, calls :meth:`initialize` once and :meth:`handle` for each
-    batch.
+    Attributes:
+        spec: Name and labels.
+        network: (N, 3, H, W) to pre-softmax scores (N, classes).
+        device: Where it lives.
+        chunk_of: Number of path points evaluated at once; found out when it is first needed.
+        findings: What has been found out about the segmenter's scores.
     """
+
+    spec: SegmenterSpec
+    network: Forward
+    device: torch.device
+    chunk_of: Callable[[], int]
+    findings: Findings
+
+    @property
+    def chunk(self) -> int:
+        """Path points evaluated at once."""
+        return self.chunk_of()
+
+    def plain(self) -> Forward:
+        """What methods may look into: nothing but a function."""
+        return self.network
+
+
+@dataclass
+class Segmenter:
+    """A segmenter, the instances of recent photos, and the running estimate of its speed.
+
+    Attributes:
+        engine: The network behind one interface.
+        device: Where it lives.
+        instances: What was found on recent photos.
+        seconds_per_pixel: Estimate of the time that a path point takes for each pixel of the input; 0 before the first.
+        chunks: Path points evaluated at once by the input's size.
+        findings: What has been found out about its scores.
+    """
+
+    contract: ClassVar[Contract] = Contract(
+        media={"prediction": MEDIA, "explanation": MEDIA},
+        options=(*OPTIONS, "detection"),
+        prediction_options=("threshold", "picture"),
+        original="prediction",
+        any_layout=True,
+    )
+    batched: ClassVar[bool] = False
 
     spec: SegmenterSpec
     engine: Engine
     device: torch.device
-    metrics: Metrics
-    limits: Limits
     defaults: Defaults
-    neighbours: Neighbours
-    seconds_per_pixel: float
-    chunks: dict[tuple[int, int], int]
-    findings: Findings
     instances: Cache[Detections]
-    explanations: Cache[Explanation | Map]
+    seconds_per_pixel: float = 0.0
+    chunks: dict[tuple[int, int], int] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
-    def initialize(self, context: Any) -> None:
-        """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
-        keep_freed_memory()
-        properties = context.system_properties
-        self.device = worker.device(properties)
-        model_dir = Path(properties["model_dir"])
-        self.spec = spec = SegmenterSpec.read(model_dir)
-        self.engine = engines.load(spec, model_dir, self.device)
-        self.limits = worker.limits(spec)
-        self.neighbours = worker.neighbours(spec, properties)
-        self.defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
-        self.seconds_per_pixel = 0.0
-        self.chunks = {}
-        self.findings = Findings()
-        self.instances = Cache(spec.limits.cache_bytes)
-        self.explanations = Cache(spec.limits.cache_bytes)
-        self.metrics = Metrics(context.metrics, spec.name)
-        self.metrics.prime()
-        logger.info("%s on %s by %s", spec.name, self.device, spec.engine)
+    @classmethod
+    def load(cls, model_dir: Path, device: torch.device) -> Segmenter:
+        """See :func:`imagexplain.archive.segmenter_backends.load`."""
+        spec = SegmenterSpec.read(model_dir)
+        engine = segmenter_backends.load(spec, model_dir, device)
+        defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
+        return cls(spec, engine, device, defaults, Cache(spec.limits.cache_bytes))
 
-    def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
-        """One body for each row, in order; its status and headers are set in the context."""
-        ends = Deadline.starting_now(self.spec.serving.deadline_s, 0).ends
-        exchanges = [Exchange(index, row, context) for index, row in enumerate(rows)]
-        for exchange in exchanges:
-            with exchange.stage("decode"):
-                exchange.request = self._parse(exchange)
-        ask = self.neighbours.ask(asking(exchanges), ends)
-        return [self._answer(exchange, ask, ends) for exchange in exchanges]
+    def describe(self) -> str:
+        """The model, its device and its engine."""
+        return f"{self.spec.name} on {self.device} by {self.spec.engine}"
 
-    def _answer(self, exchange: Exchange, ask: Ask, ends: float) -> bytes:
-        if exchange.request is not None:
-            with exchange.stage("decode"):
-                request, seen, sent = self._decode(exchange.request, ask, ends, fresh=exchange.fresh)
-        if exchange.pending:
-            with exchange.stage("attribute"):
-                job = self._work(exchange, request, seen, sent, ends)
-        if exchange.pending:
-            with exchange.stage("encode"):
-                exchange.answer = self._encode(exchange, job)
-        return exchange.close(self.metrics)
+    def preprocess(self, request: Request) -> View:
+        """The photo as the network sees it."""
+        return self.engine.look(request.photo)
 
-    def _parse(self, exchange: Exchange) -> Request:
-        return parse(
-            exchange.row,
-            exchange.headers,
-            kind=exchange.kind,
-            limits=self.limits,
-            defaults=self.defaults,
-            segmenter=True,
-        )
+    def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Detections]:
+        """The instances whose score exceeds the threshold."""
+        return [self._find(one, deadline) for one in batch]
 
-    def _decode(
-        self, request: Request, ask: Ask, ends: float, *, fresh: bool
-    ) -> tuple[Request, View, PhotoMasks | None]:
-        sent = None
-        if request.segments is not None and request.segments.name != self.spec.name:
-            request, sent = with_segments(request, self.spec.name, self.limits, ends, fresh=fresh, ask=ask)
-        return request, self.engine.look(request.photo), sent
-
-    def _work(self, exchange: Exchange, request: Request, seen: View, sent: PhotoMasks | None, ends: float) -> Job:
-        threshold = self.spec.threshold if request.threshold is None else request.threshold
-        deadline = Deadline(ends, self.spec.serving.deadline_s, 0)
-        found = self._find(seen, threshold, deadline, fresh=exchange.fresh)
-        if request.kind == "prediction":
-            exchange.sample = prepare(request, seen)
-            return Job(exchange.sample, found)
-        if request.segments is not None and request.segments.name == self.spec.name:
-            names = [self.spec.labels[label] for label in found.labels.tolist()]
-            sent = of_cut_outs(found.cut_outs, found.size, names)
-        height, width = seen.image.shape[1:]
-        admit_baseline(request, (height, width), deadline)
-        exchange.sample = sample = prepare(request, seen, sent, self.limits, deadline)
-        instance = self._instance(request, found, threshold)
-        exchange.target = int(found.labels[instance])
-        forward = self.engine.class_scores(seen, found.anchors[instance])
-        started = time.perf_counter()
-        with torch.no_grad():
-            exchange.scores = forward(sample.image[None].to(self.device))[0].cpu()
-        # Until a path was taken, the forward pass is all that tells how fast the worker is.
-        usual = (time.perf_counter() - started) / FORWARD_SHARE
-        seconds = self.seconds_per_pixel * height * width or usual
-        deadline = Deadline(ends, self.spec.serving.deadline_s, seconds, self.spec.explain.steps + 2)
-        self._explain(exchange, forward, found.anchors[instance], deadline)
-        return Job(sample, found, exchange.scores, instance)
-
-    def _find(self, seen: View, threshold: float, deadline: Deadline, *, fresh: bool) -> Detections:
-        key = (digest(seen.image), seen.geometry, threshold)
-        found = None if fresh else self.instances.get(key)
+    def _find(self, decoded: Decoded, deadline: Deadline) -> Detections:
+        threshold = self._threshold(decoded.request)
+        key = (decoded.key, decoded.seen.geometry, threshold)
+        found = None if decoded.fresh else self.instances.get(key)
         if found is None:
             deadline.check_start()
-            found = self.engine.find(seen, threshold)
+            found = self.engine.find(decoded.seen, threshold)
             self.instances.put(key, found)
         return found
 
-    def _instance(self, request: Request, found: Detections, threshold: float) -> int:
-        """The index of the instance that the request means."""
-        if len(found) == 0:
-            raise RequestError(422, "threshold", f"nothing was found with a score above {threshold:g}")
-        if request.detection is not None:
-            if request.detection >= len(found):
-                raise RequestError(422, "detection", f"wanted 0..{len(found) - 1}, got {request.detection}")
-            return request.detection
-        if request.target is None:
-            return 0
-        wanted = resolve_target(request.target, self.spec.labels)
-        of_class = (found.labels == wanted).nonzero()[:, 0]
-        if len(of_class) == 0:
-            there = sorted({self.spec.labels[label] for label in found.labels.tolist()})
-            message = f"no {self.spec.labels[wanted]} was found, but {', '.join(map(shown, there))}"
-            raise RequestError(422, "target_class", message)
-        return int(of_class[0])
+    def _threshold(self, request: Request) -> float:
+        return self.spec.threshold if request.threshold is None else request.threshold
 
-    def _explain(self, exchange: Exchange, forward: Forward, anchor: Tensor, deadline: Deadline) -> None:
-        sample, target, scores = exchange.sample, exchange.target, exchange.scores
-        assert sample is not None and target is not None and scores is not None
-        request = sample.request
-        check_answer(sample, len(scores), self.spec.limits.max_response_bytes)
-        beside = seconds_of_answer(sample)
-        deadline.admit(field="accept" if request.accept == PNG else "masks", seconds=beside)
-        exchange.key = (key_of(sample, target), digest(anchor))
-        exchange.explanation = None if exchange.fresh else self.explanations.get(exchange.key)
-        exchange.cached = exchange.explanation is not None
-        if exchange.cached:
-            return
-        model = ExplainedScore(
-            self.spec, forward, self.device, self._chunk(forward, sample.image), findings=self.findings
-        )
-        sample = resolved(model, sample)
-        if not request.by_path:
-            estimate = cost(model, sample)
-            deadline.admit(estimate.points, "method", seconds=beside + estimate.seconds)
-            (found,) = maps_of(model, [sample], [target], [scores], deadline.check_rows, deadline.seconds_per_point)
-            exchange.explanation = found
-            self.explanations.put(exchange.key, found)
-            return
-        left = total = points(sample)
-        shares = seconds_of_shares(sample, total)
-        deadline.admit(total, seconds=beside + shares)
-        started = time.perf_counter()
-
-        def before_chunk(remaining: int) -> None:
-            nonlocal left
-            left = remaining
-            deadline.check(remaining)
-
-        try:
-            (explanation,) = explain(model, [sample], [target], before_chunk)
-            left = 0
-        finally:
-            if left < total and not shares:
-                seconds = (time.perf_counter() - started) / (total - left)
-                self._learn(seconds / sample.image[0].numel())
-        exchange.explanation = explanation
-        if worth_keeping(explanation):
-            self.explanations.put(exchange.key, explanation)
-
-    def _learn(self, seconds_per_pixel: float) -> None:
-        known = self.seconds_per_pixel
-        self.seconds_per_pixel = updated(known, seconds_per_pixel, 1) if known else seconds_per_pixel
-
-    def _chunk(self, forward: Forward, image: Tensor) -> int:
-        if self.spec.serving.chunk is not None:
-            return self.spec.serving.chunk
-        size = (image.shape[1], image.shape[2])
-        if size not in self.chunks:
-            self.chunks[size] = chunk_size(self.engine.network, image[None].to(self.device), forward)
-        return self.chunks[size]
-
-    def _encode(self, exchange: Exchange, job: Job) -> Encoded:
-        request, most = job.sample.request, self.spec.limits.max_response_bytes
-        if exchange.explanation is None:
-            if request.accept == PNG:
-                annotated = request.picture.annotated
-                photo = drawn(request.photo.image, job.found, self.spec.labels, self.spec.name, annotated=annotated)
-                return encode({}, PNG, picture=photo, max_bytes=most)
-            check_masks(len(job.found), job.found.size, request.accept, most)
-            return encode(select(self._prediction(job), request), request.accept, max_bytes=most)
-        assert job.scores is not None and job.instance is not None and exchange.target is not None
-        model = ExplainedScore(self.spec, self.engine.network, self.device, 1)
+    def payload(self, decoded: Decoded, prediction: Detections) -> Payload:
+        """The instances: tensors, run-length masks, or a picture."""
+        request = decoded.request
         if request.accept == PNG:
-            return encode({}, PNG, picture=self._picture(model, job, exchange), max_bytes=most)
-        result = result_of(model, job.sample, exchange.target, job.scores, exchange.explanation)
-        result["detection"] = job.instance
-        result["box"] = job.found.boxes[job.instance].tolist()
-        result["detection_score"] = job.found.scores[job.instance].item()
-        return encode(select(result, request), request.accept, max_bytes=most)
+            annotated = request.picture.annotated
+            photo = drawn(request.photo.image, prediction, self.spec.labels, self.spec.name, annotated=annotated)
+            return Payload({}, photo)
+        most = self.spec.limits.max_response_bytes
+        check_masks(len(prediction), prediction.size, request.accept, most)
+        return Payload(select(self._result(prediction, request.accept), request))
 
-    def _picture(self, model: ExplainedScore, job: Job, exchange: Exchange) -> Image.Image:
-        assert job.scores is not None and job.instance is not None
-        assert exchange.target is not None and exchange.explanation is not None
-        score, cut_out = job.found.scores[job.instance].item(), job.found.cut_outs[job.instance]
-        instance = ExplainedInstance(job.instance, score, cut_out)
-        return picture(model, job.sample, exchange.target, job.scores, exchange.explanation, instance)
-
-    def _prediction(self, job: Job) -> dict[str, Any]:
-        """What ``/predictions`` answers with."""
-        found = job.found
-        names = [self.spec.labels[label] for label in found.labels.tolist()]
-        accept = job.sample.request.accept
+    def _result(self, found: Detections, accept: str) -> dict[str, Any]:
+        names = self._names(found)
         result: dict[str, Any] = {
             "model": self.spec.name,
             "boxes": found.boxes,
@@ -295,3 +175,73 @@ class SegmenterHandler:
                 for name, label, score, box, cut_out in rows
             ]
         return result
+
+    def explained_score(self, decoded: Decoded, prediction: Detections) -> ExplainedScore:
+        """The class score of the instance that is asked for, or of the best one."""
+        request, image, found = decoded.request, decoded.seen.image, prediction
+        instance = self._instance(request, found)
+        forward = self.engine.class_scores(decoded.seen, found.anchors[instance])
+        scores, seconds = self._timed(forward, image)
+        if not self.seconds_per_pixel:
+            # Until a path was taken, forward passes are all that tells how fast the worker is: the better of two, for
+            # the first one of a size warms up, and a busy moment must not refuse what there is time for.
+            seconds = min(seconds, self._timed(forward, image)[1])
+        score = found.scores[instance].item()
+        return ExplainedScore(
+            InstanceModel(self.spec, forward, self.device, lambda: self._chunk(forward, image), self.findings),
+            int(found.labels[instance]),
+            scores,
+            self.seconds_per_pixel * image[0].numel() or seconds / FORWARD_SHARE,
+            masks=self._own_masks(request, found),
+            key=digest(found.anchors[instance]),
+            instance=ExplainedInstance(instance, score, found.cut_outs[instance]),
+            result={"detection": instance, "box": found.boxes[instance].tolist(), "detection_score": score},
+        )
+
+    def _timed(self, forward: Forward, image: Tensor) -> tuple[Tensor, float]:
+        """(classes,) scores of a model input (3, H, W), on the CPU, and the seconds that they took."""
+        started = time.perf_counter()
+        with torch.no_grad():
+            scores = forward(image[None].to(self.device))[0].cpu()
+        return scores, time.perf_counter() - started
+
+    def _instance(self, request: Request, found: Detections) -> int:
+        """The index of the instance that the request means."""
+        if len(found) == 0:
+            nothing = f"nothing was found with a score above {self._threshold(request):g}"
+            raise RequestError(422, "threshold", nothing)
+        if request.detection is not None:
+            if request.detection >= len(found):
+                raise RequestError(422, "detection", f"wanted 0..{len(found) - 1}, got {request.detection}")
+            return request.detection
+        if request.target is None:
+            return 0
+        wanted = resolve_target(request.target, self.spec.labels)
+        of_class = (found.labels == wanted).nonzero()[:, 0]
+        if len(of_class) == 0:
+            there = sorted(set(self._names(found)))
+            message = f"no {self.spec.labels[wanted]} was found, but {', '.join(map(shown, there))}"
+            raise RequestError(422, "target_class", message)
+        return int(of_class[0])
+
+    def _own_masks(self, request: Request, found: Detections) -> PhotoMasks | None:
+        """The instances as segments, where the request names this model for them."""
+        if request.segments is None or request.segments.name != self.spec.name:
+            return None
+        return of_cut_outs(found.cut_outs, found.size, self._names(found))
+
+    def _names(self, found: Detections) -> list[str]:
+        return [self.spec.labels[label] for label in found.labels.tolist()]
+
+    def _chunk(self, forward: Forward, image: Tensor) -> int:
+        if self.spec.serving.chunk is not None:
+            return self.spec.serving.chunk
+        size = (image.shape[1], image.shape[2])
+        if size not in self.chunks:
+            self.chunks[size] = chunk_size(self.engine.network, image[None].to(self.device), forward)
+        return self.chunks[size]
+
+    def observe(self, image: Tensor, points: int, seconds: float) -> None:
+        """Learn the speed, which goes by the input's pixels."""
+        seen, known = seconds / points / image[0].numel(), self.seconds_per_pixel
+        self.seconds_per_pixel = updated(known, seen, 1) if known else seen

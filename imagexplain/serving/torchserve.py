@@ -1,0 +1,75 @@
+"""TorchServe's side of a worker: its rows and context to requests and responses, its metrics to ours.
+
+The only file that knows TorchServe. It wants a module with one class for each handler: those are in ``handlers/``.
+"""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+from ts.metrics.metric_type_enum import MetricTypes
+
+from imagexplain.serving.allocator import keep_freed_memory
+from imagexplain.serving.messages import RawRequest
+from imagexplain.serving.metrics import MetricType
+from imagexplain.serving.runtime import device
+from imagexplain.serving.worker import T, Worker
+
+
+class TorchServeHandler(Generic[T]):
+    """A handler of one kind of model, which a subclass names.
+
+    TorchServe creates one of these in each worker process, calls :meth:`initialize` once and :meth:`handle` for each
+    batch, one at a time.
+    """
+
+    task: type[T]
+    worker: Worker[T]
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
+        keep_freed_memory()
+        properties = context.system_properties
+        folder = Path(properties["model_dir"])
+        task = self.task.load(folder, device(properties))
+        self.worker = Worker.start(task, folder, TorchServeMetrics(context.metrics))
+
+    def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
+        """One body for each row, in order; its status and headers are set in the context."""
+        requests = [raw_request(row, index, context) for index, row in enumerate(rows)]
+        responses = self.worker.handle(requests)
+        for index, response in enumerate(responses):
+            context.set_response_status(response.status, http.HTTPStatus(response.status).phrase, index)
+            context.set_response_content_type(index, response.media_type)
+        return [response.body for response in responses]
+
+
+def raw_request(row: dict[str, Any], index: int, context: Any) -> RawRequest:
+    """One row of a batch.
+
+    TorchServe keeps the names of headers as they were sent, and puts the parts of a form among them, each with a table
+    of its own headers in place of a value. A name in two spellings is a list (RFC 9110, 5.3). Which endpoint was called
+    it says in a header that no client can set.
+    """
+    headers: dict[str, str] = {}
+    for sent, value in context.get_all_request_header(index).items():
+        if isinstance(value, str):
+            name = sent.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    explains = context.get_request_header(index, "explain") == "True"
+    return RawRequest(row, headers, "explanation" if explains else "prediction")
+
+
+@dataclass(frozen=True)
+class TorchServeMetrics:
+    """TorchServe's `context.metrics` as a :class:`imagexplain.serving.metrics.MetricSink`."""
+
+    store: Any
+
+    def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
+        """Counters add the value, gauges keep it, histograms observe it."""
+        self.store.get_metric(name, MetricTypes(metric)).add_or_update(value, list(labels))

@@ -1,0 +1,258 @@
+"""Requests to responses: the one loop for every kind of model, whatever engine it runs in.
+
+A batch goes through five stages: decode, predict, admit, attribute, encode. Whatever a request asks or breaks, the
+others of its batch are answered as if it had not been there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from imagexplain.api.request import PNG, Request, parse
+from imagexplain.api.response import Encoded, encode, select
+from imagexplain.limits import Limits
+from imagexplain.serving.admission import admit_baseline, check_answer, seconds_of_answer, seconds_of_shares
+from imagexplain.serving.cache import Cache, digest
+from imagexplain.serving.deadline import Deadline
+from imagexplain.serving.messages import RawRequest, Response
+from imagexplain.serving.method_attribution import Map, batches, cost, key_of, maps_of, resolved, result_of
+from imagexplain.serving.metrics import ExplanationCount, Metrics, MetricSink
+from imagexplain.serving.path_attribution import Explanation, explain, points, worth_keeping
+from imagexplain.serving.prepared_request import Sample, prepare
+from imagexplain.serving.remote_segments import Ask, Neighbours, with_segments
+from imagexplain.serving.render import picture
+from imagexplain.serving.request_state import RequestState, run_batch_or_each, run_each
+from imagexplain.serving.runtime import limits, neighbours
+from imagexplain.serving.task import Decoded, ExplainedScore, Task
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Task[Any])
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """An explanation that there is time for.
+
+    Attributes:
+        sample: The request in the model's frame.
+        score: The score to be explained.
+        key: What its explanation is remembered by.
+        deadline: The batch's, with the speed of this model.
+    """
+
+    sample: Sample
+    score: ExplainedScore
+    key: Hashable
+    deadline: Deadline
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation, and what it is of.
+
+    Attributes:
+        sample: The request in the model's frame.
+        score: The score that is explained.
+        explanation: Path integrals, or a map.
+        cached: It was remembered from an earlier request.
+    """
+
+    sample: Sample
+    score: ExplainedScore
+    explanation: Explanation | Map
+    cached: bool
+
+
+@dataclass
+class Worker(Generic[T]):
+    """A model that answers requests, with what it remembers of those before.
+
+    Attributes:
+        task: The model.
+        limits: Upper bounds of one request.
+        neighbours: The other models of the server.
+        explanations: What was computed for recent requests.
+        metrics: What operators count.
+    """
+
+    task: T
+    limits: Limits
+    neighbours: Neighbours
+    explanations: Cache[Explanation | Map]
+    metrics: Metrics
+
+    @classmethod
+    def start(cls, task: T, archive: Path, sink: MetricSink) -> Worker[T]:
+        """A worker that has answered nothing yet.
+
+        Args:
+            task: Its model.
+            archive: Directory of the unpacked archive; those of the other models lie beside it.
+            sink: Where metrics go.
+        """
+        spec = task.spec
+        metrics = Metrics(sink, spec.name)
+        metrics.prime()
+        logger.info("%s", task.describe())
+        return cls(task, limits(spec), neighbours(spec, archive), Cache(spec.limits.cache_bytes), metrics)
+
+    def handle(self, requests: Sequence[RawRequest]) -> list[Response]:
+        """One response for each request, in order."""
+        budget = self.task.spec.serving.deadline_s
+        deadline = Deadline.starting_now(budget, 0, self.task.spec.explain.steps + 2)
+        states = [RequestState(raw) for raw in requests]
+        parsed = run_each([(state, state.raw) for state in states], "decode", self._parse)
+        ask = self.neighbours.ask([(request, state.raw.fresh) for state, request in parsed], deadline.ends)
+        for batch in [parsed] if self.task.batched else [[pair] for pair in parsed]:
+            self._answer(batch, ask, deadline)
+        return [state.respond(self.metrics) for state in states]
+
+    def _answer(self, batch: list[tuple[RequestState, Request]], ask: Ask, deadline: Deadline) -> None:
+        """The answers to a batch, in its states."""
+        raw = [(state, (state.raw, request)) for state, request in batch]
+        decoded = run_each(raw, "decode", partial(self._decode, ask, deadline))
+        predicted = run_batch_or_each(decoded, "attribute", partial(self._predict, deadline))
+        explanations = [pair for pair in predicted if pair[0].raw.kind == "explanation"]
+        predictions = [pair for pair in predicted if pair[0].raw.kind == "prediction"]
+
+        admitted: list[tuple[RequestState, Admitted]] = []
+        explained: list[tuple[RequestState, Explained]] = []
+        wanted = run_each(explanations, "attribute", lambda pair: (pair[0], self.task.explained_score(*pair)))
+        for state, (sample, score) in run_each(wanted, "decode", partial(self._prepare, deadline)):
+            with state.stage("attribute"):
+                found, deadline = self._admit(sample, score, deadline, fresh=state.raw.fresh)
+                if isinstance(found, Admitted):
+                    admitted.append((state, found))
+                else:
+                    explained.append((state, found))
+        by_path = [pair for pair in admitted if pair[1].sample.request.by_path]
+        explained += run_batch_or_each(by_path, "attribute", self._integrate)
+        mapped = [pair for pair in admitted if not pair[1].sample.request.by_path]
+        for indices in batches([one.sample for _, one in mapped]):
+            explained += run_batch_or_each([mapped[index] for index in indices], "attribute", self._map)
+
+        for state, one in explained:
+            with state.stage("encode"):
+                state.answer = self._encode(one)
+            state.explained = _count(one)
+        for state, (request, prediction) in predictions:
+            with state.stage("encode"):
+                state.answer = self._encode_prediction(request, prediction)
+
+    def _parse(self, raw: RawRequest) -> Request:
+        task = self.task
+        return parse(
+            raw.parts,
+            raw.headers,
+            kind=raw.kind,
+            limits=self.limits,
+            defaults=task.defaults,
+            contract=task.contract,
+        )
+
+    def _decode(self, ask: Ask, deadline: Deadline, given: tuple[RawRequest, Request]) -> Decoded:
+        raw, request = given
+        seen, masks, own = self.task.preprocess(request), None, self.task.spec.name
+        # A segmenter's own instances are segments as well.
+        if request.segments is not None and not (self.task.contract.thresholds and request.segments.name == own):
+            request, masks = with_segments(request, own, self.limits, deadline.ends, fresh=raw.fresh, ask=ask)
+        return Decoded(request, seen, digest(seen.image), masks, raw.fresh)
+
+    def _predict(self, deadline: Deadline, batch: Sequence[Decoded]) -> list[tuple[Decoded, Any]]:
+        return list(zip(batch, self.task.predict(batch, deadline), strict=True))
+
+    def _prepare(self, deadline: Deadline, pair: tuple[Decoded, ExplainedScore]) -> tuple[Sample, ExplainedScore]:
+        decoded, score = pair
+        height, width = decoded.seen.image.shape[1:]
+        admit_baseline(decoded.request, (height, width), deadline)
+        masks = decoded.masks if score.masks is None else score.masks
+        return prepare(decoded.request, decoded.seen, masks, self.limits, deadline), score
+
+    def _admit(
+        self, sample: Sample, score: ExplainedScore, deadline: Deadline, *, fresh: bool
+    ) -> tuple[Admitted | Explained, Deadline]:
+        """Settle whether the explanation is known, or that there is time for it; and the time that is committed."""
+        request, deadline = sample.request, replace(deadline, seconds_per_point=score.seconds_per_point)
+        sample = resolved(score.model, sample)
+        check_answer(sample, len(score.scores), self.task.spec.limits.max_response_bytes)
+        beside = seconds_of_answer(sample)
+        with_answer = deadline.admit(field="accept" if request.accept == PNG else "masks", seconds=beside)
+        key = (key_of(sample, score.target), score.key)
+        known = None if fresh else self.explanations.get(key)
+        if known is not None:
+            return Explained(sample, score, known, cached=True), with_answer
+        if request.by_path:
+            total = points(sample)
+            committed = deadline.admit(total, seconds=beside + seconds_of_shares(sample, total))
+        else:
+            estimate = cost(score.model, sample)
+            committed = deadline.admit(estimate.points, "method", seconds=beside + estimate.seconds)
+        return Admitted(sample, score, key, deadline), committed
+
+    def _integrate(self, batch: Sequence[Admitted]) -> list[Explained]:
+        """Path integrals of a batch, all of one model."""
+        samples = [one.sample for one in batch]
+        total = left = sum(map(points, samples))
+        started = time.perf_counter()
+
+        def before_chunk(remaining: int) -> None:
+            nonlocal left
+            left = remaining
+            batch[0].deadline.check(remaining)
+
+        try:
+            found = explain(batch[0].score.model, samples, [one.score.target for one in batch], before_chunk)
+            left = 0
+        finally:  # a pass that was given up has measured the speed as well
+            if left < total and not any(seconds_of_shares(sample, 1) for sample in samples):
+                self.task.observe(samples[0].image, total - left, time.perf_counter() - started)
+        return [self._keep(one, own) for one, own in zip(batch, found, strict=True)]
+
+    def _map(self, batch: Sequence[Admitted]) -> list[Explained]:
+        """Maps of a batch, all of one model and one plan."""
+        scores = [one.score for one in batch]
+        found = maps_of(
+            scores[0].model,
+            [one.sample for one in batch],
+            [score.target for score in scores],
+            [score.scores for score in scores],
+            batch[0].deadline.check_rows,
+            scores[0].seconds_per_point,
+        )
+        return [self._keep(one, own) for one, own in zip(batch, found, strict=True)]
+
+    def _keep(self, one: Admitted, found: Explanation | Map) -> Explained:
+        if isinstance(found, Map) or worth_keeping(found):
+            self.explanations.put(one.key, found)
+        return Explained(one.sample, one.score, found, cached=False)
+
+    def _encode(self, one: Explained) -> Encoded:
+        score, most = one.score, self.task.spec.limits.max_response_bytes
+        accept = one.sample.request.accept
+        if accept == PNG:
+            drawing = picture(score.model, one.sample, score.target, score.scores, one.explanation, score.instance)
+            return encode({}, PNG, picture=drawing, max_bytes=most)
+        result = result_of(score.model, one.sample, score.target, score.scores, one.explanation)
+        return encode(select({**result, **score.result}, one.sample.request), accept, max_bytes=most)
+
+    def _encode_prediction(self, decoded: Decoded, prediction: Any) -> Encoded:
+        payload = self.task.payload(decoded, prediction)
+        most = self.task.spec.limits.max_response_bytes
+        return encode(payload.result, decoded.request.accept, picture=payload.picture, max_bytes=most)
+
+
+def _count(one: Explained) -> ExplanationCount:
+    groups, found = one.sample.groups, one.explanation
+    return ExplanationCount(
+        evaluations=0 if one.cached else found.evaluations,
+        relative_residual=found.relative_residual(groups) if isinstance(found, Explanation) else None,
+        groups=0 if groups is None else len(groups.family),
+        cached=one.cached,
+    )
