@@ -13,11 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from handlers import engines, worker
-from handlers.admission import admit_baseline, check_answer, check_masks, seconds_of_answer, seconds_of_shares
+from handlers.admission import (
+    admit_baseline,
+    check_answer,
+    check_masks,
+    seconds_of_answer,
+    seconds_of_instances,
+    seconds_of_shares,
+)
 from handlers.attribution.path import Forward
 from handlers.attribution.plan import FORWARD_SHARE
 from handlers.cache import Cache, digest
 from handlers.chunk import chunk_size
+from handlers.cut_out import MasksTooLargeError
 from handlers.deadline import Deadline, updated
 from handlers.engines import Engine
 from handlers.exchange import Exchange, asking
@@ -128,6 +136,7 @@ class SegmenterHandler:
         deadline = Deadline(ends, self.spec.serving.deadline_s, 0)
         found = self._find(seen, threshold, deadline, fresh=exchange.fresh)
         if request.kind == "prediction":
+            deadline.admit(field="accept", seconds=seconds_of_instances(found, request.accept))
             exchange.sample = prepare(request, seen)
             return Job(exchange.sample, found)
         if request.segments is not None and request.segments.name == self.spec.name:
@@ -154,7 +163,11 @@ class SegmenterHandler:
         found = None if fresh else self.instances.get(key)
         if found is None:
             deadline.check_start()
-            found = self.engine.find(seen, threshold)
+            try:
+                found = self.engine.find(seen, threshold)
+            except MasksTooLargeError as error:
+                hint = "raise the threshold, or send a smaller photo"
+                raise RequestError(413, "threshold", f"{error}: {hint}") from None
             self.instances.put(key, found)
         return found
 

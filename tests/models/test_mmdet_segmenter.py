@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from handlers.cut_out import MasksTooLargeError
 from handlers.models import mmcv_ext, mmdet_segmenter, torch_file
 from handlers.models.checkpoint import CheckpointError
 from handlers.models.detections import Detections
@@ -198,6 +199,20 @@ def test_only_masks_above_the_threshold_are_computed(small: MMDetSegmenter, monk
     some = small.segment(photo(40, 70), float(everything.scores[3]))
     assert seen == [len(everything), 3]
     assert len(some) == 3
+
+
+def test_masks_of_too_many_pixels_are_not_begun(small: MMDetSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask lies within its box but for the rounding of its sides."""
+    picture = photo(40, 64)
+    found = small.segment(picture, 0.2)
+    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).double()
+    pixels = sides.prod(1).sum().item()
+    monkeypatch.setattr("handlers.cut_out.MOST_PIXELS", pixels * 1.001)
+    assert len(small.segment(picture, 0.2)) == len(found) > 0
+    monkeypatch.setattr("handlers.cut_out.MOST_PIXELS", pixels * 0.999)
+    monkeypatch.setattr(small.model.roi_head, "predict_mask", None)
+    with pytest.raises(MasksTooLargeError):
+        small.segment(picture, 0.2)
 
 
 def test_nothing_found(small: MMDetSegmenter) -> None:
