@@ -24,6 +24,12 @@ from handlers.wire.request import Request
 SECONDS_PER_GROUP_PIXEL = 4e-8
 """Time that a group takes for each pixel of the model's input, from the mask to its parts, on a busy core."""
 
+SECONDS_PER_SLIC_PIXEL = 3e-6
+"""Time that superpixels take for each pixel of the model's input: twice that of one free core, however many they are."""
+
+NOTABLE = 1.0
+"""Seconds from which groups are held against the time that is left."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -101,7 +107,7 @@ def prepare(
 
     Raises:
         RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
-            this model's frame has no place for, 503 once the time is over.
+            this model's frame has no place for, 503 where the time that is left does not do, or is over.
     """
     image, geometry = seen.image, seen.geometry
     key = digest(image)
@@ -178,7 +184,8 @@ def _room(
     """Number of segments that may be made beside the masks that are there.
 
     Raises:
-        RequestError: 413 for more groups than the limits allow, or than can be there in time, before any is made.
+        RequestError: 413 for more groups than the limits allow, or than can be there in time, 503 for more than can be
+            there in the time that is left; before any is made.
     """
     asked = 0
     if segments is not None and not segments.by_neighbour:
@@ -192,6 +199,12 @@ def _room(
         beside = f"{asked} segments beside {sent} masks" if asked and sent else f"{sent + asked}"
         wanted = f"wanted at most {most} groups on this model's input of {size[0]} × {size[1]}"
         raise RequestError(413, "masks" if sent else "segments", f"{wanted}, got {beside}")
+    if deadline is not None:
+        seconds = SECONDS_PER_GROUP_PIXEL * pixels * (sent + asked)
+        if segments is not None and segments.name == "slic":
+            seconds += SECONDS_PER_SLIC_PIXEL * pixels
+        if seconds >= NOTABLE:
+            deadline.admit(field="masks" if sent else "segments", seconds=seconds)
     return most - sent
 
 

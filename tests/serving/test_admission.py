@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.admission import admit_baseline
-from handlers.attribution.plan import Plan, seconds_beside
+from handlers.admission import admit_baseline, seconds_of_instances
+from handlers.attribution.plan import Plan, Smoothing, seconds_beside
 from handlers.cache import Cache
 from handlers.classifier import ClassifierHandler
+from handlers.cut_out import CutOut
 from handlers.deadline import Deadline
 from handlers.exchange import Exchange
+from handlers.models.detections import Detections
 from handlers.segmenter import SegmenterHandler
 from handlers.wire.errors import RequestError
 from handlers.wire.request import parse
@@ -212,3 +216,63 @@ def test_seconds_beside_the_model_by_hand() -> None:
     # 100 steps of two blurs, each of three channels by two matrices, in multiplications and additions.
     blur = Plan(("blur_ig",), (("steps", 100),))
     assert seconds_beside(blur, (100, 200)) == pytest.approx(100 * 2 * 3 * 2 * 100 * 200 * 300 * 1e-10)
+    # 1.5 s for six segmentations and 8 µs for a pixel, once for each noisy copy.
+    xrai = Plan(("xrai",), (("steps", 1),))
+    assert seconds_beside(xrai, (1000, 2000)) == pytest.approx(1.5 + 16)
+    assert seconds_beside(replace(xrai, smoothing=Smoothing(samples=3)), (1000, 2000)) == pytest.approx(52.5)
+
+
+def instances(*sides: tuple[int, int], photo: tuple[int, int] = (100, 200)) -> Detections:
+    """Instances with masks of these heights and widths."""
+    count = len(sides)
+    cut_outs = tuple(CutOut(np.ones(side, dtype=np.bool_), (0, 0)) for side in sides)
+    classes = torch.zeros(count, dtype=torch.int64)
+    return Detections(torch.zeros(count, 4), torch.ones(count), classes, cut_outs, photo, torch.zeros(count, 4))
+
+
+def test_seconds_of_instances_by_hand() -> None:
+    found = instances((100, 200), (10, 20))  # 20,200 pixels over a photo of 20,000
+    assert seconds_of_instances(found, PNG) == pytest.approx(20_000 * 1e-6 + 20_200 * 6e-8)
+    assert seconds_of_instances(found, "application/json") == pytest.approx(20_200 * 2e-8)
+    assert seconds_of_instances(found, SAFETENSORS) == seconds_of_instances(instances(), "application/json") == 0
+
+
+@pytest.mark.parametrize("accept", [PNG, "application/json"])
+def test_instances_that_there_is_no_time_to_draw_or_to_list(
+    segmenter: SegmenterHandler, accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it takes an hour for a pixel of a mask; the masks alone take none."""
+    monkeypatch.setattr("handlers.admission.SECONDS_PER_MASK_PIXEL", {accept: 3600.0})
+    monkeypatch.setattr("handlers.segmenter.drawn", None)
+    monkeypatch.setattr("handlers.segmenter.rle.write", None)
+    (body,), context = ask_segmenter(segmenter, accept)
+    answer = json.loads(body)
+    assert (context.statuses[0], answer["field"]) == (413, "accept"), answer
+    _, context = ask_segmenter(segmenter, SAFETENSORS)
+    assert context.statuses[0] == 200
+
+
+def test_masks_of_too_many_pixels_are_refused_before_they_are_made(
+    segmenter: SegmenterHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.cut_out.MOST_PIXELS", 1000)
+    (body,), context = ask_segmenter(segmenter, SAFETENSORS)
+    answer = json.loads(body)
+    assert (context.statuses[0], answer["field"]) == (413, "threshold"), answer
+    assert "wanted masks of at most 1,000 pixels in all, got " in answer["message"]
+    _, context = ask_segmenter(segmenter, SAFETENSORS, "threshold=1")  # nothing is found
+    assert context.statuses[0] == 200
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=write_segmenter(tmp_path_factory.mktemp("segmenter"))))
+    return handler
+
+
+def ask_segmenter(handler: SegmenterHandler, accept: str, options: str = "") -> tuple[list[bytes], Context]:
+    """A prediction, of which nothing is remembered."""
+    headers = {"Accept": accept, "Cache-Control": "no-cache", "X-Explain-Options": options}
+    context = Context(headers=[headers])
+    return handler.handle([{"body": bytearray(png())}], context), context
