@@ -25,7 +25,7 @@ SECONDS_PER_GROUP_PIXEL = 4e-8
 """Time that a group takes for each pixel of the model's input, from the mask to its parts, on a busy core."""
 
 SECONDS_PER_SLIC_PIXEL = 3e-6
-"""Time that superpixels take for each pixel of the model's input: twice that of one free core, however many they are."""
+"""Time that superpixels take for each pixel of the model's input, however many they are: twice that of a free core."""
 
 NOTABLE = 1.0
 """Seconds from which groups are held against the time that is left."""
