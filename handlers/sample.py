@@ -11,7 +11,7 @@ from torch import Tensor
 from handlers.attribution import baselines
 from handlers.attribution.groups import Family, family
 from handlers.cache import digest
-from handlers.deadline import Deadline
+from handlers.deadline import NOTABLE, Deadline
 from handlers.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 from handlers.wire.errors import RequestError
 from handlers.wire.geometry import Geometry, Preprocess, apply
@@ -26,9 +26,6 @@ SECONDS_PER_GROUP_PIXEL = 4e-8
 
 SECONDS_PER_SLIC_PIXEL = 3e-6
 """Time that superpixels take for each pixel of the model's input, however many they are: twice that of a free core."""
-
-NOTABLE = 1.0
-"""Seconds from which groups are held against the time that is left."""
 
 
 @dataclass(frozen=True)

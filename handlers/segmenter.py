@@ -26,7 +26,7 @@ from handlers.attribution.plan import FORWARD_SHARE
 from handlers.cache import Cache, digest
 from handlers.chunk import chunk_size
 from handlers.cut_out import MasksTooLargeError
-from handlers.deadline import Deadline, updated
+from handlers.deadline import NOTABLE, Deadline, updated
 from handlers.engines import Engine
 from handlers.exchange import Exchange, asking
 from handlers.explanation import Explanation, explain, points, worth_keeping
@@ -136,16 +136,17 @@ class SegmenterHandler:
         deadline = Deadline(ends, self.spec.serving.deadline_s, 0)
         found = self._find(seen, threshold, deadline, fresh=exchange.fresh)
         if request.kind == "prediction":
-            deadline.admit(field="accept", seconds=seconds_of_instances(found, request.accept))
+            if (seconds := seconds_of_instances(found, request.accept)) >= NOTABLE:
+                deadline.admit(field="accept", seconds=seconds)
             exchange.sample = prepare(request, seen)
             return Job(exchange.sample, found)
+        instance = self._instance(request, found, threshold)
         if request.segments is not None and request.segments.name == self.spec.name:
             names = [self.spec.labels[label] for label in found.labels.tolist()]
             sent = of_cut_outs(found.cut_outs, found.size, names)
         height, width = seen.image.shape[1:]
         admit_baseline(request, (height, width), deadline)
         exchange.sample = sample = prepare(request, seen, sent, self.limits, deadline)
-        instance = self._instance(request, found, threshold)
         exchange.target = int(found.labels[instance])
         forward = self.engine.class_scores(seen, found.anchors[instance])
         started = time.perf_counter()

@@ -264,6 +264,16 @@ def test_masks_of_too_many_pixels_are_refused_before_they_are_made(
     assert context.statuses[0] == 200
 
 
+def test_nothing_is_made_for_an_instance_that_is_not_there(
+    segmenter: SegmenterHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Superpixels of a large photo take half a minute."""
+    monkeypatch.setattr("handlers.segmenter.prepare", None)
+    context = Context(headers=[explanation("threshold=1&segments=slic")])
+    (body,) = segmenter.handle([{"body": bytearray(png())}], context)
+    assert (context.statuses[0], json.loads(body)["field"]) == (422, "threshold")
+
+
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
     handler = SegmenterHandler()
