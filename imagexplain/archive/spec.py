@@ -504,10 +504,16 @@ def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archi
 def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
     """The fields of the classifier's `preprocess`: those of the spec file and, of a model of timm, timm's own."""
     library, _, name = architecture.partition("/")
-    if library != "timm" or set(spec.preprocess) >= set(PreprocessSpec.model_fields):
+    if set(spec.preprocess) >= set(PreprocessSpec.model_fields):
         return spec.preprocess
-    from imagexplain.models.classifiers import timm_network  # which takes seconds
+    from imagexplain.models import ARCHITECTURES  # which takes seconds
+    from imagexplain.models.classifiers import timm_network
 
+    if library != "timm":
+        if architecture not in ARCHITECTURES:  # a name of timm's alone, most likely
+            wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
+            raise SpecError(f"{path}: architecture: {wanted}, given {architecture!r}")
+        return spec.preprocess
     try:
         usual = timm_network.preprocess(name, spec.arguments)
     except ValueError as error:

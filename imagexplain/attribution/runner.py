@@ -83,6 +83,12 @@ SECONDS_PER_OPERATION = 1e-10
 OPERATIONS_PER_MEMBER = 1000
 """What drawing one group of one coalition takes, in units of these."""
 
+OPERATIONS_PER_SEGMENTATION = 1.5e10
+"""What XRAI's segments of a picture take, in units of these; twice what was measured."""
+
+OPERATIONS_PER_REGIONS_PIXEL = 8e4
+"""What resizing a picture for them and growing regions from them takes for each of its pixels, likewise."""
+
 
 @dataclass(frozen=True)
 class Smoothing:
@@ -308,6 +314,8 @@ def seconds_beside(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups:
         "kernel_shap": draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2),
         # Two blurs a step, each a product with a matrix from either side in three channels.
         "blur_ig": values["steps"] * 2 * 2 * 3 * height * width * (height + width),
+        # Six segmentations of a picture of fixed size, made from one of any size, and regions grown from hundreds.
+        "xrai": OPERATIONS_PER_SEGMENTATION + OPERATIONS_PER_REGIONS_PIXEL * height * width,
     }
     each = sum(operations.get(method, 0.0) for method in plan.methods) * SECONDS_PER_OPERATION
     return each * (plan.smoothing.samples if plan.smoothing else 1)

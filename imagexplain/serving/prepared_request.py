@@ -15,7 +15,7 @@ from imagexplain.attribution.groups.families import Family, family
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
-from imagexplain.serving.deadline import Deadline
+from imagexplain.serving.deadline import NOTABLE, Deadline
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.geometry import Geometry, Preprocess, apply
 from imagexplain.vision.masks import PhotoMasks, to_model
@@ -23,6 +23,9 @@ from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one
 
 SECONDS_PER_GROUP_PIXEL = 4e-8
 """Time that a group takes for each pixel of the model's input, from the mask to its parts, on a busy core."""
+
+SECONDS_PER_SLIC_PIXEL = 3e-6
+"""Time that superpixels take for each pixel of the model's input, however many they are: twice that of a free core."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def prepare(
 
     Raises:
         RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
-            this model's frame has no place for, 503 once the time is over.
+            this model's frame has no place for, 503 where the time that is left does not do, or is over.
     """
     image, geometry = seen.image, seen.geometry
     key = digest(image)
@@ -178,7 +181,8 @@ def _room(
     """Number of segments that may be made beside the masks that are there.
 
     Raises:
-        RequestError: 413 for more groups than the limits allow, or than can be there in time, before any is made.
+        RequestError: 413 for more groups than the limits allow, or than can be there in time, 503 for more than can be
+            there in the time that is left; before any is made.
     """
     asked = 0
     if segments is not None and not segments.by_neighbour:
@@ -192,6 +196,12 @@ def _room(
         beside = f"{asked} segments beside {sent} masks" if asked and sent else f"{sent + asked}"
         wanted = f"wanted at most {most} groups on this model's input of {size[0]} × {size[1]}"
         raise RequestError(413, "masks" if sent else "segments", f"{wanted}, got {beside}")
+    if deadline is not None:
+        seconds = SECONDS_PER_GROUP_PIXEL * pixels * (sent + asked)
+        if segments is not None and segments.name == "slic":
+            seconds += SECONDS_PER_SLIC_PIXEL * pixels
+        if seconds >= NOTABLE:
+            deadline.admit(field="masks" if sent else "segments", seconds=seconds)
     return most - sent
 
 

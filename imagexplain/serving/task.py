@@ -118,8 +118,8 @@ class Task(Protocol[P]):
         """The predictions for photos, from memory where they are there. Raises RequestError once the time is over."""
         ...
 
-    def payload(self, decoded: Decoded, prediction: P) -> Payload:
-        """The answer of ``/predictions``. Raises RequestError for one that would be too large."""
+    def payload(self, decoded: Decoded, prediction: P, deadline: Deadline) -> Payload:
+        """The answer of ``/predictions``. Raises RequestError for one that is too large or would take too long."""
         ...
 
     def explained_score(self, decoded: Decoded, prediction: P) -> ExplainedScore:

@@ -144,7 +144,7 @@ class Worker(Generic[T]):
             state.explained = _count(one)
         for state, (request, prediction) in predictions:
             with state.stage("encode"):
-                state.answer = self._encode_prediction(request, prediction)
+                state.answer = self._encode_prediction(request, prediction, deadline)
 
     def _parse(self, raw: RawRequest) -> Request:
         task = self.task
@@ -242,8 +242,8 @@ class Worker(Generic[T]):
         result = result_of(score.model, one.sample, score.target, score.scores, one.explanation)
         return encode(select({**result, **score.result}, one.sample.request), accept, max_bytes=most)
 
-    def _encode_prediction(self, decoded: Decoded, prediction: Any) -> Encoded:
-        payload = self.task.payload(decoded, prediction)
+    def _encode_prediction(self, decoded: Decoded, prediction: Any, deadline: Deadline) -> Encoded:
+        payload = self.task.payload(decoded, prediction, deadline)
         most = self.task.spec.limits.max_response_bytes
         return encode(payload.result, decoded.request.accept, picture=payload.picture, max_bytes=most)
 

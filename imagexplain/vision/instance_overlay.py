@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,6 +24,7 @@ HUES = (
     *((86, 180, 233), (213, 94, 0), (240, 228, 66)),
 )
 """Okabe and Ito's palette, whose colours all kinds of colour blindness tell apart."""
+_STRIP = 256  # rows
 GOLDEN = 0.618034  # neighbours in rank get hues far apart
 
 
@@ -64,12 +66,24 @@ def masked(photo: Image.Image, cut_outs: Sequence[CutOut]) -> Image.Image:
     thickness = max(1, round(em_of(photo.size) / 7))
     order = sorted(range(len(cut_outs)), key=lambda rank: -cut_outs[rank].area)
     for rank in order:
-        cut_out, shade = cut_outs[rank], np.array(colour(rank), dtype=np.float32)
-        part = pixels[cut_out.window]  # a view
-        part[cut_out.mask] = np.rint(part[cut_out.mask] * (1 - OPACITY) + shade * OPACITY).astype(np.uint8)
+        tint(pixels[cut_outs[rank].window], cut_outs[rank].mask, colour(rank))
     for rank in order:
         outline(pixels, cut_outs[rank], colour(rank), thickness)
     return Image.fromarray(pixels)
+
+
+def tint(part: NDArray[np.uint8], mask: NDArray[np.bool_], shade: tuple[int, int, int]) -> None:
+    """Lay a colour over the pixels of a mask (h, w) in a part (h, w, 3) of a picture.
+
+    By a table, and strip by strip: one mask may fill a photo of 50 megapixels.
+    """
+    if mask.size == 0:
+        return
+    levels = np.arange(256, dtype=np.float32)[:, None] * (1 - OPACITY)  # (256, 1)
+    table = np.rint(levels + np.array(shade, dtype=np.float32) * OPACITY).astype(np.uint8)[None]  # (1, 256, 3)
+    for top in range(0, len(part), _STRIP):
+        strip = part[top : top + _STRIP]  # a view
+        cv2.copyTo(cv2.LUT(strip, table), mask[top : top + _STRIP].view(np.uint8), strip)
 
 
 def outline(pixels: NDArray[np.uint8], cut_out: CutOut, shade: tuple[int, int, int], thickness: int) -> None:

@@ -8,6 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_PIXELS = 2**30
+"""Of all masks of one photo together, each of which takes a byte: 22 that fill a photo of 48 megapixels."""
+
+
+class MasksTooLargeError(ValueError):
+    """Masks that would take more than their share of memory."""
+
+
+def check_room(pixels: float) -> None:
+    """Refuse masks of so many pixels in all, before they are made.
+
+    Raises:
+        MasksTooLargeError: there are more than :data:`MOST_PIXELS`.
+    """
+    if pixels > MOST_PIXELS:
+        raise MasksTooLargeError(f"wanted masks of at most {MOST_PIXELS:,} pixels in all, got {pixels:,.0f}")
+
 
 @dataclass(frozen=True, eq=False)
 class CutOut:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.models.segmenters.mask_pasting import paste_masks
-from imagexplain.vision.mask_crops import whole
+from imagexplain.vision.mask_crops import MasksTooLargeError, whole
 from tests.models.reference import FIXTURES
 
 
@@ -45,6 +45,16 @@ def test_the_threshold_is_reached() -> None:
     boxes = torch.tensor([[0.0, 0, 2, 2]] * 2)
     pasted = pasted_masks([torch.full((2, 2), 0.5), torch.full((2, 2), 0.499)], boxes, (2, 2))
     assert pasted[0].all() and not pasted[1].any()
+
+
+def test_masks_of_too_many_pixels_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the second box, 3 × 2 pixels lie in the photo: 16 + 6."""
+    boxes = torch.tensor([[0.0, 0, 4, 4], [5, 8, 30, 30]])
+    monkeypatch.setattr("imagexplain.vision.mask_crops.MOST_PIXELS", 22)
+    assert len(paste_masks([torch.ones(1, 1)] * 2, boxes, (10, 8))) == 2
+    monkeypatch.setattr("imagexplain.vision.mask_crops.MOST_PIXELS", 21)
+    with pytest.raises(MasksTooLargeError, match="wanted masks of at most 21 pixels in all, got 22"):
+        paste_masks(iter(()), boxes, (10, 8))
 
 
 def test_no_masks() -> None:

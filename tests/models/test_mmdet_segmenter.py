@@ -16,6 +16,7 @@ from imagexplain.models.segmenters.mmcv_ext import MissingOperatorError
 from imagexplain.models.segmenters.mmdet_config import ConfigError
 from imagexplain.models.segmenters.mmdet_segmenter import MMDetSegmenter, build
 from imagexplain.vision.detections import Detections
+from imagexplain.vision.mask_crops import MasksTooLargeError
 from tests.models import mmdet_models
 from tests.models.reference import FIXTURES, distance
 from tests.models.same import assert_close_outputs
@@ -199,6 +200,20 @@ def test_only_masks_above_the_threshold_are_computed(small: MMDetSegmenter, monk
     some = small.segment(photo(40, 70), float(everything.scores[3]))
     assert seen == [len(everything), 3]
     assert len(some) == 3
+
+
+def test_masks_of_too_many_pixels_are_not_begun(small: MMDetSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask lies within its box but for the rounding of its sides."""
+    picture = photo(40, 64)
+    found = small.segment(picture, 0.2)
+    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).double()
+    pixels = sides.prod(1).sum().item()
+    monkeypatch.setattr("imagexplain.vision.mask_crops.MOST_PIXELS", pixels * 1.001)
+    assert len(small.segment(picture, 0.2)) == len(found) > 0
+    monkeypatch.setattr("imagexplain.vision.mask_crops.MOST_PIXELS", pixels * 0.999)
+    monkeypatch.setattr(small.model.roi_head, "predict_mask", None)
+    with pytest.raises(MasksTooLargeError):
+        small.segment(picture, 0.2)
 
 
 def test_nothing_found(small: MMDetSegmenter) -> None:

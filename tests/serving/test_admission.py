@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import torch
 from handlers.classifier import ClassifierHandler
 from handlers.segmenter import SegmenterHandler
 from imagexplain.api.request import parse
-from imagexplain.attribution.runner import Plan, seconds_beside
+from imagexplain.attribution.runner import Plan, Smoothing, seconds_beside
 from imagexplain.errors import RequestError
-from imagexplain.serving.admission import admit_baseline
+from imagexplain.serving.admission import admit_baseline, seconds_of_instances
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.request_state import RequestState
+from imagexplain.vision.detections import Detections
+from imagexplain.vision.mask_crops import CutOut
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import ask, explanation, png, prediction, unpacked, write_model
 from tests.serving.test_group_answers import ask as ask_json
@@ -214,3 +218,73 @@ def test_seconds_beside_the_model_by_hand() -> None:
     # 100 steps of two blurs, each of three channels by two matrices, in multiplications and additions.
     blur = Plan(("blur_ig",), (("steps", 100),))
     assert seconds_beside(blur, (100, 200)) == pytest.approx(100 * 2 * 3 * 2 * 100 * 200 * 300 * 1e-10)
+    # 1.5 s for six segmentations and 8 µs for a pixel, once for each noisy copy.
+    xrai = Plan(("xrai",), (("steps", 1),))
+    assert seconds_beside(xrai, (1000, 2000)) == pytest.approx(1.5 + 16)
+    assert seconds_beside(replace(xrai, smoothing=Smoothing(samples=3)), (1000, 2000)) == pytest.approx(52.5)
+
+
+def instances(*sides: tuple[int, int], photo: tuple[int, int] = (100, 200)) -> Detections:
+    """Instances with masks of these heights and widths."""
+    count = len(sides)
+    cut_outs = tuple(CutOut(np.ones(side, dtype=np.bool_), (0, 0)) for side in sides)
+    classes = torch.zeros(count, dtype=torch.int64)
+    return Detections(torch.zeros(count, 4), torch.ones(count), classes, cut_outs, photo, torch.zeros(count, 4))
+
+
+def test_seconds_of_instances_by_hand() -> None:
+    found = instances((100, 200), (10, 20))  # 20,200 pixels over a photo of 20,000
+    assert seconds_of_instances(found, PNG) == pytest.approx(20_000 * 1e-6 + 20_200 * 6e-8)
+    assert seconds_of_instances(found, "application/json") == pytest.approx(20_200 * 2e-8)
+    assert seconds_of_instances(found, SAFETENSORS) == seconds_of_instances(instances(), "application/json") == 0
+
+
+@pytest.mark.parametrize("accept", [PNG, "application/json"])
+def test_instances_that_there_is_no_time_to_draw_or_to_list(
+    segmenter: SegmenterHandler, accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it takes an hour for a pixel of a mask; the masks alone take none."""
+    monkeypatch.setattr("imagexplain.serving.admission.SECONDS_PER_MASK_PIXEL", {accept: 3600.0})
+    monkeypatch.setattr("imagexplain.serving.tasks.segmenter.drawn", None)
+    monkeypatch.setattr("imagexplain.serving.tasks.segmenter.rle.write", None)
+    (body,), context = ask_segmenter(segmenter, accept)
+    answer = json.loads(body)
+    assert (context.statuses[0], answer["field"]) == (413, "accept"), answer
+    _, context = ask_segmenter(segmenter, SAFETENSORS)
+    assert context.statuses[0] == 200
+
+
+def test_masks_of_too_many_pixels_are_refused_before_they_are_made(
+    segmenter: SegmenterHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagexplain.vision.mask_crops.MOST_PIXELS", 1000)
+    (body,), context = ask_segmenter(segmenter, SAFETENSORS)
+    answer = json.loads(body)
+    assert (context.statuses[0], answer["field"]) == (413, "threshold"), answer
+    assert "wanted masks of at most 1,000 pixels in all, got " in answer["message"]
+    _, context = ask_segmenter(segmenter, SAFETENSORS, "threshold=1")  # nothing is found
+    assert context.statuses[0] == 200
+
+
+def test_nothing_is_made_for_an_instance_that_is_not_there(
+    segmenter: SegmenterHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Superpixels of a large photo take half a minute."""
+    monkeypatch.setattr("imagexplain.serving.worker.prepare", None)
+    context = Context(headers=[explanation("threshold=1&segments=slic")])
+    (body,) = segmenter.handle([{"body": bytearray(png())}], context)
+    assert (context.statuses[0], json.loads(body)["field"]) == (422, "threshold")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=write_segmenter(tmp_path_factory.mktemp("segmenter"))))
+    return handler
+
+
+def ask_segmenter(handler: SegmenterHandler, accept: str, options: str = "") -> tuple[list[bytes], Context]:
+    """A prediction, of which nothing is remembered."""
+    headers = {"Accept": accept, "Cache-Control": "no-cache", "X-Explain-Options": options}
+    context = Context(headers=[headers])
+    return handler.handle([{"body": bytearray(png())}], context), context

@@ -68,6 +68,13 @@ def nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, undone)
 
 
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Superpixels take 3 s of a picture of this size, and each group half a second."""
+    monkeypatch.setattr(sample, "SECONDS_PER_SLIC_PIXEL", 3 / SIDE**2)
+    monkeypatch.setattr(sample, "SECONDS_PER_GROUP_PIXEL", 0.5 / SIDE**2)
+
+
 def test_masks_end_with_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of eight, three are begun within three seconds; the fourth is not."""
     begun: list[int] = []
@@ -91,6 +98,40 @@ def test_masks_that_cannot_be_there_in_time_are_refused_before_the_first() -> No
     with pytest.raises(RequestError, match="at most 7 groups on this model's input of 32 × 32, got 8") as caught:
         prepared(asked(masks=stripes(8)), Limits(), Deadline.starting_now(seconds, 0))
     assert (caught.value.status, caught.value.field) == (413, "masks")
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+@pytest.mark.parametrize(
+    ("options", "sent", "seconds", "field"),
+    [
+        ("segments=slic&n_segments=5", 0, 3 + 5 * 0.5, "segments"),
+        ("segments=grid&rows=4&columns=5", 0, 20 * 0.5, "segments"),
+        ("", 20, 20 * 0.5, "masks"),
+        ("segments=slic&n_segments=5", 20, 3 + 25 * 0.5, "masks"),
+    ],
+)
+def test_groups_that_cannot_be_there_in_the_time_that_is_left(
+    options: str, sent: int, seconds: float, field: str, slow: None
+) -> None:
+    """An empty batch had room for them; of this one, too little is left."""
+    request = asked(options, stripes(sent) if sent else None)
+    left = Deadline(0.99 * seconds, 1000, 0, clock=lambda: 0.0)
+    with pytest.raises(RequestError, match="the batch is full") as caught:
+        prepared(request, Limits(), left)
+    assert (caught.value.status, caught.value.field) == (503, field)
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+def test_superpixels_of_an_input_that_is_too_large_for_them(slow: None) -> None:
+    """Of two, it is the picture that takes the time."""
+    with pytest.raises(RequestError, match="wanted work of at most 1 s, got about 4 s") as caught:
+        prepared(asked("segments=slic&n_segments=2"), Limits(), Deadline.starting_now(1.2, 0))
+    assert (caught.value.status, caught.value.field) == (413, "segments")
+
+
+def test_groups_that_the_time_left_allows(slow: None) -> None:
+    request = asked("segments=slic&n_segments=5", stripes(20))
+    assert prepared(request, Limits(), Deadline(3 + 25 * 0.5, 1000, 0, clock=lambda: 0.0)).groups is not None
 
 
 @pytest.mark.parametrize("side", [8, 23, 32, 56])

@@ -79,7 +79,7 @@ class Meter:
             raise RuntimeError("a photo of one pixel breaks the meter")
         return [one.seen.image.mean().item() for one in batch]
 
-    def payload(self, decoded: Decoded, prediction: float) -> Payload:
+    def payload(self, decoded: Decoded, prediction: float, deadline: Deadline) -> Payload:
         return Payload({"model": self.spec.name, "brightness": prediction})
 
     def explained_score(self, decoded: Decoded, prediction: float) -> ExplainedScore:

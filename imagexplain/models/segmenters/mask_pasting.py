@@ -7,13 +7,13 @@ box, reaches the threshold. Numbers agree with ``paste_masks_in_image`` of detec
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import ceil, floor
 
 import torch
 from torch import Tensor
 
-from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.mask_crops import CutOut, check_room
 
 THRESHOLD = 0.5
 
@@ -25,17 +25,26 @@ def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -
         masks: one (h, w) per box, in [0, 1]; the sizes may differ.
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the photo; they may reach beyond it.
         size: height and width of the photo.
+
+    Raises:
+        MasksTooLargeError: the boxes are of more pixels than may be kept; none is pasted.
     """
-    height, width = size
+    windows = [_window(corners, size) for corners in boxes.tolist()]
+    check_room(sum((bottom - top) * (right - left) for top, left, bottom, right in windows))
     pasted = []
-    for mask, box, (x0, y0, x1, y1) in zip(masks, boxes, boxes.tolist(), strict=True):
-        top, left = min(max(floor(y0), 0), height), min(max(floor(x0), 0), width)
-        bottom, right = max(min(ceil(y1), height), top), max(min(ceil(x1), width), left)
+    for mask, box, (top, left, bottom, right) in zip(masks, boxes, windows, strict=True):
         rows = _weights(top, bottom, box[1], box[3], mask.shape[0])
         columns = _weights(left, right, box[0], box[2], mask.shape[1])
         part = rows @ mask @ columns.T >= THRESHOLD
         pasted.append(CutOut(part.cpu().numpy(), (top, left)))
     return tuple(pasted)
+
+
+def _window(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right of the part of a photo (height, width) that a box x0, y0, x1, y1 covers."""
+    (x0, y0, x1, y1), (height, width) = box, size
+    top, left = min(max(floor(y0), 0), height), min(max(floor(x0), 0), width)
+    return top, left, max(min(ceil(y1), height), top), max(min(ceil(x1), width), left)
 
 
 def _weights(start: int, stop: int, low: Tensor, high: Tensor, size: int) -> Tensor:

@@ -30,7 +30,7 @@ from imagexplain.models.example_photo import example_photo
 from imagexplain.models.segmenters import mmcv_ext
 from imagexplain.models.segmenters.mmdet_config import ConfigError, checked, resolve
 from imagexplain.vision.detections import Detections
-from imagexplain.vision.mask_crops import CutOut, trimmed
+from imagexplain.vision.mask_crops import CutOut, check_room, trimmed
 
 __all__ = ["ConfigError", "MMDetSegmenter", "Seen", "build", "resolve"]
 
@@ -154,6 +154,9 @@ class MMDetSegmenter:
         Returns:
             ``anchors`` are (N, stages, 4) float32: the region x0, y0, x1, y1, in pixels of the model's input, that each
             stage of a two-stage detector scored. For others they are empty, (N, 0, 4).
+
+        Raises:
+            MasksTooLargeError: a two-stage detector's boxes are of more pixels of the photo than masks may have.
         """
         with _quiet():
             return self._find_in_stages(seen, threshold) if self.explains else self._find(seen, threshold)
@@ -244,6 +247,7 @@ class MMDetSegmenter:
             raw.bboxes, raw.scores, minimum, settings.nms, settings.max_per_img, return_inds=True
         )
         found = InstanceData(bboxes=boxes[:, :4], scores=boxes[:, 4], labels=labels)
+        check_room(_area_in_photo(found.bboxes, seen))
         # mmdet pastes masks into as many photos: some at a time, of which the cut-outs remain.
         some = max(1, PASTED // (seen.photo_size[0] * seen.photo_size[1]))
         parts, cut_outs = [], []
@@ -332,6 +336,15 @@ def _recorded(extractors: list[nn.Module]) -> Iterator[list[Tensor]]:
 def _listed(modules: Any) -> list[Any]:
     """A cascade has a list of them, a plain detector one."""
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
+
+
+def _area_in_photo(boxes: Tensor, seen: Seen) -> float:
+    """Pixels of the photo that boxes (N, 4) x0, y0, x1, y1 in pixels of the model's input cover, one by one."""
+    height, width = seen.image_size
+    corners = boxes.double().clamp(min=0).minimum(boxes.new_tensor([width, height] * 2, dtype=torch.float64))
+    sides = (corners[:, 2:] - corners[:, :2]).clamp(min=0)
+    scale = seen.photo_size[0] * seen.photo_size[1] / (height * width)
+    return sides.prod(1).sum().item() * scale
 
 
 def _cut_outs(masks: Tensor) -> list[CutOut]:

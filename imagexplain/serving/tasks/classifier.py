@@ -69,7 +69,7 @@ class Classifier:
                 self.scores.put(one.key, scores)
         return found
 
-    def payload(self, decoded: Decoded, prediction: Tensor) -> Payload:
+    def payload(self, decoded: Decoded, prediction: Tensor, deadline: Deadline) -> Payload:
         """The best classes, and all scores."""
         return Payload(prediction_result(self.model, prediction))
 

@@ -29,10 +29,10 @@ from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.runner import FORWARD_SHARE
 from imagexplain.errors import RequestError, shown
-from imagexplain.serving.admission import check_masks
+from imagexplain.serving.admission import check_masks, seconds_of_instances
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.chunk_size import chunk_size
-from imagexplain.serving.deadline import Deadline, updated
+from imagexplain.serving.deadline import NOTABLE, Deadline, updated
 from imagexplain.serving.model_facts import Findings
 from imagexplain.serving.prepared_request import View
 from imagexplain.serving.render import ExplainedInstance
@@ -40,6 +40,7 @@ from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision import rle
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.instance_overlay import drawn
+from imagexplain.vision.mask_crops import MasksTooLargeError
 from imagexplain.vision.masks import PhotoMasks, of_cut_outs
 
 MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
@@ -130,16 +131,22 @@ class Segmenter:
         found = None if decoded.fresh else self.instances.get(key)
         if found is None:
             deadline.check_start()
-            found = self.engine.find(decoded.seen, threshold)
+            try:
+                found = self.engine.find(decoded.seen, threshold)
+            except MasksTooLargeError as error:
+                hint = "raise the threshold, or send a smaller photo"
+                raise RequestError(413, "threshold", f"{error}: {hint}") from None
             self.instances.put(key, found)
         return found
 
     def _threshold(self, request: Request) -> float:
         return self.spec.threshold if request.threshold is None else request.threshold
 
-    def payload(self, decoded: Decoded, prediction: Detections) -> Payload:
+    def payload(self, decoded: Decoded, prediction: Detections, deadline: Deadline) -> Payload:
         """The instances: tensors, run-length masks, or a picture."""
         request = decoded.request
+        if (seconds := seconds_of_instances(prediction, request.accept)) >= NOTABLE:
+            deadline.admit(field="accept", seconds=seconds)
         if request.accept == PNG:
             annotated = request.picture.annotated
             photo = drawn(request.photo.image, prediction, self.spec.labels, self.spec.name, annotated=annotated)
