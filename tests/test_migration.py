@@ -16,6 +16,7 @@ from imagexplain.api.request import parse
 from imagexplain.attribution import captum_adapter as captum_methods
 from imagexplain.attribution.postprocess import normalize
 from imagexplain.ops.server import ROOT
+from tests.pages import rows
 from tests.wire.photos import png
 
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
@@ -30,11 +31,6 @@ ORIGINALS = re.findall(
     process normalize_saliency visualize_single_saliency ratio_channels_to_ablate
     """,
 )
-
-
-def rows(text: str) -> list[list[str]]:
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 CALLS = [
