@@ -38,7 +38,7 @@ def blocks(page: Path) -> list[Block]:
 def rows(text: str) -> list[list[str]]:
     """The cells of all lines of tables, headings included."""
     lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])] for line in lines]
 
 
 def links(text: str) -> Iterator[str]:
@@ -68,8 +68,9 @@ def broken(page: Path, text: str | None = None) -> list[str]:
             continue
         path, _, anchor = link.partition("#")
         file = (page.parent / path).resolve() if path else page
-        if not file.is_relative_to(ROOT) or not file.exists():
-            missing.append(link)
-        elif anchor and (file.suffix != ".md" or anchor not in anchors(file.read_text("utf-8"))):
+        found = file.is_relative_to(ROOT) and file.exists()
+        if found and anchor:
+            found = file.suffix == ".md" and anchor in anchors(file.read_text("utf-8"))
+        if not found:
             missing.append(link)
     return missing
