@@ -27,8 +27,8 @@ def page(name: str) -> str:
 def table(text: str, heading: str) -> dict[str, list[str]]:
     """The rows of the table whose first line has the heading, by their first cell without its stars."""
     lines = text.splitlines()
-    body = dropwhile(lambda line: [row[0] for row in rows(line)] != [heading], lines)
-    body = takewhile(lambda line: line.startswith("|"), body)
+    found = dropwhile(lambda line: [row[0] for row in rows(line)] != [heading], lines)
+    body = takewhile(lambda line: line.startswith("|"), found)
     return {row[0]: row[1:] for row in rows("\n".join(body).replace("**", ""))[1:]}
 
 
@@ -186,3 +186,15 @@ def test_scores_of_maps() -> None:
                 method = names.get(name, name.strip("`"))
             assert bool(cell) == (method in metrics), (method, model)
             check(cell, [metrics[method][metric]["mean"] for metric in ("IoU", "hit")] if cell else [])
+
+
+def test_the_readme() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    held_out = {name.strip("`"): cells[2] for name, cells in table(text, "model").items()}
+    for name, cell in held_out.items():
+        if name != "timm":
+            about = json.loads((ROOT / "archive_specs" / "weights" / f"{name}_scenes.json").read_text("utf-8"))
+            check(cell.replace("AP50", "AP"), [100 * about.get("accuracy", about.get("ap50"))])
+    seconds = record("explanation")["models"][0]["summary"]["seconds"]
+    said = text.partition("An explanation by BiT-R50x1")[2].partition("\n- ")[0]
+    check(said, [seconds["ours"], seconds["authors"], seconds["captum"]])
