@@ -16,6 +16,7 @@ from imagexplain.api.request import parse
 from imagexplain.attribution import captum_adapter as captum_methods
 from imagexplain.attribution.postprocess import normalize
 from imagexplain.ops.server import ROOT
+from tests.pages import rows
 from tests.wire.photos import png
 
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
@@ -32,15 +33,10 @@ ORIGINALS = re.findall(
 )
 
 
-def rows(text: str) -> list[list[str]]:
-    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-
-
 CALLS = [
     call for row in (*rows(FORMULAS), *rows(NAMES)) for cell in row[1:] for call in re.findall(r"`(\w+\(.*\))`", cell)
 ]
-REQUESTS = [re.sub("`", "", row[3]) for row in rows(FORMULAS)[1:] if row[3:] and row[3] not in ("", "|")]
+REQUESTS = [re.sub("`", "", row[3]) for row in rows(FORMULAS)[1:] if row[3]]
 
 
 def test_every_name_of_the_original_has_a_row() -> None:

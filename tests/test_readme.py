@@ -1,4 +1,4 @@
-"""Runs the code of the README and of docs/: every shell and Python block that does not start or stop the server."""
+"""Runs the code of the README, of CONTRIBUTING and of docs/: every shell and Python block, but for those listed."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from PIL import Image
 
 from imagexplain.ops.server import ROOT
 from tests.conftest import Served
+from tests.pages import PAGES, Block, blocks
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCKS = [
-    block
-    for page in PAGES
-    for block in re.findall(r"^```(sh|python)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-]
-RUN_ELSEWHERE = ("make demo", "make test", "make archives", "make stop", "scripts/accuracy.py")
-"""Commands that other tests run: the server's life, builds with a user's own files, and a user's own data."""
+LANGUAGES = {"sh", "python"}
+RUN_ELSEWHERE = {
+    "make demo": "tests/serving/test_scripts.py explains with every model",
+    "make archives": "tests/serving/test_build.py, with checkpoints that the tests make",
+    "make test": "the tests do not run themselves",
+    "make lint": "types take minutes to check",
+    "scripts/accuracy.py": "tests/serving/test_scripts.py, with photos that the tests draw",
+    "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
+}
+"""Commands of blocks that are not run here, each with what runs it or why nothing does."""
+BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
-def runnable() -> list[tuple[str, str]]:
-    return [(kind, code) for kind, code in BLOCKS if not any(command in code for command in RUN_ELSEWHERE)]
+def elsewhere(block: Block) -> bool:
+    """Whether a block has a command that is run elsewhere."""
+    return any(command in block.code for command in RUN_ELSEWHERE)
+
+
+RUNNABLE = [block for block in BLOCKS if block.language in LANGUAGES and not elsewhere(block)]
 
 
 @pytest.fixture
 def checkout(tmp_path: Path, served: Served) -> Path:
-    """What the README's reader has: the scripts, a running server's key file, and a photo."""
+    """What a reader has: the scripts, a running server's key file, and a photo."""
     for name in ("scripts", "imagexplain"):  # which resolve their own path, and look for run/ there
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("handlers", "training", "archive_specs"):
@@ -46,12 +54,29 @@ def checkout(tmp_path: Path, served: Served) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_its_language(page: Path) -> None:
+    """`text` is what nobody runs; a fence that is not found as one would be left out in silence."""
+    found = blocks(page)
+    assert {block.language for block in found} <= LANGUAGES | {"text"}
+    assert page.read_text("utf-8").count("```") == 2 * len(found)
+
+
 def test_there_is_something_to_run() -> None:
-    assert {kind for kind, _ in runnable()} == {"sh", "python"}
+    assert {block.language for block in RUNNABLE} == LANGUAGES
+    assert len({block.page for block in RUNNABLE}) >= 6
 
 
-@pytest.mark.parametrize(("kind", "code"), runnable(), ids=lambda value: value.strip().splitlines()[0][:50])
-def test_the_code_runs(checkout: Path, served: Served, kind: str, code: str) -> None:
+def test_what_runs_elsewhere_is_on_a_page_and_has_its_test() -> None:
+    assert all(any(command in block.code for block in BLOCKS) for command in RUN_ELSEWHERE)
+    assert all((ROOT / path).is_file() for path in re.findall(r"tests/\S+\.py", " ".join(RUN_ELSEWHERE.values())))
+
+
+@pytest.mark.parametrize(
+    "block", RUNNABLE, ids=lambda block: f"{block.page}: {block.code.strip().splitlines()[-1].strip()[:50]}"
+)
+def test_the_code_runs(checkout: Path, served: Served, block: Block) -> None:
+    kind, code = block.language, block.code
     if "curl" in code and shutil.which("curl") is None:
         pytest.skip("no curl here")
     for port, address in (("8080", served.server.inference), ("8082", served.server.metrics.removesuffix("/metrics"))):
