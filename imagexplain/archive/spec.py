@@ -213,7 +213,7 @@ class ClassifierSpec(_Classifier, ModelSpec):
     """A classifier's: from photos to class scores.
 
     Attributes:
-        architecture: a key of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        architecture: one of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
         arguments: of a model of timm, where they differ from those that its name stands for.
         preprocess: how photos become inputs.
     """
@@ -507,13 +507,14 @@ def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
     if set(spec.preprocess) >= set(PreprocessSpec.model_fields):
         return spec.preprocess
     from imagexplain.models import ARCHITECTURES  # which takes seconds
-    from imagexplain.models.classifiers import timm_network
 
     if library != "timm":
         if architecture not in ARCHITECTURES:  # a name of timm's alone, most likely
             wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
             raise SpecError(f"{path}: architecture: {wanted}, given {architecture!r}")
         return spec.preprocess
+    from imagexplain.models.classifiers import timm_network  # likewise
+
     try:
         usual = timm_network.preprocess(name, spec.arguments)
     except ValueError as error:
