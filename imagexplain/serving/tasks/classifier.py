@@ -23,11 +23,12 @@ from imagexplain.serving.deadline import Deadline, updated
 from imagexplain.serving.method_attribution import Map, batches, cost, key_of, maps_of, resolved, result_of
 from imagexplain.serving.metrics import Metrics, Stage
 from imagexplain.serving.path_attribution import Explanation, explain, points, predict, prediction_result, worth_keeping
-from imagexplain.serving.prepared_request import Sample, prepare, view
+from imagexplain.serving.prepared_request import Sample, prepare
 from imagexplain.serving.remote_segments import Ask, Neighbours, with_segments
 from imagexplain.serving.render import picture
 from imagexplain.serving.request_state import Exchange, asking, log_traceback
 from imagexplain.serving.served_model import ServedModel, load
+from imagexplain.vision.preprocess import view
 
 logger = logging.getLogger(__name__)
 

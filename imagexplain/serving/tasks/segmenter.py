@@ -37,7 +37,7 @@ from imagexplain.serving.method_attribution import Map, cost, key_of, maps_of, r
 from imagexplain.serving.metrics import Metrics
 from imagexplain.serving.model_facts import Findings
 from imagexplain.serving.path_attribution import Explanation, explain, points, worth_keeping
-from imagexplain.serving.prepared_request import View, prepare
+from imagexplain.serving.prepared_request import prepare
 from imagexplain.serving.remote_segments import Ask, Neighbours, with_segments
 from imagexplain.serving.render import ExplainedInstance, picture
 from imagexplain.serving.request_state import Exchange, asking
@@ -46,6 +46,7 @@ from imagexplain.vision import rle
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.instance_overlay import drawn
 from imagexplain.vision.masks import PhotoMasks, of_cut_outs
+from imagexplain.vision.preprocess import View
 
 logger = logging.getLogger(__name__)
 
