@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MARK = "config.properties"
-"""A file that every checkout has at its top."""
+MARK = "archive_specs"
+"""A folder that every checkout has at its top."""
 
 
 def find_checkout(package: Path, here: Path) -> Path:
     """The checkout that holds the package; where it is installed apart from one, the directory that one works in."""
     around = package.parent
-    return around if (around / MARK).is_file() else here
+    return around if (around / MARK).is_dir() else here
 
 
 ROOT = find_checkout(Path(__file__).resolve().parent, Path.cwd())

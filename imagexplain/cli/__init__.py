@@ -54,7 +54,7 @@ def run(name: str, arguments: Sequence[str] | None = None, prog: str | None = No
     """
     command = COMMANDS[name]
     if command.of_checkout:
-        if not (ROOT / MARK).is_file():
+        if not (ROOT / MARK).is_dir():
             print(f"error: {name}: wanted a checkout to work on, got {ROOT}: run it in one", file=sys.stderr)
             return 1
         if str(ROOT) not in sys.path:
