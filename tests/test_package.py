@@ -7,10 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import imagexplain
 import imagexplain.attribution as library
@@ -150,6 +154,21 @@ def test_the_installed_package_explains(wheel: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == [str(tmp_path / "site" / "imagexplain" / "__init__.py"), "2", "1", "8", "8"]
+
+
+def test_every_dependency_is_pinned() -> None:
+    """In constraints.txt, to a version that the bounds of pyproject.toml allow."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {canonicalize_name(name): pin for name, _, pin in (line.partition("==") for line in lines) if pin}
+    extras = project["project"]["optional-dependencies"]
+    groups = project["dependency-groups"]
+    wanted = chain(project["project"]["dependencies"], *extras.values(), *groups.values())
+    for requirement in map(Requirement, wanted):
+        if requirement.name == "imagexplain":
+            assert requirement.extras == extras.keys() - {"dev"}
+            continue
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
 def test_help_and_the_package_itself_take_no_torch() -> None:
