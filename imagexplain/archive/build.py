@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up 
 SERVING_FILE = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
 PACKAGES = ("handlers", "imagexplain")
-NOT_CARRIED = ("__pycache__", "*.pyc")
+NOT_CARRIED = ("__pycache__", "*.pyc", "*.pyi", "py.typed")
 OF_A_SPEC = ("architecture", "arguments", "labels", "settings")  # fields that errors of a network may be about
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
