@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ import imagexplain
 import imagexplain.attribution as library
 from imagexplain import cli
 from imagexplain.checkout import ROOT, find_checkout
+from imagexplain.cli import key
+from imagexplain.ops.server import Server
 
 PUBLIC = {
     *("ablation_cam", "attention_rollout", "bag_cam", "blur_ig", "deep_lift", "eigen_cam", "eigen_grad_cam"),
@@ -219,3 +222,18 @@ def test_a_checkout_is_wanted_where_there_is_none(
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     assert cli.main(["evaluate", "--models", "bit"]) == 1
     assert f"error: evaluate: wanted a checkout to work on, got {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_key_is_printed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = {"inference": {"key": "abc"}, "management": {"key": "def"}}
+    (tmp_path / "key_file.json").write_text(json.dumps(keys))
+    running = Server({"inference": 8080}, 1, 0.0, str(tmp_path), "", "", ())
+    assert cli.main(["key", "--run", str(tmp_path)]) == 1
+    assert "error: no server runs with" in capsys.readouterr().err
+    monkeypatch.setattr(key, "find", lambda run: running if run == tmp_path else None)
+    assert cli.main(["key", "--run", str(tmp_path)]) == cli.main(["key", "management", "--run", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "abc\ndef\n"
+    assert cli.main(["key", "API", "--run", str(tmp_path)]) == 1
+    assert "error: no API key in" in capsys.readouterr().err
