@@ -53,7 +53,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import imagexplain.attribution as library
-from benchmarks.bench_explanation import machine
+from evaluation.machine import machine
 from imagexplain.attribution.methods.gradient import gradient
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {

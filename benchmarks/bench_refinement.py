@@ -36,7 +36,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.bench_explanation import machine
+from evaluation.machine import machine
 from imagexplain import models
 from imagexplain.archive.spec import ClassifierSpec, select
 from imagexplain.attribution.groups.families import refinement

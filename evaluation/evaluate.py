@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.bench_explanation import machine
 from evaluation import report
 from evaluation.by_baseline import by_baseline
 from evaluation.cases import SCENES, SUPERPIXELS, Case, case
 from evaluation.game import Game, feature_ablation, leave_one_out
+from evaluation.machine import machine
 from evaluation.redraw import redrawn
 from evaluation.sampling import GRADIENT, against_sampling
 from evaluation.settings import Settings
@@ -137,9 +137,11 @@ def _evaluate(
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["lanet", "bit"])
     parser.add_argument("--scenes", type=int, default=100, help="of each kind (default: 100)")
     parser.add_argument("--costly", type=int, default=25, help="for sensitivity and KernelShap (default: 25)")

@@ -26,11 +26,11 @@ import torch
 from tqdm import tqdm
 
 import imagexplain.attribution as library
-from benchmarks.bench_explanation import machine
 from evaluation import method_tables
 from evaluation.all_cases import Work, outcomes
 from evaluation.cases import SCENES, SUPERPIXELS, Case, case
 from evaluation.line_up import Entry, line_up, with_meaning
+from evaluation.machine import machine
 from evaluation.randomisation import THRESHOLD
 from evaluation.settings import Settings
 from evaluation.subject import Subject, as_built
@@ -132,9 +132,11 @@ def evaluate(
     return results
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=list(MODELS), help=f"(default: {' '.join(MODELS)})")
     parser.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
     parser.add_argument("--images", type=int, default=25, help="scenes for each model (default: 25)")

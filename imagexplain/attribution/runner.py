@@ -222,7 +222,7 @@ def _smoothed(
         )
     smoothing = vars(plan.smoothing)
 
-    def of_copies(index: int) -> Callable[[Forward, Tensor, Tensor], Tensor]:
+    def of_copies(index: int) -> Callable[..., Tensor]:
         def of(model: Forward, copies: Tensor, targets: Tensor) -> Tensor:
             own = material.at(torch.full((len(copies),), index))
             return _maps(method, plan, model, copies, targets, own, chunk)

@@ -32,18 +32,19 @@ from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.attribution.runner import COARSE, Material, Plan, Smoothing, carry_out
+from imagexplain.checkout import ROOT
 from imagexplain.errors import RequestError, unknown
 from imagexplain.models.checkpoints.checkpoint import read
-from imagexplain.ops.server import ROOT
 from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
-from imagexplain.serving.prepared_request import prepare, view
+from imagexplain.serving.prepared_request import prepare
 from imagexplain.serving.render import as_drawn, sigma_of
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
 from imagexplain.vision.geometry import Preprocess, fit
 from imagexplain.vision.heatmap import overlay
+from imagexplain.vision.preprocess import view
 from imagexplain.vision.segment_overlay import coloured
 from imagexplain.vision.superpixels import slic
 
@@ -297,9 +298,11 @@ def _positive(field: str, value: int) -> int:
     return value
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("image", type=Path)
     parser.add_argument("--model", required=True, help="name of a classifier in archive_specs/, or a spec file")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="which methods (default: all)")
