@@ -1,4 +1,4 @@
-"""What stands for a part of the image that is absent."""
+"""Absence of a part of the image: the values that stand for it, and the groups of pixels that are absent together."""
 
 from __future__ import annotations
 
@@ -17,3 +17,12 @@ def expanded(name: str, values: float | Tensor | None, images: Tensor) -> Tensor
         return given.expand_as(images)
     except RuntimeError:
         raise ValueError(f"{name}: wanted a number or {tuple(images.shape)}, got {tuple(given.shape)}") from None
+
+
+def numbered(groups: Tensor, images: Tensor) -> Tensor:
+    """(B, H, W) int64 on the images' device, each image's groups numbered from 0 without gaps."""
+    wanted = (len(images), *images.shape[2:])
+    if groups.dtype != torch.int64 or groups.shape not in (wanted, wanted[1:]):
+        raise ValueError(f"groups: wanted int64 {wanted} or {wanted[1:]}, got {groups.dtype} {tuple(groups.shape)}")
+    each = groups.to(images.device).expand(wanted)
+    return torch.stack([number.unique(return_inverse=True)[1] for number in each])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.cam import shown, weighted
+from imagexplain.attribution.class_activation_maps import shown, weighted
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer
 from imagexplain.attribution.network.partial_forward import rest_of
@@ -35,14 +35,14 @@ def ablation_cam(
     of what follows the layer only (:func:`imagexplain.attribution.network.partial_forward.rest_of`).
 
     Args:
-        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.methods.cam`.
+        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
         chunk: ablated rows evaluated at once, at most.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
 
     Raises:
-        ValueError: as in :mod:`imagexplain.attribution.methods.cam`, or a chunk below 1.
+        ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Desai, Ramaswamy, WACV 2020. Own, for Captum has no such method.
     """

@@ -30,22 +30,3 @@ def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_
     """
     check_images(images)
     return score_gradients(model, images, targets, create_graph=create_graph)[1]
-
-
-@isolated
-def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
-    """Image times gradient, signed; complete for a piecewise linear model without biases.
-
-    Args:
-        model, images, targets, create_graph: as for :func:`gradient`.
-
-    Returns:
-        (B, C, H, W), in units of the score.
-
-    Raises:
-        ValueError: as for :func:`gradient`.
-
-    Source: Shrikumar et al. 2016, arXiv 1605.01713.
-    """
-    product = images * gradient(model, images, targets, create_graph=create_graph)
-    return product if create_graph else product.detach()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.cam import grad_cam
+from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer
 from imagexplain.attribution.postprocess import normalize
@@ -51,13 +51,13 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *
     The paper keeps the three channels; here :func:`combine` reduces them.
 
     Args:
-        model, images, targets, layer: as in :mod:`imagexplain.attribution.methods.cam`.
+        model, images, targets, layer: as in :mod:`imagexplain.attribution.class_activation_maps`.
 
     Returns:
         (B, 1, H, W), signed.
 
     Raises:
-        ValueError: as in :mod:`imagexplain.attribution.methods.cam`.
+        ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`.
     """
     from imagexplain.attribution.methods.guided_backprop import guided_backprop
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.cam import shown, weighted
+from imagexplain.attribution.class_activation_maps import shown, weighted
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
@@ -31,14 +31,14 @@ def score_cam(
     the softmax. Without gradients: K further evaluations an image.
 
     Args:
-        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.methods.cam`.
+        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
         chunk: masked images evaluated at once, at most; no more than these are in memory.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
 
     Raises:
-        ValueError: as in :mod:`imagexplain.attribution.methods.cam`, or a chunk below 1.
+        ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Wang et al. 2020, arXiv 1910.01279, algorithm 1. Own, for Captum has no such method.
     """

@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
-from skimage.segmentation import felzenszwalb
-from skimage.transform import resize
 from torch import Tensor
 
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
@@ -105,6 +102,9 @@ def overlapping_segments(picture: NDArray[np.number]) -> NDArray[np.bool_]:
 
 def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
     """For each scale (SIDE, SIDE) labels from 0 of the parts of a picture (H, W, C), which was resized to that size."""
+    from skimage.segmentation import felzenszwalb  # takes a second
+    from skimage.transform import resize
+
     values = picture.astype(np.float64)
     values = 2 * (values - values.min()) / (np.ptp(values) or 1) - 1
     large = resize(values, (SIDE, SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True)
@@ -120,6 +120,8 @@ def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
 
 def _widened(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> NDArray[np.bool_]:
     """(S, H, W) bool: each part at the picture's size, with all that lies within five pixels of it."""
+    from scipy.ndimage import find_objects
+
     rows, columns = _nearest(size[0]), _nearest(size[1])
     masks = np.zeros((_number(parts, size), *size), dtype=np.bool_)
     free = iter(masks)
@@ -141,6 +143,8 @@ def _number(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> int:
 
 def _nearest(side: int) -> NDArray[np.int64]:
     """(side,) the pixel of SIDE that each of a picture's takes its label from, along either axis."""
+    from skimage.transform import resize
+
     places = np.broadcast_to(np.arange(SIDE)[:, None], (SIDE, 1))
     found = resize(places, (side, 1), order=0, mode="constant", preserve_range=True, anti_aliasing=False)
     return found[:, 0].astype(np.int64)
