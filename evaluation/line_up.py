@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import imagexplain.attribution as library
 from evaluation.cases import Case
 from evaluation.rivals import edges, random
 from evaluation.subject import CHUNK, Subject
+from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import Material, Plan, Smoothing, carry_out, layer_name, refusals
 
 CONTROLS = ("edges", "random")
@@ -34,9 +34,6 @@ SMOOTHED: Mapping[str, tuple[Mapping[str, Any], Smoothing]] = {
     "integrated_gradients": ({"steps": 10}, Smoothing(samples=8)),
 }
 
-MAGNITUDES = frozenset({"gradient", "guided_backprop", "smoothgrad"})
-"""Methods that say how much a value matters, not what it adds to the score: their channels join as magnitudes."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -53,7 +50,8 @@ class Entry:
     @property
     def channels(self) -> str:
         """How the map's channels become one, a key of :data:`imagexplain.attribution.postprocess.CHANNELS`."""
-        return "abs" if self.plan and self.plan.methods[0] in MAGNITUDES and len(self.plan.methods) == 1 else "sum"
+        alone = self.plan.methods if self.plan else ()
+        return "abs" if len(alone) == 1 and METHODS[alone[0]].sensitivity else "sum"
 
     @property
     def by_group(self) -> bool:
@@ -61,16 +59,17 @@ class Entry:
         return self.plan is not None and "groups" in self.plan.takes
 
 
-def line_up(methods: Collection[str] = tuple(library.METHODS)) -> list[Entry]:
-    """The controls, and whatever is made of these methods alone.
+def line_up(methods: Collection[str] | None = None) -> list[Entry]:
+    """The controls, and whatever is made of these methods alone, by default of all.
 
     Raises:
         ValueError: a method that the library does not have.
     """
+    methods = METHODS if methods is None else methods
     for name in methods:
-        if name not in library.METHODS:
-            raise ValueError(f"methods: wanted some of {', '.join(library.METHODS)}, got {name!r}")
-    plans = [_plan(name) for name in library.METHODS] + [_plan(*pair) for pair in COMBINED]
+        if name not in METHODS:
+            raise ValueError(f"methods: wanted some of {', '.join(METHODS)}, got {name!r}")
+    plans = [_plan(name) for name in METHODS] + [_plan(*pair) for pair in COMBINED]
     entries = [Entry(plan.name, plan) for plan in plans]
     for name, (options, smoothing) in SMOOTHED.items():
         plan = Plan((name,), tuple(options.items()), smoothing=smoothing)

@@ -26,7 +26,15 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from imagexplain.api.method_options import PATH, PLAN_OPTIONS, baseline_name, is_path, plan_options, starts
+from imagexplain.api.method_options import (
+    PATH,
+    PLAN_OPTIONS,
+    baseline_name,
+    is_path,
+    options_of_methods,
+    plan_options,
+    starts,
+)
 from imagexplain.api.options import (
     ANNOTATED,
     BASELINE_OPTIONS,
@@ -49,7 +57,7 @@ from imagexplain.api.options import (
     switch,
     threshold_option,
 )
-from imagexplain.attribution.runner import OPTIONS as METHOD_OPTIONS
+from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import Plan
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
@@ -78,6 +86,7 @@ OPTIONS = (
         )
     ),
 )
+"""Of an explanation, beside those of methods."""
 SEGMENTER_OPTIONS = (*OPTIONS, "detection")
 PREDICTION_OPTIONS = ("threshold", "picture")
 """Of a segmenter's prediction, which ignores all others."""
@@ -210,7 +219,7 @@ def parse(
     fields, parts = _fields(row, headers)
     options: Mapping[str, Any] = {}
     if kind == "explanation":
-        known = SEGMENTER_OPTIONS if segmenter else OPTIONS
+        known = tuple(dict.fromkeys((*(SEGMENTER_OPTIONS if segmenter else OPTIONS), *options_of_methods())))
         options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), known)
     elif segmenter:
         options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), PREDICTION_OPTIONS, strict=False)
@@ -473,7 +482,7 @@ def _merge(
 def _plain(name: str, value: Any) -> Any:
     if not isinstance(value, msgspec.Raw):
         return value
-    if name in SEGMENTER_OPTIONS and name not in FILES and len(bytes(value)) > MAX_OPTION_BYTES:
+    if name in {*SEGMENTER_OPTIONS, *options_of_methods()} - {*FILES} and len(bytes(value)) > MAX_OPTION_BYTES:
         raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(bytes(value)):,}")
     try:
         return msgspec.json.decode(value)
@@ -499,7 +508,7 @@ def _from_form(name: str, value: Any) -> Any:
         return _plain(name, msgspec.Raw(value.encode()))
     if name in ("outputs", "combine"):
         return [part.strip() for part in value.split(",") if part.strip()]
-    kind = METHOD_OPTIONS.get(name)
+    kind = METHODS.options.get(name)
     if (name in INTEGERS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
     if (name in FRACTIONS or kind is float) and _NUMBER.fullmatch(value):

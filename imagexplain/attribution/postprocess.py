@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -76,6 +75,8 @@ def localize(maps: Tensor, *, threshold: float = 0.2) -> Localization:
 
     Source: Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", arXiv 1512.04150, section 3.2.
     """
+    from scipy import ndimage  # takes half a second
+
     _check_maps(maps)
     if maps.shape[1] != 1:
         raise ValueError(f"maps: wanted (B, 1, H, W), got {tuple(maps.shape)}")

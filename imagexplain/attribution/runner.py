@@ -6,82 +6,29 @@ which method, :class:`Material` holds whatever there is, and :func:`carry_out` h
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import imagexplain.attribution as library
+from imagexplain.attribution.methods.guided_grad_cam import combine
+from imagexplain.attribution.methods.smoothgrad import smooth
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.paths.path_integral import Forward
-
-OPTIONS: Mapping[str, type] = {
-    "cells": int,
-    "discard": float,
-    "fraction": float,
-    "grad_step": float,
-    "head_fusion": str,
-    "keep": float,
-    "least": int,
-    "max_dist": float,
-    "max_sigma": float,
-    "rule": str,
-    "samples": int,
-    "score": str,
-    "scores": str,
-    "seed": int,
-    "size": int,
-    "sqrt": bool,
-    "statistic": str,
-    "std": float,
-    "steps": int,
-    "stride": int,
-}
-"""Every option of a method that is a plain value; one of the same name is of the same type in all methods."""
-
-MATERIAL = ("layer", "baselines", "fill", "references", "groups", "segments", "pictures", "chunk")
-"""What else methods take."""
-
-COARSE = frozenset(
-    {
-        "ablation_cam",
-        "attention_rollout",
-        "bag_cam",
-        "eigen_cam",
-        "eigen_grad_cam",
-        "full_grad",
-        "grad_cam",
-        "grad_cam_plusplus",
-        "gradient_rollout",
-        "hires_cam",
-        "layer_cam",
-        "score_cam",
-        "xgrad_cam",
-    }
-)
-"""Methods whose maps have one channel that is nowhere negative: what a fine map may be multiplied with."""
-
-PARTICULAR = frozenset({"deep_lift", "guided_backprop"})
-"""Methods that take any function of images but are of no use for some."""
-
-QUICKER = {"ablation_cam": "grad_cam", "score_cam": "grad_cam"}
-"""Methods that work where another does, which takes less time to try."""
+from imagexplain.attribution.registry import METHODS, Method, Workload
+from imagexplain.attribution.targets import Targets
 
 FORWARD_SHARE = 1 / 3
 """What a forward pass costs beside a forward and a backward pass."""
 
 SECONDS_PER_OPERATION = 1e-10
 """Of a large matrix product or decomposition in float64 on one slow core; half of it was measured."""
-
-OPERATIONS_PER_MEMBER = 1000
-"""What drawing one group of one coalition takes, in units of these."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +68,23 @@ class Plan:
     @property
     def takes(self) -> frozenset[str]:
         """The options and material that the methods take."""
-        return frozenset().union(*(parameters(method) for method in self.methods))
+        return frozenset().union(*(METHODS[method].parameters for method in self.methods))
 
     @property
     def by_module(self) -> bool:
         """Whether a method looks into the model, for which a function of images will not do."""
-        return any(looks_inside(method) for method in self.methods)
+        return any(METHODS[method].needs_module for method in self.methods)
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether a method wants the network as its authors wrote it, for which a folded one will not do."""
+        return any(METHODS[method].needs_original for method in self.methods)
 
     def settings(self) -> dict[str, Any]:
         """The options by name, given or not, and the smoothing's."""
-        usual = {name: value for method in self.methods for name, value in parameters(method).items()}
+        usual = {name: value for method in self.methods for name, value in METHODS[method].options.items()}
         given = dict(self.options)
-        return {name: given.get(name, usual[name]) for name in sorted(usual) if name in OPTIONS}
+        return {name: given.get(name, usual[name]) for name in sorted(usual)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,23 +113,6 @@ class Material:
         )
 
 
-@cache
-def parameters(method: str) -> Mapping[str, Any]:
-    """The named options and material of a method, each with its default; the one without a default has `...`."""
-    signature = inspect.signature(getattr(library, method))
-    return {
-        name: ... if parameter.default is parameter.empty else parameter.default
-        for name, parameter in signature.parameters.items()
-        if name in OPTIONS or name in MATERIAL
-    }
-
-
-@cache
-def looks_inside(method: str) -> bool:
-    """Whether a method wants a module, of which it looks at layers, rather than any function of images."""
-    return "Module" in str(inspect.signature(getattr(library, method)).parameters["model"].annotation)
-
-
 def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, material: Material, *, chunk: int) -> Tensor:
     """The maps of a batch.
 
@@ -201,13 +136,13 @@ def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, mater
 
 def product(plan: Plan, maps: Sequence[Tensor]) -> Tensor:
     """The map of a plan from those of its methods, one or two: themselves, or multiplied as the plan says."""
-    return maps[0] if len(maps) == 1 else library.combine(*maps, normalized=plan.normalized)
+    return maps[0] if len(maps) == 1 else combine(*maps, normalized=plan.normalized)
 
 
 def _smoothed(
     method: str, plan: Plan, model: Forward, images: Tensor, targets: Tensor, material: Material, chunk: int
 ) -> Tensor:
-    if looks_inside(method):
+    if METHODS[method].needs_module:
         network_of(method, model)
     if plan.smoothing is None:
         parts = torch.arange(len(images)).split(chunk)
@@ -216,8 +151,9 @@ def _smoothed(
         )
     smoothing = vars(plan.smoothing)
 
-    def of_copies(index: int) -> Callable[[Forward, Tensor, Tensor], Tensor]:
-        def of(model: Forward, copies: Tensor, targets: Tensor) -> Tensor:
+    def of_copies(index: int) -> Callable[[Forward, Tensor, Targets], Tensor]:
+        def of(model: Forward, copies: Tensor, targets: Targets) -> Tensor:
+            assert isinstance(targets, Tensor)
             own = material.at(torch.full((len(copies),), index))
             return _maps(method, plan, model, copies, targets, own, chunk)
 
@@ -225,7 +161,7 @@ def _smoothed(
 
     return torch.cat(
         [
-            library.smooth(of_copies(b), model, images[b : b + 1], targets[b : b + 1], **smoothing, chunk=chunk)
+            smooth(of_copies(b), model, images[b : b + 1], targets[b : b + 1], **smoothing, chunk=chunk)
             for b in range(len(images))
         ]
     )
@@ -235,7 +171,7 @@ def _maps(
     method: str, plan: Plan, model: Forward, images: Tensor, targets: Tensor, material: Material, chunk: int
 ) -> Tensor:
     """The maps of a batch by one method, averaged over the draws of the baseline."""
-    takes, given = parameters(method), dict(plan.options)
+    takes, given = METHODS[method].parameters, dict(plan.options)
     options = {name: given[name] for name in given if name in takes}
     offered = {
         "layer": plan.layer,
@@ -245,7 +181,7 @@ def _maps(
         "chunk": chunk,
     }
     options |= {name: value for name, value in offered.items() if name in takes and value is not None}
-    run = partial(getattr(library, method), model)
+    run = partial(METHODS[method].function, model)
     if material.baselines is None:
         return run(images, targets, **options)
     if "references" in takes:
@@ -267,27 +203,9 @@ def evaluations(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups: in
         groups: of pixels.
         channels: of the layer that a method takes one by one.
     """
-    values = {"samples": 0, "steps": 0, "size": 1, "stride": 1} | plan.settings()
-    windows = math.prod(-(-max(side - values["size"], 0) // max(values["stride"], 1)) + 1 for side in size)
-    alone: Mapping[str, float] = {
-        "score_cam": channels,
-        "ablation_cam": channels,
-        "occlusion": windows * draws,
-        "feature_ablation": groups * draws,
-        "kernel_shap": values["samples"] * draws,
-        "rise": values["samples"] * draws,
-    }
-    both: Mapping[str, float] = {
-        "smoothgrad": values["samples"],
-        "expected_gradients": values["samples"],
-        "integrated_gradients": (values["steps"] + 2) * draws,
-        "guided_ig": values["steps"] * draws,
-        "idgi": (values["steps"] + 1) * draws,
-        "blur_ig": values["steps"],
-        "xrai": 2 * (values["steps"] + 2),
-        "deep_lift": 3 * draws,
-    }
-    rows = sum(both.get(method, 0) + FORWARD_SHARE * alone.get(method, 0) + 2 for method in plan.methods)
+    rows = 0.0
+    for method, work in _workloads(plan, Workload({}, size, draws, groups, channels)):
+        rows += method.gradient_passes(work) + FORWARD_SHARE * method.forward_passes(work) + 2
     return math.ceil(rows * (plan.smoothing.samples if plan.smoothing else 1))
 
 
@@ -300,17 +218,15 @@ def seconds_beside(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups:
         draws: of the baseline.
         groups: of pixels.
     """
-    values = {"samples": 0, "steps": 0} | plan.settings()
-    coalitions = min(values["samples"], 2**groups - 2) if groups else 0
-    height, width = size
-    operations: Mapping[str, float] = {
-        # Coalitions are drawn; then half as many equations are made triangular, and the triangle is decomposed.
-        "kernel_shap": draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2),
-        # Two blurs a step, each a product with a matrix from either side in three channels.
-        "blur_ig": values["steps"] * 2 * 2 * 3 * height * width * (height + width),
-    }
-    each = sum(operations.get(method, 0.0) for method in plan.methods) * SECONDS_PER_OPERATION
+    works = _workloads(plan, Workload({}, size, draws, groups))
+    each = sum(method.operations(work) for method, work in works) * SECONDS_PER_OPERATION
     return each * (plan.smoothing.samples if plan.smoothing else 1)
+
+
+def _workloads(plan: Plan, size: Workload) -> Iterator[tuple[Method, Workload]]:
+    """Each of the plan's methods with its own options."""
+    for name in plan.methods:
+        yield METHODS[name], replace(size, options=replace(plan, methods=(name,)).settings())
 
 
 def network_of(name: str, model: Forward) -> nn.Module:
@@ -347,9 +263,9 @@ def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str
     """
     found = {}
     for method in methods:
-        if not looks_inside(method) and method not in PARTICULAR:
+        if not METHODS[method].needs_original:
             continue
-        plan = Plan((QUICKER.get(method, method),))
+        plan = Plan((METHODS[method].tried_by or method,))
         try:
             carry_out(plan, model, images[:1], images.new_zeros(1, dtype=torch.int64), Material(), chunk=1)
         except Exception as error:  # whatever a network raises that is made otherwise than a method expects

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
-from imagexplain.attribution import METHODS
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
-    MATERIAL,
-    PARTICULAR,
     Material,
     Plan,
     carry_out,
@@ -25,7 +23,6 @@ from imagexplain.attribution.runner import (
     evaluations,
     layer_name,
     network_of,
-    parameters,
     product,
     refusals,
     seconds_beside,
@@ -43,9 +40,6 @@ from imagexplain.serving.path_attribution import (
     target_result,
 )
 from imagexplain.serving.prepared_request import Groups, Sample
-
-BY_CHANNEL = frozenset({"ablation_cam", "score_cam"})
-"""Methods that take the channels of a layer one by one."""
 
 TELLING = 20
 """Points that a map must be estimated to cost for its time to tell how slow a method is; in less, others count."""
@@ -125,7 +119,7 @@ def costs(model: Inspected, sample: Sample) -> dict[str, Cost]:
     found = {}
     for method in plan.methods:
         own = replace(plan, methods=(method,))
-        channels = model.findings.layers[plan.layer][1] if method in BY_CHANNEL else 0
+        channels = model.findings.layers[plan.layer][1] if METHODS[method].by_channel else 0
         points = evaluations(own, size, draws=draws, groups=parts, channels=channels)
         found[method] = Cost(points, seconds_beside(own, size, draws=draws, groups=parts))
     return found
@@ -185,7 +179,7 @@ def maps_of(
     """
     plan = samples[0].request.plan
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
-    network = model.plain() if plan.by_module or not PARTICULAR.isdisjoint(plan.methods) else model.network
+    network = model.plain() if plan.needs_original else model.network
     images = torch.stack([sample.image for sample in samples]).to(model.device)
     classes, material = torch.tensor(list(targets), device=model.device), _material(samples, plan, model.device)
     maps = []
@@ -274,7 +268,7 @@ def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Ma
 
 def _layer(plan: Plan, method: str) -> str | None:
     """The layer by which a method's cost differs, if it looks at one."""
-    return plan.layer if "layer" in parameters(method) else None
+    return plan.layer if "layer" in METHODS[method].parameters else None
 
 
 @contextmanager
@@ -345,7 +339,7 @@ def _refusal(model: Inspected, sample: Sample, field: str, message: str) -> Requ
         return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
     if field == "images":  # too large for it, or too patchy
         return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")
-    return RequestError(400, field, message) if field in plan.settings() or field in MATERIAL else None
+    return RequestError(400, field, message) if field in plan.settings() or field in INPUTS else None
 
 
 def _meant(model: Inspected, sample: Sample) -> tuple[str, ...]:

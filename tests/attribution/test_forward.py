@@ -19,7 +19,7 @@ from imagexplain.attribution.network.forward import MAX_ITEMS, class_scores, eva
 from imagexplain.attribution.paths.adaptive import refine
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.attribution.runner import channels_of, looks_inside
+from imagexplain.attribution.runner import channels_of
 from tests.attribution.networks import assert_untouched, footprint, prepared, vit
 from tests.attribution.test_methods import OF_ATTENTION, OPTIONS, images
 
@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
         inputs, target=classes, n_steps=5
     ),
 }
-BY_MODULE = {name for name in library.METHODS if looks_inside(name)}
+BY_MODULE = {name for name in library.METHODS if library.METHODS[name].needs_module}
 WITHOUT_GRADIENTS = {"ablation_cam", "eigen_cam", "feature_ablation", "kernel_shap", "occlusion", "rise", "score_cam"}
 every_method = pytest.mark.parametrize("name", METHODS)
 

@@ -13,10 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import imagexplain.attribution as library
+from imagexplain.attribution.registry import INPUTS, LIBRARY_ONLY, METHODS
 from imagexplain.attribution.runner import (
-    COARSE,
-    MATERIAL,
-    OPTIONS,
     Material,
     Plan,
     Smoothing,
@@ -24,15 +22,11 @@ from imagexplain.attribution.runner import (
     channels_of,
     evaluations,
     layer_name,
-    looks_inside,
-    parameters,
     refusals,
 )
 from tests.rows import rows_through
 
 TARGETS = torch.tensor([2, 0, 1])
-LEFT_OUT = {"create_graph", "upsample", "attributions"}
-"""What only callers of the library set."""
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +56,22 @@ def run(plan: Plan, model: nn.Module, material: Material | None = None, chunk: i
 def test_every_keyword_of_every_method_is_known(method: str) -> None:
     signature = inspect.signature(getattr(library, method)).parameters.values()
     named = {parameter.name: parameter for parameter in signature if parameter.kind is parameter.KEYWORD_ONLY}
-    assert set(named) <= {*OPTIONS, *MATERIAL, *LEFT_OUT}
-    assert set(parameters(method)) == set(named) - LEFT_OUT
-    for name in set(named) & set(OPTIONS):
-        assert type(named[name].default) is OPTIONS[name]
-        assert named[name].annotation in (OPTIONS[name].__name__, "Score", "Scores", "Statistic", "HeadFusion")
+    options = METHODS.options
+    assert set(named) <= {*options, *INPUTS, *LIBRARY_ONLY}
+    assert set(METHODS[method].parameters) == set(named) - {*LIBRARY_ONLY}
+    for name in set(named) & set(options):
+        assert type(named[name].default) is options[name]
+        assert named[name].annotation in (options[name].__name__, "Score", "Scores", "Statistic", "HeadFusion")
 
 
 def test_what_looks_inside_and_what_is_coarse() -> None:
-    assert looks_inside("grad_cam") and looks_inside("full_grad") and looks_inside("attention_rollout")
-    assert not looks_inside("gradient") and not looks_inside("rise") and not looks_inside("guided_backprop")
-    assert set(library.METHODS) >= COARSE
+    inside = {name for name in METHODS if METHODS[name].needs_module}
+    assert {"grad_cam", "full_grad", "attention_rollout"} <= inside
+    assert inside.isdisjoint({"gradient", "rise", "guided_backprop"})
+    assert {name for name in METHODS if METHODS[name].coarse} == {
+        *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
+        *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
+    }
 
 
 def test_a_plan_is_the_method_with_its_options(model: nn.Module) -> None:
@@ -185,4 +184,4 @@ def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
     assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam"}
     assert "ReLU" in refused["guided_backprop"]
     by_function = refusals(lambda rows: model(rows), images(), library.METHODS)
-    assert set(by_function) == {method for method in library.METHODS if looks_inside(method)}
+    assert set(by_function) == {method for method in library.METHODS if METHODS[method].needs_module}

@@ -10,12 +10,24 @@ from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer
 from imagexplain.attribution.network.partial_forward import rest_of
 from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of, target_scores
 
 LEAST_SCORE = 1e-6
 """What a drop is divided by at least, as the score itself may be 0."""
 
 
+@register(
+    family="class activation",
+    needs={"module"},
+    forward_passes=lambda work: work.channels,
+    by_channel=True,
+    coarse=True,
+    tried_by="grad_cam",
+    peer=Peer(
+        "pytorch-grad-cam", "AblationCAM", token_note="the peer ablates by −1e7 where the layer's least value is not 0"
+    ),
+)
 @isolated
 @torch.no_grad()
 def ablation_cam(

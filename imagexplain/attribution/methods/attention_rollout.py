@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.network.attention_capture import AttentionLayer
 from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.registry import register
 from imagexplain.attribution.rollout import (
     rollout_maps,
     split_heads,
@@ -28,6 +29,7 @@ FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """How (B, windows, heads, T, T) become one matrix a window; the paper's is the mean."""
 
 
+@register(family="attention", needs={"gradients", "module", "attention"}, coarse=True)
 @isolated
 def attention_rollout(
     model: nn.Module,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated, scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
 
 Score = Literal["logit", "probability"]
@@ -17,6 +18,21 @@ MOST_BYTES = 2**28
 """Of the matrices by which images are blurred at once."""
 
 
+def _blur_operations(work: Workload) -> float:
+    """Two blurs a step, each a product with a matrix from either side in three channels."""
+    height, width = work.size
+    steps: int = work.options["steps"]
+    return steps * 2 * 2 * 3 * height * width * (height + width)
+
+
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["steps"],
+    operations=_blur_operations,
+    speckled=True,
+    peer=Peer("PAIR", "BlurIG"),
+)
 @isolated
 def blur_ig(
     model: Forward,

@@ -10,9 +10,16 @@ from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.principal_component import first_component
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of
 
 
+@register(
+    family="class activation",
+    needs={"module"},
+    coarse=True,
+    peer=Peer("pytorch-grad-cam", "EigenCAM", "the peer leaves the component's sign to chance"),
+)
 @isolated
 def eigen_cam(
     model: nn.Module,

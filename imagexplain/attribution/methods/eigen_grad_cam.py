@@ -8,9 +8,16 @@ from imagexplain.attribution.class_activation_maps import activation_map
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer
 from imagexplain.attribution.principal_component import first_component
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
 
 
+@register(
+    family="class activation",
+    needs={"gradients", "module"},
+    coarse=True,
+    peer=Peer("pytorch-grad-cam", "EigenGradCAM", "the peer leaves the component's sign to chance"),
+)
 @isolated
 def eigen_grad_cam(
     model: nn.Module,

@@ -7,9 +7,17 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["samples"],
+    speckled=True,
+    peer=Peer("Captum", "GradientShap", "draws differ"),
+)
 @isolated
 def expected_gradients(
     model: Forward,

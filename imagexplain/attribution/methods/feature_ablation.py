@@ -11,9 +11,13 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import expanded, numbered
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_classes, classes_to_explain
 
 
+@register(
+    family="perturbation", forward_passes=lambda work: work.groups * work.draws, peer=Peer("Captum", "FeatureAblation")
+)
 @isolated
 def feature_ablation(
     model: Forward,

@@ -13,6 +13,7 @@ from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
 from imagexplain.attribution.network.constants import Constant, Constants, frozen
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.tokens import fits, layout_of
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_images, target_scores
 
 NOT_SUCH = (
@@ -88,6 +89,12 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
     )
 
 
+@register(
+    family="gradients",
+    needs={"gradients", "module"},
+    coarse=True,
+    peer=Peer("pytorch-grad-cam", "FullGrad", "the peer adds 1e-7 to each channel's range"),
+)
 @isolated
 def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
     """FullGrad's map: Σ ψ(part) over the input's channels and those of every bias that has places.

@@ -7,9 +7,13 @@ from torch import Tensor, nn
 from imagexplain.attribution.class_activation_maps import activation_map, weighted
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
 
 
+@register(
+    family="class activation", needs={"gradients", "module"}, coarse=True, peer=Peer("pytorch-grad-cam", "GradCAM")
+)
 @isolated
 def grad_cam(
     model: nn.Module,

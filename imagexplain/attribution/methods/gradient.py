@@ -6,9 +6,11 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_images
 
 
+@register(family="gradients", needs={"gradients"}, speckled=True, sensitivity=True, peer=Peer("Captum", "Saliency"))
 @isolated
 def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
     """Gradient of the target's score, signed: how the score answers to a small change of each value.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.network.attention_capture import AttentionLayer
 from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.registry import register
 from imagexplain.attribution.rollout import (
     attention_gradients,
     rollout_maps,
@@ -21,6 +22,7 @@ from imagexplain.attribution.rollout import (
 from imagexplain.attribution.targets import Targets
 
 
+@register(family="attention", needs={"gradients", "module", "attention"}, coarse=True)
 @isolated
 def gradient_rollout(
     model: nn.Module,

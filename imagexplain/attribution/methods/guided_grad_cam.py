@@ -10,6 +10,7 @@ from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer
 from imagexplain.attribution.postprocess import normalize
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
 
 
@@ -44,6 +45,12 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
     return largest * coarse
 
 
+@register(
+    family="combinations",
+    needs={"gradients", "module", "nonlinearities"},
+    speckled=True,
+    peer=Peer("Captum", "GuidedGradCam"),
+)
 @isolated
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *, layer: Layer = None) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3.2).

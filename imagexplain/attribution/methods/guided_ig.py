@@ -10,12 +10,20 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
 
 TOLERANCE = 1e-9
 """Of a path's length, relative to it: when a step's budget counts as spent."""
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["steps"] * work.draws,
+    speckled=True,
+    peer=Peer("PAIR", "GuidedIG", double=True),
+)
 @isolated
 def guided_ig(
     model: Forward,

@@ -7,9 +7,16 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
+from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_to_explain
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: (work.options["steps"] + 1) * work.draws,
+    speckled=True,
+)
 @isolated
 def idgi(
     model: Forward,

@@ -7,9 +7,11 @@ from torch import Tensor
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
 
 
+@register(family="gradients", needs={"gradients"}, speckled=True, peer=Peer("Captum", "InputXGradient"))
 @isolated
 def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
     """Image times gradient, signed; complete for a piecewise linear model without biases.

@@ -11,9 +11,17 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: (work.options["steps"] + 2) * work.draws,
+    speckled=True,
+    peer=Peer("Captum", "IntegratedGradients"),
+)
 @isolated
 def integrated_gradients(
     model: Forward,

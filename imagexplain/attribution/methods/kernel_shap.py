@@ -13,6 +13,7 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import expanded, numbered
+from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
 
 MOST_MEMBERS = 20_000_000
@@ -24,6 +25,23 @@ centring took away grows with the number of coalitions; those of directions that
 """
 
 
+OPERATIONS_PER_MEMBER = 1000
+"""Cost of drawing one group of one coalition, in floating-point operations."""
+
+
+def _regression_operations(work: Workload) -> float:
+    """Coalitions are drawn; then half as many equations are made triangular, and the triangle is decomposed."""
+    groups = work.groups
+    coalitions = min(work.options["samples"], 2**groups - 2) if groups else 0
+    return work.draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2)
+
+
+@register(
+    family="perturbation",
+    forward_passes=lambda work: work.options["samples"] * work.draws,
+    operations=_regression_operations,
+    peer=Peer("Captum", "KernelShap", "draws differ"),
+)
 @isolated
 def kernel_shap(
     model: Forward,

@@ -6,15 +6,27 @@ does, and cannot fill a chunk with windows of several images.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
 
 
+def _windows(work: Workload) -> int:
+    """Number of places of the window."""
+    size, stride = work.options["size"], max(work.options["stride"], 1)
+    return math.prod(-(-max(side - size, 0) // stride) + 1 for side in work.size)
+
+
+@register(
+    family="perturbation", forward_passes=lambda work: _windows(work) * work.draws, peer=Peer("Captum", "Occlusion")
+)
 @isolated
 def occlusion(
     model: Forward,

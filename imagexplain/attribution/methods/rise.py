@@ -12,11 +12,13 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_to_explain, target_scores
 
 Scores = Literal["probabilities", "logits"]
 
 
+@register(family="perturbation", forward_passes=lambda work: work.options["samples"] * work.draws, centred=True)
 @isolated
 def rise(
     model: Forward,

@@ -10,9 +10,19 @@ from imagexplain.attribution.class_activation_maps import shown, weighted
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of, target_scores
 
 
+@register(
+    family="class activation",
+    needs={"module"},
+    forward_passes=lambda work: work.channels,
+    by_channel=True,
+    coarse=True,
+    tried_by="grad_cam",
+    peer=Peer("pytorch-grad-cam", "ScoreCAM", "the peer resizes channels with align_corners=True"),
+)
 @isolated
 @torch.no_grad()
 def score_cam(

@@ -12,6 +12,7 @@ from torch import Tensor
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
 
 Method = Callable[[Forward, Tensor, Targets], Tensor]
@@ -72,6 +73,14 @@ def smooth(
     return torch.stack(maps)
 
 
+@register(
+    family="gradients",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["samples"],
+    speckled=True,
+    sensitivity=True,
+    peer=Peer("Captum", "NoiseTunnel", "draws differ"),
+)
 @isolated
 def smoothgrad(
     model: Forward,

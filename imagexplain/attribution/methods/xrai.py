@@ -13,6 +13,7 @@ from torch import Tensor
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_images, classes_to_explain
 
 # The reference implementation's, for pictures of 224 × 224 pixels with values from −1 to 1.
@@ -28,6 +29,12 @@ MOST_BYTES = 2**30
 PIECE = 2**14  # pixels whose segments are looked up at once
 
 
+@register(
+    family="regions",
+    needs={"gradients"},
+    gradient_passes=lambda work: 2 * (work.options["steps"] + 2),
+    peer=Peer("PAIR", "XRAI", "the peer's integrated gradients are by another rule"),
+)
 @isolated
 def xrai(
     model: Forward,
