@@ -13,7 +13,7 @@ from evaluation.cases import Case
 from evaluation.rivals import edges, random
 from evaluation.subject import CHUNK, Subject
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import Material, Plan, Smoothing, carry_out, layer_name, refusals
+from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, layer_name, refusals, run
 
 CONTROLS = ("edges", "random")
 """Maps that never ask the model."""
@@ -45,7 +45,7 @@ class Entry:
     """
 
     name: str
-    plan: Plan | None = None
+    plan: AttributionConfig | None = None
 
     @property
     def channels(self) -> str:
@@ -72,14 +72,14 @@ def line_up(methods: Collection[str] | None = None) -> list[Entry]:
     plans = [_plan(name) for name in METHODS] + [_plan(*pair) for pair in COMBINED]
     entries = [Entry(plan.name, plan) for plan in plans]
     for name, (options, smoothing) in SMOOTHED.items():
-        plan = Plan((name,), tuple(options.items()), smoothing=smoothing)
+        plan = AttributionConfig((name,), tuple(options.items()), smoothing=smoothing)
         entries.append(Entry(f"{name}, {smoothing.samples} noisy copies", plan))
     wanted = [entry for entry in entries if entry.plan and set(entry.plan.methods) <= set(methods)]
     return [*wanted, *map(Entry, CONTROLS)]
 
 
-def _plan(*methods: str) -> Plan:
-    return Plan(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
+def _plan(*methods: str) -> AttributionConfig:
+    return AttributionConfig(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
 
 
 def with_meaning(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
@@ -123,13 +123,13 @@ def maps_of(entry: Entry, subject: Subject, images: Tensor, case: Case, referenc
     if entry.plan is None:
         return torch.stack([_control(entry.name, photo, case.generator(seed)) for photo in photos]).unsqueeze(1)
     starts = references.unsqueeze(1) if "references" in entry.plan.takes else subject.start()[None, None]
-    material = Material(
+    material = AttributionInputs(
         baselines=starts.expand(-1, len(images), -1, -1, -1),
         groups=case.partitions["superpixels"].segments.expand(len(images), -1, -1),
         pictures=(255 * photos).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1),
     )
     targets = torch.full((len(images),), case.label)
-    return carry_out(entry.plan, subject.network, images, targets, material, chunk=CHUNK)
+    return run(entry.plan, subject.network, images, targets, material, chunk=CHUNK)
 
 
 def _control(name: str, photo: Tensor, generator: torch.Generator) -> Tensor:

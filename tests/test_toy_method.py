@@ -18,7 +18,7 @@ from evaluation.line_up import Entry, line_up, with_meaning
 from evaluation.subject import Subject
 from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.registry import METHODS, Method, register
-from imagexplain.attribution.runner import Plan, evaluations, refusals, seconds_beside
+from imagexplain.attribution.runner import AttributionConfig, evaluations, refusals, seconds_beside
 from imagexplain.cli import compare_methods, list_methods
 from imagexplain.serving.tasks.classifier import ClassifierHandler
 from imagexplain.vision.geometry import apply
@@ -66,7 +66,7 @@ def test_it_is_served(toy: Method, tmp_path: Path) -> None:
 
 
 def test_it_costs_what_it_says(tmp_path: Path) -> None:
-    plan = Plan((NAME,), (("levels", 30),))
+    plan = AttributionConfig((NAME,), (("levels", 30),))
     assert evaluations(plan, (8, 8), draws=2) == 22  # 60 forward passes count as 20, and 2 for the image's own
     assert seconds_beside(plan, (10, 20)) == pytest.approx(6000e-10)
     handler = made(tmp_path, "resnet")
@@ -84,7 +84,8 @@ def test_it_is_refused_where_it_must_be(tmp_path: Path) -> None:
     assert NAME not in answer["message"].rpartition("These do: ")[2].split(", ")
     network, image = handler.model.plain(), torch.rand(1, 3, 32, 32)
     assert NAME in refusals(network, image, METHODS) and NAME in refusals(lambda rows: network(rows), image, [NAME])
-    handler = made(tmp_path / "resnet", "resnet") if (tmp_path / "resnet").mkdir() is None else handler
+    (tmp_path / "resnet").mkdir()
+    handler = made(tmp_path / "resnet", "resnet")
     for options, field in ((f"method={NAME}&levels=0", "levels"), (f"method={NAME}&levels=2.5", "levels")):
         assert [(400, field)] == [(status, answer["field"]) for status, answer in [one(handler, options)]]
     status, answer = one(handler, "method=gradient&levels=3")

@@ -13,7 +13,7 @@ from typing import Any
 
 from imagexplain.api.options import QUADRATURES, Path, choice, switch
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import Plan, Smoothing
+from imagexplain.attribution.runner import AttributionConfig, Smoothing
 from imagexplain.errors import RequestError, shown, unknown
 from imagexplain.limits import Limits
 
@@ -39,12 +39,14 @@ def options_of_methods() -> dict[str, type]:
     return {CLIENTS_NAMES.get(name, name): kind for name, kind in METHODS.options.items()}
 
 
-def is_path(plan: Plan) -> bool:
+def is_path(plan: AttributionConfig) -> bool:
     """Whether the plan is integrated gradients and nothing else, which are taken from a path with all that it tells."""
     return plan.methods == (PATH,) and plan.smoothing is None
 
 
-def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero") -> Plan:
+def plan_options(
+    options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero"
+) -> AttributionConfig:
     """The plan of a request.
 
     Args:
@@ -60,7 +62,7 @@ def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path:
             for more steps or samples than the limit.
     """
     methods = _methods(options, default)
-    plan = Plan(
+    plan = AttributionConfig(
         methods,
         smoothing=_smoothing(options.get("smooth"), limits),
         normalized=_normalized(options.get("normalized"), methods),
@@ -88,12 +90,12 @@ def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path:
     return replace(plan, options=tuple(sorted(values.items())), layer=layer)
 
 
-def starts(plan: Plan) -> bool:
+def starts(plan: AttributionConfig) -> bool:
     """Whether a method has a baseline: a path's start, what absence looks like, or references."""
     return not plan.takes.isdisjoint(("baselines", "fill", "references"))
 
 
-def baseline_name(plan: Plan, options: Mapping[str, Any], usual: str) -> object:
+def baseline_name(plan: AttributionConfig, options: Mapping[str, Any], usual: str) -> object:
     """What the client named as the baseline, or what holds where it named none: for references, random ones."""
     return options.get("baseline", "uniform" if "references" in plan.takes else usual)
 

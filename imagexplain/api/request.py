@@ -58,7 +58,7 @@ from imagexplain.api.options import (
     threshold_option,
 )
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import Plan
+from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import Layout, Order, Photo, decode, from_base64, from_list
@@ -167,7 +167,7 @@ class Request:
     kind: Kind
     photo: Photo
     target: str | int | None
-    plan: Plan
+    plan: AttributionConfig
     path: Path
     baseline: Baseline
     masks: PhotoMasks | None
@@ -276,7 +276,7 @@ def parse(
     )
 
 
-def _baseline(options: Mapping[str, Any], limits: Limits, plan: Plan, unsaid: Defaults) -> Baseline:
+def _baseline(options: Mapping[str, Any], limits: Limits, plan: AttributionConfig, unsaid: Defaults) -> Baseline:
     """The baseline's options; random ones where a method averages over references and the client names none."""
     if not starts(plan):
         for option in BASELINE_OPTIONS:
@@ -292,7 +292,7 @@ def _baseline(options: Mapping[str, Any], limits: Limits, plan: Plan, unsaid: De
     return replace(baseline, draws=REFERENCES) if random and "draws" not in options else baseline
 
 
-def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: Plan) -> None:
+def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: AttributionConfig) -> None:
     """Refuse what only the path of integrated gradients can tell.
 
     Raises:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def expanded(name: str, values: float | Tensor | None, images: Tensor) -> Tensor:
+def fill_values(name: str, values: float | Tensor | None, images: Tensor) -> Tensor:
     """What stands for absence, as (B, C, H, W) like the images: a number, a tensor that broadcasts, or None for 0.
 
     Raises:

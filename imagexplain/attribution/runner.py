@@ -1,7 +1,8 @@
-"""A choice of method with its options as a value, and carrying it out: what a server, a sheet or a study asks for.
+"""A configured attribution as a value, and its run: what a server, a sheet or a study asks for.
 
-Methods differ in what they want beside images and classes: a layer, a baseline, groups of pixels. A :class:`Plan` says
-which method, :class:`Material` holds whatever there is, and :func:`carry_out` hands each method what it takes.
+Methods differ in what they want beside images and classes: a layer, a baseline, groups of pixels. An
+:class:`AttributionConfig` says which method, :class:`AttributionInputs` hold whatever there is, and :func:`run` hands
+each method what it takes.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Smoothing:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AttributionConfig:
     """How a map is made.
 
     Attributes:
@@ -67,7 +68,7 @@ class Plan:
 
     @property
     def takes(self) -> frozenset[str]:
-        """The options and material that the methods take."""
+        """The options and inputs that the methods take."""
         return frozenset().union(*(METHODS[method].parameters for method in self.methods))
 
     @property
@@ -88,7 +89,7 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class AttributionInputs:
     """What there is for methods that want more than images and classes.
 
     Attributes:
@@ -103,9 +104,9 @@ class Material:
     segments: Sequence[Tensor] | None = None
     pictures: Tensor | None = None
 
-    def at(self, rows: Tensor) -> Material:
+    def at(self, rows: Tensor) -> AttributionInputs:
         """That of some images, or of copies of them, by their indices (n,)."""
-        return Material(
+        return AttributionInputs(
             baselines=None if self.baselines is None else self.baselines[:, rows],
             groups=None if self.groups is None else self.groups[rows],
             segments=None if self.segments is None else [self.segments[row] for row in rows.tolist()],
@@ -113,7 +114,9 @@ class Material:
         )
 
 
-def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, material: Material, *, chunk: int) -> Tensor:
+def run(
+    plan: AttributionConfig, model: Forward, images: Tensor, targets: Tensor, inputs: AttributionInputs, *, chunk: int
+) -> Tensor:
     """The maps of a batch.
 
     Args:
@@ -121,7 +124,7 @@ def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, mater
         model: (N, C, H, W) to pre-softmax scores (N, classes); a module where the plan looks inside.
         images: (B, C, H, W) in model-input space, B at least 1.
         targets: (B,) int64 class indices.
-        material: what there is.
+        inputs: what there is.
         chunk: rows evaluated at once, at most.
 
     Returns:
@@ -129,32 +132,38 @@ def carry_out(plan: Plan, model: Forward, images: Tensor, targets: Tensor, mater
 
     Raises:
         ValueError: ``model: …`` where the method has no meaning for the model, ``layer: …`` where the model has no such
-            layer, and whatever option or material does not fit, by name.
+            layer, and whatever option or input does not fit, by name.
     """
-    return product(plan, [_smoothed(method, plan, model, images, targets, material, chunk) for method in plan.methods])
+    return product(plan, [_smoothed(method, plan, model, images, targets, inputs, chunk) for method in plan.methods])
 
 
-def product(plan: Plan, maps: Sequence[Tensor]) -> Tensor:
+def product(plan: AttributionConfig, maps: Sequence[Tensor]) -> Tensor:
     """The map of a plan from those of its methods, one or two: themselves, or multiplied as the plan says."""
     return maps[0] if len(maps) == 1 else combine(*maps, normalized=plan.normalized)
 
 
 def _smoothed(
-    method: str, plan: Plan, model: Forward, images: Tensor, targets: Tensor, material: Material, chunk: int
+    method: str,
+    plan: AttributionConfig,
+    model: Forward,
+    images: Tensor,
+    targets: Tensor,
+    inputs: AttributionInputs,
+    chunk: int,
 ) -> Tensor:
     if METHODS[method].needs_module:
         network_of(method, model)
     if plan.smoothing is None:
         parts = torch.arange(len(images)).split(chunk)
         return torch.cat(
-            [_maps(method, plan, model, images[rows], targets[rows], material.at(rows), chunk) for rows in parts]
+            [_maps(method, plan, model, images[rows], targets[rows], inputs.at(rows), chunk) for rows in parts]
         )
     smoothing = vars(plan.smoothing)
 
     def of_copies(index: int) -> Callable[[Forward, Tensor, Targets], Tensor]:
         def of(model: Forward, copies: Tensor, targets: Targets) -> Tensor:
             assert isinstance(targets, Tensor)
-            own = material.at(torch.full((len(copies),), index))
+            own = inputs.at(torch.full((len(copies),), index))
             return _maps(method, plan, model, copies, targets, own, chunk)
 
         return of
@@ -168,32 +177,40 @@ def _smoothed(
 
 
 def _maps(
-    method: str, plan: Plan, model: Forward, images: Tensor, targets: Tensor, material: Material, chunk: int
+    method: str,
+    plan: AttributionConfig,
+    model: Forward,
+    images: Tensor,
+    targets: Tensor,
+    inputs: AttributionInputs,
+    chunk: int,
 ) -> Tensor:
     """The maps of a batch by one method, averaged over the draws of the baseline."""
     takes, given = METHODS[method].parameters, dict(plan.options)
     options = {name: given[name] for name in given if name in takes}
     offered = {
         "layer": plan.layer,
-        "groups": material.groups,
-        "segments": material.segments,
-        "pictures": material.pictures,
+        "groups": inputs.groups,
+        "segments": inputs.segments,
+        "pictures": inputs.pictures,
         "chunk": chunk,
     }
     options |= {name: value for name, value in offered.items() if name in takes and value is not None}
-    run = partial(METHODS[method].function, model)
-    if material.baselines is None:
-        return run(images, targets, **options)
+    attribute = partial(METHODS[method].function, model)
+    if inputs.baselines is None:
+        return attribute(images, targets, **options)
     if "references" in takes:
-        each = zip(images.split(1), targets.split(1), material.baselines.unbind(1), strict=True)
-        return torch.cat([run(image, target, references=own, **options) for image, target, own in each])
+        each = zip(images.split(1), targets.split(1), inputs.baselines.unbind(1), strict=True)
+        return torch.cat([attribute(image, target, references=own, **options) for image, target, own in each])
     names = [name for name in ("baselines", "fill") if name in takes]
     if not names:
-        return run(images, targets, **options)
-    return torch.stack([run(images, targets, **{names[0]: draw}, **options) for draw in material.baselines]).mean(0)
+        return attribute(images, targets, **options)
+    return torch.stack([attribute(images, targets, **{names[0]: draw}, **options) for draw in inputs.baselines]).mean(0)
 
 
-def evaluations(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups: int = 0, channels: int = 0) -> int:
+def evaluations(
+    plan: AttributionConfig, size: tuple[int, int], *, draws: int = 1, groups: int = 0, channels: int = 0
+) -> int:
     """How many rows of a forward and a backward pass the map of one image costs, about; a forward alone counts less.
 
     Args:
@@ -209,7 +226,7 @@ def evaluations(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups: in
     return math.ceil(rows * (plan.smoothing.samples if plan.smoothing else 1))
 
 
-def seconds_beside(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups: int = 0) -> float:
+def seconds_beside(plan: AttributionConfig, size: tuple[int, int], *, draws: int = 1, groups: int = 0) -> float:
     """How long the map of one image takes at most beside the model's evaluations, where that depends on its options.
 
     Args:
@@ -223,7 +240,7 @@ def seconds_beside(plan: Plan, size: tuple[int, int], *, draws: int = 1, groups:
     return each * (plan.smoothing.samples if plan.smoothing else 1)
 
 
-def _workloads(plan: Plan, size: Workload) -> Iterator[tuple[Method, Workload]]:
+def _workloads(plan: AttributionConfig, size: Workload) -> Iterator[tuple[Method, Workload]]:
     """Each of the plan's methods with its own options."""
     for name in plan.methods:
         yield METHODS[name], replace(size, options=replace(plan, methods=(name,)).settings())
@@ -236,7 +253,7 @@ def network_of(name: str, model: Forward) -> nn.Module:
     return model
 
 
-def layer_name(plan: Plan, model: nn.Module, images: Tensor) -> str | None:
+def layer_name(plan: AttributionConfig, model: nn.Module, images: Tensor) -> str | None:
     """The dotted name of the layer that the plan's methods look at, None where they look at none; raises like them."""
     if "layer" not in plan.takes:
         return None
@@ -257,7 +274,7 @@ def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str
     """The methods that have no meaning for a model, each with what it says.
 
     Args:
-        model: as for :func:`carry_out`.
+        model: as for :func:`run`.
         images: (B, C, H, W), of which the first is tried.
         methods: to be tried, those that look at what the model is made of; the others work for any model.
     """
@@ -265,9 +282,9 @@ def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str
     for method in methods:
         if not METHODS[method].needs_original:
             continue
-        plan = Plan((METHODS[method].tried_by or method,))
+        plan = AttributionConfig((METHODS[method].tried_by or method,))
         try:
-            carry_out(plan, model, images[:1], images.new_zeros(1, dtype=torch.int64), Material(), chunk=1)
+            run(plan, model, images[:1], images.new_zeros(1, dtype=torch.int64), AttributionInputs(), chunk=1)
         except Exception as error:  # whatever a network raises that is made otherwise than a method expects
             found[method] = str(error)
     return found

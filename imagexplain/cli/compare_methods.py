@@ -32,7 +32,7 @@ from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.attribution.registry import METHODS, Family
-from imagexplain.attribution.runner import Material, Plan, Smoothing, carry_out
+from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, run
 from imagexplain.errors import RequestError, unknown
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.ops.server import ROOT
@@ -177,7 +177,7 @@ def named(names: Sequence[str] | None) -> dict[str, str]:
     return dict(sorted(chosen.items(), key=lambda item: order.index(item[0]) if item[0] in families else len(order)))
 
 
-def plan(name: str, question: Question) -> Plan:
+def plan(name: str, question: Question) -> AttributionConfig:
     """A method as it suits the model: lengths in pixels are the methods' own, made for 224, in proportion."""
     shorter = min(question.preprocess.size)
     size = max(2, round(15 * shorter / 224))
@@ -191,7 +191,7 @@ def plan(name: str, question: Question) -> Plan:
     if question.steps is not None:
         options["steps"] = question.steps
     smoothing = Smoothing() if name.startswith(SMOOTH) else None
-    return Plan(tuple(name.removeprefix(SMOOTH).split("*")), tuple(options.items()), smoothing=smoothing)
+    return AttributionConfig(tuple(name.removeprefix(SMOOTH).split("*")), tuple(options.items()), smoothing=smoothing)
 
 
 def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
@@ -202,15 +202,15 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
 
     groups = slic(question.preprocess.rgb(question.image[0]))
     pixels = question.preprocess.picture(question.image[0])
-    material = Material(question.baselines, groups=groups.unsqueeze(0), pictures=pixels.unsqueeze(0))
+    material = AttributionInputs(question.baselines, groups=groups.unsqueeze(0), pictures=pixels.unsqueeze(0))
     low, high = question.preprocess.grey(0.0), question.preprocess.grey(1.0)
-    noise = Material(uniform_noise(low, high, REFERENCES, seed=0).unsqueeze(1))
+    noise = AttributionInputs(uniform_noise(low, high, REFERENCES, seed=0).unsqueeze(1))
     chunk = question.spec.serving.chunk or chunk_size(question.network, question.image)
     targets = torch.tensor([question.target])
     geometry = fit(question.photo.size[::-1], question.preprocess)
 
-    def heat_map(wanted: Plan, own: Material) -> Image.Image:
-        maps = carry_out(wanted, question.network, question.image, targets, own, chunk=chunk)
+    def heat_map(wanted: AttributionConfig, own: AttributionInputs) -> Image.Image:
+        maps = run(wanted, question.network, question.image, targets, own, chunk=chunk)
         maps = as_drawn(maps, wanted)
         sigma = sigma_of(wanted, maps.shape[-2:])
         return (

@@ -16,15 +16,15 @@ from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
-    Material,
-    Plan,
-    carry_out,
+    AttributionConfig,
+    AttributionInputs,
     channels_of,
     evaluations,
     layer_name,
     network_of,
     product,
     refusals,
+    run,
     seconds_beside,
 )
 from imagexplain.errors import RequestError
@@ -187,7 +187,7 @@ def maps_of(
         for method in plan.methods:
             own = replace(plan, methods=(method,))
             with _learning(model, samples, method, seconds_per_point):
-                maps.append(carry_out(own, forward, images, classes, material, chunk=model.chunk))
+                maps.append(run(own, forward, images, classes, material, chunk=model.chunk))
         found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
     found = zip(found_maps, scores, targets, strict=True)
@@ -254,7 +254,7 @@ def _masks(sample: Sample) -> Tensor | None:
     return family.masks[torch.tensor([kind != "whole" for kind in family.kinds])]
 
 
-def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Material:
+def _material(samples: Sequence[Sample], plan: AttributionConfig, device: torch.device) -> AttributionInputs:
     baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if starts(plan) else None
     masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
     groups = pictures = None
@@ -263,10 +263,10 @@ def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Ma
         groups = groups.to(device)
     if "pictures" in plan.takes:
         pictures = torch.stack([sample.preprocess.picture(sample.image) for sample in samples])
-    return Material(baselines, groups, masks or None, pictures)
+    return AttributionInputs(baselines, groups, masks or None, pictures)
 
 
-def _layer(plan: Plan, method: str) -> str | None:
+def _layer(plan: AttributionConfig, method: str) -> str | None:
     """The layer by which a method's cost differs, if it looks at one."""
     return plan.layer if "layer" in METHODS[method].parameters else None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import Plan
+from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.serving.method_attribution import Map
 from imagexplain.serving.path_attribution import Explanation, Model, scores_of
 from imagexplain.serving.prepared_request import Groups, Sample
@@ -141,12 +141,12 @@ def picture(
     return figure(panel, caption, photo.size, factor if asked.annotated else None)
 
 
-def as_drawn(attribution: Tensor, plan: Plan) -> Tensor:
+def as_drawn(attribution: Tensor, plan: AttributionConfig) -> Tensor:
     """One image's map as it is drawn: less its mean where only differences tell, as of RISE's mean scores."""
     return attribution - attribution.mean() if _centred(plan) else attribution
 
 
-def sigma_of(plan: Plan, size: Sequence[int], fraction: float | None = None) -> float:
+def sigma_of(plan: AttributionConfig, size: Sequence[int], fraction: float | None = None) -> float:
     """The standard deviation, pixels, that a map over an input of (height, width) is smoothed by before it is drawn.
 
     Args:
@@ -207,22 +207,22 @@ def _method(sample: Sample, explanation: Explanation | Map) -> str:
     return ", ".join(said)
 
 
-def _centred(plan: Plan) -> bool:
+def _centred(plan: AttributionConfig) -> bool:
     return len(plan.methods) == 1 and METHODS[plan.methods[0]].centred
 
 
-def _unsigned(plan: Plan) -> bool:
+def _unsigned(plan: AttributionConfig) -> bool:
     coarse = all(METHODS[method].coarse for method in plan.methods)
     return coarse or (plan.smoothing is not None and plan.smoothing.statistic != "mean")
 
 
-def _pixel_key(plan: Plan, scale: float) -> ColourKey:
+def _pixel_key(plan: AttributionConfig, scale: float) -> ColourKey:
     if _centred(plan):
         return ColourKey(scale, "below the mean", "above the mean")
     return ColourKey(scale, "", "strong") if _unsigned(plan) else ColourKey(scale)
 
 
-def _pixel_notes(plan: Plan, drawn: Tensor, scale: float, sigma: float) -> list[str]:
+def _pixel_notes(plan: AttributionConfig, drawn: Tensor, scale: float, sigma: float) -> list[str]:
     if scale == 0:
         notes = ["the map is zero everywhere"]
     else:

@@ -17,7 +17,7 @@ PARTS = {
     "forward.class_scores",
     "layers.scores_and_activation",
     "path_integral.score_gradients",
-    "partial_forward.rest_of",
+    "partial_forward.split_at",
     "targets.classes_and_scores",
 }
 """What isolated methods are made of; they ask the model in the state that these have brought it to."""

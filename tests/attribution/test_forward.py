@@ -16,7 +16,7 @@ import imagexplain.attribution as library
 from imagexplain.attribution.captum_adapter import IntegratedDirectionalGradients, IntegratedGradients
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.network.forward import MAX_ITEMS, class_scores, evaluation_mode, modules_of
-from imagexplain.attribution.paths.adaptive import refine
+from imagexplain.attribution.paths.adaptive import integrate_adaptive
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.runner import channels_of
@@ -35,7 +35,7 @@ def _integrate(model: Any, inputs: Tensor, classes: list[int]) -> Tensor:
 
 def _refine(model: Any, inputs: Tensor, classes: list[int]) -> Tensor:
     begin, tolerances = torch.zeros_like(inputs), torch.full((3,), 0.1)
-    found = refine(model, inputs, begin, torch.tensor(classes), [None] * 3, tolerances, chunk=4, most=9)
+    found = integrate_adaptive(model, inputs, begin, torch.tensor(classes), [None] * 3, tolerances, chunk=4, most=9)
     return torch.stack([one.integral.attribution for one in found])
 
 

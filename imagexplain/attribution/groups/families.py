@@ -21,7 +21,7 @@ WHOLE = "whole image"
 
 
 @dataclass(frozen=True)
-class Refinement:
+class DisjointParts:
     """The coarsest partition of the image in which every mask is a union of parts.
 
     Attributes:
@@ -66,7 +66,7 @@ class Family:
     masks: Tensor
     labels: tuple[str, ...]
     kinds: tuple[Kind, ...]
-    parts: Refinement
+    parts: DisjointParts
     pixels: bool = False
     dropped: tuple[str, ...] = ()
     merged: tuple[tuple[str, str], ...] = ()
@@ -97,7 +97,7 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
     _check(segments)
     if len(labels) != len(segments):
         raise ValueError(f"labels: wanted one for each of {len(segments)} segments, got {len(labels)}")
-    parts = refinement(segments, most_parts)
+    parts = disjoint_parts(segments, most_parts)
     covered = parts.members.any(1, keepdim=True)  # (A, 1)
     rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
     members = torch.cat([parts.members, rest, torch.ones_like(rest)], 1)
@@ -121,7 +121,7 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
         masks=masks,
         labels=tuple(names[row] for row in rows),
         kinds=tuple(kinds[row] for row in rows),
-        parts=Refinement(parts.atoms, members),
+        parts=DisjointParts(parts.atoms, members),
         pixels=pixels,
         dropped=tuple(dropped),
         merged=tuple(merged),
@@ -142,7 +142,7 @@ def parents(family: Family) -> Tensor:
     return torch.where(above.any(1), smallest, -1)
 
 
-def refinement(masks: Tensor, most: int | None = None) -> Refinement:
+def disjoint_parts(masks: Tensor, most: int | None = None) -> DisjointParts:
     """The disjoint parts of masks (S, H, W) bool that may overlap, in the order in which the image shows them.
 
     Raises:
@@ -151,7 +151,7 @@ def refinement(masks: Tensor, most: int | None = None) -> Refinement:
     _check(masks)
     height, width = masks.shape[1:]
     if len(masks) == 0:
-        return Refinement(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
+        return DisjointParts(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
     packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=0)  # (S / 8, H·W): each pixel's masks in a few bytes
     starts = np.flatnonzero(np.concatenate([[True], (packed[:, 1:] != packed[:, :-1]).any(0)]))
     columns = np.ascontiguousarray(packed[:, starts].T)  # (runs, S / 8): pixels in a row mostly lie in the same masks
@@ -164,7 +164,7 @@ def refinement(masks: Tensor, most: int | None = None) -> Refinement:
     rank[order] = np.arange(len(order))
     atoms = np.repeat(rank[part], np.diff(starts, append=packed.shape[1]))
     members = torch.from_numpy(np.unpackbits(columns[first[order]], axis=1, count=len(masks)).astype(np.bool_))
-    return Refinement(torch.from_numpy(atoms).view(height, width).to(masks.device), members.to(masks.device))
+    return DisjointParts(torch.from_numpy(atoms).view(height, width).to(masks.device), members.to(masks.device))
 
 
 def _packed(rows: Tensor) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from imagexplain.attribution.class_activation_maps import shown, weighted
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer
-from imagexplain.attribution.network.partial_forward import rest_of
+from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of, target_scores
@@ -44,7 +44,7 @@ def ablation_cam(
     Without a channel means with zeros in its place; in a layer of tokens in all of them, prefix tokens included. The
     paper divides by y, which is the same for positive scores; a negative one would turn the map into its opposite. |y|
     counts as 1e-6 at least. Without gradients: K further evaluations an image, where possible
-    of what follows the layer only (:func:`imagexplain.attribution.network.partial_forward.rest_of`).
+    of what follows the layer only (:func:`imagexplain.attribution.network.partial_forward.split_at`).
 
     Args:
         model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
@@ -61,7 +61,7 @@ def ablation_cam(
     if chunk < 1:
         raise ValueError(f"chunk: wanted at least 1, got {chunk}")
     module = chosen_layer(model, images, layer)
-    rest = rest_of(model, images, module)
+    rest = split_at(model, images, module)
     classes, activation = classes_of(rest.scores, targets), rest.activation
     layout = stated_layout(model, module, activation.shape, images.shape)
     count, channels = len(images), activation.shape[layout.channels]

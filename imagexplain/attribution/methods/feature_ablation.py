@@ -10,7 +10,7 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.perturbation import expanded, numbered
+from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_classes, classes_to_explain
 
@@ -53,7 +53,7 @@ def feature_ablation(
         check_classes(scores, classes)
         return scores
 
-    absent, numbers = expanded("baselines", baselines, images), numbered(groups, images)
+    absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
     parts = (tensor.split(chunk) for tensor in (images.detach(), absent, numbers.unsqueeze(1), classes))
     maps = [
         FeatureAblation(scores_of).attribute(

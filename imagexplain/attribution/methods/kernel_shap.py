@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.perturbation import expanded, numbered
+from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
 
@@ -85,7 +85,7 @@ def kernel_shap(
     if samples < 2:
         raise ValueError(f"samples: wanted at least 2, got {samples}")
     classes, scores = classes_and_scores(model, images, targets, chunk)
-    absent, numbers = expanded("baselines", baselines, images), numbered(groups, images)
+    absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
     for count in (numbers.flatten(1).amax(1) + 1).tolist():
         coalitions = min(samples, 2**count - 2)
         if coalitions * count > MOST_MEMBERS:

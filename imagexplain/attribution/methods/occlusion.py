@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
 
@@ -61,7 +61,7 @@ def occlusion(
     Source: Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 4.2.
     """
     classes, scores = classes_and_scores(model, images, targets, chunk)
-    covers = expanded("fill", fill, images)
+    covers = fill_values("fill", fill, images)
     height, width = images.shape[2:]
     if not 1 <= size <= min(height, width):
         raise ValueError(f"size: wanted 1..{min(height, width)}, the image's shorter side, got {size}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_to_explain, target_scores
 
@@ -63,7 +63,7 @@ def rise(
     Source: Petsiuk, Das, Saenko 2018, arXiv 1806.07421, sections 3.1 and 3.2.
     """
     classes = classes_to_explain(model, images, targets, chunk)
-    hidden = expanded("baselines", baselines, images)
+    hidden = fill_values("baselines", baselines, images)
     height, width = images.shape[2:]
     _check(min(height, width), samples, cells, keep, scores)
     accumulate = torch.promote_types(images.dtype, torch.float32)

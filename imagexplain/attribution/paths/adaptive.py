@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.groups.families import refinement
+from imagexplain.attribution.groups.families import disjoint_parts
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import (
     Forward,
@@ -51,7 +51,7 @@ class OutOfTimeError(Exception):
 
 
 @dataclass(frozen=True)
-class Refined:
+class AdaptiveIntegral:
     """A path integral on nodes of its own, and how good it is.
 
     Errors are relative as :func:`imagexplain.attribution.paths.path_integral.relative_to` says, over the disjoint parts
@@ -145,7 +145,7 @@ class _Path:
 
 
 @isolated
-def refine(
+def integrate_adaptive(
     forward: Forward,
     inputs: Tensor,
     baselines: Tensor,
@@ -158,7 +158,7 @@ def refine(
     keep_steps: Sequence[bool] | bool = False,
     most_bytes: int = MOST_BYTES,
     before_chunk: Callable[[int], None] | None = None,
-) -> list[Refined]:
+) -> list[AdaptiveIntegral]:
     """Integrate the gradient of each input's target score along its path to a tolerance.
 
     A path is good enough when the trapezoid rule's residual, the largest change of a group's attribution by the last
@@ -222,7 +222,7 @@ def refine(
 def _path(difference: Tensor, masks: Tensor | None, tolerance: float, most: int) -> _Path:
     if masks is None:
         masks = torch.zeros(0, *difference.shape[1:], dtype=torch.bool)
-    parts = refinement(masks.cpu())
+    parts = disjoint_parts(masks.cpu())
     members = torch.cat([parts.members, torch.ones(len(parts.members), 1, dtype=torch.bool)], 1)
     return _Path(difference, parts.atoms.flatten().to(difference.device), members.double(), tolerance, most)
 
@@ -324,7 +324,7 @@ def _largest(error: Tensor, room: int) -> Tensor:
     return chosen[error[chosen] > 0]
 
 
-def _result(path: _Path, image: Tensor, baseline: Tensor, *, keep: bool, finished: bool) -> Refined:
+def _result(path: _Path, image: Tensor, baseline: Tensor, *, keep: bool, finished: bool) -> AdaptiveIntegral:
     verdict = path.verdict
     assert verdict is not None
     if len(verdict.weights) != len(path.nodes):  # stopped within a round: its nodes count
@@ -337,7 +337,7 @@ def _result(path: _Path, image: Tensor, baseline: Tensor, *, keep: bool, finishe
     if keep:
         points = torch.lerp(baseline[None], image[None], path.nodes.to(image).view(-1, 1, 1, 1))
         steps = Steps(torch.stack(path.gradients), points, verdict.weights)
-    return Refined(
+    return AdaptiveIntegral(
         integral=PathIntegral(
             difference=path.difference,
             gradient=gradient,
