@@ -55,6 +55,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.bench_explanation import machine
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.registry import METHODS
+from imagexplain.errors import LayerError, UnsupportedModelError
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet": ("resnet18", "layer4", {"zero_init_last": False}),
@@ -396,9 +397,7 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
         try:
             with Evaluations(case.network, case.out_of_place) as evaluations:
                 maps[way], first[way] = timed(call, device)
-        except ValueError as error:
-            if way == "peer":
-                raise
+        except (UnsupportedModelError, LayerError) as error:
             return {**result, "refused": str(error)}  # the method has no meaning for this network
         except ImportError as error:
             result["missing"] = str(error)

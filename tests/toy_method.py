@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.errors import ArgumentError, UnsupportedModelError
 
 
 @register(
@@ -30,9 +31,9 @@ def fading(
 ) -> Tensor:
     """What lies between an image and its baseline, times what the score loses on average while the image fades."""
     if not any(isinstance(module, nn.ReLU) for module in model.modules()):
-        raise ValueError("model: wanted one with ReLUs, got none")
+        raise UnsupportedModelError("model", "wanted one with ReLUs, got none")
     if levels < 1:
-        raise ValueError(f"levels: wanted at least 1, got {levels}")
+        raise ArgumentError("levels", f"wanted at least 1, got {levels}")
     classes, scores = classes_and_scores(model, images, targets, chunk)
     start = torch.zeros_like(images) if baselines is None else baselines
     faded = torch.zeros_like(scores)

@@ -38,6 +38,7 @@ from imagexplain.attribution.network.forward import check_graph
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.targets import Targets, target_scores
+from imagexplain.errors import LayerError
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
@@ -62,7 +63,7 @@ def activation_map(
     layout = stated_layout(model, module, activation.shape, images.shape)
     if layout.prefix and gradient.any() and not layout.maps(gradient).any():
         read = f"got one of which they read only the {layout.prefix} tokens before the patches"
-        raise ValueError(f"layer: wanted one on whose places the scores depend, {read}")
+        raise LayerError("layer", f"wanted one on whose places the scores depend, {read}")
     with torch.set_grad_enabled(create_graph):
         raw = rule(layout.maps(activation), layout.maps(gradient))
         return shown(raw, images, upsample, create_graph)

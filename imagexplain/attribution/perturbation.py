@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
+
 
 def fill_values(name: str, values: float | Tensor | None, images: Tensor) -> Tensor:
     """What stands for absence, as (B, C, H, W) like the images: a number, a tensor that broadcasts, or None for 0.
@@ -16,13 +18,15 @@ def fill_values(name: str, values: float | Tensor | None, images: Tensor) -> Ten
     try:
         return given.expand_as(images)
     except RuntimeError:
-        raise ValueError(f"{name}: wanted a number or {tuple(images.shape)}, got {tuple(given.shape)}") from None
+        raise ArgumentError(name, f"wanted a number or {tuple(images.shape)}, got {tuple(given.shape)}") from None
 
 
 def numbered(groups: Tensor, images: Tensor) -> Tensor:
     """(B, H, W) int64 on the images' device, each image's groups numbered from 0 without gaps."""
     wanted = (len(images), *images.shape[2:])
     if groups.dtype != torch.int64 or groups.shape not in (wanted, wanted[1:]):
-        raise ValueError(f"groups: wanted int64 {wanted} or {wanted[1:]}, got {groups.dtype} {tuple(groups.shape)}")
+        raise ArgumentError(
+            "groups", f"wanted int64 {wanted} or {wanted[1:]}, got {groups.dtype} {tuple(groups.shape)}"
+        )
     each = groups.to(images.device).expand(wanted)
     return torch.stack([number.unique(return_inverse=True)[1] for number in each])

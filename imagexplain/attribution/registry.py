@@ -15,6 +15,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, Literal, TypeVar, get_args
 
+from imagexplain.errors import ArgumentError
+
 Need = Literal["gradients", "module", "attention", "nonlinearities"]
 """Property of a model: scores with a gradient, a network to look into, attention layers of a known kind, and
 non-linearities that are seen as their authors wrote them."""
@@ -189,18 +191,18 @@ class Registry(Mapping[str, Method]):
         if module != f"{self._package}.{name}" and (
             name in self._files or (taken is not None and taken.function.__module__ != module)
         ):
-            raise ValueError(f"name: wanted one that no method has, got {name!r}")
+            raise ArgumentError("name", f"wanted one that no method has, got {name!r}")
         if method.family not in get_args(Family):
-            raise ValueError(f"family: wanted one of {', '.join(get_args(Family))}, got {method.family!r}")
+            raise ArgumentError("family", f"wanted one of {', '.join(get_args(Family))}, got {method.family!r}")
         if unknown := sorted(method.needs.difference(get_args(Need))):
-            raise ValueError(f"needs: wanted some of {', '.join(get_args(Need))}, got {', '.join(unknown)}")
+            raise ArgumentError("needs", f"wanted some of {', '.join(get_args(Need))}, got {', '.join(unknown)}")
         for option, default in method.options.items():
             if type(default) not in PLAIN:
-                raise ValueError(f"{option}: wanted a default of a plain type, got {default!r} in {name}")
+                raise ArgumentError(option, f"wanted a default of a plain type, got {default!r} in {name}")
             for other in self._records.values():
                 if option in other.options and type(other.options[option]) is not type(default):
                     kind = type(other.options[option]).__name__
-                    raise ValueError(f"{option}: wanted {kind}, as in {other.name}, got {default!r} in {name}")
+                    raise ArgumentError(option, f"wanted {kind}, as in {other.name}, got {default!r} in {name}")
         self._records[name] = method
 
 

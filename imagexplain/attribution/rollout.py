@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from imagexplain.attribution.class_activation_maps import shown
 from imagexplain.attribution.network.attention_capture import AttentionLayer, attention_layers
 from imagexplain.attribution.targets import Targets, check, classes_of, classes_to_explain
+from imagexplain.errors import UnsupportedModelError
 
 Rule = Callable[[Tensor, list[AttentionLayer], Tensor, Tensor], Tensor]
 """Scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
@@ -44,7 +45,9 @@ def _read(scores: Tensor, last: AttentionLayer) -> Tensor:
     (gradient,) = attention_gradients(scores, weights, [last])
     read = to_row(split_heads(last, gradient).ne(0).any(-1).any(2).to(scores), last)
     if not read.any(1).all():
-        raise ValueError("model: wanted scores that depend on the last layer's attention, got ones that do not")
+        raise UnsupportedModelError(
+            "model", "wanted scores that depend on the last layer's attention, got ones that do not"
+        )
     return read / read.sum(1, keepdim=True)
 
 

@@ -24,6 +24,7 @@ from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import METHODS, Method, Workload
 from imagexplain.attribution.targets import Targets
+from imagexplain.errors import UnsupportedModelError
 
 FORWARD_SHARE = 1 / 3
 """What a forward pass costs beside a forward and a backward pass."""
@@ -249,7 +250,7 @@ def _workloads(plan: AttributionConfig, size: Workload) -> Iterator[tuple[Method
 def network_of(name: str, model: Forward) -> nn.Module:
     """The model as the network that a method looks into; raises ValueError for any other function."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model: {name} wants a network to look into, got a score at one place of it")
+        raise UnsupportedModelError("model", f"{name} wants a network to look into, got a score at one place of it")
     return model
 
 

@@ -33,7 +33,7 @@ from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.attribution.registry import METHODS, Family
 from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, run
-from imagexplain.errors import RequestError, unknown
+from imagexplain.errors import LayerError, RequestError, UnsupportedModelError, unknown
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.ops.server import ROOT
 from imagexplain.progress import say, with_progress
@@ -232,12 +232,9 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
             started = time.perf_counter()
             try:
                 drawn = with_progress(shown, work)
-            except ValueError as error:
-                if not str(error).startswith(("model:", "layer:")):
-                    raise
-                reason = str(error).partition(":")[2].strip()
-                say(f"{shown:32} has no meaning for this model: {reason}")
-                yield Tile(greyed(question.photo, reason), shown, "no meaning for this model", family)
+            except (UnsupportedModelError, LayerError) as error:
+                say(f"{shown:32} has no meaning for this model: {error.message}")
+                yield Tile(greyed(question.photo, error.message), shown, "no meaning for this model", family)
                 continue
             seconds, count = time.perf_counter() - started, rows[0]
         noun = "evaluation" if count == 1 else "evaluations"

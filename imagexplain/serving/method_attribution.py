@@ -27,7 +27,7 @@ from imagexplain.attribution.runner import (
     run,
     seconds_beside,
 )
-from imagexplain.errors import RequestError
+from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.serving.cache import digest
 from imagexplain.serving.model_facts import Findings
 from imagexplain.serving.path_attribution import (
@@ -320,22 +320,21 @@ def _told(model: Inspected, sample: Sample) -> Iterator[None]:
     try:
         yield
         return
-    except ValueError as error:
-        field, separator, message = str(error).partition(": ")
-        refusal = _refusal(model, sample, field, message) if separator else None
+    except ArgumentError as error:
+        refusal = _refusal(model, sample, error)
         if refusal is None:
             raise
     # Out of the except clause, whose traceback would keep the failed pass's tensors alive.
     raise refusal
 
 
-def _refusal(model: Inspected, sample: Sample, field: str, message: str) -> RequestError | None:
-    plan = sample.request.plan
-    if field == "layer" and plan.layer is not None:
+def _refusal(model: Inspected, sample: Sample, error: ArgumentError) -> RequestError | None:
+    plan, field, message = sample.request.plan, error.field, error.message
+    if isinstance(error, LayerError) and plan.layer is not None:
         return RequestError(400, "layer", message)
-    if field in ("model", "layer"):
+    if isinstance(error, UnsupportedModelError | LayerError):
         meant = ", ".join(_meant(model, sample))
-        said = message if field == "model" else f"it has no layer to look at: {message}"
+        said = message if isinstance(error, UnsupportedModelError) else f"it has no layer to look at: {message}"
         return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
     if field == "images":  # too large for it, or too patchy
         return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")

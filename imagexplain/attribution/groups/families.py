@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
+
 Kind = Literal["segment", "rest", "whole"]
 
 REST = "rest"
@@ -96,7 +98,7 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
     """
     _check(segments)
     if len(labels) != len(segments):
-        raise ValueError(f"labels: wanted one for each of {len(segments)} segments, got {len(labels)}")
+        raise ArgumentError("labels", f"wanted one for each of {len(segments)} segments, got {len(labels)}")
     parts = disjoint_parts(segments, most_parts)
     covered = parts.members.any(1, keepdim=True)  # (A, 1)
     rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
@@ -158,7 +160,7 @@ def disjoint_parts(masks: Tensor, most: int | None = None) -> DisjointParts:
     keys = columns.view(np.dtype((np.void, columns.shape[1]))).ravel()
     _, first, part = np.unique(keys, return_index=True, return_inverse=True)
     if most is not None and len(first) > most:
-        raise ValueError(f"masks: wanted ones that part the image into at most {most:,} parts, got {len(first):,}")
+        raise ArgumentError("masks", f"wanted ones that part the image into at most {most:,} parts, got {len(first):,}")
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
@@ -174,6 +176,6 @@ def _packed(rows: Tensor) -> np.ndarray:
 
 def _check(masks: Tensor) -> None:
     if masks.ndim != 3 or masks.dtype != torch.bool:
-        raise ValueError(f"masks: wanted (S, H, W) bool, got {tuple(masks.shape)} {masks.dtype}")
+        raise ArgumentError("masks", f"wanted (S, H, W) bool, got {tuple(masks.shape)} {masks.dtype}")
     if masks.shape[1] * masks.shape[2] == 0:
-        raise ValueError(f"masks: wanted at least one pixel, got {masks.shape[1]}×{masks.shape[2]}")
+        raise ArgumentError("masks", f"wanted at least one pixel, got {masks.shape[1]}×{masks.shape[2]}")

@@ -12,6 +12,7 @@ from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of, target_scores
+from imagexplain.errors import ArgumentError
 
 LEAST_SCORE = 1e-6
 """What a drop is divided by at least, as the score itself may be 0."""
@@ -59,7 +60,7 @@ def ablation_cam(
     Source: Desai, Ramaswamy, WACV 2020. Own, for Captum has no such method.
     """
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
     module = chosen_layer(model, images, layer)
     rest = split_at(model, images, module)
     classes, activation = classes_of(rest.scores, targets), rest.activation

@@ -20,6 +20,7 @@ from imagexplain.attribution.rollout import (
     without_padding,
 )
 from imagexplain.attribution.targets import Targets
+from imagexplain.errors import ArgumentError
 
 FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda attention: attention.mean(2),
@@ -64,9 +65,9 @@ def attention_rollout(
     Source: Abnar, Zuidema 2020, arXiv 2005.00928, equation 1 and section 3.
     """
     if head_fusion not in FUSIONS:
-        raise ValueError(f"head_fusion: wanted one of {', '.join(FUSIONS)}, got {head_fusion!r}")
+        raise ArgumentError("head_fusion", f"wanted one of {', '.join(FUSIONS)}, got {head_fusion!r}")
     if not 0 <= discard < 1:
-        raise ValueError(f"discard: wanted a share in [0, 1), got {discard}")
+        raise ArgumentError("discard", f"wanted a share in [0, 1), got {discard}")
     return rollout_maps(
         partial(_rollout, fuse=FUSIONS[head_fusion], discard=discard), model, images, targets, upsample, chunk
     )

@@ -15,6 +15,7 @@ from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.errors import UnsupportedModelError
 
 ELEMENTWISE = {
     *(
@@ -86,8 +87,8 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     ends = scores.split(len(images))
     missing = missing_share(ends[0] - ends[1], [maps], ends).max().item()
     if not missing <= LARGEST_SHARE:
-        raise ValueError(
-            f"model: wanted only non-linearities that have a rule, got maps that miss {missing:.2%} of the score"
+        raise UnsupportedModelError(
+            "model", f"wanted only non-linearities that have a rule, got maps that miss {missing:.2%} of the score"
         )
     return maps
 

@@ -12,6 +12,7 @@ from imagexplain.attribution.network.layers import Layer
 from imagexplain.attribution.postprocess import normalize
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
+from imagexplain.errors import ArgumentError
 
 
 def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) -> Tensor:
@@ -36,7 +37,7 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
     """
     if first_map.ndim != 4 or second_map.ndim != 4 or second_map.shape[:2] != (len(first_map), 1):
         given = f"{tuple(first_map.shape)} and {tuple(second_map.shape)}"
-        raise ValueError(f"first_map, second_map: wanted (B, C, H, W) and (B, 1, h, w), got {given}")
+        raise ArgumentError("first_map, second_map", f"wanted (B, C, H, W) and (B, 1, h, w), got {given}")
     coarse = F.interpolate(second_map, first_map.shape[-2:], mode="bilinear", align_corners=False)
     if normalized:
         return normalize(normalize(first_map, channels="max") * normalize(coarse))

@@ -15,6 +15,7 @@ from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.errors import ArgumentError
 
 MOST_MEMBERS = 20_000_000
 """Coalitions times groups of an image in :func:`kernel_shap`, whose regression holds that many numbers a few times."""
@@ -83,13 +84,15 @@ def kernel_shap(
     Source: Lundberg, Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874, theorem 2.
     """
     if samples < 2:
-        raise ValueError(f"samples: wanted at least 2, got {samples}")
+        raise ArgumentError("samples", f"wanted at least 2, got {samples}")
     classes, scores = classes_and_scores(model, images, targets, chunk)
     absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
     for count in (numbers.flatten(1).amax(1) + 1).tolist():
         coalitions = min(samples, 2**count - 2)
         if coalitions * count > MOST_MEMBERS:
-            raise ValueError(f"groups: wanted at most {MOST_MEMBERS} coalitions × groups, got {coalitions} × {count}")
+            raise ArgumentError(
+                "groups", f"wanted at most {MOST_MEMBERS} coalitions × groups, got {coalitions} × {count}"
+            )
     _, absent_scores = classes_and_scores(model, absent, classes, chunk)
     totals = scores.double() - absent_scores.double()
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)

@@ -16,6 +16,7 @@ from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.errors import ArgumentError
 
 
 def _windows(work: Workload) -> int:
@@ -64,9 +65,9 @@ def occlusion(
     covers = fill_values("fill", fill, images)
     height, width = images.shape[2:]
     if not 1 <= size <= min(height, width):
-        raise ValueError(f"size: wanted 1..{min(height, width)}, the image's shorter side, got {size}")
+        raise ArgumentError("size", f"wanted 1..{min(height, width)}, the image's shorter side, got {size}")
     if not 1 <= stride <= size:
-        raise ValueError(f"stride: wanted 1..{size}, the window's side, got {stride}")
+        raise ArgumentError("stride", f"wanted 1..{size}, the window's side, got {stride}")
     tops, lefts = (torch.arange(0, side - size + stride, stride, device=images.device) for side in (height, width))
     windows = torch.cartesian_prod(tops, lefts)
     total = images.new_zeros((len(images), height, width), dtype=torch.promote_types(images.dtype, torch.float32))

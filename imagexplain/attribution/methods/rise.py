@@ -14,6 +14,7 @@ from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_to_explain, target_scores
+from imagexplain.errors import ArgumentError
 
 Scores = Literal["probabilities", "logits"]
 
@@ -111,10 +112,10 @@ def _masks(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
 
 def _check(side: int, samples: int, cells: int, keep: float, scores: str) -> None:
     if samples < 1:
-        raise ValueError(f"samples: wanted at least 1, got {samples}")
+        raise ArgumentError("samples", f"wanted at least 1, got {samples}")
     if not 1 <= cells <= side:
-        raise ValueError(f"cells: wanted 1..{side}, the image's shorter side, got {cells}")
+        raise ArgumentError("cells", f"wanted 1..{side}, the image's shorter side, got {cells}")
     if not 0 < keep <= 1:
-        raise ValueError(f"keep: wanted a probability in (0, 1], got {keep}")
+        raise ArgumentError("keep", f"wanted a probability in (0, 1], got {keep}")
     if scores not in ("probabilities", "logits"):
-        raise ValueError(f"scores: wanted probabilities or logits, got {scores!r}")
+        raise ArgumentError("scores", f"wanted probabilities or logits, got {scores!r}")

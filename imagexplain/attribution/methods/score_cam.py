@@ -12,6 +12,7 @@ from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_a
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of, target_scores
+from imagexplain.errors import ArgumentError
 
 
 @register(
@@ -53,7 +54,7 @@ def score_cam(
     Source: Wang et al. 2020, arXiv 1910.01279, algorithm 1. Own, for Captum has no such method.
     """
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
     module = chosen_layer(model, images, layer)
     scores, activation = scores_and_activation(model, images, module)
     classes = classes_of(scores, targets)

@@ -15,6 +15,7 @@ from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_images, classes_to_explain
+from imagexplain.errors import ArgumentError
 
 # The reference implementation's, for pictures of 224 × 224 pixels with values from −1 to 1.
 SCALES = (50, 100, 150, 250, 500, 1200)
@@ -119,8 +120,8 @@ def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
     height, width = picture.shape[:2]
     count = _number(found, (height, width))
     if count * height * width > MOST_BYTES:
-        raise ValueError(
-            f"images: wanted segments of {MOST_BYTES} pixels in all at most, got {count} × {height} × {width}"
+        raise ArgumentError(
+            "images", f"wanted segments of {MOST_BYTES} pixels in all at most, got {count} × {height} × {width}"
         )
     return found
 
@@ -220,23 +221,28 @@ def _check(
     check_images(images)
     count, channels, *sides = images.shape
     if attributions is not None and attributions.shape not in (images.shape, (count, 1, *sides)):
-        raise ValueError(
-            f"attributions: wanted {(count, channels, *sides)} or {(count, 1, *sides)}, got {tuple(attributions.shape)}"
+        raise ArgumentError(
+            "attributions",
+            f"wanted {(count, channels, *sides)} or {(count, 1, *sides)}, got {tuple(attributions.shape)}",
         )
     if attributions is not None and not attributions.isfinite().all():
-        raise ValueError("attributions: wanted finite values, got NaN or infinity")
+        raise ArgumentError("attributions", "wanted finite values, got NaN or infinity")
     if segments is not None:
         if len(segments) != count:
-            raise ValueError(f"segments: wanted one tensor for each of {count} images, got {len(segments)}")
+            raise ArgumentError("segments", f"wanted one tensor for each of {count} images, got {len(segments)}")
         for own in segments:
             if own.ndim != 3 or own.dtype != torch.bool or list(own.shape[1:]) != sides:
-                raise ValueError(
-                    f"segments: wanted (S, {sides[0]}, {sides[1]}) bool, got {tuple(own.shape)} {own.dtype}"
+                raise ArgumentError(
+                    "segments", f"wanted (S, {sides[0]}, {sides[1]}) bool, got {tuple(own.shape)} {own.dtype}"
                 )
     if segments is None and math.prod(sides) > MOST_PIXELS:
-        raise ValueError(f"images: wanted at most {MOST_PIXELS} pixels each, or segments, got {sides[0]} × {sides[1]}")
+        raise ArgumentError(
+            "images", f"wanted at most {MOST_PIXELS} pixels each, or segments, got {sides[0]} × {sides[1]}"
+        )
     if pictures is not None and (pictures.shape != (count, *sides, 3) or pictures.dtype != torch.uint8):
-        raise ValueError(f"pictures: wanted {(count, *sides, 3)} uint8, got {tuple(pictures.shape)} {pictures.dtype}")
+        raise ArgumentError(
+            "pictures", f"wanted {(count, *sides, 3)} uint8, got {tuple(pictures.shape)} {pictures.dtype}"
+        )
     for name, value in (("least", least), ("steps", steps)):
         if value < 1:
-            raise ValueError(f"{name}: wanted at least 1, got {value}")
+            raise ArgumentError(name, f"wanted at least 1, got {value}")

@@ -32,6 +32,7 @@ from imagexplain.attribution.paths.path_integral import (
     relative_to,
     score_gradients,
 )
+from imagexplain.errors import ArgumentError
 
 START = 4
 """Intervals to begin with."""
@@ -369,11 +370,11 @@ def _check(
     lengths = (("groups", groups), ("tolerances", tolerances), ("most", most), ("keep_steps", keep))
     for name, given in lengths:
         if len(given) != len(inputs):
-            raise ValueError(f"{name}: wanted one for each of {len(inputs)} inputs, got {len(given)}")
+            raise ArgumentError(name, f"wanted one for each of {len(inputs)} inputs, got {len(given)}")
     for masks in groups:
         if masks is not None and masks.shape[1:] != inputs.shape[2:]:
-            raise ValueError(f"groups: wanted masks of {tuple(inputs.shape[2:])}, got {tuple(masks.shape)}")
+            raise ArgumentError("groups", f"wanted masks of {tuple(inputs.shape[2:])}, got {tuple(masks.shape)}")
     if not (tolerances > 0).all():
-        raise ValueError(f"tolerances: wanted numbers above 0, got {tolerances.tolist()}")
+        raise ArgumentError("tolerances", f"wanted numbers above 0, got {tolerances.tolist()}")
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
