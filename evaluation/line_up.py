@@ -117,7 +117,7 @@ def maps_of(entry: Entry, subject: Subject, images: Tensor, case: Case, referenc
         seed: of the control that is chance.
 
     Raises:
-        ValueError: ``model: …`` where the method finds no meaning for one of the images.
+        UnsupportedModelError: a method that finds no meaning for one of the images.
     """
     photos = subject.photos(images)
     if entry.plan is None:

@@ -88,7 +88,7 @@ class IntegratedGradients(GradientAttribution):
             Attributions shaped like the inputs, a tuple where these are.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         integrals = self._integrate(
             inputs, baselines, target, additional_forward_args, n_steps, method, internal_batch_size
@@ -125,7 +125,7 @@ class IntegratedGradients(GradientAttribution):
             start_point, end_point: baselines and inputs, which like all else are as in :meth:`attribute`.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         read = read_inputs(end_point)
         each = attributions if isinstance(attributions, tuple) else (attributions,)
@@ -219,7 +219,7 @@ class IntegratedDirectionalGradients(IntegratedGradients):
             integrated gradients.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         read = _image(inputs)
         masks = read_feature_mask(feature_mask, read.values)
@@ -252,7 +252,7 @@ class IntegratedDirectionalGradients(IntegratedGradients):
             feature_mask: that of the attributions.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         read = _image(end_point)
         each = attributions if isinstance(attributions, tuple) else (attributions,)

@@ -132,8 +132,9 @@ def run(
         (B, C, H, W) or (B, 1, H, W), detached.
 
     Raises:
-        ValueError: ``model: …`` where the method has no meaning for the model, ``layer: …`` where the model has no such
-            layer, and whatever option or input does not fit, by name.
+        UnsupportedModelError: a model that the method does not support.
+        LayerError: a layer that the model does not have, or none to look at.
+        ArgumentError: whatever option or input does not fit, by name.
     """
     return product(plan, [_smoothed(method, plan, model, images, targets, inputs, chunk) for method in plan.methods])
 
@@ -248,7 +249,7 @@ def _workloads(plan: AttributionConfig, size: Workload) -> Iterator[tuple[Method
 
 
 def network_of(name: str, model: Forward) -> nn.Module:
-    """The model as the network that a method looks into; raises ValueError for any other function."""
+    """The model as the network that a method looks into; raises UnsupportedModelError for any other function."""
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"{name} wants a network to look into, got a score at one place of it")
     return model
@@ -265,7 +266,7 @@ def layer_name(plan: AttributionConfig, model: nn.Module, images: Tensor) -> str
 @isolated
 @torch.no_grad()
 def channels_of(model: nn.Module, images: Tensor, layer: str) -> int:
-    """The number of channels that a layer puts out; raises ValueError where it puts out none."""
+    """The number of channels that a layer puts out; raises LayerError where it puts out none."""
     module = model.get_submodule(layer)
     _, activation = scores_and_activation(model, images[:1], module)
     return activation.shape[stated_layout(model, module, activation.shape, images[:1].shape).channels]

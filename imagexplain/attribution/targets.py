@@ -38,7 +38,7 @@ def classes_of(scores: Tensor, targets: Targets) -> Tensor:
 
 
 def check_classes(scores: Tensor, classes: Tensor) -> None:
-    """Raises ValueError unless the scores (N, K) have all these classes."""
+    """Raise ArgumentError unless the scores (N, K) have all these classes."""
     if scores.ndim != 2:
         raise UnsupportedModelError("model", f"wanted scores (B, classes), got {tuple(scores.shape)}")
     if classes.numel() and (classes.min() < 0 or classes.max() >= scores.shape[1]):
@@ -51,7 +51,7 @@ def target_scores(scores: Tensor, targets: Targets) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises ValueError unless these are floating-point (B, C, H, W)."""
+    """Raise ArgumentError unless these are floating-point (B, C, H, W)."""
     if not isinstance(images, Tensor):
         raise ArgumentError("images", f"wanted a tensor (B, C, H, W), got {type(images).__name__}")
     if images.ndim != 4 or not images.is_floating_point():
@@ -96,7 +96,7 @@ def classes_and_scores(model: Forward, images: Tensor, targets: Targets, chunk: 
 
 
 def check(images: Tensor, chunk: int) -> None:
-    """Raises ValueError unless these are floating-point (B, C, H, W) and a chunk of at least 1."""
+    """Raise ArgumentError unless these are floating-point (B, C, H, W) and a chunk of at least 1."""
     check_images(images)
     if chunk < 1:
         raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 from torch import nn
 
-from imagexplain.errors import ArgumentError, LayerError, UnsupportedModelError
+from imagexplain.archive.segmenter_backends import MMDetEngine
+from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
+from imagexplain.models.segmenters.mmdet_segmenter import PhotoError
 from imagexplain.serving.tasks.classifier import ClassifierHandler
+from imagexplain.vision.decode import Photo
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_method_attribution import one, write_model
 
@@ -59,6 +63,22 @@ def test_an_error_of_the_network_is_not_the_clients(
     failing(networks, ValueError(text))
     status, answer = one(handler, options)
     assert (status, answer["error"]) == (500, "internal"), answer
+
+
+def test_an_error_of_a_users_pipeline_is_not_the_clients() -> None:
+    class Segmenter:
+        def __init__(self, error: ValueError) -> None:
+            self.error = error
+
+        def look(self, _: object) -> None:
+            raise self.error
+
+    photo = Photo(Image.new("RGB", (8, 8)), "image", "RGB")
+    with pytest.raises(ValueError, match="size: not understood") as own:
+        MMDetEngine(Segmenter(ValueError("size: not understood"))).look(photo)  # type: ignore[arg-type]
+    assert not isinstance(own.value, RequestError)
+    with pytest.raises(RequestError, match="422 image: photo: too narrow"):
+        MMDetEngine(Segmenter(PhotoError("photo: too narrow"))).look(photo)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def feature_ablation(
         (B, 1, H, W) signed, in units of the score.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
     """
     from captum.attr import FeatureAblation  # takes seconds
 

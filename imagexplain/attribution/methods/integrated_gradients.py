@@ -51,7 +51,7 @@ def integrated_gradients(
         (B, C, H, W), signed, in units of the score; sums to f(x) − f(b) but for the quadrature's error.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Sundararajan, Taly, Yan 2017, arXiv 1703.01365, equation 1.
     """

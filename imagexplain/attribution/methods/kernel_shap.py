@@ -79,7 +79,7 @@ def kernel_shap(
         (B, 1, H, W) signed, in units of the score.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Lundberg, Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874, theorem 2.
     """

@@ -57,7 +57,7 @@ def occlusion(
         (B, 1, H, W) signed, in units of the score: positive where covering lowers it. A window covers all channels.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 4.2.
     """

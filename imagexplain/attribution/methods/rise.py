@@ -59,7 +59,7 @@ def rise(
         (B, 1, H, W), in units of the score: not signed evidence, but larger where showing a pixel raises the score.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Petsiuk, Das, Saenko 2018, arXiv 1806.07421, sections 3.1 and 3.2.
     """

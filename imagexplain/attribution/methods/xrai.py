@@ -73,7 +73,7 @@ def xrai(
         (B, 1, H, W) signed, in units of the score for a pixel.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Kapishnikov, Bolukbasi, Viégas, Terry 2019, "XRAI: Better Attributions Through Regions", arXiv 1906.02825,
     algorithm 1, as in Google PAIR's ``saliency``, whose quicker and coarser variant is not offered: here sums over

@@ -132,7 +132,7 @@ def scores_of_copy(model: Forward, rows: Tensor) -> Tensor:
 
 
 def check_graph(known: bool) -> None:
-    """Raises ValueError unless scores are known to autograd as a function of the images."""
+    """Raise UnsupportedModelError unless scores are known to autograd as a function of the images."""
     if not known:
         raise UnsupportedModelError(
             "model",

@@ -205,7 +205,7 @@ def score_gradients(
 
 
 def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:
-    """Raises ValueError unless these are (B, C, H, W) ends of paths, their beginnings and (B,) class indices."""
+    """Raise ArgumentError unless these are (B, C, H, W) ends of paths, their beginnings and (B,) class indices."""
     if inputs.ndim != 4:
         raise ArgumentError("inputs", f"wanted (B, C, H, W), got {tuple(inputs.shape)}")
     if baselines.shape != inputs.shape:
