@@ -17,6 +17,8 @@ from imagexplain.attribution.runner import AttributionConfig, Smoothing
 from imagexplain.errors import RequestError, shown, unknown
 from imagexplain.limits import Limits
 
+METHODS.load()  # as a worker starts, not in its first request, which may name any method's options
+
 CLIENTS_NAMES: Mapping[str, str] = {"rule": "quadrature"}
 """Options of the library that have another name in requests."""
 

@@ -180,6 +180,11 @@ class Registry(Mapping[str, Method]):
         found = {name: type(default) for method in self.values() for name, default in method.options.items()}
         return dict(sorted(found.items()))
 
+    def load(self) -> None:
+        """Import every method's file, which otherwise happens as each is asked for."""
+        for name in self:
+            self[name]
+
     def add(self, method: Method) -> None:
         """Take a method in.
 
