@@ -20,6 +20,7 @@ from evaluation.randomisation import METRICS, agreement
 from evaluation.settings import Settings
 from evaluation.subject import Subject
 from imagexplain.attribution.postprocess import CHANNELS
+from imagexplain.errors import UnsupportedModelError
 
 Row = tuple[str, str]
 """Method, metric."""
@@ -80,8 +81,8 @@ def scores_of_case(
         try:
             with counted(subject.network) as cost:
                 maps = maps_of(entry, subject, case.image.unsqueeze(0), case, references)
-        except ValueError as error:
-            refused[entry.name] = _reason(error)
+        except UnsupportedModelError as error:
+            refused[entry.name] = str(error)
             continue
         found = _of_map(entry, maps, case, game, taken)
         found |= {"seconds": cost.seconds, "forward": cost.forward, "backward": cost.backward}
@@ -101,8 +102,7 @@ def sensitivity_of(entry: Entry, subject: Subject, case: Case, references: Tenso
             settings.noisy,
             case.index,
         )
-    except ValueError as error:
-        _reason(error)  # the case's other metrics say so
+    except UnsupportedModelError:  # the case's other metrics say so
         return Outcome({}, {})
     return Outcome({(entry.name, "sensitivity"): change}, {})
 
@@ -139,14 +139,6 @@ def _against(entry: Entry, maps: Tensor, redrawn: Subject, case: Case, reference
     """How far the map agrees with the redrawn network's of the same class, if the method has a meaning for that."""
     try:
         others = maps_of(entry, redrawn, case.image.unsqueeze(0), case, references, seed=1)
-    except ValueError as error:
-        _reason(error)
+    except UnsupportedModelError:
         return {}
     return agreement(maps[0], others[0])
-
-
-def _reason(error: ValueError) -> str:
-    """What a method says that finds no meaning; any other error goes on."""
-    if not str(error).startswith("model:"):
-        raise error
-    return str(error)

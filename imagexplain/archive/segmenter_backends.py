@@ -21,7 +21,7 @@ from imagexplain.errors import RequestError
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.example_photo import example_photo
 from imagexplain.models.segmenters import detectron2_tensormask, mmdet_segmenter, tensormask
-from imagexplain.models.segmenters.mmdet_segmenter import ConfigError, MMDetSegmenter, Seen
+from imagexplain.models.segmenters.mmdet_segmenter import MMDetSegmenter, PhotoError, Seen
 from imagexplain.models.segmenters.tensormask import TensorMaskSettings
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
@@ -138,9 +138,7 @@ class MMDetEngine:
         """
         try:
             seen = self.segmenter.look(np.asarray(photo.image)[..., ::-1])
-        except ConfigError:
-            raise
-        except ValueError as error:
+        except PhotoError as error:
             raise RequestError(422, "image", str(error)) from None
         height, width = seen.image_size
         image = self._rgb(seen.inputs[:, :, :height, :width])[0].cpu()

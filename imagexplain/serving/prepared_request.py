@@ -12,7 +12,7 @@ from imagexplain.api.options import Baseline, Segments
 from imagexplain.api.request import Request
 from imagexplain.attribution import baselines
 from imagexplain.attribution.groups.families import Family, family
-from imagexplain.errors import RequestError
+from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
 from imagexplain.serving.deadline import NOTABLE, Deadline
@@ -148,10 +148,10 @@ def _groups(
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
     try:
         whole = family(torch.cat(masks), labels, pixels=request.pixels, most_parts=limits.max_parts)
-    except ValueError as error:
-        if not str(error).startswith("masks: "):
+    except ArgumentError as error:
+        if error.field != "masks":
             raise
-        raise RequestError(413, "masks", str(error).removeprefix("masks: ")) from None
+        raise RequestError(413, "masks", error.message) from None
     return Groups(whole, cropped, rescued)
 
 
