@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -31,8 +30,8 @@ class ServedModel:
         spec: the archive's resolved spec.
         preprocess: how photos become inputs.
         network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
-        plain: the same network with the modules that its authors gave it, whose layers can be named; built when it is
-            first asked for.
+        plain: the same network with the modules that its authors gave it, whose layers can be named; built when the
+            worker loads.
         device: where it lives.
         chunk: path points evaluated at once.
         seconds_per_point: of one path point within a chunk, measured after loading.
@@ -65,15 +64,12 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     def placed(network: nn.Module) -> nn.Module:
         return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
-    @cache
-    def plain() -> nn.Module:
-        return placed(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE), spec.arguments))
-
+    built = models.build(spec.architecture, read(model_dir / WEIGHTS_FILE), spec.arguments)
+    network = built
     if spec.architecture in models.ARCHITECTURES:
-        network = fold(models.build(spec.architecture, read(model_dir / WEIGHTS_FILE)))
-        network = placed(specialise(network, example) if device.type == "cpu" else network)
-    else:
-        network = plain()
+        network = fold(built)  # a copy
+        network = specialise(network, example) if device.type == "cpu" else network
+    original, network = placed(built), placed(network)
     with torch.no_grad():
         classes = network(example.to(device)).shape[1]
     if classes != len(spec.labels):
@@ -81,7 +77,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     chunk = spec.serving.chunk or chunk_size(network, example.to(device))
     seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
     chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
-    return ServedModel(spec, preprocess, network, plain, device, chunk, seconds)
+    return ServedModel(spec, preprocess, network, lambda: original, device, chunk, seconds)
 
 
 def _measure(network: nn.Module, example: Tensor, count: int) -> float:

@@ -42,8 +42,10 @@ import sys
 from pathlib import Path
 import handlers.classifier
 from imagexplain import models
+from imagexplain.attribution.registry import METHODS
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.folding import fold
+METHODS.load()
 fold(models.build("lanet", read(Path("archive_specs/weights/lanet_scenes.safetensors"))))
 print([name for name in ("timm", "torchvision", "captum", "matplotlib", "mmdet") if name in sys.modules])
 """

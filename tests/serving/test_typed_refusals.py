@@ -28,7 +28,11 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
 @pytest.fixture
 def networks(handler: ClassifierHandler) -> Iterator[list[nn.Module]]:
     """The handler's networks, whose hooks are taken off again."""
-    found = [part for part in (handler.worker.task.model.network, handler.model.plain()) if isinstance(part, nn.Module)]
+    found = [
+        part
+        for part in (handler.worker.task.model.network, handler.worker.task.model.plain())
+        if isinstance(part, nn.Module)
+    ]
     assert found
     yield found
     for network in found:

@@ -9,9 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DiffAttention
-from timm.models.swin_transformer import SwinTransformerBlock
-from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 
 from imagexplain.attribution.network.forward import class_scores
@@ -21,8 +18,9 @@ from imagexplain.attribution.network.tokens import layout_of, stated_grids, stat
 from imagexplain.errors import UnsupportedModelError
 
 CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
-WINDOWED = (SwinTransformerBlock, SwinTransformerV2Block)
-"""Blocks with attention within windows, whose ``window_size`` and ``shift_size`` say what :func:`_windows` reads."""
+WINDOWED = ("SwinTransformerBlock", "SwinTransformerV2Block")
+"""Blocks of timm's with attention within windows, whose ``window_size`` and ``shift_size`` say what :func:`_windows`
+reads. By name: importing timm takes a hundred megabytes, which other models need not have."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
         running.pop()
 
     def note(output: Tensor, shape: Sequence[int]) -> None:
-        if isinstance(running[-1][0], DiffAttention):
+        if _is_of_timm(running[-1][0], "DiffAttention"):
             raise _not_such("differences of attention")
         if len(shape) != 4 or shape[2] != shape[3]:
             raise _not_such(f"attention of shape {tuple(shape)}")
@@ -90,7 +88,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
             raise _not_such("attention that is not differentiable")
         if layers and not depends(output, layers[-1].output):
             raise _not_such("layers of attention side by side")
-        block = next((call for call in reversed(running) if isinstance(call[0], WINDOWED)), None)
+        block = next((call for call in reversed(running) if _is_of_timm(call[0], *WINDOWED)), None)
         if block is None:
             layer = _whole(output, shape, images, prefix, grids)
         else:
@@ -229,6 +227,12 @@ def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool
         return False
     merged = tuple(-(-side // 2) for side in last.grid)
     return layer.grid == last.grid or (merging and layer.grid == merged)
+
+
+def _is_of_timm(module: nn.Module, *names: str) -> bool:
+    """Whether the module's class is one of timm's by these names, or is derived from one."""
+    classes = type(module).__mro__
+    return any(kind.__name__ in names and kind.__module__.startswith("timm.") for kind in classes)
 
 
 def _not_such(what: str) -> UnsupportedModelError:
