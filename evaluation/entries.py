@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import imagexplain.attribution as library
 from evaluation.cases import Case
-from evaluation.rivals import edges, random
-from evaluation.subject import CHUNK, Subject
+from evaluation.controls import edges, random
+from evaluation.evaluated_model import CHUNK, EvaluatedModel
 from imagexplain.attribution.runner import Material, Plan, Smoothing, carry_out, layer_name, refusals
 
 CONTROLS = ("edges", "random")
@@ -61,7 +61,7 @@ class Entry:
         return self.plan is not None and "groups" in self.plan.takes
 
 
-def line_up(methods: Collection[str] = tuple(library.METHODS)) -> list[Entry]:
+def entries_of(methods: Collection[str] = tuple(library.METHODS)) -> list[Entry]:
     """The controls, and whatever is made of these methods alone.
 
     Raises:
@@ -83,7 +83,7 @@ def _plan(*methods: str) -> Plan:
     return Plan(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
 
 
-def with_meaning(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
+def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
     """The entries that have a meaning for a network, with the layers that they look at, and the others' reasons.
 
     Args:
@@ -106,7 +106,9 @@ def with_meaning(entries: Sequence[Entry], network: nn.Module, images: Tensor) -
     return kept, refused
 
 
-def maps_of(entry: Entry, subject: Subject, images: Tensor, case: Case, references: Tensor, seed: int = 0) -> Tensor:
+def maps_of(
+    entry: Entry, subject: EvaluatedModel, images: Tensor, case: Case, references: Tensor, seed: int = 0
+) -> Tensor:
     """The maps (B, C, H, W) or (B, 1, H, W) of images that are a case's, or nearly.
 
     Args:
