@@ -84,7 +84,7 @@ def _plan(*methods: str) -> Plan:
 
 
 def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
-    """The entries that have a meaning for a network, with the layers that they look at, and the others' reasons.
+    """The entries that a network supports, with the layers that they look at, and the others' reasons.
 
     Args:
         entries: that want to be scored.
@@ -112,7 +112,7 @@ def maps_of(
     """The maps (B, C, H, W) or (B, 1, H, W) of images that are a case's, or nearly.
 
     Args:
-        entry: that has a meaning for the model.
+        entry: that the model supports.
         subject: the model, whose own baseline is where paths begin and what absence looks like.
         images: (B, 3, H, W).
         case: whose class is explained, in whose superpixels.
@@ -120,7 +120,7 @@ def maps_of(
         seed: of the control that is chance.
 
     Raises:
-        ValueError: ``model: …`` where the method finds no meaning for one of the images.
+        ValueError: ``model: …`` where the method is not supported for one of the images.
     """
     photos = subject.photos(images)
     if entry.plan is None:

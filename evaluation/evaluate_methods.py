@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS), help=f"(default: {' '.join(MODELS)})")
     parser.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
     parser.add_argument("--images", type=int, default=25, help="scenes for each model (default: 25)")
-    parser.add_argument("--redrawn", type=int, default=10, help="images for the randomisation check (default: 10)")
+    parser.add_argument("--redrawn", type=int, default=10, help="images for the randomization check (default: 10)")
     parser.add_argument("--noisy", type=int, default=2, help="images for max-sensitivity (default: 2)")
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the scenes; by default the held-out series")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
