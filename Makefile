@@ -43,6 +43,7 @@ lint: setup
 	@$(run) -m ruff check .
 	@$(run) -m ruff format --check .
 	@$(run) -m mypy
+	@.venv/bin/lint-imports --no-logo
 
 bench: setup
 	@$(run) -m benchmarks.bench_explanation

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from timm.layers import StdConv2d
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from evaluation.machine import machine
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.models.classifiers import bit, lanet
@@ -258,20 +258,6 @@ def summary(rows: list[dict[str, Any]], ways: tuple[str, ...]) -> dict[str, Any]
         "captum_delta / folded": ratio("captum_delta", "folded"),
         "ours / floor": median(row["ways"]["ours"]["seconds"] / row["floor_seconds"] for row in rows),
         "gflops": median(row["gflops"] for row in rows),
-    }
-
-
-def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "?",
-    )
-    return {
-        "cpu": cpu,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
     }
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.bench_explanation import machine
+from evaluation.machine import machine
 from imagexplain.attribution.groups.group_sums import group_sums
 
 CHANNELS = 3

@@ -39,7 +39,8 @@ from captum.attr import FeatureAblation, IntegratedGradients, KernelShap
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.bench_explanation import image, machine, seeded
+from benchmarks.bench_explanation import image, seeded
+from evaluation.machine import machine
 from imagexplain.archive.build import ROOT, build_all
 from imagexplain.attribution.groups.directional import group_scores
 from imagexplain.attribution.groups.families import family

@@ -27,7 +27,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.bench_explanation import machine, resident_bytes
+from benchmarks.bench_explanation import resident_bytes
+from evaluation.machine import machine
 from imagexplain.api.request import GZIP, JSON
 from imagexplain.api.response import encode
 from imagexplain.attribution.groups.directional import group_scores

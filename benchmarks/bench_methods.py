@@ -52,10 +52,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-import imagexplain.attribution as library
-from benchmarks.bench_explanation import machine
 from evaluation.cost import measure_cost
+from evaluation.machine import machine
 from imagexplain.attribution.methods.gradient import gradient
+from imagexplain.attribution.registry import METHODS
+from imagexplain.errors import LayerError, UnsupportedModelError
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet": ("resnet18", "layer4", {"zero_init_last": False}),
@@ -67,6 +68,9 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 REST = 0.1
 """Seconds before each turn: NumPy's threads are awake that long after their work, at the cost of whoever comes next."""
+
+SAMPLES = {"rise": 4}
+"""Multiples of the settings' samples that methods take which need more."""
 
 PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
@@ -129,28 +133,6 @@ class Case:
         return pictures(4, self.settings.side, seed=1).to(self.images.device)
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Another package's way.
-
-    Attributes:
-        package: as it is known.
-        explain: maps a case to (B, C, H, W), (B, 1, H, W) or (B, H, W).
-        note: why the maps differ; empty where the definition is the same.
-        token_note: the same, for layers of tokens.
-        scaled: its maps are scaled to 0..1.
-        double: the maps to compare are those of a float64 copy of the network and the first image: in float32 the
-            smallest difference sends the path elsewhere.
-    """
-
-    package: str
-    explain: Callable[[Case], Tensor]
-    note: str = ""
-    token_note: str = ""
-    scaled: bool = False
-    double: bool = False
-
-
 def pictures(count: int, side: int, seed: int = 0) -> Tensor:
     """Seeded soft blobs (count, 3, side, side), about −2 to 2 as after the usual normalisation."""
     coarse = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -188,34 +170,23 @@ def in_double(case: Case) -> Case:
 def our_options(method: str, case: Case) -> dict[str, Any]:
     """What our function is told beside the model, images and targets."""
     wanted = case.settings
-    chunk = {"chunk": wanted.chunk}
-    steps = {"steps": wanted.steps}
-    groups = {"groups": case.groups, **chunk}
-    options: dict[str, dict[str, Any]] = {
-        "ablation_cam": {"layer": case.layer, **chunk},
-        "blur_ig": {**steps, **chunk},
-        "expected_gradients": {"references": case.references, "samples": wanted.samples, **chunk},
-        "feature_ablation": groups,
-        "guided_grad_cam": {"layer": case.layer},
-        "guided_ig": steps,
-        "idgi": {**steps, **chunk},
-        "integrated_gradients": {**steps, **chunk},
-        "kernel_shap": {"samples": wanted.samples, **groups},
-        "occlusion": {"size": wanted.window, "stride": wanted.stride, **chunk},
-        "rise": {"samples": 4 * wanted.samples, **chunk},
-        "score_cam": {"layer": case.layer, **chunk},
-        "smoothgrad": {"samples": wanted.samples, **chunk},
-        "xrai": {**steps, **chunk},
+    given = {
+        "layer": case.layer,
+        "chunk": wanted.chunk,
+        "groups": case.groups,
+        "references": case.references,
+        "steps": wanted.steps,
+        "samples": wanted.samples * SAMPLES.get(method, 1),
+        "size": wanted.window,
+        "stride": wanted.stride,
     }
-    if method.endswith("_cam") or method == "grad_cam_plusplus":
-        return options.get(method, {"layer": case.layer})
-    return options.get(method, {})
+    return {name: value for name, value in given.items() if name in METHODS[method].parameters}
 
 
 def ours(method: str, case: Case) -> Tensor:
     """Our map."""
-    network = case.out_of_place if method in OUT_OF_PLACE else case.network
-    maps: Tensor = getattr(library, method)(network, case.images, case.targets, **our_options(method, case))
+    network = case.out_of_place if "nonlinearities" in METHODS[method].needs else case.network
+    maps: Tensor = METHODS[method].function(network, case.images, case.targets, **our_options(method, case))
     return maps
 
 
@@ -314,45 +285,15 @@ def _old_quantile() -> Iterator[None]:
         np.quantile = quantile
 
 
-def _cam(kind: str, note: str = "", token_note: str = "") -> Peer:
-    return Peer("pytorch-grad-cam", partial(by_grad_cam, kind), note, token_note or note, scaled=True)
-
-
-def _captum(kind: str, note: str = "") -> Peer:
-    return Peer("Captum", partial(by_captum, kind), note, note)
-
-
-OUT_OF_PLACE = ("guided_backprop", "deep_lift", "guided_grad_cam")
-
-SIGN = "the peer leaves the component's sign to chance"
-DRAWS = "draws differ"
-PEERS: dict[str, Peer] = {
-    "ablation_cam": _cam("AblationCAM", token_note="the peer ablates by −1e7 where the layer's least value is not 0"),
-    "blur_ig": Peer("PAIR", partial(by_pair, "BlurIG")),
-    "deep_lift": _captum("DeepLift", "Captum's maps miss the score where a pool's windows overlap"),
-    "eigen_cam": _cam("EigenCAM", SIGN),
-    "eigen_grad_cam": _cam("EigenGradCAM", SIGN),
-    "expected_gradients": _captum("GradientShap", DRAWS),
-    "feature_ablation": _captum("FeatureAblation"),
-    "full_grad": _cam("FullGrad", "the peer adds 1e-7 to each channel's range"),
-    "grad_cam": _cam("GradCAM"),
-    "grad_cam_plusplus": _cam("GradCAMPlusPlus", "the peer adds 1e-6 to a denominator of squared gradients"),
-    "gradient": _captum("Saliency"),
-    "guided_backprop": _captum("GuidedBackprop"),
-    "guided_grad_cam": _captum("GuidedGradCam"),
-    "guided_ig": Peer("PAIR", partial(by_pair, "GuidedIG"), double=True),
-    "hires_cam": _cam("HiResCAM"),
-    "input_x_gradient": _captum("InputXGradient"),
-    "integrated_gradients": _captum("IntegratedGradients"),
-    "kernel_shap": _captum("KernelShap", DRAWS),
-    "layer_cam": _cam("LayerCAM"),
-    "occlusion": _captum("Occlusion"),
-    "score_cam": _cam("ScoreCAM", "the peer resizes channels with align_corners=True"),
-    "smoothgrad": _captum("NoiseTunnel", DRAWS),
-    "xgrad_cam": _cam("XGradCAM"),
-    "xrai": Peer("PAIR", partial(by_pair, "XRAI"), *2 * ("the peer's integrated gradients are by another rule",)),
+PEERS: dict[str, Callable[[str, Case], Tensor]] = {
+    "pytorch-grad-cam": by_grad_cam,
+    "Captum": by_captum,
+    "PAIR": by_pair,
 }
-"""Who else has a method. None of the three has BagCAM, IDGI or RISE."""
+"""The packages that methods are compared with; which of them has a method is known to the registry."""
+
+SCALED = ("pytorch-grad-cam",)
+"""Packages whose maps are scaled to 0..1."""
 
 
 class _Operations(TorchDispatchMode):
@@ -434,10 +375,11 @@ def timed(way: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, floa
 
 def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
     """One method on one case: ours beside the peer's, where there is one."""
-    peer, device = PEERS.get(method), case.images.device
+    peer, device = METHODS[method].peer, case.images.device
     ways: dict[str, Callable[[], Tensor]] = {"ours": partial(ours, method, case)}
     if peer is not None:
-        ways["peer"] = partial(peer.explain, case)
+        explain = partial(PEERS[peer.package], peer.kind)
+        ways["peer"] = partial(explain, case)
     result: dict[str, Any] = {"method": method, "peer": peer.package if peer else None, "evaluations": {}}
     maps: dict[str, Tensor] = {}
     first: dict[str, float] = {}
@@ -446,9 +388,7 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
         try:
             with Evaluations(case.network, case.out_of_place) as evaluations:
                 maps[way], first[way] = timed(call, device)
-        except ValueError as error:
-            if way == "peer":
-                raise
+        except (UnsupportedModelError, LayerError) as error:
             return {**result, "refused": str(error)}  # the method has no meaning for this network
         except ImportError as error:
             result["missing"] = str(error)
@@ -467,9 +407,9 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
         if peer.double:
             exact = in_double(case)
             with _quiet():
-                maps = {"ours": ours(method, exact), "peer": peer.explain(exact)}
-        result["difference"] = difference(maps["ours"], maps["peer"], peer.scaled)
-        result["note"] = peer.token_note if case.tokens else peer.note
+                maps = {"ours": ours(method, exact), "peer": explain(exact)}
+        result["difference"] = difference(maps["ours"], maps["peer"], peer.package in SCALED)
+        result["note"] = peer.note if peer.token_note is None or not case.tokens else peer.token_note
     return result
 
 
@@ -558,7 +498,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet", "vit"], choices=MODELS)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--methods", nargs="+", default=list(library.METHODS), choices=library.METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--repeats", type=int, default=3, help="turns, after a first one that warms up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name, value in asdict(Settings()).items():

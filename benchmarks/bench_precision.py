@@ -31,7 +31,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.bench_explanation import STEPS, machine, seeded, standardise_as_authors
+from benchmarks.bench_explanation import STEPS, seeded, standardise_as_authors
+from evaluation.machine import machine
 from imagexplain import models
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature

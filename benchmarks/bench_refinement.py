@@ -36,11 +36,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.bench_explanation import machine
+from evaluation.machine import machine
 from imagexplain import models
 from imagexplain.archive.spec import ClassifierSpec, select
-from imagexplain.attribution.groups.families import refinement
-from imagexplain.attribution.paths.adaptive import MARKED, START, refine
+from imagexplain.attribution.groups.families import disjoint_parts
+from imagexplain.attribution.paths.adaptive import MARKED, START, integrate_adaptive
 from imagexplain.attribution.paths.path_integral import relative_to, score_gradients
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.models.checkpoints.checkpoint import read
@@ -81,7 +81,7 @@ class Case:
     seen: dict[float, tuple[float, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts = refinement(self.masks)
+        parts = disjoint_parts(self.masks)
         self.parts = nn.functional.one_hot(parts.atoms.flatten()).double()  # (H·W, A)
         self.members = torch.cat([parts.members, torch.ones(len(parts.members), 1, dtype=torch.bool)], 1).double()
         (first, last), _ = self.at(torch.tensor([0.0, 1.0], dtype=torch.float64))
@@ -227,7 +227,7 @@ def stopped(cases: Sequence[Case], tolerance: float) -> dict[str, Any]:
     """What the served refinement does with a tolerance: cost, and whether it kept the tolerance."""
     costs, errors = [], []
     for case in cases:
-        (refined,) = refine(
+        (refined,) = integrate_adaptive(
             case.network,
             case.image[None],
             case.baseline[None],

@@ -38,14 +38,14 @@ from PIL import Image
 from pycocotools import mask as coco
 from torch import Tensor
 
-from benchmarks.bench_explanation import machine, resident_bytes
+from benchmarks.bench_explanation import resident_bytes
+from benchmarks.deterministic import reference_cascade, reference_tensormask
+from evaluation.machine import machine
 from imagexplain.models.segmenters import mmcv_ext, mmdet_segmenter, tensormask
 from imagexplain.models.segmenters.mask_pasting import paste_masks
 from imagexplain.models.segmenters.tensormask import TensorMaskSettings
 from imagexplain.vision import rle
 from imagexplain.vision.mask_crops import whole
-from tests.models import mmdet_models
-from tests.models.tensormask_models import reference_state
 
 WAYS = {"TensorMask": ("ours", "detectron2"), "Swin": ("ours", "mmdet", "mmdet_compiled")}
 SWIN_CONFIG = Path(__file__).parents[1] / "archive_specs" / "configs" / "cascade_mask_rcnn_swin_tiny.py"
@@ -73,15 +73,21 @@ def tensor_mask(way: str, size: tuple[int, int]) -> Call:
     settings = TensorMaskSettings()
     image = tensormask.normalised(torch.tensor(photo(size)).permute(2, 0, 1)[None].float(), settings)
     if way == "ours":
-        network = tensormask.build(reference_state(), settings).requires_grad_(False)
+        network = tensormask.build(reference_tensormask(), settings).requires_grad_(False)
         return lambda: tensormask.detect(network, image, size, THRESHOLD)
     from imagexplain.models.segmenters import detectron2_tensormask
 
     try:
-        upstream = detectron2_tensormask.build(reference_state(), settings)
+        upstream = detectron2_tensormask.build(reference_tensormask(), settings)
     except ImportError as error:
         raise MissingError(f"detectron2 with projects/TensorMask is not installed: {error}") from error
     return lambda: detectron2_tensormask.detect(upstream, image, size, THRESHOLD)
+
+
+def swin_config() -> dict[str, Any]:
+    """The cascade's configuration as an archive gives it back."""
+    config: dict[str, Any] = json.loads(json.dumps(mmdet_segmenter.resolve(SWIN_CONFIG)))
+    return config
 
 
 def swin(way: str) -> Call:
@@ -90,8 +96,8 @@ def swin(way: str) -> Call:
         sys.modules[mmcv_ext.NAME] = mmcv_ext._module()  # even where a compiled one is installed
     elif mmcv_ext.install():
         raise MissingError("a compiled mmcv is not installed")
-    config = mmdet_models.through_json(mmdet_segmenter.resolve(SWIN_CONFIG))
-    segmenter = mmdet_segmenter.build(config, mmdet_models.reference_state())
+    config = swin_config()
+    segmenter = mmdet_segmenter.build(config, reference_cascade())
     pixels = photo(SWIN_PHOTO)
     find = segmenter.find if way == "ours" else torch.no_grad()(segmenter._find)
     return lambda: find(segmenter.look(pixels), THRESHOLD)
@@ -134,8 +140,8 @@ def in_turns(rounds: int) -> dict[str, Any]:
     """Seconds of the cascade's ways, one call of each in turn, the operators exchanged between the calls."""
     compiled = None if mmcv_ext.install() else import_module(mmcv_ext.NAME)
     operators = mmcv_ext._module()
-    config = mmdet_models.through_json(mmdet_segmenter.resolve(SWIN_CONFIG))
-    segmenter = mmdet_segmenter.build(config, mmdet_models.reference_state())
+    config = swin_config()
+    segmenter = mmdet_segmenter.build(config, reference_cascade())
     pixels, find = photo(SWIN_PHOTO), torch.no_grad()(segmenter._find)
     ways: dict[str, tuple[Any, Call]] = {
         "ours": (operators, lambda: segmenter.segment(pixels, THRESHOLD)),

@@ -31,8 +31,8 @@ import psutil
 import torch
 from PIL import Image
 
-from benchmarks.bench_explanation import machine
 from benchmarks.bench_serving import server
+from evaluation.machine import machine
 from imagexplain.archive import segmenter_backends as engines
 from imagexplain.archive.build import build_all
 from imagexplain.archive.spec import SegmenterSpec
@@ -40,10 +40,10 @@ from imagexplain.client.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT, Server
-from imagexplain.serving.prepared_request import view
 from imagexplain.vision.decode import decode
 from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.masks import of_cut_outs, to_model
+from imagexplain.vision.preprocess import view
 from training.scenes import SceneSettings, scene
 
 SIZE = (480, 640)

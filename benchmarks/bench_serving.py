@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.bench_explanation import machine
+from evaluation.machine import machine
 from imagexplain.archive.build import build_all
 from imagexplain.cli.prepare_input import classifier_input
 from imagexplain.client.client import Client

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import imagexplain.attribution as library
 from evaluation.cases import Case
 from evaluation.controls import edges, random
 from evaluation.evaluated_model import CHUNK, EvaluatedModel
-from imagexplain.attribution.runner import Material, Plan, Smoothing, carry_out, layer_name, refusals
+from imagexplain.attribution.registry import METHODS
+from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, layer_name, refusals, run
 
 CONTROLS = ("edges", "random")
 """Maps that never ask the model."""
@@ -34,9 +34,6 @@ SMOOTHED: Mapping[str, tuple[Mapping[str, Any], Smoothing]] = {
     "integrated_gradients": ({"steps": 10}, Smoothing(samples=8)),
 }
 
-MAGNITUDES = frozenset({"gradient", "guided_backprop", "smoothgrad"})
-"""Methods that say how much a value matters, not what it adds to the score: their channels join as magnitudes."""
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -48,12 +45,13 @@ class Entry:
     """
 
     name: str
-    plan: Plan | None = None
+    plan: AttributionConfig | None = None
 
     @property
     def channels(self) -> str:
         """How the map's channels become one, a key of :data:`imagexplain.attribution.postprocess.CHANNELS`."""
-        return "abs" if self.plan and self.plan.methods[0] in MAGNITUDES and len(self.plan.methods) == 1 else "sum"
+        alone = self.plan.methods if self.plan else ()
+        return "abs" if len(alone) == 1 and METHODS[alone[0]].sensitivity else "sum"
 
     @property
     def by_group(self) -> bool:
@@ -61,26 +59,27 @@ class Entry:
         return self.plan is not None and "groups" in self.plan.takes
 
 
-def entries_of(methods: Collection[str] = tuple(library.METHODS)) -> list[Entry]:
-    """The controls, and whatever is made of these methods alone.
+def entries_of(methods: Collection[str] | None = None) -> list[Entry]:
+    """The controls, and whatever is made of these methods alone, by default of all.
 
     Raises:
         ValueError: a method that the library does not have.
     """
+    methods = METHODS if methods is None else methods
     for name in methods:
-        if name not in library.METHODS:
-            raise ValueError(f"methods: wanted some of {', '.join(library.METHODS)}, got {name!r}")
-    plans = [_plan(name) for name in library.METHODS] + [_plan(*pair) for pair in COMBINED]
+        if name not in METHODS:
+            raise ValueError(f"methods: wanted some of {', '.join(METHODS)}, got {name!r}")
+    plans = [_plan(name) for name in METHODS] + [_plan(*pair) for pair in COMBINED]
     entries = [Entry(plan.name, plan) for plan in plans]
     for name, (options, smoothing) in SMOOTHED.items():
-        plan = Plan((name,), tuple(options.items()), smoothing=smoothing)
+        plan = AttributionConfig((name,), tuple(options.items()), smoothing=smoothing)
         entries.append(Entry(f"{name}, {smoothing.samples} noisy copies", plan))
     wanted = [entry for entry in entries if entry.plan and set(entry.plan.methods) <= set(methods)]
     return [*wanted, *map(Entry, CONTROLS)]
 
 
-def _plan(*methods: str) -> Plan:
-    return Plan(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
+def _plan(*methods: str) -> AttributionConfig:
+    return AttributionConfig(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
 
 
 def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
@@ -107,32 +106,32 @@ def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> t
 
 
 def maps_of(
-    entry: Entry, subject: EvaluatedModel, images: Tensor, case: Case, references: Tensor, seed: int = 0
+    entry: Entry, model: EvaluatedModel, images: Tensor, case: Case, references: Tensor, seed: int = 0
 ) -> Tensor:
     """The maps (B, C, H, W) or (B, 1, H, W) of images that are a case's, or nearly.
 
     Args:
         entry: that the model supports.
-        subject: the model, whose own baseline is where paths begin and what absence looks like.
+        model: Model whose own baseline is where paths begin and what absence looks like.
         images: (B, 3, H, W).
         case: whose class is explained, in whose superpixels.
         references: (R, 3, H, W) what expected gradients compare with.
         seed: of the control that is chance.
 
     Raises:
-        ValueError: ``model: …`` where the method is not supported for one of the images.
+        UnsupportedModelError: a method that is not supported for one of the images.
     """
-    photos = subject.photos(images)
+    photos = model.photos(images)
     if entry.plan is None:
         return torch.stack([_control(entry.name, photo, case.generator(seed)) for photo in photos]).unsqueeze(1)
-    starts = references.unsqueeze(1) if "references" in entry.plan.takes else subject.start()[None, None]
-    material = Material(
+    starts = references.unsqueeze(1) if "references" in entry.plan.takes else model.start()[None, None]
+    material = AttributionInputs(
         baselines=starts.expand(-1, len(images), -1, -1, -1),
         groups=case.partitions["superpixels"].segments.expand(len(images), -1, -1),
         pictures=(255 * photos).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1),
     )
     targets = torch.full((len(images),), case.label)
-    return carry_out(entry.plan, subject.network, images, targets, material, chunk=CHUNK)
+    return run(entry.plan, model.network, images, targets, material, chunk=CHUNK)
 
 
 def _control(name: str, photo: Tensor, generator: torch.Generator) -> Tensor:

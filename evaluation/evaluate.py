@@ -21,7 +21,6 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.bench_explanation import machine
 from evaluation import report
 from evaluation.baseline_study import BaselineStudy
 from evaluation.cases import SCENES, SUPERPIXELS, Case
@@ -29,6 +28,7 @@ from evaluation.coalition_game import CoalitionGame, feature_ablation, leave_one
 from evaluation.evaluated_model import EvaluatedModel, folded_models, with_network
 from evaluation.group_study import GroupStudy
 from evaluation.harness import averages, draw_cases, right_cases
+from evaluation.machine import machine
 from evaluation.parallel import run
 from evaluation.randomization import randomize_parameters
 from evaluation.sampling_study import GRADIENT, SamplingStudy
@@ -118,9 +118,11 @@ def _evaluate(
     return found
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["lanet", "bit"])
     parser.add_argument("--scenes", type=int, default=100, help="of each kind (default: 100)")
     parser.add_argument("--costly", type=int, default=25, help="for sensitivity and KernelShap (default: 25)")

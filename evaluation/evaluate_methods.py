@@ -25,12 +25,12 @@ from typing import Any
 import torch
 
 import imagexplain.attribution as library
-from benchmarks.bench_explanation import machine
 from evaluation import method_tables
 from evaluation.cases import SCENES, SUPERPIXELS, Case
 from evaluation.entries import Entry, entries_of, supported
 from evaluation.evaluated_model import EvaluatedModel, as_built
 from evaluation.harness import draw_cases, right_cases
+from evaluation.machine import machine
 from evaluation.method_study import MethodStudy
 from evaluation.parallel import run
 from evaluation.randomization import THRESHOLD
@@ -127,9 +127,11 @@ def evaluate(
     return results
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=list(MODELS), help=f"(default: {' '.join(MODELS)})")
     parser.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
     parser.add_argument("--images", type=int, default=25, help="scenes for each model (default: 25)")

@@ -22,6 +22,7 @@ from evaluation.localisation import overlap
 from evaluation.pointing import pointing_game, relevance_mass_accuracy
 from evaluation.randomization import agreement, randomize_parameters
 from imagexplain.attribution.postprocess import CHANNELS
+from imagexplain.errors import UnsupportedModelError
 
 SCORED = "pixels"
 """Maps score pixels; where a metric asks for scores of superpixels, the map's are summed."""
@@ -76,8 +77,8 @@ class MethodStudy(Study):
             try:
                 with measure_cost(self.model.network) as cost:
                     maps = maps_of(entry, self.model, case.image.unsqueeze(0), case, self.references)
-            except ValueError as error:
-                refused[entry.name] = _reason(error)
+            except UnsupportedModelError as error:
+                refused[entry.name] = str(error)
                 continue
             found = _of_map(entry, maps, case, game, taken) | {
                 metrics.CPU_TIME.name: cost.seconds,
@@ -93,8 +94,7 @@ class MethodStudy(Study):
         """Agreement of the map with the randomized network's of the same class, if that one supports the method."""
         try:
             others = maps_of(entry, randomized, case.image.unsqueeze(0), case, self.references, seed=1)
-        except ValueError as error:
-            _reason(error)
+        except UnsupportedModelError:
             return {}
         return agreement(maps[0], others[0])
 
@@ -108,8 +108,7 @@ class MethodStudy(Study):
                 self.settings.noisy,
                 case.index,
             )
-        except ValueError as error:
-            _reason(error)  # the case's other metrics say so
+        except UnsupportedModelError:  # the case's other metrics say so
             return Result({})
         return Result({Row(SCORED, entry.name, metrics.MAX_SENSITIVITY.name): change})
 
@@ -141,10 +140,3 @@ def _of_map(entry: Entry, maps: Tensor, case: Case, game: CoalitionGame, taken: 
         metrics.NORMALIZED_INFIDELITY: infidelity(game, scores, taken, scaled=True),
     }
     return {metric.name: value for metric, value in values.items()}
-
-
-def _reason(error: ValueError) -> str:
-    """The words of a method that a model does not support; any other error goes on."""
-    if not str(error).startswith("model:"):
-        raise error
-    return str(error)

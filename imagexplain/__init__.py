@@ -1,1 +1,68 @@
-"""Explanations of image models: attribution methods, and a service of them."""
+"""Explanations of image models: a library of attribution methods, and a service of them.
+
+Every attribution method is a function of this package, see :mod:`imagexplain.attribution`:
+
+    from imagexplain import grad_cam, integrated_gradients
+
+    maps = grad_cam(model, images, targets)
+
+Names are imported when they are first used, so that importing the package takes no time; ``__init__.pyi`` declares them
+to type checkers.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "ablation_cam",
+    "attention_rollout",
+    "bag_cam",
+    "blur_ig",
+    "combine",
+    "deep_lift",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "expected_gradients",
+    "feature_ablation",
+    "full_grad",
+    "grad_cam",
+    "grad_cam_plusplus",
+    "gradient",
+    "gradient_rollout",
+    "guided_backprop",
+    "guided_grad_cam",
+    "guided_ig",
+    "hires_cam",
+    "idgi",
+    "input_x_gradient",
+    "integrated_gradients",
+    "iou",
+    "kernel_shap",
+    "layer_cam",
+    "localize",
+    "normalize",
+    "occlusion",
+    "rise",
+    "score_cam",
+    "smooth",
+    "smoothgrad",
+    "xgrad_cam",
+    "xrai",
+]
+"""The public surface: methods, and what is done with their maps."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a method when it is first named."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.attribution"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

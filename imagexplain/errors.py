@@ -1,12 +1,10 @@
-"""The one exception a client can cause, and the JSON it is answered with."""
+"""Typed errors: of the library's arguments, and the one that a client can cause with the JSON it is answered with."""
 
 from __future__ import annotations
 
 import reprlib
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
-
-import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +27,31 @@ _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 _repr.maxlist = _repr.maxtuple = _repr.maxdict = 3
 _repr.maxlevel = 2
+
+
+class ArgumentError(ValueError):
+    """An argument of the library that does not fit.
+
+    Attributes:
+        field: Name of the argument.
+        message: What was wanted and what was given, in words.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field = field
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class UnsupportedModelError(ArgumentError):
+    """A model that a method does not support."""
+
+
+class LayerError(ArgumentError):
+    """A layer that the model does not have, or that a method cannot look at."""
 
 
 class RequestError(Exception):
@@ -59,6 +82,8 @@ class RequestError(Exception):
 
     def body(self) -> bytes:
         """The answer's body: the JSON object ``{"code", "error", "field", "message"}``."""
+        import msgspec  # which the library does without
+
         text = {"error": self.error, "field": _encodable(self.field), "message": _encodable(self.message)}
         return msgspec.json.encode({"code": self.status, **text})
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from imagexplain.vision.lettering import printable
+from imagexplain.plain_text import printable
 
 EVERY_SECONDS = 1.5
 

@@ -1,12 +1,10 @@
-"""Runs :mod:`imagexplain.archive.build`."""
+"""Runs ``imagexplain build`` of this checkout."""
 
-import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from imagexplain.archive.build import main
+from imagexplain.cli import run
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    sys.exit(main())
+    sys.exit(run("build"))

@@ -1,10 +1,10 @@
-"""Runs :mod:`imagexplain.cli.demo`."""
+"""Runs ``imagexplain demo`` of this checkout."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from imagexplain.cli.demo import main
+from imagexplain.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("demo"))

@@ -1,10 +1,10 @@
-"""Runs :mod:`evaluation.evaluate`."""
+"""Runs ``imagexplain evaluate`` of this checkout."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from evaluation.evaluate import main
+from imagexplain.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("evaluate"))

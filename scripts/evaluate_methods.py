@@ -1,10 +1,10 @@
-"""Runs :mod:`evaluation.evaluate_methods`."""
+"""Runs ``imagexplain evaluate-methods`` of this checkout."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from evaluation.evaluate_methods import main
+from imagexplain.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("evaluate-methods"))

@@ -1,10 +1,10 @@
-"""Runs :mod:`imagexplain.cli.prepare_input`."""
+"""Runs ``imagexplain prepare-input`` of this checkout."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from imagexplain.cli.prepare_input import main
+from imagexplain.cli import run
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run("prepare-input"))

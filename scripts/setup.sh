@@ -22,6 +22,6 @@ fi
 echo "installing the pinned dependencies (the first time some minutes)"
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
 "${pip[@]}" install --quiet 'pip==26.3' # Debian's knows no dependency groups
-"${pip[@]}" install --group dev --constraint constraints.txt
-"${pip[@]}" install --group openmmlab --group peers --no-deps # why: see pyproject.toml
+"${pip[@]}" install --editable '.[dev]' --constraint constraints.txt
+"${pip[@]}" install --group segmenters --group peers --no-deps --constraint constraints.txt # why: see pyproject.toml
 touch .venv/.installed

@@ -8,10 +8,12 @@ import pytest
 
 import imagexplain.attribution as library
 from evaluation import evaluate_methods
-from imagexplain.attribution.runner import OPTIONS, parameters
+from imagexplain.attribution.registry import METHODS
+from imagexplain.cli import list_methods
 from imagexplain.ops.server import ROOT
 
-PAGE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8").partition("## Options")[0]
+WHOLE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+PAGE = WHOLE.partition("## The list")[0]
 ROWS = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", PAGE, re.MULTILINE))
 WORDS = {"layer": "layer", "baselines": "baseline", "fill": "baseline", "references": "references", "groups": "groups"}
 NAMES = {"rule": "quadrature"}
@@ -23,11 +25,15 @@ def test_every_method_has_a_row() -> None:
 
 @pytest.mark.parametrize("method", library.METHODS)
 def test_a_row_has_the_options_and_their_defaults(method: str) -> None:
-    given = parameters(method)
-    wanted = {f"`{NAMES.get(name, name)}` ({shown(given[name])})" for name in given if name in OPTIONS}
+    given = METHODS[method].parameters
+    wanted = {f"`{NAMES.get(name, name)}` ({shown(given[name])})" for name in METHODS[method].options}
     wanted |= {WORDS[name] for name in given if name in WORDS}
     wanted |= {"segments"} if "segments" in given else set()
     assert {part.strip() for part in ROWS[method].split(", ") if part.strip()} == wanted
+
+
+def test_the_list_is_the_registrys() -> None:
+    assert list_methods.with_listing(WHOLE) == WHOLE
 
 
 def test_the_evaluation_is_the_one_on_record(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,22 +12,18 @@ from dataclasses import fields, replace
 from typing import Any
 
 from imagexplain.api.options import QUADRATURES, Path, choice, switch
-from imagexplain.attribution import METHODS
-from imagexplain.attribution.runner import COARSE, OPTIONS, Plan, Smoothing
+from imagexplain.attribution.registry import METHODS
+from imagexplain.attribution.runner import AttributionConfig, Smoothing
 from imagexplain.errors import RequestError, shown, unknown
 from imagexplain.limits import Limits
+
+METHODS.load()  # as a worker starts, not in its first request, which may name any method's options
 
 CLIENTS_NAMES: Mapping[str, str] = {"rule": "quadrature"}
 """Options of the library that have another name in requests."""
 
-PLAN_OPTIONS = (
-    "method",
-    "combine",
-    "normalized",
-    "smooth",
-    "layer",
-    *(CLIENTS_NAMES.get(name, name) for name in OPTIONS),
-)
+PLAN_OPTIONS = ("method", "combine", "normalized", "smooth", "layer")
+"""Options of a map beside those of its methods."""
 
 PATH = "integrated_gradients"
 """The method of which an answer tells all that its path tells, group by group."""
@@ -40,12 +36,19 @@ _SMOOTHING: Mapping[str, type] = {"samples": int, "std": float, "seed": int, "st
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
-def is_path(plan: Plan) -> bool:
+def options_of_methods() -> dict[str, type]:
+    """The type of every option of any method, by its name in requests."""
+    return {CLIENTS_NAMES.get(name, name): kind for name, kind in METHODS.options.items()}
+
+
+def is_path(plan: AttributionConfig) -> bool:
     """Whether the plan is integrated gradients and nothing else, which are taken from a path with all that it tells."""
     return plan.methods == (PATH,) and plan.smoothing is None
 
 
-def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero") -> Plan:
+def plan_options(
+    options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero"
+) -> AttributionConfig:
     """The plan of a request.
 
     Args:
@@ -61,19 +64,20 @@ def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path:
             for more steps or samples than the limit.
     """
     methods = _methods(options, default)
-    plan = Plan(
+    plan = AttributionConfig(
         methods,
         smoothing=_smoothing(options.get("smooth"), limits),
         normalized=_normalized(options.get("normalized"), methods),
     )
-    given = {name: options[said] for name in OPTIONS if (said := CLIENTS_NAMES.get(name, name)) in options}
+    types = METHODS.options
+    given = {name: options[said] for name in types if (said := CLIENTS_NAMES.get(name, name)) in options}
     allowed = {"steps", "rule", "seed"} if is_path(plan) else set(plan.takes)  # a path's seed is its baseline's
     if starts(plan) and baseline_name(plan, options, baseline) == "uniform":
         allowed.add("seed")
     layer = options.get("layer")
     for name in (*given, *(("layer",) if layer is not None else ())):
         if name not in allowed:
-            taken = sorted(CLIENTS_NAMES.get(other, other) for other in allowed & {*OPTIONS, "layer"})
+            taken = sorted(CLIENTS_NAMES.get(other, other) for other in allowed & {*types, "layer"})
             said = CLIENTS_NAMES.get(name, name)
             raise RequestError(400, said, f"{plan.name} does not take it, but {', '.join(taken) or 'no options'}")
     if layer is not None and not (isinstance(layer, str) and 0 < len(layer) <= MAX_NAME):
@@ -84,16 +88,16 @@ def plan_options(options: Mapping[str, Any], limits: Limits, default: str, path:
         given = {"steps": path.steps, "rule": path.quadrature} | given
     if "rule" in given:
         choice("quadrature", given["rule"], QUADRATURES, path.quadrature)
-    values = {name: _value(name, value, OPTIONS[name], limits) for name, value in given.items() if name in plan.takes}
+    values = {name: _value(name, value, types[name], limits) for name, value in given.items() if name in plan.takes}
     return replace(plan, options=tuple(sorted(values.items())), layer=layer)
 
 
-def starts(plan: Plan) -> bool:
+def starts(plan: AttributionConfig) -> bool:
     """Whether a method has a baseline: a path's start, what absence looks like, or references."""
     return not plan.takes.isdisjoint(("baselines", "fill", "references"))
 
 
-def baseline_name(plan: Plan, options: Mapping[str, Any], usual: str) -> object:
+def baseline_name(plan: AttributionConfig, options: Mapping[str, Any], usual: str) -> object:
     """What the client named as the baseline, or what holds where it named none: for references, random ones."""
     return options.get("baseline", "uniform" if "references" in plan.takes else usual)
 
@@ -113,8 +117,8 @@ def _methods(options: Mapping[str, Any], default: str) -> tuple[str, ...]:
     for name in both:
         if not isinstance(name, str) or name not in METHODS:
             raise RequestError(400, "combine", unknown("method", name, sorted(METHODS)))
-    if coarse not in COARSE:
-        wanted = f"wanted as the second one of {', '.join(sorted(COARSE & set(METHODS)))}"
+    if not METHODS[coarse].coarse:
+        wanted = f"wanted as the second one of {', '.join(name for name in METHODS if METHODS[name].coarse)}"
         raise RequestError(400, "combine", f"{wanted}, got {shown(coarse)}")
     return (fine, coarse)
 

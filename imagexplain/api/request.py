@@ -26,7 +26,15 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from imagexplain.api.method_options import PATH, PLAN_OPTIONS, baseline_name, is_path, plan_options, starts
+from imagexplain.api.method_options import (
+    PATH,
+    PLAN_OPTIONS,
+    baseline_name,
+    is_path,
+    options_of_methods,
+    plan_options,
+    starts,
+)
 from imagexplain.api.options import (
     ANNOTATED,
     BASELINE_OPTIONS,
@@ -49,8 +57,8 @@ from imagexplain.api.options import (
     switch,
     threshold_option,
 )
-from imagexplain.attribution.runner import OPTIONS as METHOD_OPTIONS
-from imagexplain.attribution.runner import Plan
+from imagexplain.attribution.registry import METHODS
+from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import Layout, Order, Photo, decode, from_base64, from_list
@@ -76,6 +84,7 @@ OPTIONS = (
         )
     ),
 )
+"""Of an explanation, beside those of methods."""
 #: What the original servers answered with.
 ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
 OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
@@ -177,7 +186,7 @@ class Request:
     kind: Kind
     photo: Photo
     target: str | int | None
-    plan: Plan
+    plan: AttributionConfig
     path: Path
     baseline: Baseline
     masks: PhotoMasks | None
@@ -229,7 +238,8 @@ def parse(
     fields, parts = _fields(row, headers)
     options: Mapping[str, Any] = {}
     if kind == "explanation":
-        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), contract.options)
+        known = tuple(dict.fromkeys((*contract.options, *options_of_methods())))
+        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), known)
     elif contract.prediction_options:
         sent = _header_options(headers.get(_HEADER, ""))
         options = _merge(fields, parts, sent, contract.prediction_options, strict=False)
@@ -288,7 +298,7 @@ def parse(
     )
 
 
-def _baseline(options: Mapping[str, Any], limits: Limits, plan: Plan, unsaid: Defaults) -> Baseline:
+def _baseline(options: Mapping[str, Any], limits: Limits, plan: AttributionConfig, unsaid: Defaults) -> Baseline:
     """The baseline's options; random ones where a method averages over references and the client names none."""
     if not starts(plan):
         for option in BASELINE_OPTIONS:
@@ -304,7 +314,7 @@ def _baseline(options: Mapping[str, Any], limits: Limits, plan: Plan, unsaid: De
     return replace(baseline, draws=REFERENCES) if random and "draws" not in options else baseline
 
 
-def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: Plan) -> None:
+def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: AttributionConfig) -> None:
     """Refuse what only the path of integrated gradients can tell.
 
     Raises:
@@ -520,7 +530,7 @@ def _from_form(name: str, value: Any) -> Any:
         return _plain(name, msgspec.Raw(value.encode()))
     if name in ("outputs", "combine"):
         return [part.strip() for part in value.split(",") if part.strip()]
-    kind = METHOD_OPTIONS.get(name)
+    kind = METHODS.options.get(name)
     if (name in INTEGERS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
     if (name in FRACTIONS or kind is float) and _NUMBER.fullmatch(value):

@@ -1,17 +1,14 @@
-"""Builds the model archives: each spec in archive_specs/ becomes model_store/<name>.mar.
+"""Model archives from specs: the package, its handlers, the weights, the resolved spec and TorchServe's settings.
 
-An archive holds the package, its handlers, the weights as safetensors, the resolved spec and TorchServe's settings. The
-same inputs give the same bytes; an archive whose inputs have not changed is not built again.
+The same inputs give the same bytes; an archive whose inputs have not changed is not built again.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 import zipfile
@@ -39,6 +36,7 @@ from imagexplain.archive.spec import (
     load,
     select_each,
 )
+from imagexplain.checkout import ROOT as ROOT
 from imagexplain.errors import RequestError
 from imagexplain.progress import say, with_progress
 
@@ -47,29 +45,13 @@ if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up 
 
     from imagexplain.models.checkpoints.state_dict import StateDict
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVING_FILE = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
 PACKAGES = ("handlers", "imagexplain")
-NOT_CARRIED = ("__pycache__", "*.pyc")
+NOT_CARRIED = ("__pycache__", "*.pyc", "*.pyi", "py.typed")
 OF_A_SPEC = ("architecture", "arguments", "labels", "settings")  # fields that errors of a network may be about
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Builds what the command line names; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("specs", nargs="*", type=Path, help="spec files (default: archive_specs/*.yaml)")
-    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives go")
-    parser.add_argument("--force", action="store_true", help="build even what is up to date")
-    options = parser.parse_args(arguments)
-    try:
-        build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)
-    except (SpecError, OSError) as error:  # a full disk, or a store that cannot be written
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def build_all(

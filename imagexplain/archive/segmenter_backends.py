@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imagexplain.archive.spec import CONFIG_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
-from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.errors import RequestError
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.example_photo import example_photo
 from imagexplain.models.segmenters import detectron2_tensormask, mmdet_segmenter, tensormask
-from imagexplain.models.segmenters.mmdet_segmenter import ConfigError, MMDetSegmenter, Seen
+from imagexplain.models.segmenters.mmdet_segmenter import MMDetSegmenter, PhotoError, Seen
 from imagexplain.models.segmenters.tensormask import TensorMaskSettings
-from imagexplain.serving.prepared_request import View, view
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.geometry import Geometry, Preprocess
+from imagexplain.vision.preprocess import View, view
+
+ScoreFunction = Callable[[Tensor], Tensor]
+"""From model inputs (B, 3, H, W) to scores (B, classes)."""
 
 
 class Engine(Protocol):
@@ -52,7 +54,7 @@ class Engine(Protocol):
         """The instances whose score exceeds the threshold; tensors on the CPU."""
         ...
 
-    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+    def class_scores(self, seen: View, anchor: Tensor) -> ScoreFunction:
         """From model inputs (B, 3, H, W) to the pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor."""
         ...
 
@@ -91,7 +93,7 @@ class TensorMaskEngine:
         found: Detections = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
         return found
 
-    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+    def class_scores(self, seen: View, anchor: Tensor) -> ScoreFunction:
         """The window's class logits, see :func:`imagexplain.models.segmenters.tensormask.class_logits_at`."""
         window = tuple(anchor.tolist())
         return lambda images: self.implementation.class_logits_at(self.network, _bgr(images), window)
@@ -136,9 +138,7 @@ class MMDetEngine:
         """
         try:
             seen = self.segmenter.look(np.asarray(photo.image)[..., ::-1])
-        except ConfigError:
-            raise
-        except ValueError as error:
+        except PhotoError as error:
             raise RequestError(422, "image", str(error)) from None
         height, width = seen.image_size
         image = self._rgb(seen.inputs[:, :, :height, :width])[0].cpu()
@@ -151,7 +151,7 @@ class MMDetEngine:
         assert isinstance(seen, MMDetView)
         return self.segmenter.find(seen.seen, threshold)
 
-    def class_scores(self, seen: View, anchor: Tensor) -> Forward:
+    def class_scores(self, seen: View, anchor: Tensor) -> ScoreFunction:
         """The mean over stages of the class logits of the detection's regions.
 
         Raises:

@@ -171,12 +171,10 @@ class _Segmenter(_Spec):
 
     @model_validator(mode="after")
     def _method_takes_a_function(self) -> Self:
-        if self.explain.method != "integrated_gradients":
-            from imagexplain.attribution.runner import looks_inside  # which takes seconds
-
-            if looks_inside(self.explain.method):
-                wanted = "wants a method that takes any function of images, for a segmenter's score is one"
-                raise ValueError(f"explain.method: {wanted}, got {self.explain.method}")
+        # The usual one first: the record of a method imports torch, which takes seconds.
+        if self.explain.method != "integrated_gradients" and METHODS[self.explain.method].needs_module:
+            wanted = "wants a method that takes any function of images, for a segmenter's score is one"
+            raise ValueError(f"explain.method: {wanted}, got {self.explain.method}")
         return self
 
 
@@ -213,7 +211,7 @@ class ClassifierSpec(_Classifier, ModelSpec):
     """A classifier's: from photos to class scores.
 
     Attributes:
-        architecture: a key of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        architecture: one of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
         arguments: of a model of timm, where they differ from those that its name stands for.
         preprocess: how photos become inputs.
     """
@@ -507,13 +505,14 @@ def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
     if set(spec.preprocess) >= set(PreprocessSpec.model_fields):
         return spec.preprocess
     from imagexplain.models import ARCHITECTURES  # which takes seconds
-    from imagexplain.models.classifiers import timm_network
 
     if library != "timm":
         if architecture not in ARCHITECTURES:  # a name of timm's alone, most likely
             wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
             raise SpecError(f"{path}: architecture: {wanted}, given {architecture!r}")
         return spec.preprocess
+    from imagexplain.models.classifiers import timm_network  # likewise
+
     try:
         usual = timm_network.preprocess(name, spec.arguments)
     except ValueError as error:

@@ -11,38 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-METHODS = {
-    "ablation_cam": "methods.ablation_cam",
-    "attention_rollout": "methods.attention_rollout",
-    "bag_cam": "methods.cam",
-    "blur_ig": "methods.blur_ig",
-    "deep_lift": "methods.deep_lift",
-    "eigen_cam": "methods.cam",
-    "eigen_grad_cam": "methods.cam",
-    "expected_gradients": "methods.expected_gradients",
-    "feature_ablation": "methods.kernel_shap",
-    "full_grad": "methods.full_grad",
-    "grad_cam": "methods.cam",
-    "grad_cam_plusplus": "methods.cam",
-    "gradient": "methods.gradient",
-    "gradient_rollout": "methods.attention_rollout",
-    "guided_backprop": "methods.guided_backprop",
-    "guided_grad_cam": "methods.guided_grad_cam",
-    "guided_ig": "methods.guided_ig",
-    "hires_cam": "methods.cam",
-    "idgi": "methods.idgi",
-    "input_x_gradient": "methods.gradient",
-    "integrated_gradients": "methods.integrated_gradients",
-    "kernel_shap": "methods.kernel_shap",
-    "layer_cam": "methods.cam",
-    "occlusion": "methods.occlusion",
-    "rise": "methods.rise",
-    "score_cam": "methods.score_cam",
-    "smoothgrad": "methods.smoothgrad",
-    "xgrad_cam": "methods.cam",
-    "xrai": "methods.xrai",
-}
-"""Every method and the file that has it."""
+from imagexplain.attribution.registry import METHODS
 
 UTILITIES = {
     "combine": "methods.guided_grad_cam",
@@ -53,16 +22,17 @@ UTILITIES = {
 }
 """What is done with methods and their maps."""
 
-_FILES = METHODS | UTILITIES
-__all__ = ["METHODS", "UTILITIES", *_FILES]
+__all__ = ["METHODS", "UTILITIES", *METHODS, *UTILITIES]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a method when it is first named: some bring libraries that take seconds."""
-    if name not in _FILES:
+    """Imports a method when it is first named."""
+    if name in METHODS:
+        return METHODS[name].function
+    if name not in UTILITIES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{UTILITIES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *METHODS, *UTILITIES})

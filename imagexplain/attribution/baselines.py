@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
+
 PIECE = 2**21
 """Values of the rows that are transformed at once."""
 
@@ -30,7 +32,7 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
         ValueError: sigma is not positive.
     """
     if not sigma > 0:
-        raise ValueError(f"sigma: wanted a positive number of pixels, got {sigma}")
+        raise ArgumentError("sigma", f"wanted a positive number of pixels, got {sigma}")
     values = image.detach().cpu().double()
     for _ in range(2):  # the columns, then the rows
         values = _blurred_rows(values.mT.contiguous(), sigma)
@@ -70,7 +72,7 @@ def uniform_noise(low: Tensor, high: Tensor, draws: int, seed: int) -> Tensor:
         seed: of a generator of its own, on the CPU.
     """
     if draws < 1:
-        raise ValueError(f"draws: wanted at least 1, got {draws}")
+        raise ArgumentError("draws", f"wanted at least 1, got {draws}")
     generator = torch.Generator().manual_seed(seed)
     values = low.new_empty((draws, *low.shape))
     for draw in values:  # one at a time, for they are drawn in float64

@@ -27,6 +27,7 @@ from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate, points_on
 from imagexplain.attribution.paths.quadrature import RULES, Quadrature, quadrature
+from imagexplain.errors import ArgumentError
 
 CAPTUM_RULES = {
     "gausslegendre": "gauss_legendre",
@@ -87,7 +88,7 @@ class IntegratedGradients(GradientAttribution):
             Attributions shaped like the inputs, a tuple where these are.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         integrals = self._integrate(
             inputs, baselines, target, additional_forward_args, n_steps, method, internal_batch_size
@@ -124,14 +125,16 @@ class IntegratedGradients(GradientAttribution):
             start_point, end_point: baselines and inputs, which like all else are as in :meth:`attribute`.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         read = read_inputs(end_point)
         each = attributions if isinstance(attributions, tuple) else (attributions,)
         end = read.values
         count = len(end)
         if any(len(own) != count for own in each):
-            raise ValueError(f"attributions: wanted {count} rows like the end point, got {described(attributions)}")
+            raise ArgumentError(
+                "attributions", f"wanted {count} rows like the end point, got {described(attributions)}"
+            )
         before, after = _end_scores(
             self._scores(read, target, additional_forward_args), read.baselines(start_point), end
         )
@@ -152,7 +155,7 @@ class IntegratedGradients(GradientAttribution):
         read, rule = read_inputs(inputs), _quadrature(method, n_steps)
         end = read.values
         if internal_batch_size is not None and not (isinstance(internal_batch_size, int) and internal_batch_size > 0):
-            raise ValueError(f"internal_batch_size: wanted a whole number from 1, got {internal_batch_size!r}")
+            raise ArgumentError("internal_batch_size", f"wanted a whole number from 1, got {internal_batch_size!r}")
         rows = torch.arange(len(end), device=end.device)
         return integrate(
             self._scores(read, target, additional_forward_args),
@@ -185,8 +188,8 @@ class IntegratedDirectionalGradients(IntegratedGradients):
 
     def __init__(self, forward_func: Callable[..., Tensor], multiply_by_inputs: bool = True) -> None:
         if not multiply_by_inputs:
-            raise ValueError(
-                "multiply_by_inputs: wanted True, as directional gradients are along inputs − baselines, got False"
+            raise ArgumentError(
+                "multiply_by_inputs", "wanted True, as directional gradients are along inputs − baselines, got False"
             )
         super().__init__(forward_func)
 
@@ -216,7 +219,7 @@ class IntegratedDirectionalGradients(IntegratedGradients):
             integrated gradients.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         read = _image(inputs)
         masks = read_feature_mask(feature_mask, read.values)
@@ -249,14 +252,14 @@ class IntegratedDirectionalGradients(IntegratedGradients):
             feature_mask: that of the attributions.
 
         Raises:
-            ValueError: arguments that do not fit, by name.
+            ArgumentError: arguments that do not fit, by name.
         """
         read = _image(end_point)
         each = attributions if isinstance(attributions, tuple) else (attributions,)
         count, _, height, width = read.values.shape
         if len(each) != 1 or each[0].shape != (count, 1, height, width):
             wanted = (count, 1, height, width)
-            raise ValueError(f"attributions: wanted directional gradients {wanted}, got {described(attributions)}")
+            raise ArgumentError("attributions", f"wanted directional gradients {wanted}, got {described(attributions)}")
         masks = read_feature_mask(feature_mask, read.values)
         squares = (read.values - read.baselines(start_point)).double().square().sum(1)  # (N, H, W)
         shares = [
@@ -272,8 +275,8 @@ class IntegratedDirectionalGradients(IntegratedGradients):
 def _image(inputs: TensorOrTuple) -> Inputs:
     read = read_inputs(inputs)
     if not read.is_image:
-        raise ValueError(
-            f"inputs: wanted one tensor (N, C, H, W), as groups are of its pixels, got {described(inputs)}"
+        raise ArgumentError(
+            "inputs", f"wanted one tensor (N, C, H, W), as groups are of its pixels, got {described(inputs)}"
         )
     return read
 
@@ -281,10 +284,10 @@ def _image(inputs: TensorOrTuple) -> Inputs:
 def _quadrature(method: str, steps: int | np.integer[Any]) -> Quadrature:
     rule = CAPTUM_RULES.get(method, method)
     if rule not in RULES:
-        raise ValueError(f"method: wanted one of {', '.join([*CAPTUM_RULES, *RULES])}, got {method!r}")
+        raise ArgumentError("method", f"wanted one of {', '.join([*CAPTUM_RULES, *RULES])}, got {method!r}")
     least = 2 if rule == "trapezoid" else 1
     if not isinstance(steps, int | np.integer) or steps < least:
-        raise ValueError(f"n_steps: wanted a whole number from {least}, got {steps!r}")
+        raise ArgumentError("n_steps", f"wanted a whole number from {least}, got {steps!r}")
     return quadrature(rule, int(steps))
 
 

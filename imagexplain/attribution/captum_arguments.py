@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.network.forward import described_output
+from imagexplain.errors import ArgumentError
 
 TensorOrTuple = Tensor | tuple[Tensor, ...]
 Baselines = Tensor | float | tuple[Tensor | float, ...] | None
@@ -52,7 +53,7 @@ class Inputs:
         if given is None:
             each = (0,) * len(self.parts)
         if len(each) != len(self.parts):
-            raise ValueError(f"baselines: wanted {len(self.parts)}, one for each input, got {len(each)}")
+            raise ArgumentError("baselines", f"wanted {len(self.parts)}, one for each input, got {len(each)}")
         return self._laid([_baseline(own, part) for own, part in zip(each, self.parts, strict=True)])
 
     def split(self, values: Tensor) -> tuple[Tensor, ...]:
@@ -88,11 +89,11 @@ def read_inputs(given: object) -> Inputs:
     """
     parts: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)
     if not parts or not all(isinstance(part, Tensor) and part.ndim and not part.is_complex() for part in parts):
-        raise ValueError(
-            f"inputs: wanted a tensor (N, ...) of real numbers or a tuple of these, got {described(given)}"
+        raise ArgumentError(
+            "inputs", f"wanted a tensor (N, ...) of real numbers or a tuple of these, got {described(given)}"
         )
     if len({len(part) for part in parts}) > 1 or not len(parts[0]):
-        raise ValueError(f"inputs: wanted at least one row, and as many of each tensor, got {described(given)}")
+        raise ArgumentError("inputs", f"wanted at least one row, and as many of each tensor, got {described(given)}")
     floats = (part if part.is_floating_point() else part.to(torch.get_default_dtype()) for part in parts)
     return Inputs(tuple(part.detach() for part in floats), isinstance(given, tuple))
 
@@ -112,20 +113,20 @@ def read_target(given: Target | np.ndarray[Any, Any], count: int) -> Tensor:
     each: list[Any]
     if isinstance(given, Tensor | np.ndarray):
         if given.ndim > 1 and math.prod(given.shape) != 1:
-            raise ValueError(f"target: wanted an index or {count} of them, got {described(given)}")
+            raise ArgumentError("target", f"wanted an index or {count} of them, got {described(given)}")
         each = given.reshape(-1).tolist()
         if len(each) == 1:
             each *= count  # one index is for all rows, be it (), (1,) or (1, 1)
     else:
         each = given if isinstance(given, list) else [given] * count
     if len(each) != count:
-        raise ValueError(f"target: wanted {count}, one for each row, got {len(each)}")
+        raise ArgumentError("target", f"wanted {count}, one for each row, got {len(each)}")
     places = [place if isinstance(place, tuple) else (place,) for place in each]
     for index in (index for place in places for index in place):
         if not _is_index(index):
-            raise ValueError(f"target: wanted whole numbers or tuples of these, got {index!r}")
+            raise ArgumentError("target", f"wanted whole numbers or tuples of these, got {index!r}")
     if len(set(map(len, places))) > 1:
-        raise ValueError(f"target: wanted tuples of equally many indices, got {sorted(set(map(len, places)))}")
+        raise ArgumentError("target", f"wanted tuples of equally many indices, got {sorted(set(map(len, places)))}")
     return torch.tensor([[int(index) for index in place] for place in places], dtype=torch.int64)
 
 
@@ -141,22 +142,22 @@ def selected(output: object, places: Tensor) -> Tensor:
             is not that of one score.
     """
     count, depth = places.shape
-    wanted_rows = f"forward_func: wanted a tensor with a row for each of {count} inputs"
+    wanted_rows = f"wanted a tensor with a row for each of {count} inputs"
     if not isinstance(output, Tensor):
-        raise ValueError(f"{wanted_rows}, got {described_output(output)}")
+        raise ArgumentError("forward_func", f"{wanted_rows}, got {described_output(output)}")
     if not output.ndim or len(output) != count:
-        raise ValueError(f"{wanted_rows}, got {described(output)}")
+        raise ArgumentError("forward_func", f"{wanted_rows}, got {described(output)}")
     if output.is_meta and not places.is_meta:
-        raise ValueError(f"{wanted_rows}, got them on the meta device, which holds no numbers")
+        raise ArgumentError("forward_func", f"{wanted_rows}, got them on the meta device, which holds no numbers")
     shape = tuple(output.shape[1:]) or (1,)
     if depth > len(shape) or math.prod(shape[depth:]) != 1:
         wanted = "the class to explain" if len(shape) == 1 else f"a tuple of {len(shape)} indices"
         got = f"{depth} indices" if depth > 1 else "one index" if depth else "none"
-        raise ValueError(f"target: wanted {wanted}, as the output has the scores {shape} of each row, got {got}")
+        raise ArgumentError("target", f"wanted {wanted}, as the output has the scores {shape} of each row, got {got}")
     place = output.new_zeros(count, dtype=torch.int64)
     for index, size in zip(places.to(output.device).T, shape, strict=False):
         if index.min() < 0 or index.max() >= size:
-            raise ValueError(f"target: wanted 0..{size - 1}, got {index.unique().tolist()}")
+            raise ArgumentError("target", f"wanted 0..{size - 1}, got {index.unique().tolist()}")
         place = place * size + index
     return output.reshape(count, -1).gather(1, place.unsqueeze(1))
 
@@ -177,9 +178,10 @@ def read_arguments(given: object, count: int) -> Callable[[Tensor], tuple[Any, .
     values = given if isinstance(given, tuple) else () if given is None else (given,)
     for value in values:
         if isinstance(value, Tensor) and value.ndim and len(value) not in (1, count):
-            raise ValueError(
-                f"additional_forward_args: wanted a row for each of {count} inputs in each tensor, "
-                f"got {described(value)}; functools.partial binds what is the same for all"
+            raise ArgumentError(
+                "additional_forward_args",
+                f"wanted a row for each of {count} inputs in each tensor, "
+                f"got {described(value)}; functools.partial binds what is the same for all",
             )
     per_row = [isinstance(value, Tensor) and value.ndim > 0 for value in values]
 
@@ -208,25 +210,25 @@ def read_feature_mask(given: object, images: Tensor) -> Tensor:
         return torch.arange(height * width, device=images.device).view(height, width).expand(count, -1, -1)
     if isinstance(given, tuple) and len(given) == 1:
         given = given[0]
-    wanted = f"feature_mask: wanted (H, W), (N, H, W) or (N, 1 or C, H, W) for inputs {tuple(images.shape)}"
+    wanted = f"wanted (H, W), (N, H, W) or (N, 1 or C, H, W) for inputs {tuple(images.shape)}"
     if not isinstance(given, Tensor) or not 2 <= given.ndim <= 4:
-        raise ValueError(f"{wanted}, got {described(given)}")
+        raise ArgumentError("feature_mask", f"{wanted}, got {described(given)}")
     labels = given.detach().to(images.device)
     labels = labels.unsqueeze(1) if labels.ndim == 3 else labels
     if any(own not in (1, size) for own, size in zip(labels.shape[::-1], images.shape[::-1], strict=False)):
-        raise ValueError(f"{wanted}, got {described(given)}")
+        raise ArgumentError("feature_mask", f"{wanted}, got {described(given)}")
     if labels.is_floating_point():
         if not (labels == labels.floor()).all() or labels.isinf().any():
-            raise ValueError("feature_mask: wanted whole numbers, got fractions, NaN or infinity")
+            raise ArgumentError("feature_mask", "wanted whole numbers, got fractions, NaN or infinity")
     elif labels.is_complex():
-        raise ValueError(f"{wanted}, got {described(given)}")
+        raise ArgumentError("feature_mask", f"{wanted}, got {described(given)}")
     else:
         labels = labels.to(torch.int64)
     if labels.min() < 0:
-        raise ValueError(f"feature_mask: wanted labels from 0, got {labels.min().item()}")
+        raise ArgumentError("feature_mask", f"wanted labels from 0, got {labels.min().item()}")
     labels = labels if labels.ndim == 4 else labels[None, None]
     if (labels != labels[:, :1]).any():
-        raise ValueError("feature_mask: wanted the same groups in all channels, as a group holds whole pixels")
+        raise ArgumentError("feature_mask", "wanted the same groups in all channels, as a group holds whole pixels")
     numbered = torch.stack([own.unique(return_inverse=True)[1] for own in labels[:, 0]])
     return numbered.expand(count, height, width)
 
@@ -247,8 +249,8 @@ def _baseline(given: object, part: Tensor) -> Tensor:
         sizes = zip(baseline.shape[::-1], part.shape[::-1], strict=False)
         if baseline.ndim <= part.ndim and all(own in (1, size) for own, size in sizes):
             return baseline.expand_as(part)
-    raise ValueError(
-        f"baselines: wanted a number or a tensor that broadcasts to {tuple(part.shape)}, got {described(given)}"
+    raise ArgumentError(
+        "baselines", f"wanted a number or a tensor that broadcasts to {tuple(part.shape)}, got {described(given)}"
     )
 
 

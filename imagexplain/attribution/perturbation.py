@@ -1,12 +1,14 @@
-"""What stands for a part of the image that is absent."""
+"""Absence of a part of the image: the values that stand for it, and the groups of pixels that are absent together."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
 
-def expanded(name: str, values: float | Tensor | None, images: Tensor) -> Tensor:
+
+def fill_values(name: str, values: float | Tensor | None, images: Tensor) -> Tensor:
     """What stands for absence, as (B, C, H, W) like the images: a number, a tensor that broadcasts, or None for 0.
 
     Raises:
@@ -16,4 +18,15 @@ def expanded(name: str, values: float | Tensor | None, images: Tensor) -> Tensor
     try:
         return given.expand_as(images)
     except RuntimeError:
-        raise ValueError(f"{name}: wanted a number or {tuple(images.shape)}, got {tuple(given.shape)}") from None
+        raise ArgumentError(name, f"wanted a number or {tuple(images.shape)}, got {tuple(given.shape)}") from None
+
+
+def numbered(groups: Tensor, images: Tensor) -> Tensor:
+    """(B, H, W) int64 on the images' device, each image's groups numbered from 0 without gaps."""
+    wanted = (len(images), *images.shape[2:])
+    if groups.dtype != torch.int64 or groups.shape not in (wanted, wanted[1:]):
+        raise ArgumentError(
+            "groups", f"wanted int64 {wanted} or {wanted[1:]}, got {groups.dtype} {tuple(groups.shape)}"
+        )
+    each = groups.to(images.device).expand(wanted)
+    return torch.stack([number.unique(return_inverse=True)[1] for number in each])

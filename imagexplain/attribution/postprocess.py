@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
+
+from imagexplain.errors import ArgumentError
 
 CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda maps: maps.sum(1, keepdim=True),
@@ -38,7 +39,7 @@ def normalize(maps: Tensor, *, channels: str = "sum") -> Tensor:
     """
     _check_maps(maps)
     if channels not in CHANNELS:
-        raise ValueError(f"channels: wanted one of {', '.join(CHANNELS)}, got {channels!r}")
+        raise ArgumentError("channels", f"wanted one of {', '.join(CHANNELS)}, got {channels!r}")
     if not maps.numel():
         return maps.new_zeros(len(maps), 1, *maps.shape[2:])
     values = maps.detach().to(torch.promote_types(maps.dtype, torch.float32))
@@ -76,11 +77,13 @@ def localize(maps: Tensor, *, threshold: float = 0.2) -> Localization:
 
     Source: Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", arXiv 1512.04150, section 3.2.
     """
+    from scipy import ndimage  # takes half a second
+
     _check_maps(maps)
     if maps.shape[1] != 1:
-        raise ValueError(f"maps: wanted (B, 1, H, W), got {tuple(maps.shape)}")
+        raise ArgumentError("maps", f"wanted (B, 1, H, W), got {tuple(maps.shape)}")
     if not 0 <= threshold < 1:
-        raise ValueError(f"threshold: wanted a fraction in [0, 1), got {threshold}")
+        raise ArgumentError("threshold", f"wanted a fraction in [0, 1), got {threshold}")
     values = maps.detach()[:, 0].double().cpu().numpy()
     boxes = np.zeros((len(values), 4), dtype=np.int64)
     masks = np.zeros(values.shape, dtype=bool)
@@ -102,9 +105,9 @@ def iou(masks: Tensor, others: Tensor) -> Tensor:
     """
     for name, given in (("masks", masks), ("others", others)):
         if given.ndim != 3 or given.dtype != torch.bool:
-            raise ValueError(f"{name}: wanted (B, H, W) bool, got {tuple(given.shape)} {given.dtype}")
+            raise ArgumentError(name, f"wanted (B, H, W) bool, got {tuple(given.shape)} {given.dtype}")
     if masks.shape != others.shape:
-        raise ValueError(f"others: wanted {tuple(masks.shape)} like masks, got {tuple(others.shape)}")
+        raise ArgumentError("others", f"wanted {tuple(masks.shape)} like masks, got {tuple(others.shape)}")
     common, union = ((pixels.sum((1, 2)).double()) for pixels in (masks & others, masks | others))
     return _divided(common, union)
 
@@ -116,6 +119,6 @@ def _divided(values: Tensor, by: Tensor) -> Tensor:
 
 def _check_maps(maps: Tensor) -> None:
     if maps.ndim != 4 or maps.is_complex():
-        raise ValueError(f"maps: wanted (B, C, H, W) real numbers, got {tuple(maps.shape)} {maps.dtype}")
+        raise ArgumentError("maps", f"wanted (B, C, H, W) real numbers, got {tuple(maps.shape)} {maps.dtype}")
     if not maps.isfinite().all():
-        raise ValueError("maps: wanted finite values, got NaN or infinity")
+        raise ArgumentError("maps", "wanted finite values, got NaN or infinity")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores
+from imagexplain.errors import ArgumentError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from imagexplain.attribution.paths.path_integral import Forward
@@ -28,7 +29,7 @@ def classes_of(scores: Tensor, targets: Targets) -> Tensor:
         ValueError: not one class for each image, or a class that the model does not have.
     """
     if scores.ndim != 2:
-        raise ValueError(f"model: wanted scores (B, classes), got {tuple(scores.shape)}")
+        raise UnsupportedModelError("model", f"wanted scores (B, classes), got {tuple(scores.shape)}")
     if targets is None:
         return scores.detach().argmax(1)
     given = _one_each(targets, len(scores), scores.device)
@@ -37,11 +38,11 @@ def classes_of(scores: Tensor, targets: Targets) -> Tensor:
 
 
 def check_classes(scores: Tensor, classes: Tensor) -> None:
-    """Raises ValueError unless the scores (N, K) have all these classes."""
+    """Raise ArgumentError unless the scores (N, K) have all these classes."""
     if scores.ndim != 2:
-        raise ValueError(f"model: wanted scores (B, classes), got {tuple(scores.shape)}")
+        raise UnsupportedModelError("model", f"wanted scores (B, classes), got {tuple(scores.shape)}")
     if classes.numel() and (classes.min() < 0 or classes.max() >= scores.shape[1]):
-        raise ValueError(f"targets: wanted classes 0..{scores.shape[1] - 1}, got {classes.unique().tolist()}")
+        raise ArgumentError("targets", f"wanted classes 0..{scores.shape[1] - 1}, got {classes.unique().tolist()}")
 
 
 def target_scores(scores: Tensor, targets: Targets) -> Tensor:
@@ -50,11 +51,11 @@ def target_scores(scores: Tensor, targets: Targets) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises ValueError unless these are floating-point (B, C, H, W)."""
+    """Raise ArgumentError unless these are floating-point (B, C, H, W)."""
     if not isinstance(images, Tensor):
-        raise ValueError(f"images: wanted a tensor (B, C, H, W), got {type(images).__name__}")
+        raise ArgumentError("images", f"wanted a tensor (B, C, H, W), got {type(images).__name__}")
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"images: wanted floating-point (B, C, H, W), got {images.dtype} {tuple(images.shape)}")
+        raise ArgumentError("images", f"wanted floating-point (B, C, H, W), got {images.dtype} {tuple(images.shape)}")
 
 
 def classes_to_explain(model: Forward, images: Tensor, targets: Targets, chunk: int) -> Tensor:
@@ -95,17 +96,19 @@ def classes_and_scores(model: Forward, images: Tensor, targets: Targets, chunk: 
 
 
 def check(images: Tensor, chunk: int) -> None:
-    """Raises ValueError unless these are floating-point (B, C, H, W) and a chunk of at least 1."""
+    """Raise ArgumentError unless these are floating-point (B, C, H, W) and a chunk of at least 1."""
     check_images(images)
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
 
 
 def _one_each(targets: int | Sequence[int] | Tensor, count: int, device: torch.device) -> Tensor:
     """(count,) int64."""
     given = torch.as_tensor(targets, device=device)
     if given.is_floating_point() or given.dtype == torch.bool or given.ndim > 1:
-        raise ValueError(f"targets: wanted a class index or {count} of them, got {given.dtype} {tuple(given.shape)}")
+        raise ArgumentError(
+            "targets", f"wanted a class index or {count} of them, got {given.dtype} {tuple(given.shape)}"
+        )
     if given.ndim == 1 and len(given) != count:
-        raise ValueError(f"targets: wanted {count}, one for each image, got {len(given)}")
+        raise ArgumentError("targets", f"wanted {count}, one for each image, got {len(given)}")
     return given.to(torch.int64).expand(count)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from imagexplain.client.client import Client, ClientError, add_arguments, connect, per_thread
+from imagexplain.cli.connection import add_arguments, connect
+from imagexplain.client.client import Client, ClientError, per_thread
 from imagexplain.ops.server import ServerError
 from imagexplain.progress import say
 
@@ -78,9 +79,11 @@ def report(scores: list[Scored]) -> Iterator[str]:
     yield f"accuracy {right / len(scores):.2%} ({right} of {len(scores)}{without})"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", required=True)
     parser.add_argument("--connections", type=int, default=8, help="requests under way at once (default: 8)")

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from PIL import Image
@@ -26,24 +27,25 @@ from torch import Tensor, nn
 from imagexplain import models
 from imagexplain.api.request import Defaults, parse, resolve_target
 from imagexplain.archive.spec import Archive, ClassifierFile, ClassifierSpec, load, select
-from imagexplain.attribution import METHODS
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
-from imagexplain.attribution.runner import COARSE, Material, Plan, Smoothing, carry_out
-from imagexplain.errors import RequestError, unknown
+from imagexplain.attribution.registry import METHODS, Family
+from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, run
+from imagexplain.checkout import ROOT
+from imagexplain.errors import LayerError, RequestError, UnsupportedModelError, unknown
 from imagexplain.models.checkpoints.checkpoint import read
-from imagexplain.ops.server import ROOT
 from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
-from imagexplain.serving.prepared_request import prepare, view
+from imagexplain.serving.prepared_request import prepare
 from imagexplain.serving.render import as_drawn, sigma_of
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
 from imagexplain.vision.geometry import Preprocess, fit
 from imagexplain.vision.heatmap import overlay
+from imagexplain.vision.preprocess import view
 from imagexplain.vision.segment_overlay import coloured
 from imagexplain.vision.superpixels import slic
 
@@ -54,23 +56,10 @@ BOX = (240, 300)
 FOOTER = "blue opposes the class, red supports it; full colour at the 99.5th percentile of each map"
 REFERENCES = 64
 """Photos of noise among which expected gradients draws."""
-CENTRED = "rise"
-"""Its map is a mean score of masked copies everywhere: what lies above or below the map's mean is what can be seen."""
 DIRECTIONAL = "integrated_directional_gradients"
 SMOOTH = "smooth:"
-FAMILIES = {
-    "gradients": ("gradient", "input_x_gradient", "smoothgrad", "guided_backprop", "deep_lift", "full_grad"),
-    "paths": ("integrated_gradients", "expected_gradients", "idgi", "guided_ig", "blur_ig"),
-    "class activation": (
-        *("grad_cam", "grad_cam_plusplus", "hires_cam", "layer_cam", "xgrad_cam"),
-        *("eigen_cam", "eigen_grad_cam", "score_cam", "ablation_cam", "bag_cam"),
-    ),
-    "attention": ("attention_rollout", "gradient_rollout"),
-    "perturbation": ("occlusion", "feature_ablation", "kernel_shap", "rise"),
-    "regions": ("xrai",),
-    "combinations": ("guided_grad_cam", "blur_ig*grad_cam", f"{SMOOTH}integrated_gradients"),
-    "superpixels": (DIRECTIONAL,),
-}
+COMBINED = ("blur_ig*grad_cam", f"{SMOOTH}integrated_gradients")
+"""Combinations of methods that are shown beside the methods."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +157,10 @@ def named(names: Sequence[str] | None) -> dict[str, str]:
     Raises:
         ValueError: an unknown name, or a second factor whose map is not coarse.
     """
-    families = {name: family for family, members in FAMILIES.items() for name in members if _exists(name)}
-    families |= {name: "others" for name in METHODS if name not in families}
+    families: dict[str, str] = {
+        name: family for family in get_args(Family) for name in METHODS if METHODS[name].family == family
+    }
+    families |= dict.fromkeys(COMBINED, "combinations") | {DIRECTIONAL: "superpixels"}
     if names is None:
         return families
     for name in names:
@@ -179,14 +170,15 @@ def named(names: Sequence[str] | None) -> dict[str, str]:
                 raise ValueError(unknown("method", method, sorted({*METHODS, DIRECTIONAL})))
         if DIRECTIONAL in (*fine, last) and name != DIRECTIONAL:
             raise ValueError(f"methods: {DIRECTIONAL} are of superpixels, and cannot be smoothed or multiplied")
-        if len(fine) > 1 or (fine and last not in COARSE):
-            raise ValueError(f"methods: wanted a product of one map and one of {', '.join(sorted(COARSE))}, got {name}")
+        if len(fine) > 1 or (fine and not METHODS[last].coarse):
+            coarse = ", ".join(method for method in METHODS if METHODS[method].coarse)
+            raise ValueError(f"methods: wanted a product of one map and one of {coarse}, got {name}")
     order = list(families)
     chosen = {name: families.get(name, "combinations") for name in names}
     return dict(sorted(chosen.items(), key=lambda item: order.index(item[0]) if item[0] in families else len(order)))
 
 
-def plan(name: str, question: Question) -> Plan:
+def plan(name: str, question: Question) -> AttributionConfig:
     """A method as it suits the model: lengths in pixels are the methods' own, made for 224, in proportion."""
     shorter = min(question.preprocess.size)
     size = max(2, round(15 * shorter / 224))
@@ -200,7 +192,7 @@ def plan(name: str, question: Question) -> Plan:
     if question.steps is not None:
         options["steps"] = question.steps
     smoothing = Smoothing() if name.startswith(SMOOTH) else None
-    return Plan(tuple(name.removeprefix(SMOOTH).split("*")), tuple(options.items()), smoothing=smoothing)
+    return AttributionConfig(tuple(name.removeprefix(SMOOTH).split("*")), tuple(options.items()), smoothing=smoothing)
 
 
 def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
@@ -211,15 +203,15 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
 
     groups = slic(question.preprocess.rgb(question.image[0]))
     pixels = question.preprocess.picture(question.image[0])
-    material = Material(question.baselines, groups=groups.unsqueeze(0), pictures=pixels.unsqueeze(0))
+    material = AttributionInputs(question.baselines, groups=groups.unsqueeze(0), pictures=pixels.unsqueeze(0))
     low, high = question.preprocess.grey(0.0), question.preprocess.grey(1.0)
-    noise = Material(uniform_noise(low, high, REFERENCES, seed=0).unsqueeze(1))
+    noise = AttributionInputs(uniform_noise(low, high, REFERENCES, seed=0).unsqueeze(1))
     chunk = question.spec.serving.chunk or chunk_size(question.network, question.image)
     targets = torch.tensor([question.target])
     geometry = fit(question.photo.size[::-1], question.preprocess)
 
-    def heat_map(wanted: Plan, own: Material) -> Image.Image:
-        maps = carry_out(wanted, question.network, question.image, targets, own, chunk=chunk)
+    def heat_map(wanted: AttributionConfig, own: AttributionInputs) -> Image.Image:
+        maps = run(wanted, question.network, question.image, targets, own, chunk=chunk)
         maps = as_drawn(maps, wanted)
         sigma = sigma_of(wanted, maps.shape[-2:])
         return (
@@ -241,12 +233,9 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
             started = time.perf_counter()
             try:
                 drawn = with_progress(shown, work)
-            except ValueError as error:
-                if not str(error).startswith(("model:", "layer:")):
-                    raise
-                reason = str(error).partition(":")[2].strip()
-                say(f"{shown:32} has no meaning for this model: {reason}")
-                yield Tile(greyed(question.photo, reason), shown, "no meaning for this model", family)
+            except (UnsupportedModelError, LayerError) as error:
+                say(f"{shown:32} has no meaning for this model: {error.message}")
+                yield Tile(greyed(question.photo, error.message), shown, "no meaning for this model", family)
                 continue
             seconds, count = time.perf_counter() - started, rows[0]
         noun = "evaluation" if count == 1 else "evaluations"
@@ -267,7 +256,7 @@ def directional(question: Question, labels: Tensor, chunk: int) -> Tensor:
 def title(name: str) -> str:
     """A method's name as it is shown."""
     shown = name.removeprefix(SMOOTH).replace("*", " * ")  # Pillow's font has no sign of multiplication
-    if shown == CENTRED:
+    if shown in METHODS and METHODS[shown].centred:
         shown += ", less its mean"
     return f"{shown}, smoothed" if name.startswith(SMOOTH) else shown
 
@@ -297,9 +286,11 @@ def _positive(field: str, value: int) -> int:
     return value
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("image", type=Path)
     parser.add_argument("--model", required=True, help="name of a classifier in archive_specs/, or a spec file")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="which methods (default: all)")

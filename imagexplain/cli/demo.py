@@ -8,9 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
+from imagexplain.checkout import ROOT
 from imagexplain.cli.explain import explain
 from imagexplain.client.client import Client, ClientError
-from imagexplain.ops.server import ROOT, ServerError, find
+from imagexplain.ops.server import ServerError, find
 from imagexplain.progress import say
 from imagexplain.vision.figure import INK
 from imagexplain.vision.lettering import drawable, fitted, font, write
@@ -65,9 +66,9 @@ def _picture(files: list[Path]) -> Path:
     return next(file for file in files if file.suffix == ".png")
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("--image", type=Path, help="any photo (default: a synthetic scene, drawn now)")
     parser.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
     parser.add_argument("--out", type=Path, default=OUT, help="directory for the files (default: run/demo)")

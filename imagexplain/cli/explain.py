@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imagexplain.client.client import Client, ClientError, add_arguments, connect
+from imagexplain.cli.connection import add_arguments, connect
+from imagexplain.client.client import Client, ClientError
 from imagexplain.ops.server import ServerError
+from imagexplain.plain_text import printable
 from imagexplain.progress import say, with_progress
-from imagexplain.vision.lettering import printable
 
 FORMS = {
     "application/json": ".json",
@@ -111,9 +112,11 @@ def _of_map(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("image", type=Path)
     parser.add_argument("--model", required=True)
     parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")

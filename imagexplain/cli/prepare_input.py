@@ -38,9 +38,10 @@ def mask_input(photo: Photo, layout: Layout) -> bytes:
     return msgspec.json.encode({"img_data": pixels.tolist()})
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     """Runs the command line; exits with 2 on wrong usage and 1 on a file that cannot be read or written."""
     parser = argparse.ArgumentParser(
+        prog=prog,
         description="Write a photo as the JSON of nested lists that the original servers took.",
         usage="%(prog)s IMAGE CLASS OUT.json\n       %(prog)s IMAGE OUT.json [--layout hwc|chw]",
     )

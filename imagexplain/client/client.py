@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import mimetypes
@@ -18,7 +17,6 @@ from urllib.parse import urlencode
 import requests
 
 from imagexplain.client.loopback import stays_here
-from imagexplain.ops.server import ROOT, find
 
 T = TypeVar("T")
 
@@ -89,25 +87,6 @@ def _in_json(file: Path) -> Any:
     """A file's contents as a field of JSON."""
     data = file.read_bytes()
     return json.loads(data) if file.suffix == ".json" else base64.b64encode(data).decode("ascii")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which server to ask."""
-    parser.add_argument(
-        "--run", type=Path, default=ROOT / "run", help="state of a server on this machine (default: run)"
-    )
-    parser.add_argument("--url", help="inference address of another server")
-    parser.add_argument("--key", default="", help="its inference key")
-
-
-def connect(options: argparse.Namespace) -> Client:
-    """The client that `add_arguments`' arguments ask for. Raises ClientError or ServerError."""
-    if options.url:
-        return Client(options.url.rstrip("/"), {"Authorization": f"Bearer {options.key}"} if options.key else {})
-    server = find(options.run.resolve())
-    if server is None:
-        raise ClientError(f"no server runs with {options.run}: make serve, or name one with --url")
-    return Client(server.inference, server.headers())
 
 
 def per_thread(make: Callable[[], T]) -> Callable[[], T]:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
-from imagexplain.models.classifiers import bit, lanet, timm_network
 
-ARCHITECTURES: dict[str, Callable[[Mapping[str, Tensor]], nn.Module]] = {"bit": bit.build, "lanet": lanet.build}
-"""By name: from a checkpoint's tensors to the network."""
+ARCHITECTURES = ("bit", "lanet")
+"""Architectures of our own: modules of :mod:`imagexplain.models.classifiers` that build a network from a checkpoint's
+tensors. One is imported when it is asked for, for timm and torchvision take a hundred megabytes and seconds."""
 
 
 def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        architecture: a key of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        architecture: one of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
         state: the checkpoint's tensors, as :func:`imagexplain.models.checkpoints.checkpoint.read` returns them. Float32
             tensors are shared with the network.
         arguments: of a model of timm, see :mod:`imagexplain.models.classifiers.timm_network`; all that the others need
@@ -30,14 +31,18 @@ def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str
     """
     library, _, name = architecture.partition("/")
     if library == "timm":
+        from imagexplain.models.classifiers import timm_network
+
         return timm_network.build(name, state, arguments or {})
     if architecture not in ARCHITECTURES:
         wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
         raise ValueError(f"architecture: {wanted}, given {architecture!r}")
     if arguments:
         raise ValueError(f"arguments: go with a timm model, {architecture} takes none; given {', '.join(arguments)}")
+    module = import_module(f"imagexplain.models.classifiers.{architecture}")
     try:
-        return ARCHITECTURES[architecture](state)
+        network: nn.Module = module.build(state)
+        return network
     except ValueError as error:
         raise CheckpointError(f"{architecture}: the shapes fit no such network: {error}") from error
 

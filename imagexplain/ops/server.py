@@ -1,14 +1,7 @@
-"""Starts, stops and shows the TorchServe that serves the model store.
-
-`start` returns when every model of the store has a READY worker, or fails with the worker's own error; with
-`--foreground` it stays until the server ends, or until SIGTERM or Ctrl-C stop it. `stop` lets the server answer what
-it has accepted, for `--drain` seconds at most. The server's state (key file, logs, process, temporary files) is under
-run/.
-"""
+"""A TorchServe on this machine that serves the archives of a model store: its start, its end, its state."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import fcntl
 import hashlib
@@ -16,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -31,13 +23,13 @@ from urllib.request import Request
 
 import psutil
 
+from imagexplain.checkout import ROOT as ROOT
 from imagexplain.client.loopback import ANYWHERE, LOOPBACK, is_loopback, reachable, urlopen
 from imagexplain.ops.check_archive import ArchiveError, check, unpacked_bytes
 from imagexplain.ops.drain import drain
 from imagexplain.ops.signals import ended_by_signals, undisturbed
 from imagexplain.progress import EVERY_SECONDS, say
 
-ROOT = Path(__file__).resolve().parents[2]
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
 PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 FIRST_WORKER_PORT = 10  # above the inference port; TorchServe numbers its workers' sockets from here
@@ -509,7 +501,7 @@ def _fault_of(address: str, port: int, family: socket.AddressFamily = socket.AF_
     return 0
 
 
-def _exposure(host: str, port: int) -> str | None:
+def exposure(host: str, port: int) -> str | None:
     """The warning to give of an address that others reach, None for the loopback."""
     if is_loopback(_resolved(host)[1]):
         return None
@@ -593,19 +585,7 @@ def _tail(path: Path, lines: int = 15) -> str:
     return "\n".join(_read(path).splitlines()[-lines:])
 
 
-def _show(run: Path) -> int:
-    server = find(run)
-    if server is None:
-        say("not running")
-        return 1
-    say(f"running as process {server.pid}\ninference {server.inference}\nmanagement {server.management}")
-    say(f"metrics {server.metrics}\nkeys {server.run}/key_file.json\nlogs {server.logs}")
-    for model in server.models:
-        say(f"{model}: {', '.join(server.workers(model)) or 'not loaded'}")
-    return 0
-
-
-def _stay(server: Server, drain_s: float) -> int:
+def stay(server: Server, drain_s: float) -> int:
     """Waits for the end of the server, and is it on a signal; returns the exit status."""
     run = Path(server.run)
     try:
@@ -617,47 +597,3 @@ def _stay(server: Server, drain_s: float) -> int:
     if not (run / "server.json").exists():
         return 0  # somebody stopped it
     raise ServerError(f"TorchServe has ended:\n{_tail(server.logs / 'console.log')}")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("start", "stop", "status"))
-    parser.add_argument("--host", default=LOOPBACK, help="where inference listens (default: the loopback alone)")
-    parser.add_argument("--port", type=int, help="first of five ports (default: those of config.properties)")
-    parser.add_argument("--store", type=Path, default=ROOT / "model_store")
-    parser.add_argument("--run", type=Path, default=ROOT / "run", help="directory of the server's state")
-    parser.add_argument("--foreground", action="store_true", help="stay until the server ends; a signal stops it")
-    parser.add_argument(
-        "--drain",
-        type=float,
-        default=DRAIN_SECONDS,
-        metavar="SECONDS",
-        help=f"most to wait for requests in flight before the server is stopped (default: {DRAIN_SECONDS:.0f})",
-    )
-    options = parser.parse_args(arguments)
-    run = options.run.resolve()
-    try:
-        with ended_by_signals():
-            if options.action == "start":
-                return _start(options, run)
-            if options.action == "status":
-                return _show(run)
-            if not stop(run, drain_s=options.drain):
-                say("not running")
-    except ServerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
-
-
-def _start(options: argparse.Namespace, run: Path) -> int:
-    server = start(store=options.store, run=run, host=options.host, port=options.port, drain_s=options.drain)
-    say(f"keys: {server.run}/key_file.json, logs: {server.logs}, metrics: {server.metrics}")
-    warning = _exposure(server.host, server.ports["inference"])
-    if warning:
-        print(warning, file=sys.stderr, flush=True)
-    return _stay(server, options.drain) if options.foreground else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 
 _TRIM_THRESHOLD = -1  # glibc's malloc.h
 _MMAP_THRESHOLD = -3
@@ -22,3 +23,12 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def return_freed_memory() -> None:
+    """Return to the system what is free now: what a worker needed to load and to measure its model.
+
+    The first request asks for some of it again; between requests nothing is returned.
+    """
+    with suppress(OSError, AttributeError):  # an allocator that is not glibc's
+        ctypes.CDLL(None).malloc_trim(0)

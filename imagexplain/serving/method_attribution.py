@@ -13,24 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
-from imagexplain.attribution import METHODS
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
-    MATERIAL,
-    PARTICULAR,
-    Material,
-    Plan,
-    carry_out,
+    AttributionConfig,
+    AttributionInputs,
     channels_of,
     evaluations,
     layer_name,
     network_of,
-    parameters,
     product,
     refusals,
+    run,
     seconds_beside,
 )
-from imagexplain.errors import RequestError
+from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.serving.cache import digest
 from imagexplain.serving.model_facts import Findings
 from imagexplain.serving.path_attribution import (
@@ -43,9 +40,6 @@ from imagexplain.serving.path_attribution import (
     target_result,
 )
 from imagexplain.serving.prepared_request import Groups, Sample
-
-BY_CHANNEL = frozenset({"ablation_cam", "score_cam"})
-"""Methods that take the channels of a layer one by one."""
 
 TELLING = 20
 """Points that a map must be estimated to cost for its time to tell how slow a method is; in less, others count."""
@@ -125,7 +119,7 @@ def costs(model: Inspected, sample: Sample) -> dict[str, Cost]:
     found = {}
     for method in plan.methods:
         own = replace(plan, methods=(method,))
-        channels = model.findings.layers[plan.layer][1] if method in BY_CHANNEL else 0
+        channels = model.findings.layers[plan.layer][1] if METHODS[method].by_channel else 0
         points = evaluations(own, size, draws=draws, groups=parts, channels=channels)
         found[method] = Cost(points, seconds_beside(own, size, draws=draws, groups=parts))
     return found
@@ -185,7 +179,7 @@ def maps_of(
     """
     plan = samples[0].request.plan
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
-    network = model.plain() if plan.by_module or not PARTICULAR.isdisjoint(plan.methods) else model.network
+    network = model.plain() if plan.needs_original else model.network
     images = torch.stack([sample.image for sample in samples]).to(model.device)
     classes, material = torch.tensor(list(targets), device=model.device), _material(samples, plan, model.device)
     maps = []
@@ -193,7 +187,7 @@ def maps_of(
         for method in plan.methods:
             own = replace(plan, methods=(method,))
             with _learning(model, samples, method, seconds_per_point):
-                maps.append(carry_out(own, forward, images, classes, material, chunk=model.chunk))
+                maps.append(run(own, forward, images, classes, material, chunk=model.chunk))
         found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
     found = zip(found_maps, scores, targets, strict=True)
@@ -260,7 +254,7 @@ def _masks(sample: Sample) -> Tensor | None:
     return family.masks[torch.tensor([kind != "whole" for kind in family.kinds])]
 
 
-def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Material:
+def _material(samples: Sequence[Sample], plan: AttributionConfig, device: torch.device) -> AttributionInputs:
     baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if starts(plan) else None
     masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
     groups = pictures = None
@@ -269,12 +263,12 @@ def _material(samples: Sequence[Sample], plan: Plan, device: torch.device) -> Ma
         groups = groups.to(device)
     if "pictures" in plan.takes:
         pictures = torch.stack([sample.preprocess.picture(sample.image) for sample in samples])
-    return Material(baselines, groups, masks or None, pictures)
+    return AttributionInputs(baselines, groups, masks or None, pictures)
 
 
-def _layer(plan: Plan, method: str) -> str | None:
+def _layer(plan: AttributionConfig, method: str) -> str | None:
     """The layer by which a method's cost differs, if it looks at one."""
-    return plan.layer if "layer" in parameters(method) else None
+    return plan.layer if "layer" in METHODS[method].parameters else None
 
 
 @contextmanager
@@ -326,26 +320,25 @@ def _told(model: Inspected, sample: Sample) -> Iterator[None]:
     try:
         yield
         return
-    except ValueError as error:
-        field, separator, message = str(error).partition(": ")
-        refusal = _refusal(model, sample, field, message) if separator else None
+    except ArgumentError as error:
+        refusal = _refusal(model, sample, error)
         if refusal is None:
             raise
     # Out of the except clause, whose traceback would keep the failed pass's tensors alive.
     raise refusal
 
 
-def _refusal(model: Inspected, sample: Sample, field: str, message: str) -> RequestError | None:
-    plan = sample.request.plan
-    if field == "layer" and plan.layer is not None:
+def _refusal(model: Inspected, sample: Sample, error: ArgumentError) -> RequestError | None:
+    plan, field, message = sample.request.plan, error.field, error.message
+    if isinstance(error, LayerError) and plan.layer is not None:
         return RequestError(400, "layer", message)
-    if field in ("model", "layer"):
+    if isinstance(error, UnsupportedModelError | LayerError):
         meant = ", ".join(_meant(model, sample))
-        said = message if field == "model" else f"it has no layer to look at: {message}"
+        said = message if isinstance(error, UnsupportedModelError) else f"it has no layer to look at: {message}"
         return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
     if field == "images":  # too large for it, or too patchy
         return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")
-    return RequestError(400, field, message) if field in plan.settings() or field in MATERIAL else None
+    return RequestError(400, field, message) if field in plan.settings() or field in INPUTS else None
 
 
 def _meant(model: Inspected, sample: Sample) -> tuple[str, ...]:

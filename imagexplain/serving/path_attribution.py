@@ -13,7 +13,7 @@ from imagexplain.api.request import GZIP, PER_STEP, SAFETENSORS, Request
 from imagexplain.archive.spec import ModelSpec
 from imagexplain.attribution.groups.directional import GroupScores, directional, group_norms, group_scores
 from imagexplain.attribution.groups.families import parents
-from imagexplain.attribution.paths.adaptive import OutOfTimeError, Refined, refine
+from imagexplain.attribution.paths.adaptive import AdaptiveIntegral, OutOfTimeError, integrate_adaptive
 from imagexplain.attribution.paths.path_integral import Forward, PathIntegral, integrate, points_on, relative_to
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.errors import RequestError
@@ -164,7 +164,7 @@ def _refine(
             raise OutOfTimeError from refusal
 
     try:
-        refined: list[Refined] = refine(
+        refined: list[AdaptiveIntegral] = integrate_adaptive(
             model.network,
             inputs,
             starts,

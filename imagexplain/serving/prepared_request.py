@@ -12,13 +12,13 @@ from imagexplain.api.options import Baseline, Segments
 from imagexplain.api.request import Request
 from imagexplain.attribution import baselines
 from imagexplain.attribution.groups.families import Family, family
-from imagexplain.errors import RequestError
+from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
 from imagexplain.serving.deadline import NOTABLE, Deadline
-from imagexplain.vision.decode import Photo
 from imagexplain.vision.geometry import Geometry, Preprocess, apply
 from imagexplain.vision.masks import PhotoMasks, to_model
+from imagexplain.vision.preprocess import View
 from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 
 SECONDS_PER_GROUP_PIXEL = 4e-8
@@ -26,26 +26,6 @@ SECONDS_PER_GROUP_PIXEL = 4e-8
 
 SECONDS_PER_SLIC_PIXEL = 3e-6
 """Time that superpixels take for each pixel of the model's input, however many they are: twice that of a free core."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A photo as a model sees it.
-
-    Attributes:
-        image: (3, H, W) model input, on the CPU.
-        geometry: the map from the photo to it.
-        preprocess: what made it so; its size is the image's.
-    """
-
-    image: Tensor
-    geometry: Geometry
-    preprocess: Preprocess
-
-
-def view(photo: Photo, preprocess: Preprocess) -> View:
-    """A photo as a model with inputs of a fixed size sees it; raises like :func:`imagexplain.vision.geometry.apply`."""
-    return View(*apply(photo.image, preprocess), preprocess)
 
 
 @dataclass(frozen=True)
@@ -168,10 +148,10 @@ def _groups(
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
     try:
         whole = family(torch.cat(masks), labels, pixels=request.pixels, most_parts=limits.max_parts)
-    except ValueError as error:
-        if not str(error).startswith("masks: "):
+    except ArgumentError as error:
+        if error.field != "masks":
             raise
-        raise RequestError(413, "masks", str(error).removeprefix("masks: ")) from None
+        raise RequestError(413, "masks", error.message) from None
     return Groups(whole, cropped, rescued)
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
-from imagexplain.attribution.runner import COARSE, Plan
+from imagexplain.attribution.registry import METHODS
+from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.serving.method_attribution import Map
 from imagexplain.serving.path_attribution import Explanation, Model, scores_of
 from imagexplain.serving.prepared_request import Groups, Sample
@@ -31,14 +32,6 @@ from imagexplain.vision.lettering import drawable
 from imagexplain.vision.marks import numbered
 from imagexplain.vision.mask_crops import CutOut
 from imagexplain.vision.segment_overlay import coloured, marks, smallest
-
-SPECKLED = frozenset(
-    {
-        *("blur_ig", "deep_lift", "expected_gradients", "gradient", "guided_backprop", "guided_grad_cam", "guided_ig"),
-        *("idgi", "input_x_gradient", "integrated_gradients", "smoothgrad"),
-    }
-)
-"""Methods whose maps alternate in sign from pixel to pixel; on large inputs their sums over a neighbourhood tell."""
 
 LARGE_INPUT = 96
 """Pixels of the shorter side of an input from which speckled maps are smoothed unless the client says otherwise."""
@@ -148,12 +141,12 @@ def picture(
     return figure(panel, caption, photo.size, factor if asked.annotated else None)
 
 
-def as_drawn(attribution: Tensor, plan: Plan) -> Tensor:
-    """One image's map as it is drawn: that of RISE is a mean score, high everywhere, of which the differences tell."""
-    return attribution - attribution.mean() if plan.methods == ("rise",) else attribution
+def as_drawn(attribution: Tensor, plan: AttributionConfig) -> Tensor:
+    """One image's map as it is drawn: less its mean where only differences tell, as of RISE's mean scores."""
+    return attribution - attribution.mean() if _centred(plan) else attribution
 
 
-def sigma_of(plan: Plan, size: Sequence[int], fraction: float | None = None) -> float:
+def sigma_of(plan: AttributionConfig, size: Sequence[int], fraction: float | None = None) -> float:
     """The standard deviation, pixels, that a map over an input of (height, width) is smoothed by before it is drawn.
 
     Args:
@@ -162,7 +155,8 @@ def sigma_of(plan: Plan, size: Sequence[int], fraction: float | None = None) -> 
         fraction: of the shorter side, as the client wants it.
     """
     if fraction is None:
-        fraction = SIGMA if min(size) >= LARGE_INPUT and not SPECKLED.isdisjoint(plan.methods) else 0.0
+        speckled = any(METHODS[method].speckled for method in plan.methods)
+        fraction = SIGMA if min(size) >= LARGE_INPUT and speckled else 0.0
     return fraction * min(size)
 
 
@@ -213,17 +207,22 @@ def _method(sample: Sample, explanation: Explanation | Map) -> str:
     return ", ".join(said)
 
 
-def _unsigned(plan: Plan) -> bool:
-    return COARSE.issuperset(plan.methods) or (plan.smoothing is not None and plan.smoothing.statistic != "mean")
+def _centred(plan: AttributionConfig) -> bool:
+    return len(plan.methods) == 1 and METHODS[plan.methods[0]].centred
 
 
-def _pixel_key(plan: Plan, scale: float) -> ColourKey:
-    if plan.methods == ("rise",):
+def _unsigned(plan: AttributionConfig) -> bool:
+    coarse = all(METHODS[method].coarse for method in plan.methods)
+    return coarse or (plan.smoothing is not None and plan.smoothing.statistic != "mean")
+
+
+def _pixel_key(plan: AttributionConfig, scale: float) -> ColourKey:
+    if _centred(plan):
         return ColourKey(scale, "below the mean", "above the mean")
     return ColourKey(scale, "", "strong") if _unsigned(plan) else ColourKey(scale)
 
 
-def _pixel_notes(plan: Plan, drawn: Tensor, scale: float, sigma: float) -> list[str]:
+def _pixel_notes(plan: AttributionConfig, drawn: Tensor, scale: float, sigma: float) -> list[str]:
     if scale == 0:
         notes = ["the map is zero everywhere"]
     else:
@@ -231,7 +230,7 @@ def _pixel_notes(plan: Plan, drawn: Tensor, scale: float, sigma: float) -> list[
     if sigma > 0:
         part = sigma / min(drawn.shape[-2:])
         notes.append(f"smoothed by a Gaussian, σ {100 * part:g}% of the input's shorter side ({sigma:.1f} px)")
-    if plan.methods == ("rise",):
+    if _centred(plan):
         notes.append("the map's mean is taken off")
     if not drawn.isfinite().all():
         notes.append(f"{int((~drawn.isfinite()).sum())} values that are not finite count as 0")

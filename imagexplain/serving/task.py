@@ -20,9 +20,9 @@ from imagexplain.api.request import Contract, Defaults, Request
 from imagexplain.archive.spec import ModelSpec
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.method_attribution import Inspected
-from imagexplain.serving.prepared_request import View
 from imagexplain.serving.render import ExplainedInstance
 from imagexplain.vision.masks import PhotoMasks
+from imagexplain.vision.preprocess import View
 
 P = TypeVar("P")
 """The prediction for one photo, of whatever type a kind has."""

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from ts.metrics.metric_type_enum import MetricTypes
 
-from imagexplain.serving.allocator import keep_freed_memory
+from imagexplain.serving.allocator import keep_freed_memory, return_freed_memory
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.metrics import MetricType
 from imagexplain.serving.runtime import device
@@ -37,6 +37,7 @@ class TorchServeHandler(Generic[T]):
         folder = Path(properties["model_dir"])
         task = self.task.load(folder, device(properties))
         self.worker = Worker.start(task, folder, TorchServeMetrics(context.metrics))
+        return_freed_memory()
 
     def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
         """One body for each row, in order; its status and headers are set in the context."""

@@ -9,37 +9,25 @@ from __future__ import annotations
 
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from PIL import ImageDraw, ImageFont, features
+
+from imagexplain.plain_text import spelled
 
 Font = ImageFont.FreeTypeFont
 
 UNNAMED = "(no label)"
 """What stands for a label without anything to be seen."""
 
-MAX_MARKS = 2
-"""Combining marks on one letter that are drawn; more of them would pile up over the line above."""
-
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
-_SPACES = frozenset({"Zs", "Zl", "Zp"})
-_JOINERS = dict.fromkeys([0x200C, 0x200D, *range(0xFE00, 0xFE10)])  # choose a form of their neighbours, no more
-_BREAKS = dict.fromkeys(map(ord, "\t\n\v\f\r\x85"), " ")
 _LEFTWARDS = frozenset({"R", "AL"})
-
-
-def printable(text: str) -> str:
-    """The text in one line, with the code points of all that cannot be seen in place of it."""
-    return _spelled(text, lambda _: True)
 
 
 def drawable(text: str) -> str:
     """The text in one line, with a name or code point for all that the font cannot draw; never empty."""
-    return _spelled(text, _has_glyph) or UNNAMED
+    return spelled(text, _has_glyph) or UNNAMED
 
 
 def font(size: int, *, bold: bool = False) -> Font:
@@ -83,25 +71,6 @@ def wrapped(text: str, face: Font, width: float, most: int) -> list[str]:
         lines.append(fitted(" ".join(words[:count]), face, width))
         words = words[count:]
     return lines
-
-
-def _spelled(text: str, seen: Callable[[str], bool]) -> str:
-    letters = unicodedata.normalize("NFC", text.translate(_BREAKS).translate(_JOINERS))
-    marks, fine = 0, []
-    for letter in letters:
-        category = unicodedata.category(letter)
-        marks = marks + 1 if category in ("Mn", "Me") else 0
-        fine.append(category in _SPACES or (category not in _INVISIBLE and marks <= MAX_MARKS and seen(letter)))
-    words: list[str] = []
-    for good, run in groupby(zip(fine, letters, strict=True), key=lambda pair: pair[0]):
-        part = "".join(letter for _, letter in run)
-        words += part.split() if good else map(_name, part)
-    return " ".join(words)
-
-
-def _name(letter: str) -> str:
-    name = unicodedata.name(letter, "") if unicodedata.category(letter) in ("So", "Sk") else ""
-    return f"‹{name.lower()}›" if name else f"U+{ord(letter):04X}"
 
 
 def _has_glyph(letter: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imagexplain.attribution.paths.adaptive import OutOfTimeError, Refined, refine
+from imagexplain.attribution.paths.adaptive import AdaptiveIntegral, OutOfTimeError, integrate_adaptive
 from imagexplain.attribution.paths.path_integral import integrate, relative_to
 from imagexplain.attribution.paths.quadrature import quadrature
 from tests.attribution.models import columns, linear, product, smooth_network
@@ -26,10 +26,10 @@ def one(
     groups: Tensor | None = None,
     tolerance: float = 1e-2,
     **options,
-) -> Refined:
+) -> AdaptiveIntegral:
     baseline = torch.zeros_like(image) if baseline is None else baseline
     options = {"chunk": 16, "most": 1000} | options
-    return refine(
+    return integrate_adaptive(
         forward, image[None], baseline[None], torch.tensor([target]), [groups], torch.tensor([tolerance]), **options
     )[0]
 
@@ -175,11 +175,11 @@ def test_kept_steps_sum_to_the_mean_gradient() -> None:
     assert one(smooth_network(), image()).integral.steps is None
 
 
-def mixed(network: nn.Module, dtype: torch.dtype, which: Sequence[int], chunk: int) -> list[Refined]:
+def mixed(network: nn.Module, dtype: torch.dtype, which: Sequence[int], chunk: int) -> list[AdaptiveIntegral]:
     """Some of three requests that differ in everything."""
     groups = [QUARTERS, None, OVERLAPPING]
     baselines = [torch.zeros(3, 8, 8, dtype=dtype), image(4, dtype), image(5, dtype)]
-    return refine(
+    return integrate_adaptive(
         network,
         torch.stack([image(b, dtype) for b in which]),
         torch.stack([baselines[b] for b in which]),
@@ -239,7 +239,7 @@ def test_values_that_are_not_finite_end_it_and_leave_batch_mates_alone() -> None
         return columns(total**2 / 2 + 0 * torch.where(total.isclose(torch.ones(1).to(x)), torch.inf, total))
 
     inputs = torch.stack([row(2, 2), row(1.5, 1.5)])  # the first passes the sum 1 at a quarter of its path
-    hurt, healthy = refine(
+    hurt, healthy = integrate_adaptive(
         broken,
         inputs,
         torch.zeros_like(inputs),
@@ -280,7 +280,7 @@ def test_out_of_time_answers_with_what_was_reached(evaluations: int) -> None:
 
 def test_out_of_time_leaves_what_has_converged() -> None:
     inputs = torch.stack([row(1, 1), row(3, 4)])
-    done, open_ = refine(
+    done, open_ = integrate_adaptive(
         product,
         inputs,
         torch.zeros_like(inputs),
@@ -358,4 +358,4 @@ def test_what_does_not_fit_names_the_argument(change: dict, named: str) -> None:
         "most": 10,
     } | change
     with pytest.raises(ValueError, match=rf"^{named}: "):
-        refine(product, **arguments)
+        integrate_adaptive(product, **arguments)

@@ -17,7 +17,8 @@ from timm.models.vision_transformer import ParallelThingsBlock
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from imagexplain.attribution.methods.attention_rollout import attention_rollout, gradient_rollout
+from imagexplain.attribution.methods.attention_rollout import attention_rollout
+from imagexplain.attribution.methods.gradient_rollout import gradient_rollout
 from imagexplain.attribution.network.attention_capture import attention_layers
 from tests.attribution.networks import assert_untouched, footprint, pictures, prepared, swin, tiny_cnn, vit
 

@@ -7,9 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods import cam
+import imagexplain.attribution as cam
+from imagexplain.attribution.class_activation_maps import shown, weighted
+from imagexplain.attribution.methods import eigen_grad_cam, grad_cam_plusplus, xgrad_cam
 from imagexplain.attribution.network.layers import layer_named, scores_and_activation
 from imagexplain.attribution.network.tokens import to_maps
+from imagexplain.attribution.principal_component import first_component
 from tests.attribution.networks import (
     assert_untouched,
     footprint,
@@ -141,7 +144,7 @@ def test_plusplus_is_the_papers_formula_and_the_peers_has_a_constant_more(networ
             below = 2 * g**2 + activation.sum((2, 3), keepdim=True) * g**3 + constant
             share = torch.where(g == 0, 0.0, g**2 / torch.where(below == 0, 1.0, below))
             weights = (share * g.relu()).sum((2, 3))
-            raw = cam.shown(cam.weighted(activation, weights), images, upsample=True)
+            raw = shown(weighted(activation, weights), images, upsample=True)
             assert np.abs(scaled(raw.squeeze(1).numpy()) - expected).max() < 2e-6
         apart.append(np.abs(scaled(ours.squeeze(1).numpy()) - scaled(theirs)).max())
     assert apart[0] > 0.01 and apart[1] < 2e-6
@@ -182,9 +185,9 @@ def test_components_agree_with_pytorch_grad_cam_but_for_the_sign(network: str) -
 def test_rank_one_activation_is_recovered_whatever_its_sign() -> None:
     shape, channels = torch.tensor([0.0, 0.0, 3.0, 1.0]), torch.tensor([1.0, 2.0, 2.0])
     maps = torch.einsum("p,k->kp", shape, channels).view(1, 3, 2, 2).double()
-    component = cam._first_component(maps)
+    component = first_component(maps)
     torch.testing.assert_close(component.flatten(), (3 * (shape - 1)).double())
-    torch.testing.assert_close(cam._first_component(-maps), -component)
+    torch.testing.assert_close(first_component(-maps), -component)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -244,8 +247,8 @@ def test_gradients_reach_the_parameters(method, network: str) -> None:
 
 def test_dead_channels_and_equal_places_do_no_harm() -> None:
     maps = torch.zeros(1, 6, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert not cam._first_component(maps).any()
-    for rule in (cam._xgrad_cam, cam._grad_cam_plusplus, cam._eigen_grad_cam):
+    assert not first_component(maps).any()
+    for rule in (xgrad_cam._rule, grad_cam_plusplus._rule, eigen_grad_cam._rule):
         result = rule(maps, torch.zeros_like(maps))
         (gradient,) = torch.autograd.grad(result.sum(), maps)
         assert not result.any() and gradient.isfinite().all()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from imagexplain.attribution.groups.directional import GroupScores, group_scores
-from imagexplain.attribution.groups.families import Family, family, refinement
+from imagexplain.attribution.groups.families import Family, disjoint_parts, family
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from tests.attribution.models import cubic, linear, product, smooth_network
@@ -150,7 +150,7 @@ def test_the_refinement_adds_up(segments: Tensor, seed: int) -> None:
     """The disjoint parts sum to the total; each group is the sum of its parts."""
     attribution, difference = image_like(segments, seed)
     groups = family(segments, names(segments))
-    parts = refinement(groups.masks)
+    parts = disjoint_parts(groups.masks)
     sums = parts.sums(attribution)
     assert sums.sum().item() == pytest.approx(attribution.sum().item(), abs=1e-12)
     shares = group_scores(attribution, difference, groups).attribution

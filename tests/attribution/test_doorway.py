@@ -11,13 +11,13 @@ import pytest
 
 import imagexplain.attribution as library
 
-FILES = sorted(Path(library.__file__).parent.glob("*.py"))
+FILES = sorted(Path(library.__file__).parent.rglob("*.py"))
 PARTS = {
-    "attention_maps.attention_layers",
+    "attention_capture.attention_layers",
     "forward.class_scores",
     "layers.scores_and_activation",
-    "path.score_gradients",
-    "resumption.rest_of",
+    "path_integral.score_gradients",
+    "partial_forward.split_at",
     "targets.classes_and_scores",
 }
 """What isolated methods are made of; they ask the model in the state that these have brought it to."""

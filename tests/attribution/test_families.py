@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from imagexplain.attribution.groups.families import Family, containment, family, parents, refinement
+from imagexplain.attribution.groups.families import Family, containment, disjoint_parts, family, parents
 
 
 def masks(*rows: str) -> Tensor:
@@ -87,7 +87,7 @@ def test_containment_and_parents_of_a_hierarchy() -> None:
 
 def test_refinement_of_overlapping_masks() -> None:
     """Masks 11100 and 00110 cut the image into 11000 (the first), 00100 (both), 00010 (the second), 00001 (none)."""
-    parts = refinement(masks("11100", "00110"))
+    parts = disjoint_parts(masks("11100", "00110"))
     assert parts.atoms.tolist() == [[0, 0, 1, 2, 3]]
     assert parts.members.int().tolist() == [[1, 0], [1, 1], [0, 1], [0, 0]]
     assert parts.area.tolist() == [2, 1, 1, 1]
@@ -96,19 +96,19 @@ def test_refinement_of_overlapping_masks() -> None:
 
 
 def test_refinement_without_masks_is_the_image() -> None:
-    parts = refinement(torch.zeros(0, 2, 3, dtype=torch.bool))
+    parts = disjoint_parts(torch.zeros(0, 2, 3, dtype=torch.bool))
     assert (parts.atoms.tolist(), parts.members.shape, parts.area.tolist()) == ([[0] * 3] * 2, (1, 0), [6])
 
 
 def test_hundreds_of_masks_need_more_than_a_machine_word() -> None:
-    parts = refinement(torch.eye(130, dtype=torch.bool).view(130, 10, 13))
+    parts = disjoint_parts(torch.eye(130, dtype=torch.bool).view(130, 10, 13))
     assert parts.atoms.flatten().tolist() == list(range(130))
     assert torch.equal(parts.members, torch.eye(130, dtype=torch.bool))
 
 
 @given(families())
 def test_every_mask_is_the_union_of_its_parts(segments: Tensor) -> None:
-    parts = refinement(segments)
+    parts = disjoint_parts(segments)
     assert torch.equal(parts.members.T[:, parts.atoms], segments)
     assert len({tuple(row) for row in parts.members.tolist()}) == len(parts.members)
     assert parts.area.min() > 0

@@ -16,10 +16,10 @@ import imagexplain.attribution as library
 from imagexplain.attribution.captum_adapter import IntegratedDirectionalGradients, IntegratedGradients
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.network.forward import MAX_ITEMS, class_scores, evaluation_mode, modules_of
-from imagexplain.attribution.paths.adaptive import refine
+from imagexplain.attribution.paths.adaptive import integrate_adaptive
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.attribution.runner import channels_of, looks_inside
+from imagexplain.attribution.runner import channels_of
 from tests.attribution.networks import assert_untouched, footprint, prepared, vit
 from tests.attribution.test_methods import OF_ATTENTION, OPTIONS, images
 
@@ -35,7 +35,7 @@ def _integrate(model: Any, inputs: Tensor, classes: list[int]) -> Tensor:
 
 def _refine(model: Any, inputs: Tensor, classes: list[int]) -> Tensor:
     begin, tolerances = torch.zeros_like(inputs), torch.full((3,), 0.1)
-    found = refine(model, inputs, begin, torch.tensor(classes), [None] * 3, tolerances, chunk=4, most=9)
+    found = integrate_adaptive(model, inputs, begin, torch.tensor(classes), [None] * 3, tolerances, chunk=4, most=9)
     return torch.stack([one.integral.attribution for one in found])
 
 
@@ -49,7 +49,7 @@ METHODS: dict[str, Method] = {
         inputs, target=classes, n_steps=5
     ),
 }
-BY_MODULE = {name for name in library.METHODS if looks_inside(name)}
+BY_MODULE = {name for name in library.METHODS if library.METHODS[name].needs_module}
 WITHOUT_GRADIENTS = {"ablation_cam", "eigen_cam", "feature_ablation", "kernel_shap", "occlusion", "rise", "score_cam"}
 every_method = pytest.mark.parametrize("name", METHODS)
 

@@ -3,7 +3,8 @@ import torch
 from captum.attr import InputXGradient, Saliency
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.gradient import gradient, input_x_gradient
+from imagexplain.attribution.methods.gradient import gradient
+from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
 from tests.attribution.models import cubic, linear, product, smooth_network
 
 METHODS = [gradient, input_x_gradient]

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imagexplain.attribution.methods.cam import grad_cam
+from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.methods.guided_grad_cam import combine, guided_grad_cam
 from tests.attribution.networks import assert_untouched, footprint, pictures, tiny_cnn
 

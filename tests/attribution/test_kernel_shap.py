@@ -6,11 +6,11 @@ import torch
 from captum.attr import KernelShap as CaptumKernelShap
 from torch import Tensor, nn
 
+from imagexplain.attribution.methods.feature_ablation import feature_ablation
 from imagexplain.attribution.methods.kernel_shap import (
     _coalitions,
     _halved,
     _shapley_values,
-    feature_ablation,
     kernel_shap,
 )
 from tests.attribution.models import linear, product, smooth_network

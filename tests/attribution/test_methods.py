@@ -132,7 +132,7 @@ def test_integrated_gradients_equal_captums() -> None:
 def test_the_package_names_what_it_has() -> None:
     assert set(library.METHODS) <= set(dir(library))
     with pytest.raises(AttributeError, match="no attribute 'gradcam'"):
-        library.gradcam  # noqa: B018
+        library.gradcam  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_a_method_is_imported_when_it_is_named() -> None:

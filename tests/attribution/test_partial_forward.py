@@ -4,7 +4,7 @@ import torchvision
 from torch import Tensor, nn
 
 from imagexplain.attribution.network.layers import layer_named, output_replaced
-from imagexplain.attribution.network.partial_forward import rest_of
+from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.models.classifiers.lanet import LaNet
 from tests.attribution.networks import assert_untouched, footprint, pictures, prepared, resnet, swin, tiny_cnn, vit
 
@@ -36,7 +36,7 @@ def test_the_rest_is_that_of_a_full_pass(build, layer: str, size: tuple[int, int
     model, images = build(), pictures(count, size)
     module = layer_named(model, layer)
     before = footprint(model)
-    rest = rest_of(model, images, module)
+    rest = split_at(model, images, module)
     assert_untouched(before, model)
     assert rest.resumes
     torch.testing.assert_close(rest.scores, model(images), rtol=0, atol=0)
@@ -57,7 +57,7 @@ def test_other_parts_of_a_tuple_stay() -> None:
     nn.init.normal_(model.heads.head.weight)
     images = pictures(2)
     module = layer_named(model, "encoder.layers.encoder_layer_0.self_attention")
-    rest = rest_of(model, images, module)
+    rest = split_at(model, images, module)
     assert rest.resumes
     zeros = torch.zeros_like(rest.activation)
     with output_replaced(module, lambda _: zeros):
@@ -68,7 +68,7 @@ def test_other_parts_of_a_tuple_stay() -> None:
 
 def test_earlier_modules_do_not_run_again() -> None:
     model, images = resnet(), pictures(2, (64, 64))
-    rest = rest_of(model, images, model.layer4)
+    rest = split_at(model, images, model.layer4)
     inner: list[int] = []
     outer: list[int] = []
     handles = [calls(model.layer3[0].conv1, inner), calls(model.layer4[0], inner), calls(model.global_pool, outer)]
@@ -94,7 +94,7 @@ def test_rows_of_one_image_are_not_copied_unless_the_model_writes_into_them() ->
     for writes in (False, True):
         torch.manual_seed(0)
         model, images = prepared(Writing(writes)), pictures(2, (4, 4))
-        rest = rest_of(model, images, model.third)
+        rest = split_at(model, images, model.third)
         assert rest.resumes
         for owner in (torch.tensor([1, 1]), torch.tensor([1, 1, 0])):
             again = [rest.run(owner, rest.activation[owner]) for _ in range(2)]
@@ -119,7 +119,7 @@ def test_a_module_whose_output_is_not_its_result_runs_again() -> None:
     torch.manual_seed(0)
     model, images = prepared(Aside()), pictures(2, (4, 4))
     before = footprint(model)
-    rest = rest_of(model, images, model.second)
+    rest = split_at(model, images, model.second)
     assert not rest.resumes
     assert_untouched(before, model)
     owner = torch.tensor([1, 0, 1])
@@ -130,5 +130,5 @@ def test_an_instances_own_forward_comes_back() -> None:
     model, images = tiny_cnn(), pictures(1, (8, 8))
     own = model[0].forward
     model[0].forward = own
-    rest = rest_of(model, images, model[3])
+    rest = split_at(model, images, model[3])
     assert rest.resumes and vars(model[0])["forward"] is own and "forward" not in vars(model[1])

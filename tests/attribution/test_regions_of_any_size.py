@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from skimage import segmentation
 from skimage.transform import resize
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def test_segments_are_those_of_the_whole_picture_widened(
 ) -> None:
     """Each part drawn at the picture's size, with all pixels at most five away; those not seen are left out."""
     labels = patches(size[0])
-    monkeypatch.setattr(regions, "felzenszwalb", lambda picture, **settings: labels)
+    monkeypatch.setattr(segmentation, "felzenszwalb", lambda picture, **settings: labels)
     drawn = resize(labels, size, order=0, mode="constant", preserve_range=True, anti_aliasing=False).astype(int)
     expected = [distance_transform_edt(np.pad(drawn != part, 9, constant_values=True)) <= 5 for part in range(7)]
     cut = [part[9 : 9 + size[0], 9 : 9 + size[1]] for part in expected]

@@ -13,26 +13,20 @@ import torch
 from torch import Tensor, nn
 
 import imagexplain.attribution as library
+from imagexplain.attribution.registry import INPUTS, LIBRARY_ONLY, METHODS
 from imagexplain.attribution.runner import (
-    COARSE,
-    MATERIAL,
-    OPTIONS,
-    Material,
-    Plan,
+    AttributionConfig,
+    AttributionInputs,
     Smoothing,
-    carry_out,
     channels_of,
     evaluations,
     layer_name,
-    looks_inside,
-    parameters,
     refusals,
+    run,
 )
 from tests.rows import rows_through
 
 TARGETS = torch.tensor([2, 0, 1])
-LEFT_OUT = {"create_graph", "upsample", "attributions"}
-"""What only callers of the library set."""
 
 
 @pytest.fixture(scope="module")
@@ -54,47 +48,54 @@ def images(side: int = 8) -> Tensor:
     return torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def run(plan: Plan, model: nn.Module, material: Material | None = None, chunk: int = 5) -> Tensor:
-    return carry_out(plan, model, images(), TARGETS, material or Material(), chunk=chunk)
+def maps(
+    plan: AttributionConfig, model: nn.Module, material: AttributionInputs | None = None, chunk: int = 5
+) -> Tensor:
+    return run(plan, model, images(), TARGETS, material or AttributionInputs(), chunk=chunk)
 
 
 @pytest.mark.parametrize("method", library.METHODS)
 def test_every_keyword_of_every_method_is_known(method: str) -> None:
     signature = inspect.signature(getattr(library, method)).parameters.values()
     named = {parameter.name: parameter for parameter in signature if parameter.kind is parameter.KEYWORD_ONLY}
-    assert set(named) <= {*OPTIONS, *MATERIAL, *LEFT_OUT}
-    assert set(parameters(method)) == set(named) - LEFT_OUT
-    for name in set(named) & set(OPTIONS):
-        assert type(named[name].default) is OPTIONS[name]
-        assert named[name].annotation in (OPTIONS[name].__name__, "Score", "Scores", "Statistic", "HeadFusion")
+    options = METHODS.options
+    assert set(named) <= {*options, *INPUTS, *LIBRARY_ONLY}
+    assert set(METHODS[method].parameters) == set(named) - {*LIBRARY_ONLY}
+    for name in set(named) & set(options):
+        assert type(named[name].default) is options[name]
+        assert named[name].annotation in (options[name].__name__, "Score", "Scores", "Statistic", "HeadFusion")
 
 
 def test_what_looks_inside_and_what_is_coarse() -> None:
-    assert looks_inside("grad_cam") and looks_inside("full_grad") and looks_inside("attention_rollout")
-    assert not looks_inside("gradient") and not looks_inside("rise") and not looks_inside("guided_backprop")
-    assert set(library.METHODS) >= COARSE
+    inside = {name for name in METHODS if METHODS[name].needs_module}
+    assert {"grad_cam", "full_grad", "attention_rollout"} <= inside
+    assert inside.isdisjoint({"gradient", "rise", "guided_backprop"})
+    assert {name for name in METHODS if METHODS[name].coarse} == {
+        *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
+        *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
+    }
 
 
 def test_a_plan_is_the_method_with_its_options(model: nn.Module) -> None:
-    plan = Plan(("blur_ig",), (("steps", 3), ("max_sigma", 2.0)))
-    assert torch.equal(run(plan, model), library.blur_ig(model, images(), TARGETS, steps=3, max_sigma=2.0))
+    plan = AttributionConfig(("blur_ig",), (("steps", 3), ("max_sigma", 2.0)))
+    assert torch.equal(maps(plan, model), library.blur_ig(model, images(), TARGETS, steps=3, max_sigma=2.0))
     assert plan.settings() == {"steps": 3, "max_sigma": 2.0, "grad_step": 0.01, "sqrt": False, "score": "logit"}
-    layered = Plan(("layer_cam",), layer="0")
-    assert torch.equal(run(layered, model), library.layer_cam(model, images(), TARGETS, layer="0"))
+    layered = AttributionConfig(("layer_cam",), layer="0")
+    assert torch.equal(maps(layered, model), library.layer_cam(model, images(), TARGETS, layer="0"))
 
 
 def test_two_methods_get_the_options_that_they_take(model: nn.Module) -> None:
-    plan = Plan(("idgi", "score_cam"), (("steps", 4),), layer="2")
+    plan = AttributionConfig(("idgi", "score_cam"), (("steps", 4),), layer="2")
     expected = library.combine(
         library.idgi(model, images(), TARGETS, steps=4), library.score_cam(model, images(), TARGETS, layer="2")
     )
-    assert torch.allclose(run(plan, model), expected, rtol=1e-5, atol=1e-7)
+    assert torch.allclose(maps(plan, model), expected, rtol=1e-5, atol=1e-7)
     scaled = library.combine(
         library.idgi(model, images(), TARGETS, steps=4),
         library.score_cam(model, images(), TARGETS, layer="2"),
         normalized=True,
     )
-    assert torch.allclose(run(replace(plan, normalized=True), model), scaled, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(maps(replace(plan, normalized=True), model), scaled, rtol=1e-4, atol=1e-5)
     assert (plan.name, plan.by_module) == ("idgi × score_cam", True)
 
 
@@ -103,13 +104,15 @@ def test_maps_are_averaged_over_the_draws(model: nn.Module) -> None:
     for method, name in (("guided_ig", "baselines"), ("occlusion", "fill")):
         options: dict[str, Any] = {"steps": 4} if method == "guided_ig" else {"size": 3, "stride": 2}
         expected = [getattr(library, method)(model, images(), TARGETS, **{name: draw}, **options) for draw in draws]
-        found = run(Plan((method,), tuple(options.items())), model, Material(baselines=draws))
+        found = maps(AttributionConfig((method,), tuple(options.items())), model, AttributionInputs(baselines=draws))
         assert torch.allclose(found, torch.stack(expected).mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_each_image_has_its_own_references(model: nn.Module) -> None:
     references = torch.rand(4, 3, 3, 8, 8)
-    found = run(Plan(("expected_gradients",), (("samples", 6),)), model, Material(baselines=references))
+    found = maps(
+        AttributionConfig(("expected_gradients",), (("samples", 6),)), model, AttributionInputs(baselines=references)
+    )
     for b in range(3):
         own = partial(library.expected_gradients, references=references[:, b], samples=6)
         assert torch.allclose(found[b], own(model, images()[b : b + 1], TARGETS[b])[0], rtol=1e-4, atol=1e-6)
@@ -117,8 +120,8 @@ def test_each_image_has_its_own_references(model: nn.Module) -> None:
 
 def test_smoothing_is_the_librarys_with_each_images_own_material(model: nn.Module) -> None:
     groups = torch.stack([torch.arange(64).view(8, 8) // size for size in (8, 16, 32)])
-    plan = Plan(("feature_ablation",), smoothing=Smoothing(samples=3, seed=4))
-    found = run(plan, model, Material(groups=groups), chunk=2)
+    plan = AttributionConfig(("feature_ablation",), smoothing=Smoothing(samples=3, seed=4))
+    found = maps(plan, model, AttributionInputs(groups=groups), chunk=2)
     for b in range(3):
         own = partial(library.feature_ablation, groups=groups[b])
         expected = library.smooth(own, model, images()[b : b + 1], TARGETS[b : b + 1], samples=3, seed=4)
@@ -128,9 +131,9 @@ def test_smoothing_is_the_librarys_with_each_images_own_material(model: nn.Modul
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "guided_ig", "deep_lift", "smoothgrad"])
 def test_no_more_rows_than_a_chunk_at_once(method: str, model: nn.Module) -> None:
     with rows_through(model) as rows:
-        parts = run(Plan((method,), (("steps", 3),) if method == "guided_ig" else ()), model, chunk=2)
+        parts = maps(AttributionConfig((method,), (("steps", 3),) if method == "guided_ig" else ()), model, chunk=2)
         most = max(rows)
-        whole = run(Plan((method,), (("steps", 3),) if method == "guided_ig" else ()), model, chunk=8)
+        whole = maps(AttributionConfig((method,), (("steps", 3),) if method == "guided_ig" else ()), model, chunk=8)
     assert most <= (4 if method == "deep_lift" else 2)  # the image beside its baseline
     assert torch.allclose(parts, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
 
@@ -152,8 +155,8 @@ OPTIONS_OF_COST: dict[str, tuple[tuple[str, Any], ...]] = {
 @pytest.mark.parametrize("method", sorted(set(library.METHODS) - {"attention_rollout", "gradient_rollout"}))
 def test_the_estimate_of_the_cost_is_that_of_the_rows(method: str, model: nn.Module) -> None:
     groups = (torch.arange(64).view(8, 8) // 2)[None]
-    plan = Plan((method,), OPTIONS_OF_COST.get(method, ()))
-    material = Material(baselines=torch.zeros(1, 1, 3, 8, 8), groups=groups)
+    plan = AttributionConfig((method,), OPTIONS_OF_COST.get(method, ()))
+    material = AttributionInputs(baselines=torch.zeros(1, 1, 3, 8, 8), groups=groups)
     counted: list[float] = [0.0]
 
     def count(_: nn.Module, given: tuple[Tensor, ...]) -> None:
@@ -161,22 +164,22 @@ def test_the_estimate_of_the_cost_is_that_of_the_rows(method: str, model: nn.Mod
 
     handle = model.register_forward_pre_hook(count)
     try:
-        carry_out(plan, model, images()[:1], TARGETS[:1], material, chunk=7)
+        run(plan, model, images()[:1], TARGETS[:1], material, chunk=7)
     finally:
         handle.remove()
     estimate = evaluations(plan, (8, 8), groups=32, channels=8)
     assert 0.8 * counted[0] - 3 <= estimate <= 1.25 * counted[0] + 5
-    smoothed = Plan((method,), plan.options, smoothing=Smoothing(samples=4))
+    smoothed = AttributionConfig((method,), plan.options, smoothing=Smoothing(samples=4))
     assert evaluations(smoothed, (8, 8), groups=32, channels=8) == pytest.approx(4 * estimate, abs=4)
 
 
 def test_layers_by_name(model: nn.Module) -> None:
-    assert layer_name(Plan(("gradient",)), model, images()) is None
-    assert layer_name(Plan(("grad_cam",)), model, images()) == "4"
-    assert layer_name(Plan(("grad_cam",), layer="0"), model, images()) == "0"
+    assert layer_name(AttributionConfig(("gradient",)), model, images()) is None
+    assert layer_name(AttributionConfig(("grad_cam",)), model, images()) == "4"
+    assert layer_name(AttributionConfig(("grad_cam",), layer="0"), model, images()) == "0"
     assert (channels_of(model, images(), "0"), channels_of(model, images(), "4")) == (6, 8)
     with pytest.raises(ValueError, match=r"layer: wanted the name of a module, such as .*, got 'fc'"):
-        layer_name(Plan(("grad_cam",), layer="fc"), model, images())
+        layer_name(AttributionConfig(("grad_cam",), layer="fc"), model, images())
 
 
 def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
@@ -185,4 +188,4 @@ def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
     assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam"}
     assert "ReLU" in refused["guided_backprop"]
     by_function = refusals(lambda rows: model(rows), images(), library.METHODS)
-    assert set(by_function) == {method for method in library.METHODS if looks_inside(method)}
+    assert set(by_function) == {method for method in library.METHODS if METHODS[method].needs_module}

@@ -8,7 +8,8 @@ import torch
 from captum.attr import NoiseTunnel, Saliency
 from torch import Tensor
 
-from imagexplain.attribution.methods.gradient import gradient, input_x_gradient
+from imagexplain.attribution.methods.gradient import gradient
+from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
 from imagexplain.attribution.methods.smoothgrad import Statistic, smooth, smoothgrad
 from tests.attribution.models import cubic, smooth_network
 

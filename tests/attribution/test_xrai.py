@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from skimage import segmentation
 from torch import Tensor, nn
 
 from imagexplain.attribution.methods import xrai as regions
@@ -123,7 +124,7 @@ def test_segments_are_widened_as_on_the_whole_picture(monkeypatch) -> None:
     """Also at the frame and where a segment is in two parts: each box is widened as the picture would be."""
     labels = np.zeros((224, 224), dtype=int)
     labels[:20, 200:], labels[60:110, 60:160], labels[100:, 20:30], labels[150:, 180:] = 1, 2, 3, 1
-    monkeypatch.setattr(regions, "felzenszwalb", lambda picture, **settings: labels)
+    monkeypatch.setattr(segmentation, "felzenszwalb", lambda picture, **settings: labels)
     got = overlapping_segments(photo(224))
     expected = [distance_transform_edt(labels != part) <= 5 for part in range(4)]
     np.testing.assert_array_equal(got, np.stack(expected * 6))

@@ -22,7 +22,7 @@ from evaluation.method_tables import markdown, summary
 from evaluation.randomization import THRESHOLD, agreement, fails, randomize_parameters
 from evaluation.settings import Settings
 from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.attribution.runner import Plan
+from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.vision.geometry import Preprocess
 from training.scenes import SceneSettings, scene
 
@@ -65,7 +65,7 @@ def convolutional_subject() -> EvaluatedModel:
 
 
 def entry(method: str, **options: object) -> Entry:
-    return Entry(method, Plan((method,), tuple(options.items())))
+    return Entry(method, AttributionConfig((method,), tuple(options.items())))
 
 
 def study_of(
@@ -214,11 +214,13 @@ def test_scores_of_superpixels(linear: EvaluatedModel, one: Case) -> None:
 def test_methods_get_what_they_want(linear: EvaluatedModel, one: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {}
 
-    def keep(plan: Plan, model: object, images: torch.Tensor, targets: torch.Tensor, material: Any, **_: int) -> Any:
+    def keep(
+        plan: AttributionConfig, model: object, images: torch.Tensor, targets: torch.Tensor, material: Any, **_: int
+    ) -> Any:
         given[plan.name] = material
         return images
 
-    monkeypatch.setattr(lines, "carry_out", keep)
+    monkeypatch.setattr(lines, "run", keep)
     for method in ("xrai", "expected_gradients"):
         maps_of(entry(method), linear, torch.stack([one.image] * 2), one, references(5))
     photo = torch.from_numpy(scene(SEED, one.index).image)
@@ -232,7 +234,7 @@ def test_gradients_join_as_magnitudes() -> None:
     maps = torch.tensor([[[[1.0, 2.0]], [[-3.0, 2.0]]]])
     assert one_channel(entry("gradient"), maps).tolist() == [[[4, 4]]]
     assert one_channel(entry("input_x_gradient"), maps).tolist() == [[[-2, 4]]]
-    combined = Entry("both", Plan(("gradient", "grad_cam")))
+    combined = Entry("both", AttributionConfig(("gradient", "grad_cam")))
     assert combined.channels == "sum", "what is multiplied has one channel already"
 
 

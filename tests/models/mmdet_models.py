@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from benchmarks import deterministic
 from imagexplain.models.segmenters import mmdet_config, mmdet_segmenter
-from tests.fixtures import deterministic
-from tests.models.reference import FIXTURES, shapes
+from tests.models.reference import FIXTURES
 
 CONFIG = FIXTURES / "swin/config_333x200.py"
 
@@ -26,17 +24,6 @@ def through_json(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration as an archive gives it back."""
     loaded: dict[str, Any] = json.loads(json.dumps(config))
     return loaded
-
-
-def reference_state() -> dict[str, Tensor]:
-    """The 337 tensors with which the reference was made."""
-    scales = json.loads((FIXTURES / "swin/det_scales.json").read_text())
-    state = _filled(shapes("swin/mmdet3_keys.json"), window=7)
-    for name in state:
-        for pattern, scale in scales:
-            if re.search(pattern, name):
-                state[name] = state[name] * scale
-    return state
 
 
 def small_config() -> dict[str, Any]:
@@ -82,20 +69,6 @@ def built(config: dict[str, Any]) -> Any:
 
 def small_state(config: dict[str, Any]) -> dict[str, Tensor]:
     """Tensors for :func:`small_config` or :func:`plain_config`, from their names."""
-    return _filled({name: tuple(tensor.shape) for name, tensor in built(config).state_dict().items()}, window=4)
-
-
-def _filled(wanted: dict[str, tuple[int, ...]], window: int) -> dict[str, Tensor]:
-    return {
-        name: _relative_positions(window)
-        if name.endswith("relative_position_index")
-        else deterministic.tensor(name, shape)
-        for name, shape in wanted.items()
-    }
-
-
-def _relative_positions(window: int) -> Tensor:
-    """Row of the bias table for each pair of a window's pixels: Swin's numbering of (2w − 1)² differences."""
-    pixels = torch.cartesian_prod(torch.arange(window), torch.arange(window))
-    rows, columns = (pixels[:, None] - pixels[None] + window - 1).unbind(-1)
-    return rows * (2 * window - 1) + columns
+    return deterministic.mmdet_state(
+        {name: tuple(tensor.shape) for name, tensor in built(config).state_dict().items()}, window=4
+    )

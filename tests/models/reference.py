@@ -1,16 +1,15 @@
-"""Reads the upstream implementations' key lists and tensors from the fixtures."""
+"""Reads the upstream implementations' tensors from the fixtures."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+from benchmarks.deterministic import FIXTURES as FIXTURES
+from benchmarks.deterministic import shapes as shapes
 
 TARGET = 3
 
@@ -30,12 +29,6 @@ class Explained:
 def explained(name: str) -> Explained:
     with np.load(FIXTURES / name) as arrays:
         return Explained(**{field: torch.from_numpy(arrays[field]) for field in Explained.__dataclass_fields__})
-
-
-def shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """The state dict of a key list: name to shape, in upstream's order."""
-    entries = json.loads((FIXTURES / name).read_text())
-    return {key: tuple(shape) for key, shape, _ in entries}
 
 
 def gradients(model: nn.Module, images: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks import deterministic
 from imagexplain import models
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import bit
-from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
 from tests.models.same import assert_same_network
 

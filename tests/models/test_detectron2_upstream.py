@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks import deterministic
 from imagexplain.archive import segmenter_backends as engines
 from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
@@ -22,9 +23,9 @@ from imagexplain.models.segmenters.resnet_fpn import DIVISOR, Stage
 from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
-from tests.fixtures import deterministic
-from tests.models.reference import distance
-from tests.models.tensormask_models import DIRECTORY, reference_state
+from tests.models.reference import FIXTURES, distance
+
+DIRECTORY = FIXTURES / "tensormask"
 
 pytestmark = [pytest.mark.upstream, pytest.mark.filterwarnings("ignore")]  # detectron2 warns of much
 
@@ -68,7 +69,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
         state, settings = small_state(), SMALL_SETTINGS
         image = torch.randn(1, 3, 90, 70, generator=torch.Generator().manual_seed(0))
     else:
-        state, settings = reference_state(), TensorMaskSettings()
+        state, settings = deterministic.reference_tensormask(), TensorMaskSettings()
         with np.load(DIRECTORY / "det_small_intermediates.npz") as arrays:
             pixels = torch.from_numpy(arrays["image"])
         image = tensormask.normalised(pixels.permute(2, 0, 1)[None].float(), settings)

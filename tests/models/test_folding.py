@@ -5,12 +5,12 @@ import torch
 from timm.layers import StdConv2d
 from torch import nn
 
+from benchmarks import deterministic
 from imagexplain import models
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import lanet
 from imagexplain.models.optimize.folded_lanet import EvenAndOdd, RectifiedStack
 from imagexplain.models.optimize.folding import fold
-from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
 
 

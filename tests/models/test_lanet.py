@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import deterministic
 from imagexplain import models
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import lanet
-from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
 from tests.models.same import assert_same_network
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from benchmarks import deterministic
 from imagexplain.models.checkpoints import torch_file
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
 from imagexplain.models.segmenters import mmcv_ext, mmdet_segmenter
@@ -51,7 +52,7 @@ class Walk:
 def walk() -> Walk:
     """Built once: 85 million parameters, and ten seconds of inference."""
     config = mmdet_models.through_json(mmdet_segmenter.resolve(mmdet_models.CONFIG))
-    segmenter = build(config, mmdet_models.reference_state())
+    segmenter = build(config, deterministic.reference_cascade())
     with np.load(FIXTURES / "swin/intermediates.npz") as arrays:
         upstream = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     seen = segmenter.look(np.array(Image.open(FIXTURES / "swin/china_bgr.png"))[:, :, ::-1])

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks import deterministic
 from imagexplain.models.checkpoints import swin_keys
 from imagexplain.models.segmenters import mmcv_ext
-from tests.fixtures import deterministic
 from tests.models.reference import shapes
 
 OLD, NEW = "swin/old_mmdet2_keys.json", "swin/mmdet3_keys.json"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
+from benchmarks import deterministic
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
 from imagexplain.models.segmenters import tensormask
@@ -17,10 +18,10 @@ from imagexplain.models.segmenters.resnet_fpn import NormedConv2d, Stage, padded
 from imagexplain.models.segmenters.swap_align2nat import swap_align2nat
 from imagexplain.models.segmenters.tensormask import HeadOutputs, TensorMask, TensorMaskSettings, TensorMaskSize
 from imagexplain.models.segmenters.tensormask_head import Rectangle, within
-from tests.fixtures import deterministic
-from tests.models.reference import distance, shapes
+from tests.models.reference import FIXTURES, distance, shapes
 from tests.models.same import assert_close_outputs, assert_same_weights
-from tests.models.tensormask_models import DIRECTORY, reference_state
+
+DIRECTORY = FIXTURES / "tensormask"
 
 SAMPLED = 13
 """The fixtures keep every thirteenth value, in memory's order, of upstream's network-sized tensors."""
@@ -54,7 +55,7 @@ def reference() -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def full() -> TensorMask:
     """The published architecture with the reference's weights."""
-    return tensormask.build(reference_state()).requires_grad_(False)
+    return tensormask.build(deterministic.reference_tensormask()).requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

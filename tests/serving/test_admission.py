@@ -15,7 +15,7 @@ import torch
 from handlers.classifier import ClassifierHandler
 from handlers.segmenter import SegmenterHandler
 from imagexplain.api.request import parse
-from imagexplain.attribution.runner import Plan, Smoothing, seconds_beside
+from imagexplain.attribution.runner import AttributionConfig, Smoothing, seconds_beside
 from imagexplain.errors import RequestError
 from imagexplain.serving.admission import admit_baseline, seconds_of_instances
 from imagexplain.serving.cache import Cache
@@ -209,17 +209,17 @@ def test_maps_tell_nothing_of_a_segmenters_path(tmp_path: Path) -> None:
 
 
 def test_seconds_beside_the_model_by_hand() -> None:
-    shap = Plan(("kernel_shap",), (("samples", 20_000),))
+    shap = AttributionConfig(("kernel_shap",), (("samples", 20_000),))
     # 20,000 × 500 members at 1,000 operations, and (20,000 + 20 · 500) · 500² of the regression, each 0.1 ns.
     assert seconds_beside(shap, (224, 224), groups=500) == pytest.approx(1.0 + 0.75)
     assert seconds_beside(shap, (224, 224), groups=500, draws=3) == pytest.approx(5.25)
     assert seconds_beside(shap, (224, 224), groups=2) < 1e-3  # two coalitions
-    assert seconds_beside(Plan(("gradient",)), (224, 224)) == 0
+    assert seconds_beside(AttributionConfig(("gradient",)), (224, 224)) == 0
     # 100 steps of two blurs, each of three channels by two matrices, in multiplications and additions.
-    blur = Plan(("blur_ig",), (("steps", 100),))
+    blur = AttributionConfig(("blur_ig",), (("steps", 100),))
     assert seconds_beside(blur, (100, 200)) == pytest.approx(100 * 2 * 3 * 2 * 100 * 200 * 300 * 1e-10)
     # 1.5 s for six segmentations and 8 µs for a pixel, once for each noisy copy.
-    xrai = Plan(("xrai",), (("steps", 1),))
+    xrai = AttributionConfig(("xrai",), (("steps", 1),))
     assert seconds_beside(xrai, (1000, 2000)) == pytest.approx(1.5 + 16)
     assert seconds_beside(replace(xrai, smoothing=Smoothing(samples=3)), (1000, 2000)) == pytest.approx(52.5)
 

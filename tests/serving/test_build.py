@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from imagexplain import models
-from imagexplain.archive.build import PACKAGES, build_all, main, model_config
+from imagexplain.archive.build import PACKAGES, build_all, model_config
 from imagexplain.archive.spec import SpecError, select
+from imagexplain.cli.build import main
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.ops.server import ROOT
 from tests.serving.archives import write_spec

@@ -103,14 +103,14 @@ def test_what_a_method_gets_wrong_is_not_a_refusal(question: Question, monkeypat
     def fails(*_: object, **__: object) -> None:
         raise ValueError("steps: a bug")
 
-    monkeypatch.setattr(compare_methods, "carry_out", fails)
+    monkeypatch.setattr(compare_methods, "run", fails)
     with pytest.raises(ValueError, match="steps: a bug"):
         list(compare_methods.tiles(question, named(["gradient"])))
     assert not question.network._forward_pre_hooks
 
 
 def test_a_map_of_zeros_says_so(question: Question, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_methods, "carry_out", lambda *_, **__: torch.zeros(1, 1, 32, 32))
+    monkeypatch.setattr(compare_methods, "run", lambda *_, **__: torch.zeros(1, 1, 32, 32))
     _, tile = compare_methods.tiles(question, named(["gradient"]))
     assert np.ptp(np.asarray(tile.picture).astype(int), axis=2).max() < 12
 

@@ -16,9 +16,10 @@ from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving import prepared_request as sample
 from imagexplain.serving.deadline import Deadline
-from imagexplain.serving.prepared_request import Sample, prepare, view
+from imagexplain.serving.prepared_request import Sample, prepare
 from imagexplain.vision import superpixels
 from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess import view
 from imagexplain.vision.rectangles import Rectangles
 from imagexplain.vision.rle import Runs, write
 from imagexplain.vision.superpixels import SlicSettings, one_hot, slic

@@ -20,7 +20,7 @@ import imagexplain.attribution as library
 from handlers.classifier import ClassifierHandler
 from imagexplain.api.request import Defaults
 from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, select
-from imagexplain.attribution.runner import parameters
+from imagexplain.attribution.registry import METHODS
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import timm_network
 from imagexplain.ops.server import ROOT
@@ -325,7 +325,7 @@ def test_no_option_is_the_servers_fault(handlers: dict[str, ClassifierHandler], 
     handler = handlers["vit" if method in FOR_TRANSFORMERS else "resnet"]
     image = {"image": base64.b64encode(png()).decode()}
     quick = {name: json.loads(value) for name, value in parse_qsl(QUICK.get(method, ""))}
-    for name in sorted(parameters(method)):
+    for name in sorted(METHODS[method].parameters):
         if name in ("baselines", "references", "chunk", "segments", "groups", "pictures", "fill"):
             continue
         for value in VALUES:

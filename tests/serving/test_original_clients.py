@@ -18,9 +18,9 @@ import requests
 import torch
 from PIL import Image
 
+from benchmarks import deterministic
 from imagexplain.archive.build import build_all
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
-from tests.fixtures import deterministic
 from tests.models.reference import FIXTURES, distance, explained, shapes
 
 REFERENCES = {"bit": "bit/tiny_1111_det_eval.npz", "lanet": "lanet/C8_L4_calib_eval.npz"}

@@ -22,6 +22,7 @@ from urllib.request import Request
 import psutil
 import pytest
 
+from imagexplain.cli import serve
 from imagexplain.client.client import Client
 from imagexplain.client.loopback import LOOPBACK, is_loopback, reachable, stays_here, urlopen
 from imagexplain.ops import server
@@ -244,7 +245,7 @@ def test_a_run_directory_that_cannot_be_written_is_a_message(
     archives.write(tmp_path / "store", "small")
     (tmp_path / "file").touch()
     command = ["start", "--store", str(tmp_path / "store"), "--port", str(free_port())]
-    assert server.main([*command, "--run", str(tmp_path / place)]) == 1
+    assert serve.main([*command, "--run", str(tmp_path / place)]) == 1
     assert "run cannot be written: " in capsys.readouterr().err
 
 
@@ -258,7 +259,7 @@ def test_a_disk_that_fills_later_is_a_message_too(
 
     monkeypatch.setattr(subprocess, "run", full)
     command = ["start", "--store", str(tmp_path / "store"), "--port", str(free_port()), "--run", str(run)]
-    assert server.main(command) == 1
+    assert serve.main(command) == 1
     told = capsys.readouterr().err
     assert "cannot be written" in told and "No space left" in told
     assert [path.name for path in run.iterdir()] == ["logs"]
@@ -331,11 +332,11 @@ def test_every_interface_is_inference_alone_and_a_warning_says_so(monkeypatch: p
         "TS_GRPC_INFERENCE_ADDRESS": "127.0.0.1",
         "TS_GRPC_MANAGEMENT_ADDRESS": "127.0.0.1",
     }
-    warning = server._exposure("0.0.0.0", 9000)
+    warning = server.exposure("0.0.0.0", 9000)
     assert warning is not None
     for word in ("every address", "9000", "inference key", "no TLS", "Management, metrics and gRPC stay on 127.0.0.1"):
         assert word in warning
-    assert server._exposure("127.0.0.2", 9000) is server._exposure("localhost", 9000) is None
+    assert server.exposure("127.0.0.2", 9000) is server.exposure("localhost", 9000) is None
     everywhere = Server(ports, 1, 0.0, "", "", "", (), "0.0.0.0")
     assert everywhere.inference == "http://127.0.0.1:9000" and everywhere.management == "http://127.0.0.1:9001"
 
@@ -391,13 +392,13 @@ def test_no_key_goes_to_a_proxy_or_gives_way_to_a_password(proxies: None) -> Non
     asked: list[str] = []
     listening = socket.create_server((LOOPBACK, 0))
 
-    def serve() -> None:
+    def answer() -> None:
         connection, _ = listening.accept()
         with connection:
             asked.append(connection.recv(10_000).decode())
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=answer)
     thread.start()
     client = Client(f"http://{LOOPBACK}:{listening.getsockname()[1]}", {"Authorization": "Bearer key"})
     assert client.post("predictions/x", b"photo", "image/png").json() == {}

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imagexplain.archive import build as build_archives
+from imagexplain.checkout import ROOT
+from imagexplain.cli import build as build_archives
 
 
 def test_a_store_that_cannot_be_written_is_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +27,7 @@ def test_a_disk_that_fills_is_a_message_and_leaves_no_part(
         whole(source, target, **settings)
 
     monkeypatch.setattr(shutil, "copyfile", half)
-    spec = build_archives.ROOT / "archive_specs" / "bit.yaml"
+    spec = ROOT / "archive_specs" / "bit.yaml"
     assert build_archives.main([str(spec), "--store", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: ") and "[Errno 28] No space left on device" in said

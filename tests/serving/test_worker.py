@@ -18,10 +18,10 @@ from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import MetricType
 from imagexplain.serving.model_facts import Findings
-from imagexplain.serving.prepared_request import View, view
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.serving.worker import Worker
 from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess import View, view
 from tests.wire.photos import jpeg
 
 SPEC = ClassifierSpec.model_validate(

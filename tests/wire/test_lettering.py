@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from imagexplain.plain_text import printable
 from imagexplain.progress import say
 from imagexplain.vision import lettering
 from imagexplain.vision.contact_sheet import Tile, contact_sheet
-from imagexplain.vision.lettering import UNNAMED, drawable, fitted, font, length, printable, wrapped, write
+from imagexplain.vision.lettering import UNNAMED, drawable, fitted, font, length, wrapped, write
 
 FACE = font(14)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.groups.families import Family, containment
+from imagexplain.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,10 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
     """
     if attribution.shape != difference.shape or attribution.ndim not in (3, 4):
         given = f"{tuple(attribution.shape)} and {tuple(difference.shape)}"
-        raise ValueError(f"attribution, difference: wanted the same (C, H, W) or (D, C, H, W), got {given}")
+        raise ArgumentError("attribution, difference", f"wanted the same (C, H, W) or (D, C, H, W), got {given}")
     if family.masks.shape[1:] != attribution.shape[-2:]:
-        raise ValueError(
-            f"family: wanted masks of {tuple(attribution.shape[-2:])}, got {tuple(family.masks.shape[1:])}"
+        raise ArgumentError(
+            "family", f"wanted masks of {tuple(attribution.shape[-2:])}, got {tuple(family.masks.shape[1:])}"
         )
     attribution, difference = _per_draw(attribution), _per_draw(difference)
     incidence = family.parts.incidence
@@ -126,9 +127,9 @@ def directional_gradients(attribution: Tensor, difference: Tensor, segments: Ten
         ValueError: segments of another size than the attribution, or negative labels.
     """
     if segments.shape != attribution.shape[1:]:
-        raise ValueError(f"segments: wanted {tuple(attribution.shape[1:])}, got {tuple(segments.shape)}")
+        raise ArgumentError("segments", f"wanted {tuple(attribution.shape[1:])}, got {tuple(segments.shape)}")
     if segments.numel() and segments.min() < 0:
-        raise ValueError(f"segments: wanted labels from 0, got {segments.min().item()}")
+        raise ArgumentError("segments", f"wanted labels from 0, got {segments.min().item()}")
     labels = segments.flatten()
     shares = torch.bincount(labels, attribution.double().sum(0).flatten())
     norms = torch.bincount(labels, difference.double().square().sum(0).flatten()).sqrt()

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
+
 Kind = Literal["segment", "rest", "whole"]
 
 REST = "rest"
@@ -21,7 +23,7 @@ WHOLE = "whole image"
 
 
 @dataclass(frozen=True)
-class Refinement:
+class DisjointParts:
     """The coarsest partition of the image in which every mask is a union of parts.
 
     Attributes:
@@ -66,7 +68,7 @@ class Family:
     masks: Tensor
     labels: tuple[str, ...]
     kinds: tuple[Kind, ...]
-    parts: Refinement
+    parts: DisjointParts
     pixels: bool = False
     dropped: tuple[str, ...] = ()
     merged: tuple[tuple[str, str], ...] = ()
@@ -96,8 +98,8 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
     """
     _check(segments)
     if len(labels) != len(segments):
-        raise ValueError(f"labels: wanted one for each of {len(segments)} segments, got {len(labels)}")
-    parts = refinement(segments, most_parts)
+        raise ArgumentError("labels", f"wanted one for each of {len(segments)} segments, got {len(labels)}")
+    parts = disjoint_parts(segments, most_parts)
     covered = parts.members.any(1, keepdim=True)  # (A, 1)
     rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
     members = torch.cat([parts.members, rest, torch.ones_like(rest)], 1)
@@ -121,7 +123,7 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
         masks=masks,
         labels=tuple(names[row] for row in rows),
         kinds=tuple(kinds[row] for row in rows),
-        parts=Refinement(parts.atoms, members),
+        parts=DisjointParts(parts.atoms, members),
         pixels=pixels,
         dropped=tuple(dropped),
         merged=tuple(merged),
@@ -142,7 +144,7 @@ def parents(family: Family) -> Tensor:
     return torch.where(above.any(1), smallest, -1)
 
 
-def refinement(masks: Tensor, most: int | None = None) -> Refinement:
+def disjoint_parts(masks: Tensor, most: int | None = None) -> DisjointParts:
     """The disjoint parts of masks (S, H, W) bool that may overlap, in the order in which the image shows them.
 
     Raises:
@@ -151,20 +153,20 @@ def refinement(masks: Tensor, most: int | None = None) -> Refinement:
     _check(masks)
     height, width = masks.shape[1:]
     if len(masks) == 0:
-        return Refinement(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
+        return DisjointParts(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
     packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=0)  # (S / 8, H·W): each pixel's masks in a few bytes
     starts = np.flatnonzero(np.concatenate([[True], (packed[:, 1:] != packed[:, :-1]).any(0)]))
     columns = np.ascontiguousarray(packed[:, starts].T)  # (runs, S / 8): pixels in a row mostly lie in the same masks
     keys = columns.view(np.dtype((np.void, columns.shape[1]))).ravel()
     _, first, part = np.unique(keys, return_index=True, return_inverse=True)
     if most is not None and len(first) > most:
-        raise ValueError(f"masks: wanted ones that part the image into at most {most:,} parts, got {len(first):,}")
+        raise ArgumentError("masks", f"wanted ones that part the image into at most {most:,} parts, got {len(first):,}")
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     atoms = np.repeat(rank[part], np.diff(starts, append=packed.shape[1]))
     members = torch.from_numpy(np.unpackbits(columns[first[order]], axis=1, count=len(masks)).astype(np.bool_))
-    return Refinement(torch.from_numpy(atoms).view(height, width).to(masks.device), members.to(masks.device))
+    return DisjointParts(torch.from_numpy(atoms).view(height, width).to(masks.device), members.to(masks.device))
 
 
 def _packed(rows: Tensor) -> np.ndarray:
@@ -174,6 +176,6 @@ def _packed(rows: Tensor) -> np.ndarray:
 
 def _check(masks: Tensor) -> None:
     if masks.ndim != 3 or masks.dtype != torch.bool:
-        raise ValueError(f"masks: wanted (S, H, W) bool, got {tuple(masks.shape)} {masks.dtype}")
+        raise ArgumentError("masks", f"wanted (S, H, W) bool, got {tuple(masks.shape)} {masks.dtype}")
     if masks.shape[1] * masks.shape[2] == 0:
-        raise ValueError(f"masks: wanted at least one pixel, got {masks.shape[1]}×{masks.shape[2]}")
+        raise ArgumentError("masks", f"wanted at least one pixel, got {masks.shape[1]}×{masks.shape[2]}")

@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
+
 Backend = Literal["auto", "torch", "triton"]
 
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -42,7 +44,7 @@ def group_sums(gradients: Tensor, difference: Tensor, masks: Tensor, *, backend:
     """
     _check(gradients, difference, masks)
     if backend not in ("auto", "torch", "triton"):
-        raise ValueError(f"backend: wanted auto, torch or triton, got {backend}")
+        raise ArgumentError("backend", f"wanted auto, torch or triton, got {backend}")
     if backend == "triton" or (backend == "auto" and gradients.is_cuda):
         obstacle = _triton_obstacle(gradients, difference)
         if obstacle is None:
@@ -51,7 +53,7 @@ def group_sums(gradients: Tensor, difference: Tensor, masks: Tensor, *, backend:
 
             return triton_group_sums(gradients, difference, masks)
         if backend == "triton":
-            raise ValueError(f"backend: wanted triton, {obstacle}")
+            raise ArgumentError("backend", f"wanted triton, {obstacle}")
     return _torch_group_sums(gradients, difference, masks)
 
 
@@ -88,17 +90,17 @@ def _triton_obstacle(gradients: Tensor, difference: Tensor) -> str | None:
 
 def _check(gradients: Tensor, difference: Tensor, masks: Tensor) -> None:
     if gradients.ndim != 4 or not gradients.is_floating_point():
-        raise ValueError(
-            f"gradients: wanted (N, C, H, W) floating point, got {tuple(gradients.shape)} {gradients.dtype}"
+        raise ArgumentError(
+            "gradients", f"wanted (N, C, H, W) floating point, got {tuple(gradients.shape)} {gradients.dtype}"
         )
     if difference.shape != gradients.shape[1:] or not difference.is_floating_point():
-        raise ValueError(
-            f"difference: wanted {tuple(gradients.shape[1:])} floating point, "
-            f"got {tuple(difference.shape)} {difference.dtype}"
+        raise ArgumentError(
+            "difference",
+            f"wanted {tuple(gradients.shape[1:])} floating point, got {tuple(difference.shape)} {difference.dtype}",
         )
     if masks.ndim != 3 or masks.shape[1:] != gradients.shape[2:] or masks.dtype != torch.bool:
         wanted = f"(G, {gradients.shape[2]}, {gradients.shape[3]}) bool"
-        raise ValueError(f"masks: wanted {wanted}, got {tuple(masks.shape)} {masks.dtype}")
+        raise ArgumentError("masks", f"wanted {wanted}, got {tuple(masks.shape)} {masks.dtype}")
     for name, given in (("difference", difference), ("masks", masks)):
         if given.device != gradients.device:
-            raise ValueError(f"{name}: wanted on {gradients.device} like gradients, got {given.device}")
+            raise ArgumentError(name, f"wanted on {gradients.device} like gradients, got {given.device}")

@@ -5,17 +5,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.cam import shown, weighted
+from imagexplain.attribution.class_activation_maps import shown, weighted
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer
-from imagexplain.attribution.network.partial_forward import rest_of
+from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of, target_scores
+from imagexplain.errors import ArgumentError
 
 LEAST_SCORE = 1e-6
 """What a drop is divided by at least, as the score itself may be 0."""
 
 
+@register(
+    family="class activation",
+    needs={"module"},
+    forward_passes=lambda work: work.channels,
+    by_channel=True,
+    coarse=True,
+    tried_by="grad_cam",
+    peer=Peer(
+        "pytorch-grad-cam", "AblationCAM", token_note="the peer ablates by −1e7 where the layer's least value is not 0"
+    ),
+)
 @isolated
 @torch.no_grad()
 def ablation_cam(
@@ -32,24 +45,24 @@ def ablation_cam(
     Without a channel means with zeros in its place; in a layer of tokens in all of them, prefix tokens included. The
     paper divides by y, which is the same for positive scores; a negative one would turn the map into its opposite. |y|
     counts as 1e-6 at least. Without gradients: K further evaluations an image, where possible
-    of what follows the layer only (:func:`imagexplain.attribution.network.partial_forward.rest_of`).
+    of what follows the layer only (:func:`imagexplain.attribution.network.partial_forward.split_at`).
 
     Args:
-        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.methods.cam`.
+        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
         chunk: ablated rows evaluated at once, at most.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
 
     Raises:
-        ValueError: as in :mod:`imagexplain.attribution.methods.cam`, or a chunk below 1.
+        ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Desai, Ramaswamy, WACV 2020. Own, for Captum has no such method.
     """
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
     module = chosen_layer(model, images, layer)
-    rest = rest_of(model, images, module)
+    rest = split_at(model, images, module)
     classes, activation = classes_of(rest.scores, targets), rest.activation
     layout = stated_layout(model, module, activation.shape, images.shape)
     count, channels = len(images), activation.shape[layout.channels]

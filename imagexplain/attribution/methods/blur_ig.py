@@ -9,7 +9,9 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated, scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.errors import ArgumentError
 
 Score = Literal["logit", "probability"]
 
@@ -17,6 +19,21 @@ MOST_BYTES = 2**28
 """Of the matrices by which images are blurred at once."""
 
 
+def _blur_operations(work: Workload) -> float:
+    """Two blurs a step, each a product with a matrix from either side in three channels."""
+    height, width = work.size
+    steps: int = work.options["steps"]
+    return steps * 2 * 2 * 3 * height * width * (height + width)
+
+
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["steps"],
+    operations=_blur_operations,
+    speckled=True,
+    peer=Peer("PAIR", "BlurIG"),
+)
 @isolated
 def blur_ig(
     model: Forward,
@@ -61,17 +78,17 @@ def blur_ig(
     Source: Xu, Venugopalan, Sundararajan, CVPR 2020, arXiv 2004.03383; the kernel is scipy's, cut at 4 σ.
     """
     if steps < 1:
-        raise ValueError(f"steps: wanted at least 1, got {steps}")
+        raise ArgumentError("steps", f"wanted at least 1, got {steps}")
     for name, pixels in (("max_sigma", max_sigma), ("grad_step", grad_step)):
         if not pixels > 0:
-            raise ValueError(f"{name}: wanted a positive number of pixels, got {pixels}")
+            raise ArgumentError(name, f"wanted a positive number of pixels, got {pixels}")
     if score not in get_args(Score):
-        raise ValueError(f"score: wanted one of {', '.join(get_args(Score))}, got {score!r}")
+        raise ArgumentError("score", f"wanted one of {', '.join(get_args(Score))}, got {score!r}")
     classes = classes_to_explain(model, images, targets, chunk)
     most = max(100, 10 * max(images.shape[2:]))  # A kernel is as long as four of its σ.
     for name, pixels in (("max_sigma", max_sigma), ("grad_step", grad_step)):
         if pixels > most:
-            raise ValueError(f"{name}: wanted at most {most} pixels for images of this size, got {pixels}")
+            raise ArgumentError(name, f"wanted at most {most} pixels for images of this size, got {pixels}")
     sigmas = torch.arange(steps + 1, dtype=torch.float64, device=images.device) * (max_sigma / steps)
     if sqrt:
         sigmas = sigmas.sqrt()

@@ -13,7 +13,9 @@ from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.errors import UnsupportedModelError
 
 ELEMENTWISE = {
     *(
@@ -44,6 +46,13 @@ ELEMENTWISE = {
 POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d}
 
 
+@register(
+    family="gradients",
+    needs={"gradients", "nonlinearities"},
+    gradient_passes=lambda work: 3 * work.draws,
+    speckled=True,
+    peer=Peer("Captum", "DeepLift", "Captum's maps miss the score where a pool's windows overlap"),
+)
 @isolated
 def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baselines: Tensor | None = None) -> Tensor:
     """DeepLIFT by the rescale rule: the gradient with Δout/Δin in place of each non-linearity's derivative.
@@ -78,8 +87,8 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     ends = scores.split(len(images))
     missing = missing_share(ends[0] - ends[1], [maps], ends).max().item()
     if not missing <= LARGEST_SHARE:
-        raise ValueError(
-            f"model: wanted only non-linearities that have a rule, got maps that miss {missing:.2%} of the score"
+        raise UnsupportedModelError(
+            "model", f"wanted only non-linearities that have a rule, got maps that miss {missing:.2%} of the score"
         )
     return maps
 

@@ -7,9 +7,18 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.errors import ArgumentError
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["samples"],
+    speckled=True,
+    peer=Peer("Captum", "GradientShap", "draws differ"),
+)
 @isolated
 def expected_gradients(
     model: Forward,
@@ -49,11 +58,11 @@ def expected_gradients(
     NumPy's and torch's global generators, row by row, so that a map depends on its batch mates.
     """
     if samples < 1:
-        raise ValueError(f"samples: wanted at least 1, got {samples}")
+        raise ArgumentError("samples", f"wanted at least 1, got {samples}")
     classes = classes_to_explain(model, images, targets, chunk)
     if references.shape[1:] != images.shape[1:] or len(references) == 0:
-        raise ValueError(
-            f"references: wanted (N, {', '.join(map(str, images.shape[1:]))}), got {tuple(references.shape)}"
+        raise ArgumentError(
+            "references", f"wanted (N, {', '.join(map(str, images.shape[1:]))}), got {tuple(references.shape)}"
         )
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(references), (samples,), generator=generator).to(references.device)

@@ -13,7 +13,9 @@ from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
 from imagexplain.attribution.network.constants import Constant, Constants, frozen
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.tokens import fits, layout_of
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_images, target_scores
+from imagexplain.errors import UnsupportedModelError
 
 NOT_SUCH = (
     "wanted one whose scores are made of gradients times input and biases (ReLU networks with batch norms in eval)"
@@ -66,7 +68,7 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
     Source: Srinivas, Fleuret 2019, arXiv 1905.00780, proposition 1. Own, for Captum has no such method.
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model: wanted a module, whose layers have biases, got {type(model).__name__}")
+        raise UnsupportedModelError("model", f"wanted a module, whose layers have biases, got {type(model).__name__}")
     check_images(images)
     inputs = images.detach().clone().requires_grad_()
     with ExitStack() as stack:
@@ -77,7 +79,7 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
         score = target_scores(scores, targets)
         check_graph(score.requires_grad)
         if any(constant.shape[:1] != images.shape[:1] for constant in constants.found):
-            raise ValueError(f"model: {NOT_SUCH}, got one with a layer whose rows are not the images'")
+            raise UnsupportedModelError("model", f"{NOT_SUCH}, got one with a layer whose rows are not the images'")
         outputs = [constant.edge for constant in constants.found]
         gradient, *gradients = torch.autograd.grad(score.sum(), [inputs, *outputs], allow_unused=True)
     parts = zip(constants.found, gradients, strict=True)
@@ -88,6 +90,12 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
     )
 
 
+@register(
+    family="gradients",
+    needs={"gradients", "module"},
+    coarse=True,
+    peer=Peer("pytorch-grad-cam", "FullGrad", "the peer adds 1e-7 to each channel's range"),
+)
 @isolated
 def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tensor:
     """FullGrad's map: Σ ψ(part) over the input's channels and those of every bias that has places.
@@ -113,7 +121,7 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
     parts = full_gradient(model, images, targets)
     missing = missing_share(parts.score, [parts.input, *parts.biases]).max().item()
     if not missing <= LARGEST_SHARE:
-        raise ValueError(f"model: {NOT_SUCH}, got one in which {missing:.2%} is something else")
+        raise UnsupportedModelError("model", f"{NOT_SUCH}, got one in which {missing:.2%} is something else")
     maps = [part for part in parts.biases if part.ndim == 4]
     return sum((_scaled_up(part, images) for part in maps), start=_scaled_up(parts.input, images))
 

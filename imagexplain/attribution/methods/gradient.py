@@ -6,9 +6,11 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_images
 
 
+@register(family="gradients", needs={"gradients"}, speckled=True, sensitivity=True, peer=Peer("Captum", "Saliency"))
 @isolated
 def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
     """Gradient of the target's score, signed: how the score answers to a small change of each value.
@@ -30,22 +32,3 @@ def gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_
     """
     check_images(images)
     return score_gradients(model, images, targets, create_graph=create_graph)[1]
-
-
-@isolated
-def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
-    """Image times gradient, signed; complete for a piecewise linear model without biases.
-
-    Args:
-        model, images, targets, create_graph: as for :func:`gradient`.
-
-    Returns:
-        (B, C, H, W), in units of the score.
-
-    Raises:
-        ValueError: as for :func:`gradient`.
-
-    Source: Shrikumar et al. 2016, arXiv 1605.01713.
-    """
-    product = images * gradient(model, images, targets, create_graph=create_graph)
-    return product if create_graph else product.detach()

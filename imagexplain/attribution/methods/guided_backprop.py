@@ -13,12 +13,21 @@ from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
+from imagexplain.errors import UnsupportedModelError
 
 RELUS = {F.relu, torch.relu, Tensor.relu}
 RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
 
 
+@register(
+    family="gradients",
+    needs={"gradients", "nonlinearities"},
+    speckled=True,
+    sensitivity=True,
+    peer=Peer("Captum", "GuidedBackprop"),
+)
 @isolated
 def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> Tensor:
     """Gradient of the target's score in which each ReLU drops what comes back negative.
@@ -44,7 +53,9 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
     with _GuidedReLUs() as relus:
         maps = gradient(model, images, targets)
     if not relus.seen:
-        raise ValueError("model: wanted one with ReLUs, without which guided backpropagation has no meaning, got none")
+        raise UnsupportedModelError(
+            "model", "wanted one with ReLUs, without which guided backpropagation has no meaning, got none"
+        )
     return maps
 
 

@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.cam import grad_cam
+from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer
 from imagexplain.attribution.postprocess import normalize
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
+from imagexplain.errors import ArgumentError
 
 
 def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) -> Tensor:
@@ -35,7 +37,7 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
     """
     if first_map.ndim != 4 or second_map.ndim != 4 or second_map.shape[:2] != (len(first_map), 1):
         given = f"{tuple(first_map.shape)} and {tuple(second_map.shape)}"
-        raise ValueError(f"first_map, second_map: wanted (B, C, H, W) and (B, 1, h, w), got {given}")
+        raise ArgumentError("first_map, second_map", f"wanted (B, C, H, W) and (B, 1, h, w), got {given}")
     coarse = F.interpolate(second_map, first_map.shape[-2:], mode="bilinear", align_corners=False)
     if normalized:
         return normalize(normalize(first_map, channels="max") * normalize(coarse))
@@ -44,6 +46,12 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
     return largest * coarse
 
 
+@register(
+    family="combinations",
+    needs={"gradients", "module", "nonlinearities"},
+    speckled=True,
+    peer=Peer("Captum", "GuidedGradCam"),
+)
 @isolated
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *, layer: Layer = None) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3.2).
@@ -51,13 +59,13 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *
     The paper keeps the three channels; here :func:`combine` reduces them.
 
     Args:
-        model, images, targets, layer: as in :mod:`imagexplain.attribution.methods.cam`.
+        model, images, targets, layer: as in :mod:`imagexplain.attribution.class_activation_maps`.
 
     Returns:
         (B, 1, H, W), signed.
 
     Raises:
-        ValueError: as in :mod:`imagexplain.attribution.methods.cam`.
+        ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`.
     """
     from imagexplain.attribution.methods.guided_backprop import guided_backprop
 

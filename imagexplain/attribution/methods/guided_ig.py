@@ -10,12 +10,21 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.errors import ArgumentError
 
 TOLERANCE = 1e-9
 """Of a path's length, relative to it: when a step's budget counts as spent."""
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["steps"] * work.draws,
+    speckled=True,
+    peer=Peer("PAIR", "GuidedIG", double=True),
+)
 @isolated
 def guided_ig(
     model: Forward,
@@ -51,10 +60,10 @@ def guided_ig(
     Source: Kapishnikov et al., CVPR 2021, arXiv 2106.09788.
     """
     if steps < 1:
-        raise ValueError(f"steps: wanted at least 1, got {steps}")
+        raise ArgumentError("steps", f"wanted at least 1, got {steps}")
     for name, share in (("fraction", fraction), ("max_dist", max_dist)):
         if not 0 <= share <= 1:
-            raise ValueError(f"{name}: wanted 0..1, got {share}")
+            raise ArgumentError(name, f"wanted 0..1, got {share}")
     classes = classes_to_explain(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
     check_ends(images, begin, classes)

@@ -7,9 +7,17 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
+from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.errors import ArgumentError
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: (work.options["steps"] + 1) * work.draws,
+    speckled=True,
+)
 @isolated
 def idgi(
     model: Forward,
@@ -46,7 +54,7 @@ def idgi(
     Source: Yang, Wang, Bilgic, CVPR 2023, arXiv 2303.14242.
     """
     if steps < 1:
-        raise ValueError(f"steps: wanted at least 1, got {steps}")
+        raise ArgumentError("steps", f"wanted at least 1, got {steps}")
     classes = classes_to_explain(model, images, targets, chunk)
     ends = images if create_graph else images.detach()
     begin = torch.zeros_like(ends) if baselines is None else baselines.detach()

@@ -11,9 +11,17 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
 
 
+@register(
+    family="paths",
+    needs={"gradients"},
+    gradient_passes=lambda work: (work.options["steps"] + 2) * work.draws,
+    speckled=True,
+    peer=Peer("Captum", "IntegratedGradients"),
+)
 @isolated
 def integrated_gradients(
     model: Forward,
@@ -43,7 +51,7 @@ def integrated_gradients(
         (B, C, H, W), signed, in units of the score; sums to f(x) − f(b) but for the quadrature's error.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Sundararajan, Taly, Yan 2017, arXiv 1703.01365, equation 1.
     """

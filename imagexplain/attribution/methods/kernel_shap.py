@@ -1,4 +1,4 @@
-"""Scores of groups of pixels that are present or absent together: ablation one by one, and Shapley values.
+"""Shapley values of groups of pixels that are present or absent together.
 
 A group is absent where its pixels show the baseline, in all channels.
 """
@@ -8,19 +8,14 @@ from __future__ import annotations
 from math import comb
 
 import torch
-from captum.attr import FeatureAblation
 from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.perturbation import expanded
-from imagexplain.attribution.targets import (
-    Targets,
-    check_classes,
-    classes_and_scores,
-    classes_to_explain,
-    target_scores,
-)
+from imagexplain.attribution.perturbation import fill_values, numbered
+from imagexplain.attribution.registry import Peer, Workload, register
+from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.errors import ArgumentError
 
 MOST_MEMBERS = 20_000_000
 """Coalitions times groups of an image in :func:`kernel_shap`, whose regression holds that many numbers a few times."""
@@ -31,50 +26,23 @@ centring took away grows with the number of coalitions; those of directions that
 """
 
 
-@isolated
-def feature_ablation(
-    model: Forward,
-    images: Tensor,
-    targets: Targets = None,
-    *,
-    groups: Tensor,
-    baselines: float | Tensor | None = None,
-    chunk: int = 64,
-) -> Tensor:
-    """Drop of the score when one group alone is absent, at each of its pixels. Captum's ``FeatureAblation``.
-
-    Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
-        baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
-        chunk: rows evaluated at once, at most.
-
-    Returns:
-        (B, 1, H, W) signed, in units of the score.
-
-    Raises:
-        ValueError: arguments that do not fit, by name.
-    """
-    classes = classes_to_explain(model, images, targets, chunk)
-
-    def scores_of(rows: Tensor) -> Tensor:
-        scores = class_scores(model, rows)
-        check_classes(scores, classes)
-        return scores
-
-    absent, numbers = expanded("baselines", baselines, images), _numbered(groups, images)
-    parts = (tensor.split(chunk) for tensor in (images.detach(), absent, numbers.unsqueeze(1), classes))
-    maps = [
-        FeatureAblation(scores_of).attribute(
-            rows, baselines=baseline, target=wanted, feature_mask=mask, perturbations_per_eval=chunk // len(rows)
-        )
-        for rows, baseline, mask, wanted in zip(*parts, strict=True)
-    ]
-    return torch.cat(maps)[:, :1]  # all channels share their group
+OPERATIONS_PER_MEMBER = 1000
+"""Cost of drawing one group of one coalition, in floating-point operations."""
 
 
+def _regression_operations(work: Workload) -> float:
+    """Coalitions are drawn; then half as many equations are made triangular, and the triangle is decomposed."""
+    groups = work.groups
+    coalitions = min(work.options["samples"], 2**groups - 2) if groups else 0
+    return work.draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2)
+
+
+@register(
+    family="perturbation",
+    forward_passes=lambda work: work.options["samples"] * work.draws,
+    operations=_regression_operations,
+    peer=Peer("Captum", "KernelShap", "draws differ"),
+)
 @isolated
 def kernel_shap(
     model: Forward,
@@ -111,18 +79,20 @@ def kernel_shap(
         (B, 1, H, W) signed, in units of the score.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Lundberg, Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874, theorem 2.
     """
     if samples < 2:
-        raise ValueError(f"samples: wanted at least 2, got {samples}")
+        raise ArgumentError("samples", f"wanted at least 2, got {samples}")
     classes, scores = classes_and_scores(model, images, targets, chunk)
-    absent, numbers = expanded("baselines", baselines, images), _numbered(groups, images)
+    absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
     for count in (numbers.flatten(1).amax(1) + 1).tolist():
         coalitions = min(samples, 2**count - 2)
         if coalitions * count > MOST_MEMBERS:
-            raise ValueError(f"groups: wanted at most {MOST_MEMBERS} coalitions × groups, got {coalitions} × {count}")
+            raise ArgumentError(
+                "groups", f"wanted at most {MOST_MEMBERS} coalitions × groups, got {coalitions} × {count}"
+            )
     _, absent_scores = classes_and_scores(model, absent, classes, chunk)
     totals = scores.double() - absent_scores.double()
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
@@ -190,12 +160,3 @@ def _halved(coalitions: Tensor, weights: Tensor, gains: Tensor, total: Tensor) -
     if len(pairs) != len(complements) or not torch.equal(pairs, ~complements):
         return coalitions, weights, gains
     return pairs, weights[::2], (gains[::2] - gains[1::2] + total) / 2
-
-
-def _numbered(groups: Tensor, images: Tensor) -> Tensor:
-    """(B, H, W) int64 on the images' device, each image's groups numbered from 0 without gaps."""
-    wanted = (len(images), *images.shape[2:])
-    if groups.dtype != torch.int64 or groups.shape not in (wanted, wanted[1:]):
-        raise ValueError(f"groups: wanted int64 {wanted} or {wanted[1:]}, got {groups.dtype} {tuple(groups.shape)}")
-    each = groups.to(images.device).expand(wanted)
-    return torch.stack([number.unique(return_inverse=True)[1] for number in each])

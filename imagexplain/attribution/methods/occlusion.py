@@ -6,15 +6,28 @@ does, and cannot fill a chunk with windows of several images.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.perturbation import fill_values
+from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.errors import ArgumentError
 
 
+def _windows(work: Workload) -> int:
+    """Number of places of the window."""
+    size, stride = work.options["size"], max(work.options["stride"], 1)
+    return math.prod(-(-max(side - size, 0) // stride) + 1 for side in work.size)
+
+
+@register(
+    family="perturbation", forward_passes=lambda work: _windows(work) * work.draws, peer=Peer("Captum", "Occlusion")
+)
 @isolated
 def occlusion(
     model: Forward,
@@ -44,17 +57,17 @@ def occlusion(
         (B, 1, H, W) signed, in units of the score: positive where covering lowers it. A window covers all channels.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 4.2.
     """
     classes, scores = classes_and_scores(model, images, targets, chunk)
-    covers = expanded("fill", fill, images)
+    covers = fill_values("fill", fill, images)
     height, width = images.shape[2:]
     if not 1 <= size <= min(height, width):
-        raise ValueError(f"size: wanted 1..{min(height, width)}, the image's shorter side, got {size}")
+        raise ArgumentError("size", f"wanted 1..{min(height, width)}, the image's shorter side, got {size}")
     if not 1 <= stride <= size:
-        raise ValueError(f"stride: wanted 1..{size}, the window's side, got {stride}")
+        raise ArgumentError("stride", f"wanted 1..{size}, the window's side, got {stride}")
     tops, lefts = (torch.arange(0, side - size + stride, stride, device=images.device) for side in (height, width))
     windows = torch.cartesian_prod(tops, lefts)
     total = images.new_zeros((len(images), height, width), dtype=torch.promote_types(images.dtype, torch.float32))

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.perturbation import expanded
+from imagexplain.attribution.perturbation import fill_values
+from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_to_explain, target_scores
+from imagexplain.errors import ArgumentError
 
 Scores = Literal["probabilities", "logits"]
 
 
+@register(family="perturbation", forward_passes=lambda work: work.options["samples"] * work.draws, centred=True)
 @isolated
 def rise(
     model: Forward,
@@ -56,12 +59,12 @@ def rise(
         (B, 1, H, W), in units of the score: not signed evidence, but larger where showing a pixel raises the score.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Petsiuk, Das, Saenko 2018, arXiv 1806.07421, sections 3.1 and 3.2.
     """
     classes = classes_to_explain(model, images, targets, chunk)
-    hidden = expanded("baselines", baselines, images)
+    hidden = fill_values("baselines", baselines, images)
     height, width = images.shape[2:]
     _check(min(height, width), samples, cells, keep, scores)
     accumulate = torch.promote_types(images.dtype, torch.float32)
@@ -109,10 +112,10 @@ def _masks(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
 
 def _check(side: int, samples: int, cells: int, keep: float, scores: str) -> None:
     if samples < 1:
-        raise ValueError(f"samples: wanted at least 1, got {samples}")
+        raise ArgumentError("samples", f"wanted at least 1, got {samples}")
     if not 1 <= cells <= side:
-        raise ValueError(f"cells: wanted 1..{side}, the image's shorter side, got {cells}")
+        raise ArgumentError("cells", f"wanted 1..{side}, the image's shorter side, got {cells}")
     if not 0 < keep <= 1:
-        raise ValueError(f"keep: wanted a probability in (0, 1], got {keep}")
+        raise ArgumentError("keep", f"wanted a probability in (0, 1], got {keep}")
     if scores not in ("probabilities", "logits"):
-        raise ValueError(f"scores: wanted probabilities or logits, got {scores!r}")
+        raise ArgumentError("scores", f"wanted probabilities or logits, got {scores!r}")

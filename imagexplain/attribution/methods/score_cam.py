@@ -6,13 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.cam import shown, weighted
+from imagexplain.attribution.class_activation_maps import shown, weighted
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_of, target_scores
+from imagexplain.errors import ArgumentError
 
 
+@register(
+    family="class activation",
+    needs={"module"},
+    forward_passes=lambda work: work.channels,
+    by_channel=True,
+    coarse=True,
+    tried_by="grad_cam",
+    peer=Peer("pytorch-grad-cam", "ScoreCAM", "the peer resizes channels with align_corners=True"),
+)
 @isolated
 @torch.no_grad()
 def score_cam(
@@ -31,19 +42,19 @@ def score_cam(
     the softmax. Without gradients: K further evaluations an image.
 
     Args:
-        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.methods.cam`.
+        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
         chunk: masked images evaluated at once, at most; no more than these are in memory.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
 
     Raises:
-        ValueError: as in :mod:`imagexplain.attribution.methods.cam`, or a chunk below 1.
+        ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Wang et al. 2020, arXiv 1910.01279, algorithm 1. Own, for Captum has no such method.
     """
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
     module = chosen_layer(model, images, layer)
     scores, activation = scores_and_activation(model, images, module)
     classes = classes_of(scores, targets)

@@ -12,7 +12,9 @@ from torch import Tensor
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.errors import ArgumentError
 
 Method = Callable[[Forward, Tensor, Targets], Tensor]
 Statistic = Literal["mean", "square", "variance"]
@@ -58,11 +60,11 @@ def smooth(
     and Adebayo et al. 2018, arXiv 1810.03292 and 1810.03307.
     """
     if samples < 1:
-        raise ValueError(f"samples: wanted at least 1, got {samples}")
+        raise ArgumentError("samples", f"wanted at least 1, got {samples}")
     if not std >= 0:
-        raise ValueError(f"std: wanted a fraction of the image's range, 0 or more, got {std}")
+        raise ArgumentError("std", f"wanted a fraction of the image's range, 0 or more, got {std}")
     if statistic not in get_args(Statistic):
-        raise ValueError(f"statistic: wanted one of {', '.join(get_args(Statistic))}, got {statistic!r}")
+        raise ArgumentError("statistic", f"wanted one of {', '.join(get_args(Statistic))}, got {statistic!r}")
     classes = classes_to_explain(model, images, targets, chunk)
     maps = []
     for image, wanted in zip(images if create_graph else images.detach(), classes, strict=True):
@@ -72,6 +74,14 @@ def smooth(
     return torch.stack(maps)
 
 
+@register(
+    family="gradients",
+    needs={"gradients"},
+    gradient_passes=lambda work: work.options["samples"],
+    speckled=True,
+    sensitivity=True,
+    peer=Peer("Captum", "NoiseTunnel", "draws differ"),
+)
 @isolated
 def smoothgrad(
     model: Forward,

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
-from skimage.segmentation import felzenszwalb
-from skimage.transform import resize
 from torch import Tensor
 
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, check_images, classes_to_explain
+from imagexplain.errors import ArgumentError
 
 # The reference implementation's, for pictures of 224 × 224 pixels with values from −1 to 1.
 SCALES = (50, 100, 150, 250, 500, 1200)
@@ -30,7 +29,24 @@ MOST_BYTES = 2**30
 """Of a picture's segments, each of which takes a byte for each pixel. Photographs have about a hundred, noise 400."""
 PIECE = 2**14  # pixels whose segments are looked up at once
 
+OPERATIONS_PER_SEGMENTATION = 1.5e10
+"""Cost of the segmentations of a picture, which is brought to one size for them; twice what was measured."""
 
+OPERATIONS_PER_PIXEL = 8e4
+"""Cost of resizing a picture for them, and of growing regions from them, for each of its pixels; likewise."""
+
+
+def _segmentation_operations(work: Workload) -> float:
+    return OPERATIONS_PER_SEGMENTATION + OPERATIONS_PER_PIXEL * work.size[0] * work.size[1]
+
+
+@register(
+    family="regions",
+    needs={"gradients"},
+    gradient_passes=lambda work: 2 * (work.options["steps"] + 2),
+    operations=_segmentation_operations,
+    peer=Peer("PAIR", "XRAI", "the peer's integrated gradients are by another rule"),
+)
 @isolated
 def xrai(
     model: Forward,
@@ -68,7 +84,7 @@ def xrai(
         (B, 1, H, W) signed, in units of the score for a pixel.
 
     Raises:
-        ValueError: arguments that do not fit, by name.
+        ArgumentError: arguments that do not fit, by name.
 
     Source: Kapishnikov, Bolukbasi, Viégas, Terry 2019, "XRAI: Better Attributions Through Regions", arXiv 1906.02825,
     algorithm 1, as in Google PAIR's ``saliency``, whose quicker and coarser variant is not offered: here sums over
@@ -105,6 +121,9 @@ def overlapping_segments(picture: NDArray[np.number]) -> NDArray[np.bool_]:
 
 def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
     """For each scale (SIDE, SIDE) labels from 0 of the parts of a picture (H, W, C), which was resized to that size."""
+    from skimage.segmentation import felzenszwalb  # takes a second
+    from skimage.transform import resize
+
     values = picture.astype(np.float64)
     values = 2 * (values - values.min()) / (np.ptp(values) or 1) - 1
     large = resize(values, (SIDE, SIDE), order=3, mode="constant", preserve_range=True, anti_aliasing=True)
@@ -112,14 +131,16 @@ def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
     height, width = picture.shape[:2]
     count = _number(found, (height, width))
     if count * height * width > MOST_BYTES:
-        raise ValueError(
-            f"images: wanted segments of {MOST_BYTES} pixels in all at most, got {count} × {height} × {width}"
+        raise ArgumentError(
+            "images", f"wanted segments of {MOST_BYTES} pixels in all at most, got {count} × {height} × {width}"
         )
     return found
 
 
 def _widened(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> NDArray[np.bool_]:
     """(S, H, W) bool: each part at the picture's size, with all that lies within five pixels of it."""
+    from scipy.ndimage import find_objects
+
     rows, columns = _nearest(size[0]), _nearest(size[1])
     masks = np.zeros((_number(parts, size), *size), dtype=np.bool_)
     free = iter(masks)
@@ -141,6 +162,8 @@ def _number(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> int:
 
 def _nearest(side: int) -> NDArray[np.int64]:
     """(side,) the pixel of SIDE that each of a picture's takes its label from, along either axis."""
+    from skimage.transform import resize
+
     places = np.broadcast_to(np.arange(SIDE)[:, None], (SIDE, 1))
     found = resize(places, (side, 1), order=0, mode="constant", preserve_range=True, anti_aliasing=False)
     return found[:, 0].astype(np.int64)
@@ -209,23 +232,28 @@ def _check(
     check_images(images)
     count, channels, *sides = images.shape
     if attributions is not None and attributions.shape not in (images.shape, (count, 1, *sides)):
-        raise ValueError(
-            f"attributions: wanted {(count, channels, *sides)} or {(count, 1, *sides)}, got {tuple(attributions.shape)}"
+        raise ArgumentError(
+            "attributions",
+            f"wanted {(count, channels, *sides)} or {(count, 1, *sides)}, got {tuple(attributions.shape)}",
         )
     if attributions is not None and not attributions.isfinite().all():
-        raise ValueError("attributions: wanted finite values, got NaN or infinity")
+        raise ArgumentError("attributions", "wanted finite values, got NaN or infinity")
     if segments is not None:
         if len(segments) != count:
-            raise ValueError(f"segments: wanted one tensor for each of {count} images, got {len(segments)}")
+            raise ArgumentError("segments", f"wanted one tensor for each of {count} images, got {len(segments)}")
         for own in segments:
             if own.ndim != 3 or own.dtype != torch.bool or list(own.shape[1:]) != sides:
-                raise ValueError(
-                    f"segments: wanted (S, {sides[0]}, {sides[1]}) bool, got {tuple(own.shape)} {own.dtype}"
+                raise ArgumentError(
+                    "segments", f"wanted (S, {sides[0]}, {sides[1]}) bool, got {tuple(own.shape)} {own.dtype}"
                 )
     if segments is None and math.prod(sides) > MOST_PIXELS:
-        raise ValueError(f"images: wanted at most {MOST_PIXELS} pixels each, or segments, got {sides[0]} × {sides[1]}")
+        raise ArgumentError(
+            "images", f"wanted at most {MOST_PIXELS} pixels each, or segments, got {sides[0]} × {sides[1]}"
+        )
     if pictures is not None and (pictures.shape != (count, *sides, 3) or pictures.dtype != torch.uint8):
-        raise ValueError(f"pictures: wanted {(count, *sides, 3)} uint8, got {tuple(pictures.shape)} {pictures.dtype}")
+        raise ArgumentError(
+            "pictures", f"wanted {(count, *sides, 3)} uint8, got {tuple(pictures.shape)} {pictures.dtype}"
+        )
     for name, value in (("least", least), ("steps", steps)):
         if value < 1:
-            raise ValueError(f"{name}: wanted at least 1, got {value}")
+            raise ArgumentError(name, f"wanted at least 1, got {value}")

@@ -18,6 +18,7 @@ from imagexplain.attribution.network.forward import class_scores
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.layers import SOFTMAXES, depends
 from imagexplain.attribution.network.tokens import layout_of, stated_grids, stated_prefix
+from imagexplain.errors import UnsupportedModelError
 
 CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
 WINDOWED = (SwinTransformerBlock, SwinTransformerV2Block)
@@ -69,7 +70,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
             it. Those before it make the patches.
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model: wanted a module with attention layers, got {type(model).__name__}")
+        raise UnsupportedModelError("model", f"wanted a module with attention layers, got {type(model).__name__}")
     running: list[tuple[nn.Module, tuple[Any, ...]]] = []
     layers: list[AttentionLayer] = []
     prefix, grids = stated_prefix(model), stated_grids(model, images.shape)
@@ -230,8 +231,9 @@ def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool
     return layer.grid == last.grid or (merging and layer.grid == merged)
 
 
-def _not_such(what: str) -> ValueError:
-    return ValueError(
-        "model: wanted a transformer whose attention relates an image's patches in one chain of layers (such as ViT) "
-        f"or in timm's Swin windows, got {what}"
+def _not_such(what: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "model",
+        "wanted a transformer whose attention relates an image's patches in one chain of layers (such as ViT) "
+        f"or in timm's Swin windows, got {what}",
     )

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from imagexplain.errors import ArgumentError, UnsupportedModelError
+
 if TYPE_CHECKING:
     from imagexplain.attribution.paths.path_integral import Forward
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WANTED = "model: wanted scores (B, classes)"
+WANTED = "wanted scores (B, classes)"
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 """Device types whose autocast a method runs without."""
@@ -113,26 +115,29 @@ def scores_of_copy(model: Forward, rows: Tensor) -> Tensor:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        if (fault := _misfit(model, device, dtype)) is not None:
-            raise ValueError(f"{fault} ({error})") from error
+        if (fault := _misfit(model, device, dtype, error)) is not None:
+            raise fault from error
         raise
     if not isinstance(scores, Tensor):
-        raise ValueError(f"{WANTED}, got {described_output(scores)}")
+        raise UnsupportedModelError("model", f"{WANTED}, got {described_output(scores)}")
     if scores.ndim != 2 or len(scores) != count or scores.shape[1] == 0:
-        raise ValueError(f"{WANTED}, got {tuple(scores.shape)} for {count} images")
+        raise UnsupportedModelError("model", f"{WANTED}, got {tuple(scores.shape)} for {count} images")
     if not scores.is_floating_point():
-        raise ValueError(f"{WANTED} of floating point, got {scores.dtype}")
+        raise UnsupportedModelError("model", f"{WANTED} of floating point, got {scores.dtype}")
     if scores.is_meta and device.type != "meta":
-        raise ValueError(f"{WANTED} on {device} like the images, got them on the meta device, which holds no numbers")
+        raise UnsupportedModelError(
+            "model", f"{WANTED} on {device} like the images, got them on the meta device, which holds no numbers"
+        )
     return scores.to(device, copy=True)
 
 
 def check_graph(known: bool) -> None:
-    """Raises ValueError unless scores are known to autograd as a function of the images."""
+    """Raise UnsupportedModelError unless scores are known to autograd as a function of the images."""
     if not known:
-        raise ValueError(
-            "model: wanted scores that autograd knows as a function of the images, got ones without such a graph, as a "
-            "forward function under torch.no_grad() or one that detaches gives"
+        raise UnsupportedModelError(
+            "model",
+            "wanted scores that autograd knows as a function of the images, got ones without such a graph, as a "
+            "forward function under torch.no_grad() or one that detaches gives",
         )
 
 
@@ -237,18 +242,20 @@ def _outside_inference_mode(value: Any) -> Any:
     return value
 
 
-def _misfit(model: Forward, device: torch.device, dtype: torch.dtype) -> str | None:
+def _misfit(model: Forward, device: torch.device, dtype: torch.dtype, error: RuntimeError) -> ArgumentError | None:
     """What a model that raised an error may have against its rows, if anything."""
     parameters = [parameter for module in modules_of(model) for parameter in module._parameters.values()]
     weights = [weight for weight in parameters if weight is not None and weight.is_floating_point()]
     if not weights:
         return None
     if device not in (devices := [weight.device for weight in weights]):
-        return f"images: wanted them on {devices[0]} like the model's parameters, got {device}"
+        wanted = f"wanted them on {devices[0]} like the model's parameters, got {device}"
+        return ArgumentError("images", f"{wanted} ({error})")
     if dtype not in (dtypes := [weight.dtype for weight in weights]):
-        return f"images: wanted {dtypes[0]} like the model's parameters, got {dtype}"
+        return ArgumentError("images", f"wanted {dtypes[0]} like the model's parameters, got {dtype} ({error})")
     if torch.is_grad_enabled() and any(weight.is_inference() for weight in weights):
-        return "model: wanted parameters that gradients can be taken with, got ones made in inference mode"
+        wanted = "wanted parameters that gradients can be taken with, got ones made in inference mode"
+        return UnsupportedModelError("model", f"{wanted} ({error})")
     return None
 
 

@@ -19,6 +19,7 @@ from imagexplain.attribution.network.forward import check_graph, class_scores, i
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.tokens import Layout, layout_of, stated_channels, stated_grids, stated_prefix
 from imagexplain.attribution.targets import check_images
+from imagexplain.errors import LayerError, UnsupportedModelError
 
 SOFTMAXES = {F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax}
 ATTENTIONS = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
@@ -37,7 +38,7 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
     if name and name in modules:
         return modules[name]
     nearest = difflib.get_close_matches(name, [other for other in modules if other], n=3, cutoff=0.0)
-    raise ValueError(f"layer: wanted the name of a module, such as {', '.join(nearest)}, got {name!r}")
+    raise LayerError("layer", f"wanted the name of a module, such as {', '.join(nearest)}, got {name!r}")
 
 
 @isolated
@@ -100,8 +101,8 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
         overwritten = overwritten or (seen.module, layout.height, layout.width)
     if overwritten is not None:
         return overwritten[0]
-    raise ValueError(
-        "layer: wanted the name of one, for none was found whose output has several places on which the scores depend"
+    raise LayerError(
+        "layer", "wanted the name of one, for none was found whose output has several places on which the scores depend"
     )
 
 
@@ -191,14 +192,14 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
         ValueError: no such module in the model.
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model: wanted a module, which has layers, got {type(model).__name__}")
+        raise UnsupportedModelError("model", f"wanted a module, which has layers, got {type(model).__name__}")
     check_images(images)
     if layer is None:
         return default_layer(model, images)
     if isinstance(layer, str):
         return layer_named(model, layer)
     if not any(layer is module for module in model.modules()):
-        raise ValueError(f"layer: wanted a module of the model, got another {type(layer).__name__}")
+        raise LayerError("layer", f"wanted a module of the model, got another {type(layer).__name__}")
     return layer
 
 
@@ -211,7 +212,7 @@ def output_replaced(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -
             return (replacement(output[0]), *output[1:])
         if isinstance(output, Tensor):
             return replacement(output)
-        raise ValueError(f"layer: wanted one that puts out a tensor, got a {type(output).__name__}")
+        raise LayerError("layer", f"wanted one that puts out a tensor, got a {type(output).__name__}")
 
     handle = layer.register_forward_hook(hook)
     try:
@@ -251,9 +252,9 @@ def scores_and_activation(
         stack.enter_context(output_replaced(layer, keep))
         scores = class_scores(model, images)
     if len(seen) != 1:
-        raise ValueError(f"layer: wanted one that runs once in a forward pass, got one that ran {len(seen)} times")
+        raise LayerError("layer", f"wanted one that runs once in a forward pass, got one that ran {len(seen)} times")
     if not depends(scores, seen[0]) and (scores.requires_grad or _has_graph(model, images[:1])):
-        raise ValueError("layer: wanted one on which the scores depend, got one on which they do not")
+        raise LayerError("layer", "wanted one on which the scores depend, got one on which they do not")
     return scores, seen[0]
 
 

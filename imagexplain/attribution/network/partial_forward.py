@@ -15,7 +15,7 @@ from imagexplain.attribution.network.layers import output_replaced, scores_and_a
 
 
 @dataclass(frozen=True)
-class Rest:
+class PartialForward:
     """A model behind one of its layers.
 
     Attributes:
@@ -33,7 +33,7 @@ class Rest:
 
 
 @torch.no_grad()
-def rest_of(model: nn.Module, images: Tensor, layer: nn.Module) -> Rest:
+def split_at(model: nn.Module, images: Tensor, layer: nn.Module) -> PartialForward:
     """The model behind a layer, as far as it can be told apart without reading the model's code.
 
     Modules beside the path to the layer that ran once, before it, and put out a row for each image need not run again:
@@ -87,10 +87,10 @@ def rest_of(model: nn.Module, images: Tensor, layer: nn.Module) -> Rest:
     # One row more than images, so that nothing that is as long as the batch by chance passes for its rows.
     owner = torch.arange(len(images) + 1, device=images.device) % len(images)
     if not agrees(resume, owner):
-        return Rest(scores, activation, run, resumes=False)
+        return PartialForward(scores, activation, run, resumes=False)
     # Most of the outputs are read by nobody, and copying them takes longer than all that follows a late layer.
     shared = partial(resume, rows=_shared_rows)
-    return Rest(scores, activation, shared if agrees(shared, owner[:1].expand(2)) else resume, resumes=True)
+    return PartialForward(scores, activation, shared if agrees(shared, owner[:1].expand(2)) else resume, resumes=True)
 
 
 def _rows(output: Tensor, owner: Tensor) -> Tensor:

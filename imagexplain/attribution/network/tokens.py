@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from imagexplain.errors import LayerError
+
 PREFIX_TOKENS = re.compile(r"(cls|class|dist|distill\w*|reg|register)_?tokens?(?:_?\d+)?")
 """Names of the parameters that are put before the patches; a number behind one says which branch's it is."""
 
@@ -71,7 +73,7 @@ def layout_of(
     """
     height, width = images[-2:]
     if not shape or shape[0] != images[0]:
-        raise ValueError(f"layer: wanted an output with {images[0]} rows, one for each image, got {tuple(shape)}")
+        raise LayerError("layer", f"wanted an output with {images[0]} rows, one for each image, got {tuple(shape)}")
     if len(shape) == 4:
         first, last = (_misfit(shape[i], shape[i + 1], height, width) for i in (2, 1))
         if channels is not None and max(first, last) <= math.log(LARGEST_DISTORTION):
@@ -85,9 +87,10 @@ def layout_of(
                     return Layout(h, w, -1, before)
         if (layout := _derived(shape[1], height, width, prefix)) is not None:
             return layout
-    raise ValueError(
-        f"layer: wanted an output (B, K, h, w), (B, h, w, K) or (B, tokens, K) that fits images of {height} × {width}, "
-        f"got {tuple(shape)}"
+    raise LayerError(
+        "layer",
+        f"wanted an output (B, K, h, w), (B, h, w, K) or (B, tokens, K) that fits images of {height} × {width}, "
+        f"got {tuple(shape)}",
     )
 
 
@@ -215,9 +218,10 @@ def _derived(tokens: int, height: int, width: int, prefix: int | None) -> Layout
     rivals = [other for other in others if other[:known] == readings[0][:known]]
     if rivals:
         found = " or ".join(f"{b} and a grid of {y} × {x}" for _, _, b, y, x in [readings[0], *rivals])
-        raise ValueError(
-            "layer: wanted tokens whose grid the model states, such as by `patch_embed.grid_size` and "
-            f"`num_prefix_tokens`, got {tokens}, which over images of {height} × {width} may be {found}"
+        raise LayerError(
+            "layer",
+            "wanted tokens whose grid the model states, such as by `patch_embed.grid_size` and "
+            f"`num_prefix_tokens`, got {tokens}, which over images of {height} × {width} may be {found}",
         )
     return Layout(h, w, -1, before)
 

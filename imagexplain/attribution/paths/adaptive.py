@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.groups.families import refinement
+from imagexplain.attribution.groups.families import disjoint_parts
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import (
     Forward,
@@ -32,6 +32,7 @@ from imagexplain.attribution.paths.path_integral import (
     relative_to,
     score_gradients,
 )
+from imagexplain.errors import ArgumentError
 
 START = 4
 """Intervals to begin with."""
@@ -51,7 +52,7 @@ class OutOfTimeError(Exception):
 
 
 @dataclass(frozen=True)
-class Refined:
+class AdaptiveIntegral:
     """A path integral on nodes of its own, and how good it is.
 
     Errors are relative as :func:`imagexplain.attribution.paths.path_integral.relative_to` says, over the disjoint parts
@@ -145,7 +146,7 @@ class _Path:
 
 
 @isolated
-def refine(
+def integrate_adaptive(
     forward: Forward,
     inputs: Tensor,
     baselines: Tensor,
@@ -158,7 +159,7 @@ def refine(
     keep_steps: Sequence[bool] | bool = False,
     most_bytes: int = MOST_BYTES,
     before_chunk: Callable[[int], None] | None = None,
-) -> list[Refined]:
+) -> list[AdaptiveIntegral]:
     """Integrate the gradient of each input's target score along its path to a tolerance.
 
     A path is good enough when the trapezoid rule's residual, the largest change of a group's attribution by the last
@@ -222,7 +223,7 @@ def refine(
 def _path(difference: Tensor, masks: Tensor | None, tolerance: float, most: int) -> _Path:
     if masks is None:
         masks = torch.zeros(0, *difference.shape[1:], dtype=torch.bool)
-    parts = refinement(masks.cpu())
+    parts = disjoint_parts(masks.cpu())
     members = torch.cat([parts.members, torch.ones(len(parts.members), 1, dtype=torch.bool)], 1)
     return _Path(difference, parts.atoms.flatten().to(difference.device), members.double(), tolerance, most)
 
@@ -324,7 +325,7 @@ def _largest(error: Tensor, room: int) -> Tensor:
     return chosen[error[chosen] > 0]
 
 
-def _result(path: _Path, image: Tensor, baseline: Tensor, *, keep: bool, finished: bool) -> Refined:
+def _result(path: _Path, image: Tensor, baseline: Tensor, *, keep: bool, finished: bool) -> AdaptiveIntegral:
     verdict = path.verdict
     assert verdict is not None
     if len(verdict.weights) != len(path.nodes):  # stopped within a round: its nodes count
@@ -337,7 +338,7 @@ def _result(path: _Path, image: Tensor, baseline: Tensor, *, keep: bool, finishe
     if keep:
         points = torch.lerp(baseline[None], image[None], path.nodes.to(image).view(-1, 1, 1, 1))
         steps = Steps(torch.stack(path.gradients), points, verdict.weights)
-    return Refined(
+    return AdaptiveIntegral(
         integral=PathIntegral(
             difference=path.difference,
             gradient=gradient,
@@ -369,11 +370,11 @@ def _check(
     lengths = (("groups", groups), ("tolerances", tolerances), ("most", most), ("keep_steps", keep))
     for name, given in lengths:
         if len(given) != len(inputs):
-            raise ValueError(f"{name}: wanted one for each of {len(inputs)} inputs, got {len(given)}")
+            raise ArgumentError(name, f"wanted one for each of {len(inputs)} inputs, got {len(given)}")
     for masks in groups:
         if masks is not None and masks.shape[1:] != inputs.shape[2:]:
-            raise ValueError(f"groups: wanted masks of {tuple(inputs.shape[2:])}, got {tuple(masks.shape)}")
+            raise ArgumentError("groups", f"wanted masks of {tuple(inputs.shape[2:])}, got {tuple(masks.shape)}")
     if not (tolerances > 0).all():
-        raise ValueError(f"tolerances: wanted numbers above 0, got {tolerances.tolist()}")
+        raise ArgumentError("tolerances", f"wanted numbers above 0, got {tolerances.tolist()}")
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")

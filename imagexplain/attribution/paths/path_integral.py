@@ -20,6 +20,7 @@ from imagexplain.attribution.groups.group_sums import group_sums
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.paths.quadrature import Quadrature
 from imagexplain.attribution.targets import Targets, target_scores
+from imagexplain.errors import ArgumentError
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -204,13 +205,15 @@ def score_gradients(
 
 
 def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:
-    """Raises ValueError unless these are (B, C, H, W) ends of paths, their beginnings and (B,) class indices."""
+    """Raise ArgumentError unless these are (B, C, H, W) ends of paths, their beginnings and (B,) class indices."""
     if inputs.ndim != 4:
-        raise ValueError(f"inputs: wanted (B, C, H, W), got {tuple(inputs.shape)}")
+        raise ArgumentError("inputs", f"wanted (B, C, H, W), got {tuple(inputs.shape)}")
     if baselines.shape != inputs.shape:
-        raise ValueError(f"baselines: wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
+        raise ArgumentError("baselines", f"wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
     if targets.shape != (len(inputs),) or targets.is_floating_point():
-        raise ValueError(f"targets: wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}")
+        raise ArgumentError(
+            "targets", f"wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}"
+        )
 
 
 def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -249,6 +252,6 @@ def _check(
     check_ends(inputs, baselines, targets)
     for name, given in (("rules", len(rules)), ("keep_steps", len(keep)), ("groups", len(masks))):
         if given != len(inputs):
-            raise ValueError(f"{name}: wanted one for each of {len(inputs)} inputs, got {given}")
+            raise ArgumentError(name, f"wanted one for each of {len(inputs)} inputs, got {given}")
     if chunk < 1:
-        raise ValueError(f"chunk: wanted at least 1, got {chunk}")
+        raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
+
 
 @dataclass(frozen=True)
 class Quadrature:
@@ -57,7 +59,7 @@ def trapezoid(steps: int) -> tuple[np.ndarray, np.ndarray]:
     (n−1)/n and a linear model loses 2 % of its score at 50 steps. Here they sum to 1.
     """
     if steps < 2:
-        raise ValueError(f"steps: the trapezoid rule needs at least 2, got {steps}")
+        raise ArgumentError("steps", f"the trapezoid rule needs at least 2, got {steps}")
     weights = np.full(steps, 1 / (steps - 1))
     weights[[0, -1]] /= 2
     return np.linspace(0, 1, steps), weights
@@ -80,9 +82,9 @@ def quadrature(rule: str, steps: int) -> Quadrature:
         ValueError: unknown rule, or fewer steps than it needs.
     """
     if rule not in RULES:
-        raise ValueError(f"quadrature: wanted one of {', '.join(RULES)}, got {rule!r}")
+        raise ArgumentError("quadrature", f"wanted one of {', '.join(RULES)}, got {rule!r}")
     if steps < 1:
-        raise ValueError(f"steps: wanted at least 1, got {steps}")
+        raise ArgumentError("steps", f"wanted at least 1, got {steps}")
     nodes, weights = RULES[rule](steps)
     with torch.inference_mode(False):  # for they are kept beyond it
         return Quadrature(rule, torch.from_numpy(nodes), torch.from_numpy(weights))

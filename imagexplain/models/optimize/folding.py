@@ -15,15 +15,18 @@ product would be a dense k×k convolution, which costs about k² times as much.
 from __future__ import annotations
 
 import copy
+import sys
 from itertools import pairwise
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
-from timm.layers import StdConv2d
 from torch import Tensor, nn
 
 from imagexplain.models.classifiers.lanet import FactorizedReduce, LaNet, StandardisedConv2d, standardised
 from imagexplain.models.optimize.folded_lanet import FoldedLaNet
+
+if TYPE_CHECKING:
+    from timm.layers import StdConv2d
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -53,7 +56,7 @@ def _fold_children(parent: nn.Module) -> None:
     if isinstance(parent, nn.Sequential):
         _fold_sequence(parent)
     for name, child in parent.named_children():
-        if isinstance(child, StandardisedConv2d | StdConv2d):
+        if isinstance(child, StandardisedConv2d) or _is_timms(child):
             setattr(parent, name, _plain(child, _filters(child), child.bias))
 
 
@@ -86,12 +89,21 @@ def _absorb(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
     return _plain(conv, _filters(conv) * scale[:, None, None, None], bias)
 
 
+def _is_timms(module: nn.Module) -> TypeGuard[StdConv2d]:
+    """A convolution of timm's that standardises its filters; without timm imported, there is none."""
+    if "timm" not in sys.modules:
+        return False
+    from timm.layers import StdConv2d
+
+    return isinstance(module, StdConv2d)
+
+
 def _filters(conv: nn.Conv2d) -> Tensor:
     """(out, in, H, W) float64: the filters with which the layer convolves, standardised where it standardises."""
     weight = conv.weight.double()
     if isinstance(conv, StandardisedConv2d):
         return standardised(weight, conv.eps)
-    if isinstance(conv, StdConv2d):
+    if _is_timms(conv):
         variance, mean = torch.var_mean(weight, (1, 2, 3), correction=0, keepdim=True)
         return (weight - mean) / (variance + conv.eps).sqrt()
     return weight

@@ -61,6 +61,10 @@ class Seen:
     sample: Any
 
 
+class PhotoError(ValueError):
+    """A photo that the model cannot see."""
+
+
 class MMDetSegmenter:
     """An mmdet model and its test pipeline.
 
@@ -113,12 +117,12 @@ class MMDetSegmenter:
             photo: (H, W, 3) uint8; blue, green, red.
 
         Raises:
-            ValueError: another shape or type, or so narrow that a side vanishes when resized.
+            PhotoError: another shape or type, or so narrow that a side vanishes when resized.
             ConfigError: the pipeline makes something else of it than one input.
         """
         array = photo.cpu().numpy() if isinstance(photo, Tensor) else photo
         if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape or array.dtype != np.uint8:
-            raise ValueError(f"photo: wanted (H, W, 3) uint8, given {tuple(array.shape)} {array.dtype}")
+            raise PhotoError(f"photo: wanted (H, W, 3) uint8, given {tuple(array.shape)} {array.dtype}")
         height, width = array.shape[:2]
         import cv2
 
@@ -127,7 +131,7 @@ class MMDetSegmenter:
                 {"img": np.ascontiguousarray(array), "img_shape": (height, width), "ori_shape": (height, width)}
             )
         except cv2.error as error:
-            raise ValueError(f"photo: {height}×{width} pixels are too narrow for the model's resize") from error
+            raise PhotoError(f"photo: {height}×{width} pixels are too narrow for the model's resize") from error
         if not (isinstance(packed, Mapping) and isinstance(packed.get("inputs"), Tensor)):
             inner = packed.get("inputs") if isinstance(packed, Mapping) else packed
             wanted = "wanted steps that make one input of a photo, with PackDetInputs at the end and no TestTimeAug"

@@ -15,9 +15,9 @@ from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline, updated
 from imagexplain.serving.path_attribution import predict, prediction_result
-from imagexplain.serving.prepared_request import View, view
 from imagexplain.serving.served_model import ServedModel, load
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
+from imagexplain.vision.preprocess import View, view
 
 SCORES_SHARE = 1 / 16
 """Size of the memory of scores, relative to that of explanations."""

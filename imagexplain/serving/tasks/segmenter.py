@@ -34,7 +34,6 @@ from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.deadline import NOTABLE, Deadline, updated
 from imagexplain.serving.model_facts import Findings
-from imagexplain.serving.prepared_request import View
 from imagexplain.serving.render import ExplainedInstance
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision import rle
@@ -42,6 +41,7 @@ from imagexplain.vision.detections import Detections
 from imagexplain.vision.instance_overlay import drawn
 from imagexplain.vision.mask_crops import MasksTooLargeError
 from imagexplain.vision.masks import PhotoMasks, of_cut_outs
+from imagexplain.vision.preprocess import View
 
 MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
 

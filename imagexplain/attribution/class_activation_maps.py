@@ -1,0 +1,88 @@
+"""Class activation maps: a layer's channels, weighted by what they or their gradients say of one class.
+
+All methods but Eigen-CAM share one forward and one backward pass, which gives the layer's output A (B, K, h, w) and the
+gradient G = ∂y/∂A of the target's score; each is then one small function of A and G. Every map is ReLU'd and otherwise
+as the formula gives it: not scaled.
+
+Our own, for Captum has only Grad-CAM (without second derivatives or token layers), and pytorch_grad_cam scales every
+map to 0..1 in NumPy.
+
+All take the same arguments.
+
+Args:
+    model: a module in ``eval()``, (B, C, H, W) to scores (B, classes); left as it was.
+    images: (B, C, H, W) in model-input space.
+    targets: a class for all images, one for each, or None for the predicted ones.
+    layer: its dotted name or the module itself; None for :func:`imagexplain.attribution.network.layers.default_layer`,
+        whose search costs one further pass of one image. Outputs may be maps, channels-last maps or tokens.
+    upsample: resize the map to the images' (bilinear, ``align_corners=False``) or leave it at the layer's size.
+    create_graph: keep the map differentiable, by the images and by the parameters.
+
+Returns:
+    (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
+
+Raises:
+    ValueError: a layer that is not there, does not run once, has no places or does not matter to the scores; targets as
+        :func:`imagexplain.attribution.targets.classes_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagexplain.attribution.network.forward import check_graph
+from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
+from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.targets import Targets, target_scores
+from imagexplain.errors import LayerError
+
+Rule = Callable[[Tensor, Tensor], Tensor]
+"""A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
+
+
+def activation_map(
+    rule: Rule,
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets,
+    layer: Layer,
+    upsample: bool,
+    create_graph: bool,
+) -> Tensor:
+    """The map by a rule, of the arguments that all methods take."""
+    module = chosen_layer(model, images, layer)
+    scores, activation = scores_and_activation(model, images, module, create_graph=create_graph)
+    check_graph(scores.requires_grad)
+    with torch.enable_grad():
+        score = target_scores(scores, targets).sum()  # rows do not interact
+        (gradient,) = torch.autograd.grad(score, activation, create_graph=create_graph)
+    layout = stated_layout(model, module, activation.shape, images.shape)
+    if layout.prefix and gradient.any() and not layout.maps(gradient).any():
+        read = f"got one of which they read only the {layout.prefix} tokens before the patches"
+        raise LayerError("layer", f"wanted one on whose places the scores depend, {read}")
+    with torch.set_grad_enabled(create_graph):
+        raw = rule(layout.maps(activation), layout.maps(gradient))
+        return shown(raw, images, upsample, create_graph)
+
+
+def weighted(activation: Tensor, weights: Tensor) -> Tensor:
+    """Σ_k w_k A_k: (B, K, h, w) and (B, K) to (B, 1, h, w)."""
+    return torch.einsum("bk,bkhw->bhw", weights, activation).unsqueeze(1)
+
+
+def shown(raw: Tensor, images: Tensor, upsample: bool, create_graph: bool = False) -> Tensor:
+    """The map's positive part, at the images' size if that is wanted: (B, 1, h, w) to (B, 1, H, W)."""
+    positive = raw.relu() if create_graph else raw.detach().relu()
+    if not upsample:
+        return positive
+    return F.interpolate(positive, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient, and 0 where the denominator is 0; there its derivative is 0 too, not NaN."""
+    zero = denominator == 0
+    return torch.where(zero, 0.0, numerator / torch.where(zero, 1.0, denominator))

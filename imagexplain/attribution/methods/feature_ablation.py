@@ -1,0 +1,64 @@
+"""Ablation of groups of pixels one by one.
+
+A group is absent where its pixels show the baseline, in all channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.perturbation import fill_values, numbered
+from imagexplain.attribution.registry import Peer, register
+from imagexplain.attribution.targets import Targets, check_classes, classes_to_explain
+
+
+@register(
+    family="perturbation", forward_passes=lambda work: work.groups * work.draws, peer=Peer("Captum", "FeatureAblation")
+)
+@isolated
+def feature_ablation(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    groups: Tensor,
+    baselines: float | Tensor | None = None,
+    chunk: int = 64,
+) -> Tensor:
+    """Drop of the score when one group alone is absent, at each of its pixels. Captum's ``FeatureAblation``.
+
+    Args:
+        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
+        images: (B, C, H, W) in model-input space.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+        groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
+        baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        chunk: rows evaluated at once, at most.
+
+    Returns:
+        (B, 1, H, W) signed, in units of the score.
+
+    Raises:
+        ArgumentError: arguments that do not fit, by name.
+    """
+    from captum.attr import FeatureAblation  # takes seconds
+
+    classes = classes_to_explain(model, images, targets, chunk)
+
+    def scores_of(rows: Tensor) -> Tensor:
+        scores = class_scores(model, rows)
+        check_classes(scores, classes)
+        return scores
+
+    absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
+    parts = (tensor.split(chunk) for tensor in (images.detach(), absent, numbers.unsqueeze(1), classes))
+    maps = [
+        FeatureAblation(scores_of).attribute(
+            rows, baselines=baseline, target=wanted, feature_mask=mask, perturbations_per_eval=chunk // len(rows)
+        )
+        for rows, baseline, mask, wanted in zip(*parts, strict=True)
+    ]
+    return torch.cat(maps)[:, :1]  # all channels share their group

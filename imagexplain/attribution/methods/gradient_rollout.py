@@ -1,0 +1,66 @@
+"""Rollout of attention times its gradient: relevance to one class."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imagexplain.attribution.network.attention_capture import AttentionLayer
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.registry import register
+from imagexplain.attribution.rollout import (
+    attention_gradients,
+    rollout_maps,
+    split_heads,
+    times,
+    to_row,
+    to_windows,
+    unmerged,
+    without_padding,
+)
+from imagexplain.attribution.targets import Targets
+
+
+@register(family="attention", needs={"gradients", "module", "attention"}, coarse=True)
+@isolated
+def gradient_rollout(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    upsample: bool = True,
+    chunk: int = 8,
+) -> Tensor:
+    """Relevance by attention and its gradient: R ← R + Ā R, with Ā the mean over heads of (∇A ⊙ A)⁺, from R = I.
+
+    Given is R − I: what came through attention. For a class token that is the same, for its own part is not a patch's;
+    with pooling a constant less. Other than in the "gradient rollout" of some code there is no mean with the identity
+    and no scaling of rows.
+
+    Args:
+        model, images, upsample, chunk: as for
+            :func:`~imagexplain.attribution.methods.attention_rollout.attention_rollout`.
+        targets: see :data:`~imagexplain.attribution.targets.Targets`; their score is what A is differentiated by.
+
+    Returns:
+        (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
+
+    Raises:
+        ValueError: as for :func:`~imagexplain.attribution.methods.attention_rollout.attention_rollout`.
+
+    Source: Chefer, Gur, Wolf 2021, arXiv 2103.15679, equations 5 and 6.
+    """
+    return rollout_maps(_gradient_rollout, model, images, targets, upsample, chunk)
+
+
+def _gradient_rollout(scores: Tensor, layers: list[AttentionLayer], classes: Tensor, row: Tensor) -> Tensor:
+    gradients = attention_gradients(scores, F.one_hot(classes, scores.shape[1]), layers)
+    attended = torch.zeros_like(row)  # row · (R − I); the row itself is only merged
+    for index in reversed(range(len(layers))):
+        layer = layers[index]
+        relevance = split_heads(layer, gradients[index] * layer.output.detach()).relu().mean(2)
+        here = to_windows(row + attended, layer)
+        attended = attended + to_row(times(here, without_padding(relevance, layer)), layer)
+        row, attended = (unmerged(part, layers, index) for part in (row, attended))
+    return attended

@@ -1,0 +1,32 @@
+"""HiResCAM: the sum of gradient times activation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from imagexplain.attribution.class_activation_maps import activation_map
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.layers import Layer
+from imagexplain.attribution.registry import Peer, register
+from imagexplain.attribution.targets import Targets
+
+
+@register(
+    family="class activation", needs={"gradients", "module"}, coarse=True, peer=Peer("pytorch-grad-cam", "HiResCAM")
+)
+@isolated
+def hires_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    layer: Layer = None,
+    upsample: bool = True,
+    create_graph: bool = False,
+) -> Tensor:
+    """HiResCAM: Σ_k G_k ⊙ A_k (Draelos, Carin 2020, arXiv 2011.08891)."""
+    return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
+
+
+def _rule(activation: Tensor, gradient: Tensor) -> Tensor:
+    return (gradient * activation).sum(1, keepdim=True)

@@ -1,0 +1,32 @@
+"""LayerCAM: the sum of positive gradient times activation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from imagexplain.attribution.class_activation_maps import activation_map
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.layers import Layer
+from imagexplain.attribution.registry import Peer, register
+from imagexplain.attribution.targets import Targets
+
+
+@register(
+    family="class activation", needs={"gradients", "module"}, coarse=True, peer=Peer("pytorch-grad-cam", "LayerCAM")
+)
+@isolated
+def layer_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    layer: Layer = None,
+    upsample: bool = True,
+    create_graph: bool = False,
+) -> Tensor:
+    """LayerCAM: Σ_k relu(G_k) ⊙ A_k (Jiang et al. 2021, IEEE TIP 30)."""
+    return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
+
+
+def _rule(activation: Tensor, gradient: Tensor) -> Tensor:
+    return (gradient.relu() * activation).sum(1, keepdim=True)

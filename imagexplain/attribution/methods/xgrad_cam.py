@@ -1,0 +1,35 @@
+"""XGrad-CAM: channels weighted by their gradients' average over the activation's mass."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from imagexplain.attribution.class_activation_maps import activation_map, quotient, weighted
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.layers import Layer
+from imagexplain.attribution.registry import Peer, register
+from imagexplain.attribution.targets import Targets
+
+
+@register(
+    family="class activation", needs={"gradients", "module"}, coarse=True, peer=Peer("pytorch-grad-cam", "XGradCAM")
+)
+@isolated
+def xgrad_cam(
+    model: nn.Module,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    layer: Layer = None,
+    upsample: bool = True,
+    create_graph: bool = False,
+) -> Tensor:
+    """XGrad-CAM: weights are gradients averaged over A_k's mass (Fu et al. 2020, arXiv 2008.02312).
+
+    A channel that sums to 0 gets the weight 0.
+    """
+    return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
+
+
+def _rule(activation: Tensor, gradient: Tensor) -> Tensor:
+    return weighted(activation, quotient((gradient * activation).sum((2, 3)), activation.sum((2, 3))))

@@ -1,0 +1,51 @@
+"""The first principal component of maps, and its derivative."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imagexplain.attribution.class_activation_maps import quotient
+
+
+def first_component(maps: Tensor) -> Tensor:
+    """The projection of each place on the first right singular vector of the (hw × K) matrix, centred by column.
+
+    By eigenvectors of the smaller Gram matrix, in float64 to make up for the squares. For ResNet-18's last maps,
+    singular values take seven times as long.
+    """
+    places = maps.flatten(2).transpose(1, 2)
+    places = places - places.mean(1, keepdim=True)
+    by_channel = maps.shape[1] < places.shape[1]
+    thin = places.mT if by_channel else places  # (B, n, m) with n ≤ m
+    exact = thin.detach().double()
+    squares, left = (
+        found.to(thin) for found in torch.linalg.eigh((exact @ exact.mT).nan_to_num())
+    )  # in ascending order
+    vector = left[..., -1]
+    if thin.requires_grad:
+        vector = vector + _vector_change(thin, left, squares)
+    if not by_channel:  # from the left vector to the right one
+        vector = F.normalize(torch.einsum("bn,bnm->bm", vector, thin), dim=1)
+    component = torch.einsum("bpk,bk->bp", places, vector)
+    agreement = (component * places.mean(2)).sum(1, keepdim=True)
+    # Behind a layer norm the channels' mean is 0 but for rounding, which would draw the sign by lot.
+    most = (component.abs() * places.abs().mean(2)).sum(1, keepdim=True)
+    largest = component.gather(1, component.abs().argmax(1, keepdim=True))
+    tells = agreement.abs() > torch.finfo(component.dtype).eps ** 0.5 * most
+    positive = torch.where(tells, agreement, largest) >= 0
+    return torch.where(positive, component, -component).unflatten(1, maps.shape[2:]).unsqueeze(1)
+
+
+def _vector_change(thin: Tensor, left: Tensor, squares: Tensor) -> Tensor:
+    """Zero, with the last eigenvector's derivative: dv = Σ_j u_j (u_jᵀ dC v) / (λ − λ_j), C = M Mᵀ.
+
+    The derivative of torch's eigenvectors is that of all of them, and NaN as soon as any two eigenvalues are equal, as
+    those of dead channels are; this one needs only the last to be single.
+    """
+    vector = left[..., -1:]
+    gram = thin @ thin.mT
+    change = left.mT @ ((gram - gram.detach()) @ vector)
+    gaps = (squares[:, -1:] - squares).unsqueeze(2)
+    return (left @ quotient(change, gaps)).squeeze(2)

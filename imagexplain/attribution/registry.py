@@ -1,0 +1,264 @@
+"""The registry of methods: all that is known of one is stated beside its definition, by :func:`register`.
+
+A method has a file of its own name in ``methods/``. The names are those of the files, so that listing them imports
+nothing; a method's record is there once its file is imported, which :data:`METHODS` does when it is asked for it. A
+method that lies elsewhere is there from the import of its own file on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Literal, TypeVar, get_args
+
+from imagexplain.errors import ArgumentError
+
+Need = Literal["gradients", "module", "attention", "nonlinearities"]
+"""Property of a model: scores with a gradient, a network to look into, attention layers of a known kind, and
+non-linearities that are seen as their authors wrote them."""
+
+Family = Literal["gradients", "paths", "class activation", "attention", "perturbation", "regions", "combinations"]
+"""Kinds of methods, in the order in which they are shown."""
+
+INPUTS = ("layer", "baselines", "fill", "references", "groups", "segments", "pictures", "chunk")
+"""Named arguments of methods that a runner supplies."""
+
+LIBRARY_ONLY = ("attributions", "create_graph", "upsample")
+"""Named arguments of methods that only callers of the library set."""
+
+PLAIN = (bool, int, float, str)
+"""Types of options."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A map of one image, as far as its cost depends on it.
+
+    Attributes:
+        options: Value of each of the method's options, by name.
+        size: (H, W) of the image, of three channels.
+        draws: Number of draws of the baseline.
+        groups: Number of groups of pixels.
+        channels: Number of channels of the layer, where a method takes them one by one.
+    """
+
+    options: Mapping[str, Any]
+    size: tuple[int, int]
+    draws: int = 1
+    groups: int = 0
+    channels: int = 0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another package's implementation, with which the benchmark compares.
+
+    Attributes:
+        package: Name by which it is known.
+        kind: Name of its class.
+        note: Reason why the maps differ; empty where the definition is the same.
+        token_note: The same for layers of tokens, None where it is the same reason.
+        double: Compare in float64: in float32 the smallest difference sends the path elsewhere.
+    """
+
+    package: Literal["pytorch-grad-cam", "Captum", "PAIR"]
+    kind: str
+    note: str = ""
+    token_note: str | None = None
+    double: bool = False
+
+
+def nothing(_: Workload) -> float:
+    """The cost of what is not done."""
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """All that is known of a method.
+
+    Attributes:
+        function: The method itself: (model, images, targets, …) to maps.
+        family: Kind of the method.
+        needs: Properties that it needs of a model.
+        forward_passes: Number of forward passes without gradients for the map of one image, beyond the image's own.
+        gradient_passes: Number of forward and backward passes, likewise.
+        operations: Number of floating-point operations beside the model, where that depends on the options.
+        by_channel: Whether it takes the channels of its layer one by one.
+        coarse: Whether its maps have one channel that is nowhere negative: what a fine map may be multiplied with.
+        speckled: Whether its maps alternate in sign from pixel to pixel, so that sums over a neighbourhood tell more.
+        sensitivity: Whether a map says how much a value matters, not what it adds to the score: its channels join as
+            magnitudes.
+        centred: Whether a map is high everywhere, so that only what differs from its mean tells.
+        tried_by: Name of a method that supports the same models and takes less time to try; None for itself.
+        peer: Another package's implementation, if there is one.
+    """
+
+    function: Callable[..., Any]
+    family: Family
+    needs: frozenset[Need] = frozenset()
+    forward_passes: Callable[[Workload], float] = nothing
+    gradient_passes: Callable[[Workload], float] = nothing
+    operations: Callable[[Workload], float] = nothing
+    by_channel: bool = False
+    coarse: bool = False
+    speckled: bool = False
+    sensitivity: bool = False
+    centred: bool = False
+    tried_by: str | None = None
+    peer: Peer | None = None
+
+    @property
+    def name(self) -> str:
+        """The function's name, which is the method's everywhere."""
+        return self.function.__name__
+
+    @property
+    def needs_module(self) -> bool:
+        """Whether it looks into a network, for which a mere function of images will not do."""
+        return "module" in self.needs
+
+    @property
+    def needs_original(self) -> bool:
+        """Whether it supports some networks only, and those as their authors wrote them, not folded."""
+        return not self.needs.isdisjoint(("module", "attention", "nonlinearities"))
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Any]:
+        """Its options and inputs, each with its default; one without a default has `...`."""
+        return {
+            name: ... if parameter.default is parameter.empty else parameter.default
+            for name, parameter in inspect.signature(self.function).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY and name not in LIBRARY_ONLY
+        }
+
+    @cached_property
+    def options(self) -> Mapping[str, Any]:
+        """The parameters that are plain values, each with its default."""
+        return {name: default for name, default in self.parameters.items() if name not in INPUTS}
+
+
+class Registry(Mapping[str, Method]):
+    """Methods by name, in alphabetical order.
+
+    Args:
+        package: Name of the package whose files are methods.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._records: dict[str, Method] = {}
+
+    @cached_property
+    def _files(self) -> frozenset[str]:
+        return frozenset(file.name for file in iter_modules(import_module(self._package).__path__))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._files.union(self._records)))
+
+    def __len__(self) -> int:
+        return len(self._files.union(self._records))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._records or name in self._files
+
+    def __getitem__(self, name: str) -> Method:
+        """The record of a method, whose file is imported if need be."""
+        if name not in self._records and name in self._files:
+            import_module(f"{self._package}.{name}")
+        return self._records[name]
+
+    @property
+    def options(self) -> Mapping[str, type]:
+        """The type of every option of any method, by name, in alphabetical order."""
+        found = {name: type(default) for method in self.values() for name, default in method.options.items()}
+        return dict(sorted(found.items()))
+
+    def load(self) -> None:
+        """Import every method's file, which otherwise happens as each is asked for."""
+        for name in self:
+            self[name]
+
+    def add(self, method: Method) -> None:
+        """Take a method in.
+
+        Raises:
+            ValueError: a name, an argument, a family or a need that does not fit.
+        """
+        name, module = method.name, method.function.__module__
+        taken = self._records.get(name)
+        if module != f"{self._package}.{name}" and (
+            name in self._files or (taken is not None and taken.function.__module__ != module)
+        ):
+            raise ArgumentError("name", f"wanted one that no method has, got {name!r}")
+        if method.family not in get_args(Family):
+            raise ArgumentError("family", f"wanted one of {', '.join(get_args(Family))}, got {method.family!r}")
+        if unknown := sorted(method.needs.difference(get_args(Need))):
+            raise ArgumentError("needs", f"wanted some of {', '.join(get_args(Need))}, got {', '.join(unknown)}")
+        for option, default in method.options.items():
+            if type(default) not in PLAIN:
+                raise ArgumentError(option, f"wanted a default of a plain type, got {default!r} in {name}")
+            for other in self._records.values():
+                if option in other.options and type(other.options[option]) is not type(default):
+                    kind = type(other.options[option]).__name__
+                    raise ArgumentError(option, f"wanted {kind}, as in {other.name}, got {default!r} in {name}")
+        self._records[name] = method
+
+
+METHODS = Registry("imagexplain.attribution.methods")
+"""All methods."""
+
+
+def register(
+    *,
+    family: Family,
+    needs: Collection[Need] = (),
+    forward_passes: Callable[[Workload], float] = nothing,
+    gradient_passes: Callable[[Workload], float] = nothing,
+    operations: Callable[[Workload], float] = nothing,
+    by_channel: bool = False,
+    coarse: bool = False,
+    speckled: bool = False,
+    sensitivity: bool = False,
+    centred: bool = False,
+    tried_by: str | None = None,
+    peer: Peer | None = None,
+) -> Callable[[F], F]:
+    """Decorate a method with what is known of it, which makes it one; see :class:`Method` for the arguments.
+
+    .. code-block:: python
+
+        @register(family="gradients", needs={"gradients"})
+        def loudness(model, images, targets=None, *, gain: float = 1.0): ...
+
+    Raises:
+        ValueError: a name, an argument, a family or a need that does not fit.
+    """
+
+    def registered(function: F) -> F:
+        METHODS.add(
+            Method(
+                function=function,
+                family=family,
+                needs=frozenset(needs),
+                forward_passes=forward_passes,
+                gradient_passes=gradient_passes,
+                operations=operations,
+                by_channel=by_channel,
+                coarse=coarse,
+                speckled=speckled,
+                sensitivity=sensitivity,
+                centred=centred,
+                tried_by=tried_by,
+                peer=peer,
+            )
+        )
+        return function
+
+    return registered

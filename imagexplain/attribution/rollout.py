@@ -1,0 +1,96 @@
+"""Rollout: how much of each patch reached the tokens that the scores are read from, by the attention of all layers.
+
+A relation of the tokens after a layer to those before it is a matrix for each layer, and rollout is their product. Only
+the rows of the tokens that are read are wanted, so that one row is carried back through the layers, and no product of
+matrices is needed; attention within windows stays so. Which tokens are read, the class token or patches, is seen from
+the gradient of the scores with respect to the last layer's attention: the map is the mean of their rows, without
+prefix tokens. Swin merges 2 × 2 tokens between stages: a merged token is the mean of those that it is made of.
+
+Own, for Captum has neither method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from imagexplain.attribution.class_activation_maps import shown
+from imagexplain.attribution.network.attention_capture import AttentionLayer, attention_layers
+from imagexplain.attribution.targets import Targets, check, classes_of, classes_to_explain
+from imagexplain.errors import UnsupportedModelError
+
+Rule = Callable[[Tensor, list[AttentionLayer], Tensor, Tensor], Tensor]
+"""Scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
+
+
+def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets, upsample: bool, chunk: int) -> Tensor:
+    """The maps (B, 1, H, W) by a rule, a chunk of images at a time."""
+    check(images, chunk)
+    given = None if targets is None else classes_to_explain(model, images, targets, chunk)
+    maps = []
+    for rows in torch.arange(len(images), device=images.device).split(chunk):
+        scores, layers = attention_layers(model, images[rows])
+        classes = classes_of(scores, None if given is None else given[rows])
+        row = rule(scores, layers, classes, _read(scores, layers[-1]))
+        maps.append(row[:, layers[0].prefix :].unflatten(1, (1, *layers[0].grid)))
+    return shown(torch.cat(maps), images, upsample)
+
+
+def _read(scores: Tensor, last: AttentionLayer) -> Tensor:
+    """(B, tokens) which tokens after the last attention the scores are a function of, each image's sum 1."""
+    # Weights that differ, for the sum of the scores itself is constant in some models.
+    weights = torch.arange(1, scores.shape[1] + 1, device=scores.device).expand_as(scores)
+    (gradient,) = attention_gradients(scores, weights, [last])
+    read = to_row(split_heads(last, gradient).ne(0).any(-1).any(2).to(scores), last)
+    if not read.any(1).all():
+        raise UnsupportedModelError(
+            "model", "wanted scores that depend on the last layer's attention, got ones that do not"
+        )
+    return read / read.sum(1, keepdim=True)
+
+
+def attention_gradients(scores: Tensor, weights: Tensor, layers: list[AttentionLayer]) -> tuple[Tensor, ...]:
+    """Those of each image's weighted scores by each layer's attention; images do not interact."""
+    outputs = [layer.output for layer in layers]
+    return torch.autograd.grad(scores, outputs, weights.to(scores), retain_graph=True, materialize_grads=True)
+
+
+def split_heads(layer: AttentionLayer, values: Tensor) -> Tensor:
+    """(B, windows, heads, T, T) of the values of a layer's attention."""
+    return values.reshape(layer.shape)
+
+
+def without_padding(relation: Tensor, layer: AttentionLayer) -> Tensor:
+    """(B, windows, T, T) without what tokens take from padding."""
+    return relation * (layer.places < layer.tokens).unsqueeze(1)
+
+
+def to_windows(row: Tensor, layer: AttentionLayer) -> Tensor:
+    """(B, tokens) to (B, windows, T), 0 at padding."""
+    return torch.cat([row, row.new_zeros(len(row), 1)], 1)[:, layer.places]
+
+
+def to_row(windows: Tensor, layer: AttentionLayer) -> Tensor:
+    """(B, windows, T) to (B, tokens), without padding."""
+    row = windows.new_zeros(len(windows), layer.tokens + 1)
+    return row.scatter(1, layer.places.flatten().expand(len(row), -1), windows.flatten(1))[:, :-1]
+
+
+def times(windows: Tensor, relation: Tensor) -> Tensor:
+    """(B, windows, T) rows times (B, windows, T, T)."""
+    return torch.einsum("bws,bwst->bwt", windows, relation)
+
+
+def unmerged(row: Tensor, layers: list[AttentionLayer], index: int) -> Tensor:
+    """(B, tokens) before a layer to those after the layer before it, which a merging may lie between.
+
+    Merging pads a side that is odd; the mean is that of the tokens that there are.
+    """
+    grid = layers[index].grid
+    if index == 0 or grid == layers[index - 1].grid:
+        return row
+    down, right = (torch.arange(side, device=row.device) // 2 for side in layers[index - 1].grid)
+    parents = (down.unsqueeze(1) * grid[1] + right).flatten()
+    return row[:, parents] / parents.bincount()[parents]

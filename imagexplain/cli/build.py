@@ -1,0 +1,34 @@
+"""Builds the model archives: each spec in archive_specs/ becomes model_store/<name>.mar.
+
+An archive holds the package, its handlers, the weights as safetensors, the resolved spec and TorchServe's settings. The
+same inputs give the same bytes; an archive whose inputs have not changed is not built again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from imagexplain.archive.build import build_all
+from imagexplain.archive.spec import SpecError
+from imagexplain.checkout import ROOT
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """Builds what the command line names; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("specs", nargs="*", type=Path, help="spec files (default: archive_specs/*.yaml)")
+    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives go")
+    parser.add_argument("--force", action="store_true", help="build even what is up to date")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)
+    except (SpecError, OSError) as error:  # a full disk, or a store that cannot be written
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
