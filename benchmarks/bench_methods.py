@@ -52,6 +52,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from evaluation.cost import measure_cost
 from evaluation.machine import machine
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.registry import METHODS
@@ -322,32 +323,22 @@ class Evaluations:
         self.operations = _Operations(
             [next(part for part in network.modules() if isinstance(part, nn.Conv2d)) for network in networks]
         )
-        self.rows = self.back = 0
 
     def __enter__(self) -> Evaluations:
         self._stack = contextlib.ExitStack()
-        for network in self.networks:
-            self._stack.callback(network.register_forward_hook(self._ran).remove)
+        self.cost = self._stack.enter_context(measure_cost(*self.networks))
         self._stack.enter_context(self.operations)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def _ran(self, _: nn.Module, inputs: object, scores: Tensor) -> None:
-        self.rows += len(scores)
-        if scores.requires_grad:
-            scores.register_hook(self._came_back)
-
-    def _came_back(self, gradients: Tensor) -> None:
-        self.back += len(gradients)
-
     def told(self, one_pass: float) -> dict[str, float]:
         """The counts, given the operations of one image's forward pass."""
         return {
             "whole": self.operations.rows,
-            "rest": self.rows - self.operations.rows,
-            "back": self.back,
+            "rest": self.cost.forward - self.operations.rows,
+            "back": self.cost.backward,
             "passes": round(self.operations.flop / one_pass, 2),
         }
 

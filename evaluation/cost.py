@@ -1,10 +1,10 @@
-"""What a map costs: rows that the model evaluates, forwards and backwards, and seconds."""
+"""The cost of an explanation: evaluations of the model, forward and backward, and processor time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 @dataclass
 class Cost:
-    """What happened within the block.
+    """The cost of a block.
 
     Attributes:
-        forward: rows that the model evaluated.
-        backward: rows of scores from which gradients went back.
-        seconds: of processor time.
+        forward: Images that networks evaluated.
+        backward: Images whose scores sent gradients back.
+        seconds: Processor time.
     """
 
     forward: int = 0
@@ -26,8 +26,8 @@ class Cost:
 
 
 @contextmanager
-def counted(network: nn.Module) -> Iterator[Cost]:
-    """Counts what the network does within the block; it is called as a whole, (N, C, H, W) to (N, classes)."""
+def measure_cost(*networks: nn.Module) -> Iterator[Cost]:
+    """Measure a block's cost; each network is called as a whole, (N, C, H, W) to (N, classes)."""
     cost = Cost()
 
     def back(gradient: Tensor) -> None:
@@ -38,10 +38,11 @@ def counted(network: nn.Module) -> Iterator[Cost]:
         if scores.requires_grad:
             scores.register_hook(back)
 
-    handle = network.register_forward_hook(forth)
-    begin = time.process_time()
-    try:
-        yield cost
-    finally:
-        cost.seconds = time.process_time() - begin
-        handle.remove()
+    with ExitStack() as stack:
+        for network in networks:
+            stack.callback(network.register_forward_hook(forth).remove)
+        begin = time.process_time()
+        try:
+            yield cost
+        finally:
+            cost.seconds = time.process_time() - begin

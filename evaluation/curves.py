@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evaluation.game import Game
+from evaluation.coalition_game import CoalitionGame
 from evaluation.shapley import joining
 
 
@@ -27,13 +27,13 @@ class Areas:
     probability: float
 
 
-def insertion(game: Game, scores: Tensor, area: Tensor) -> Areas:
+def insertion(game: CoalitionGame, scores: Tensor, area: Tensor) -> Areas:
     """From the baseline, groups of the image come in from the highest score down. Higher is better."""
     order = _order(scores)
     return _areas(game, joining(order), order, area)
 
 
-def deletion(game: Game, scores: Tensor, area: Tensor) -> Areas:
+def deletion(game: CoalitionGame, scores: Tensor, area: Tensor) -> Areas:
     """From the image, groups give way to the baseline from the highest score down. Lower is better."""
     order = _order(scores)
     return _areas(game, ~joining(order), order, area)
@@ -44,7 +44,7 @@ def _order(scores: Tensor) -> Tensor:
     return scores.argsort(descending=True, stable=True)
 
 
-def _areas(game: Game, coalitions: Tensor, order: Tensor, area: Tensor) -> Areas:
+def _areas(game: CoalitionGame, coalitions: Tensor, order: Tensor, area: Tensor) -> Areas:
     """By the trapezoid rule over the part of the pixels that has changed (so a large group costs what it covers)."""
     changed = torch.cat([torch.zeros(1, dtype=torch.float64), area[order].double().cumsum(0) / area.sum()])
     logit, probability = torch.trapezoid(game.play(coalitions), changed.unsqueeze(1), dim=0).tolist()

@@ -19,43 +19,36 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
+from torch import nn
 
 from evaluation import report
-from evaluation.by_baseline import by_baseline
-from evaluation.cases import SCENES, SUPERPIXELS, Case, case
-from evaluation.game import Game, feature_ablation, leave_one_out
+from evaluation.baseline_study import BaselineStudy
+from evaluation.cases import SCENES, SUPERPIXELS, Case
+from evaluation.coalition_game import CoalitionGame, feature_ablation, leave_one_out
+from evaluation.evaluated_model import EvaluatedModel, folded_models, with_network
+from evaluation.group_study import GroupStudy
+from evaluation.harness import averages, draw_cases, right_cases
 from evaluation.machine import machine
-from evaluation.redraw import redrawn
-from evaluation.sampling import GRADIENT, against_sampling
+from evaluation.parallel import run
+from evaluation.randomization import randomize_parameters
+from evaluation.sampling_study import GRADIENT, SamplingStudy
 from evaluation.settings import Settings
-from evaluation.study import scores_of_case
-from evaluation.subject import Subject, subjects, with_network
 from imagexplain.progress import say
 from training.train_classifier import HELD_OUT_SEED
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "captum", "scikit-image", "numpy")
-REDRAW_SEED = 0
+RANDOMIZATION_SEED = 0
 
 
-def right_cases(subject: Subject, seed: int, count: int, kind: str) -> list[Case]:
-    """Of the first so many scenes of a series, those that the model classifies rightly."""
-    cases = [case(seed, index, SCENES[kind], subject.preprocess) for index in range(count)]
-    with torch.no_grad():
-        named = [int(subject.network(one.image.unsqueeze(0)).argmax()) for one in cases]
-    return [one for one, name in zip(cases, named, strict=True) if name == one.label]
-
-
-def ablation_gap(subject: Subject, cases: list[Case]) -> float:
+def ablation_gap(model: EvaluatedModel, cases: list[Case]) -> float:
     """The largest difference of leave-one-out effects and Captum's FeatureAblation, in units of the score."""
     gaps = []
     for one in cases:
         for groups in one.partitions.values():
-            start = subject.start()
-            game = Game(subject.network, one.image, start, groups.segments, one.label)
-            theirs = feature_ablation(subject.network, one.image, start, groups.segments, one.label)
+            start = model.start()
+            game = CoalitionGame(model.network, one.image, start, groups.segments, one.label)
+            theirs = feature_ablation(model.network, one.image, start, groups.segments, one.label)
             gaps.append((leave_one_out(game) - theirs).abs().max().item())
     return max(gaps)
 
@@ -80,7 +73,7 @@ def evaluate(
             "scenes": count,
             "costly_scenes": costly,
             "superpixels": asdict(SUPERPIXELS),
-            "redraw_seed": REDRAW_SEED,
+            "randomization_seed": RANDOMIZATION_SEED,
             "forward_passes_per_gradient": GRADIENT,
             "scene_settings": {kind: asdict(SCENES[kind]) for kind in kinds},
         },
@@ -88,52 +81,40 @@ def evaluate(
         "versions": {name: version(name) for name in PACKAGES},
         "models": {},
     }
-    for subject, folded in subjects(ROOT / "archive_specs", names):
-        results["models"][subject.name] = _evaluate(subject, folded, kinds, seed, count, costly, settings)
+    for model, folded in folded_models(ROOT / "archive_specs", names):
+        results["models"][model.name] = _evaluate(model, folded, kinds, seed, count, costly, settings)
     return results
 
 
 def _evaluate(
-    subject: Subject,
-    folded: torch.nn.Module,
+    model: EvaluatedModel,
+    folded: nn.Module,
     kinds: list[str],
     seed: int,
     count: int,
     costly: int,
     settings: Settings,
 ) -> dict[str, Any]:
-    untaught = with_network(subject, redrawn(folded, REDRAW_SEED))
-    found: dict[str, Any] = {"baseline": subject.baseline, "rule": subject.rule.rule, "steps": len(subject.rule)}
+    randomized = with_network(model, randomize_parameters(folded, RANDOMIZATION_SEED))
+    found: dict[str, Any] = {"baseline": model.baseline, "rule": model.rule.rule, "steps": len(model.rule)}
     found["scenes"] = {}
-    by_kind = {kind: right_cases(subject, seed, count, kind) for kind in kinds}
+    by_kind = {kind: right_cases(model, draw_cases(model, seed, count, SCENES[kind]), "scenes") for kind in kinds}
     for kind, cases in by_kind.items():
-        if not cases:
-            raise ValueError(f"scenes: wanted some that {subject.name} classifies rightly, got none of {count}")
-        rows = [
-            scores_of_case(subject, untaught, one, settings, costly=kind == kinds[0] and number < costly)
-            for number, one in enumerate(tqdm(cases, desc=f"{subject.name}, {kind}", unit="scene"))
-        ]
+        noisy = costly if kind == kinds[0] else 0
+        results = run(GroupStudy(model, cases, settings, randomized, noisy), label=kind)
         found["scenes"][kind] = {
             "drawn": count,
             "right": len(cases),
-            "metrics": report.metrics(rows),
-            "duels": report.duels(rows),
+            "metrics": averages(results),
+            "duels": report.duels(results),
         }
     cases = by_kind[kinds[0]]
-    found["feature_ablation_gap"] = ablation_gap(subject, cases[:costly])
-    found["sampling"] = {
-        kind: report.estimates(
-            [
-                against_sampling(subject, one, kind, settings)
-                for one in tqdm(cases[:costly], desc=f"{subject.name}, KernelShap, {kind}", unit="scene")
-            ]
-        )
-        for kind in ("superpixels", "objects")
-    }
-    starts = [
-        by_baseline(subject, one, settings) for one in tqdm(cases, desc=f"{subject.name}, baselines", unit="scene")
-    ]
-    found["baselines"] = report.by_baseline(starts)
+    found["feature_ablation_gap"] = ablation_gap(model, cases[:costly])
+    found["sampling"] = {}
+    for partition in ("superpixels", "objects"):
+        results = run(SamplingStudy(model, cases[:costly], settings, partition), label=f"KernelShap, {partition}")
+        found["sampling"][partition] = report.estimates(results, partition)
+    found["baselines"] = report.by_baseline(run(BaselineStudy(model, cases, settings), label="baselines"))
     return found
 
 

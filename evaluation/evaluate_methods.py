@@ -23,17 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 import imagexplain.attribution as library
 from evaluation import method_tables
-from evaluation.all_cases import Work, outcomes
-from evaluation.cases import SCENES, SUPERPIXELS, Case, case
-from evaluation.line_up import Entry, line_up, with_meaning
+from evaluation.cases import SCENES, SUPERPIXELS, Case
+from evaluation.entries import Entry, entries_of, supported
+from evaluation.evaluated_model import EvaluatedModel, as_built
+from evaluation.harness import draw_cases, right_cases
 from evaluation.machine import machine
-from evaluation.randomisation import THRESHOLD
+from evaluation.method_study import MethodStudy
+from evaluation.parallel import run
+from evaluation.randomization import THRESHOLD
 from evaluation.settings import Settings
-from evaluation.subject import Subject, as_built
 from imagexplain.progress import say
 from training.train_classifier import HELD_OUT_SEED
 
@@ -44,16 +45,11 @@ REFERENCES = 16
 """Scenes of the same series, beyond those that are scored: what expected gradients compare with."""
 
 
-def right_cases(subject: Subject, seed: int, count: int) -> tuple[list[Case], torch.Tensor]:
+def draw(model: EvaluatedModel, seed: int, count: int) -> tuple[list[Case], torch.Tensor]:
     """Of the first scenes those classified rightly, and the references (R, 3, H, W), the scenes after them."""
-    settings = replace(SCENES["standard"], size=subject.preprocess.size)
-    cases = [case(seed, index, settings, subject.preprocess) for index in range(count + REFERENCES)]
-    with torch.no_grad():
-        named = [int(subject.network(one.image.unsqueeze(0)).argmax()) for one in cases[:count]]
-    right = [one for one, name in zip(cases, named, strict=False) if name == one.label]
-    if not right:
-        raise ValueError(f"images: wanted some that {subject.name} classifies rightly, got none of {count}")
-    return right, torch.stack([one.image for one in cases[count:]])
+    settings = replace(SCENES["standard"], size=model.preprocess.size)
+    cases = draw_cases(model, seed, count + REFERENCES, settings)
+    return right_cases(model, cases[:count], "images"), torch.stack([one.image for one in cases[count:]])
 
 
 def conditions(seed: int, settings: Settings) -> dict[str, Any]:
@@ -89,41 +85,40 @@ def earlier(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(
-    subjects: Sequence[Subject],
+    models: Sequence[EvaluatedModel],
     entries: Sequence[Entry],
     seed: int,
     images: int,
     settings: Settings,
     *,
-    redrawn: int,
+    randomized: int,
     noisy: int,
     workers: int,
 ) -> dict[str, Any]:
     """All results, as the JSON file holds them.
 
     Args:
-        subjects: the models, as they were built.
-        entries: to be scored.
-        seed: of the series of scenes.
-        images: scenes drawn for each model.
-        settings: of the metrics.
-        redrawn: images explained with weights drawn anew.
-        noisy: images on which max-sensitivity is measured.
-        workers: processes.
+        models: Models as they were built.
+        entries: Ways to make a map, of which each model's supported ones are scored.
+        seed: Seed of the series of scenes.
+        images: Number of scenes drawn for each model.
+        settings: Settings of the metrics.
+        randomized: Number of images explained with randomized parameters too.
+        noisy: Number of images on which max-sensitivity is measured.
+        workers: Number of processes.
     """
     results = conditions(seed, settings) | {"models": {}}
-    for subject in subjects:
+    for model in models:
         begin = time.perf_counter()
-        cases, references = right_cases(subject, seed, images)
-        kept, refused = with_meaning(entries, subject.network, cases[0].image.unsqueeze(0))
-        work = Work(subject, kept, cases, references, settings, redrawn, noisy)
-        found = list(tqdm(outcomes(work, workers), desc=subject.name, total=len(work.parts), unit="part"))
-        results["models"][subject.name] = {
-            "baseline": subject.baseline,
-            "size": list(subject.preprocess.size),
+        cases, references = draw(model, seed, images)
+        kept, refused = supported(entries, model.network, cases[0].image.unsqueeze(0))
+        found = run(MethodStudy(model, cases, settings, kept, references, randomized, noisy), workers)
+        results["models"][model.name] = {
+            "baseline": model.baseline,
+            "size": list(model.preprocess.size),
             "drawn": images,
             "right": len(cases),
-            "redrawn": min(redrawn, len(cases)),
+            "randomized": min(randomized, len(cases)),
             "noisy": min(noisy, len(cases)),
             "workers": workers,
             "minutes": round((time.perf_counter() - begin) / 60, 1),
@@ -140,7 +135,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS), help=f"(default: {' '.join(MODELS)})")
     parser.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
     parser.add_argument("--images", type=int, default=25, help="scenes for each model (default: 25)")
-    parser.add_argument("--redrawn", type=int, default=10, help="images for the randomisation check (default: 10)")
+    parser.add_argument("--redrawn", type=int, default=10, help="images for the randomization check (default: 10)")
     parser.add_argument("--noisy", type=int, default=2, help="images for max-sensitivity (default: 2)")
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the scenes; by default the held-out series")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
@@ -156,11 +151,11 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
             kept = earlier(given.out, conditions(given.seed, Settings())) if given.keep else {}
             results = evaluate(
                 as_built(ROOT / "archive_specs", given.models),
-                line_up(given.methods),
+                entries_of(given.methods),
                 given.seed,
                 given.images,
                 Settings(),
-                redrawn=given.redrawn,
+                randomized=given.redrawn,
                 noisy=given.noisy,
                 workers=given.workers,
             )

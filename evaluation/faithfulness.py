@@ -12,7 +12,7 @@ from captum.metrics import infidelity as captum_infidelity
 from captum.metrics import sensitivity_max
 from torch import Tensor
 
-from evaluation.game import Game
+from evaluation.coalition_game import CoalitionGame
 
 
 def removals(groups: int, samples: int, generator: torch.Generator) -> Tensor:
@@ -21,7 +21,7 @@ def removals(groups: int, samples: int, generator: torch.Generator) -> Tensor:
     return torch.rand(samples, groups, generator=generator).argsort(1) < counts
 
 
-def infidelity(game: Game, scores: Tensor, removed: Tensor, *, scaled: bool) -> float:
+def infidelity(game: CoalitionGame, scores: Tensor, removed: Tensor, *, scaled: bool) -> float:
     """How far the scores are from foretelling what taking groups away costs. Lower is better, 0 is perfect.
 
     The mean over the removals R of (Σ_{g∈R} s_g − (f(x) − f(x without R)))², relative to the mean of the squared costs,

@@ -6,46 +6,44 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from evaluation.every_method import DIRECTIONS, Outcome
-from evaluation.line_up import Entry
-from evaluation.randomisation import METRICS, THRESHOLD, fails
-from evaluation.summary import means
+from evaluation import metrics
+from evaluation.entries import Entry
+from evaluation.harness import Result, averages
+from evaluation.method_study import SCORED
+from evaluation.metrics import shown
+from evaluation.randomization import THRESHOLD, fails
 
 MARK = "†"
 
-ARROWS = {"higher": "↑", "lower": "↓", "near 0": "→ 0"}
-
-DIGITS: Mapping[str, int] = {"forward": 0, "backward": 0}
+DIGITS: Mapping[str, int] = {metrics.FORWARD.name: 0, metrics.BACKWARD.name: 0}
 """Digits after the point, where they are not two."""
 
 Nested = dict[str, Any]
 
 
-def summary(entries: Sequence[Entry], refused: Mapping[str, str], outcomes: Sequence[Outcome]) -> Nested:
+def summary(entries: Sequence[Entry], refused: Mapping[str, str], results: Sequence[Result]) -> Nested:
     """One model's results.
 
     Args:
-        entries: that were scored.
-        refused: the others, with their reasons.
-        outcomes: of all parts of the work.
+        entries: Entries that were scored.
+        refused: Reasons why the others are not supported.
+        results: Results of all parts of the study.
 
     Returns:
         ``plans``: what each method was asked; ``metrics``: method → metric → mean with its interval; ``fails``: methods
-        that do not depend on what was learnt; ``without_meaning``: method → reason; ``refused``: method → how many of
-        the images it found no meaning for, and one reason.
+        that do not depend on what was learnt; ``not_supported``: method → reason; ``refused``: method → number of the
+        images for which it is not supported, and one reason.
     """
-    metrics: dict[str, dict[str, Nested]] = {}
-    for (method, metric), value in means([outcome.values for outcome in outcomes]).items():
-        metrics.setdefault(method, {})[metric] = asdict(value)
+    scores = averages(results).get(SCORED, {})
     images: dict[str, Nested] = {}
-    for outcome in outcomes:
-        for method, reason in outcome.refused.items():
+    for result in results:
+        for method, reason in result.refused.items():
             images[method] = {"images": images.get(method, {"images": 0})["images"] + 1, "reason": reason}
     return {
         "plans": {entry.name: _plan(entry) for entry in entries},
-        "metrics": metrics,
-        "fails": [method for method, found in metrics.items() if fails(_plain(found))],
-        "without_meaning": dict(refused),
+        "metrics": scores,
+        "fails": [method for method, found in scores.items() if fails(_plain(found))],
+        "not_supported": dict(refused),
         "refused": images,
     }
 
@@ -73,39 +71,43 @@ def markdown(results: Nested) -> Iterator[str]:
         yield ""
         yield (
             f"{result['right']} of {result['drawn']} scenes of {result['size'][0]}×{result['size'][1]} pixels, those "
-            f"classified rightly; max-sensitivity on {result['noisy']} of them, weights drawn anew on "
-            f"{result['redrawn']}."
+            f"classified rightly; max-sensitivity on {result['noisy']} of them, randomized parameters on "
+            f"{result['randomized']}."
         )
         yield ""
         yield from _table(result["metrics"], result["fails"])
         yield ""
         if result["fails"]:
             yield (
-                f"{MARK} fails the randomisation check: with weights drawn anew, the map keeps its order "
+                f"{MARK} fails the randomization check: with randomized parameters, the map keeps its order "
                 f"(mean \\|ρ\\| above {results['settings'].get('threshold', THRESHOLD)}, signed or of magnitudes)."
             )
             yield ""
         yield from _left_out(result)
 
 
-def _table(metrics: Mapping[str, Mapping[str, Mapping[str, float]]], failing: Sequence[str]) -> Iterator[str]:
-    shown = [metric for metric in DIRECTIONS if any(metric in found for found in metrics.values())]
-    yield "| method | " + " | ".join(f"{metric} {ARROWS[DIRECTIONS[metric]]}" for metric in shown) + " |"
-    yield "| --- |" + " ---: |" * len(shown)
-    for method, found in sorted(metrics.items(), key=lambda item: -item[1].get("IoU", {"mean": 0})["mean"]):
+def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]], failing: Sequence[str]) -> Iterator[str]:
+    columns = shown(scores.values())
+    yield "| method | " + " | ".join(metric.heading for metric in columns) + " |"
+    yield "| --- |" + " ---: |" * len(columns)
+    for method, found in sorted(scores.items(), key=lambda item: -item[1].get(metrics.IOU.name, {"mean": 0})["mean"]):
         marked = f"{method} {MARK}" if method in failing else method
-        cells = [f"{found[name]['mean']:.{DIGITS.get(name, 2)}f}" if name in found else "" for name in shown]
+        cells = [_cell(found, metric.name) for metric in columns]
         yield f"| {marked} | " + " | ".join(cells) + " |"
 
 
+def _cell(found: Mapping[str, Mapping[str, float]], name: str) -> str:
+    return f"{found[name]['mean']:.{DIGITS.get(name, 2)}f}" if name in found else ""
+
+
 def _left_out(result: Nested) -> Iterator[str]:
-    if result["without_meaning"]:
-        yield "Without a meaning for this model:"
+    if result["not_supported"]:
+        yield "Not supported by this model:"
         yield ""
-        yield from (f"- {method}: {reason}" for method, reason in result["without_meaning"].items())
+        yield from (f"- {method}: {reason}" for method, reason in result["not_supported"].items())
         yield ""
     if result["refused"]:
-        yield "Without a meaning for some of the images:"
+        yield "Not supported for some of the images:"
         yield ""
         yield from (f"- {method}, {said['images']}: {said['reason']}" for method, said in result["refused"].items())
         yield ""
@@ -114,12 +116,14 @@ def _left_out(result: Nested) -> Iterator[str]:
 def legend(settings: Nested) -> Iterator[str]:
     """Lines that say what the columns are."""
     yield (
-        "IoU, box IoU: of what the map shows above a fifth of its maximum with the deciding object. hit: the highest "
-        "pixel lies in it; mass: what part of the positive values does. insertion, deletion: area under the curve of "
-        f"the class's probability, by superpixel. infidelity: {settings['removals']} removals of superpixels, scores "
-        "scaled to suit; scores of 0 get 1. sensitivity: the largest relative change of the superpixels' scores under "
-        f"{settings['noisy']} draws of uniform noise of {settings['radius']} in model space. "
-        f"{', '.join(METRICS.values())}: mean |ρ| of the map's pixels with the map after weights were drawn anew. "
-        "seconds: of one core for one image; forward, backward: rows that the model evaluated."
+        "IoU, box IoU: of what the map shows above a fifth of its maximum with the deciding object. Pointing game: the "
+        "highest pixel lies in it; relevance mass accuracy: the part of the positive values that does. Insertion and "
+        "deletion AUC: area under the curve of the class's probability, by superpixel. Normalized infidelity: "
+        f"{settings['removals']} removals of superpixels, scores scaled to suit; scores of 0 get 1. Max-sensitivity: "
+        f"the largest relative change of the superpixels' scores under {settings['noisy']} draws of uniform noise of "
+        f"{settings['radius']} in model space. Parameter randomization, of magnitudes: mean |ρ| of the map's pixels, "
+        "or of their magnitudes, with the map after the weights of each tensor were permuted. CPU time: seconds of one "
+        "core for one image. Forward, backward evaluations: images that the model evaluated, and whose scores sent "
+        "gradients back."
     )
     yield ""

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from evaluation.controls import edges, gradients, random
+from evaluation.evaluated_model import EvaluatedModel
 from evaluation.partition import REST, Partition
-from evaluation.rivals import edges, gradients, random
-from evaluation.subject import Subject
 from imagexplain.attribution.groups.directional import group_scores
 from imagexplain.attribution.groups.families import family
 from imagexplain.attribution.paths.path_integral import PathIntegral
 
 OURS = ("ig", "|ig|", "directional", "dividend", "value", "value with pixels")
-RIVALS = (
+CONTROLS = (
     "random",
     "area",
     "edges",
@@ -54,7 +54,7 @@ def ours(attribution: Tensor, difference: Tensor, groups: Partition) -> Mapping[
     }
 
 
-def rivals(maps: Mapping[str, Tensor], groups: Partition, generator: torch.Generator) -> Mapping[str, Tensor]:
+def controls(maps: Mapping[str, Tensor], groups: Partition, generator: torch.Generator) -> Mapping[str, Tensor]:
     """(G,) float64 scores by the cheap maps (H, W): their sums over each group, or means where it says so."""
     sums = {name: groups.sums(maps[name]) for name in ("edges", "gradient", "input × gradient")}
     return {
@@ -69,12 +69,17 @@ def rivals(maps: Mapping[str, Tensor], groups: Partition, generator: torch.Gener
 
 
 def pixel_maps(
-    subject: Subject, image: Tensor, photo: Tensor, integral: PathIntegral, target: int, generator: torch.Generator
+    model: EvaluatedModel,
+    image: Tensor,
+    photo: Tensor,
+    integral: PathIntegral,
+    target: int,
+    generator: torch.Generator,
 ) -> Mapping[str, Tensor]:
-    """(H, W) float64 maps of the methods that have one: ours, summed over channels, and the rivals."""
+    """(H, W) float64 maps of the methods that have one: ours, summed over channels, and the controls."""
     size = (image.shape[1], image.shape[2])
     ig = integral.attribution.double().sum(0)
-    local = gradients(subject.network, image.unsqueeze(0), target)
+    local = gradients(model.network, image.unsqueeze(0), target)
     return {
         "ig": ig,
         "|ig|": ig.abs(),

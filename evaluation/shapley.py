@@ -11,13 +11,13 @@ from captum.attr import KernelShap
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from evaluation.game import Game
+from evaluation.coalition_game import CoalitionGame
 from imagexplain.attribution.paths.path_integral import Forward
 
 MOST_GROUPS = 12
 
 
-def exact(game: Game) -> Tensor:
+def exact(game: CoalitionGame) -> Tensor:
     """(G,) float64 Shapley values from all 2^G coalitions.
 
     Raises:
@@ -40,7 +40,7 @@ def exact(game: Game) -> Tensor:
     return values
 
 
-def by_orders(game: Game, orders: int, generator: torch.Generator) -> Tensor:
+def by_orders(game: CoalitionGame, orders: int, generator: torch.Generator) -> Tensor:
     """(G,) float64: each group's gain as the groups join in random orders, each order taken forwards and backwards.
 
     Source: Castro, Gómez, Tejada, "Polynomial calculation of the Shapley value based on sampling", 2009.

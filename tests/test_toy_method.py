@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 
 import imagexplain.attribution as library
+from evaluation.entries import Entry, entries_of, supported
 from evaluation.evaluate_methods import evaluate
-from evaluation.line_up import Entry, line_up, with_meaning
-from evaluation.subject import Subject
+from evaluation.evaluated_model import EvaluatedModel
 from handlers.classifier import ClassifierHandler
 from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.registry import METHODS, Method, register
 from imagexplain.attribution.runner import AttributionConfig, evaluations, refusals, seconds_beside
 from imagexplain.cli import compare_methods, list_methods
 from imagexplain.vision.geometry import apply
-from tests.evaluation.test_every_method import DRAWN, FEW, SEED, convolutional_subject
+from tests.evaluation.test_method_study import DRAWN, FEW, SEED, convolutional_subject
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import png
 from tests.serving.test_method_attribution import one, write_model
@@ -113,11 +113,11 @@ def test_it_is_drawn(tmp_path: Path) -> None:
 
 
 def test_it_is_evaluated() -> None:
-    subject: Subject = convolutional_subject()
-    entries: list[Entry] = [entry for entry in line_up([NAME]) if entry.name == NAME]
-    (kept,), refused = with_meaning(entries, subject.network, torch.rand(1, 3, 32, 32))
-    assert refused == {} and kept.channels == "sum" and NAME in {entry.name for entry in line_up()}
-    results = evaluate([subject], [kept], SEED, DRAWN, FEW, redrawn=1, noisy=1, workers=1)
+    model: EvaluatedModel = convolutional_subject()
+    entries: list[Entry] = [entry for entry in entries_of([NAME]) if entry.name == NAME]
+    (kept,), refused = supported(entries, model.network, torch.rand(1, 3, 32, 32))
+    assert refused == {} and kept.channels == "sum" and NAME in {entry.name for entry in entries_of()}
+    results = evaluate([model], [kept], SEED, DRAWN, FEW, randomized=1, noisy=1, workers=1)
     assert "IoU" in results["models"]["toy"]["metrics"][NAME]
 
 

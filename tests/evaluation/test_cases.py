@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation import rivals
+from evaluation import controls
 from evaluation.cases import SCENES, case
 from evaluation.methods import OURS, ours
-from evaluation.methods import rivals as rival_scores
+from evaluation.methods import controls as control_scores
 from evaluation.partition import by_objects, by_superpixels, partition
-from evaluation.redraw import redrawn
+from evaluation.randomization import randomize_parameters
 from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.superpixels import SlicSettings
 from training.scenes import SceneSettings, scene
@@ -87,10 +87,10 @@ def test_our_scores_by_hand() -> None:
     np.testing.assert_allclose(found["value with pixels"], with_pixels)
 
 
-def test_rival_scores_by_hand() -> None:
+def test_scores_of_controls_by_hand() -> None:
     groups = partition(torch.tensor([[0, 1, 1]]), ("a", "b"), torch.tensor([[True, False, False]]))
     maps = {name: torch.tensor([[1.0, 2.0, 4.0]]) for name in ("edges", "gradient", "input × gradient")}
-    found = rival_scores(maps, groups, torch.Generator().manual_seed(0))
+    found = control_scores(maps, groups, torch.Generator().manual_seed(0))
     assert found["area"].tolist() == [1, 2]
     assert found["edges"].tolist() == [1, 6]
     assert found["gradient per pixel"].tolist() == [1, 3]
@@ -101,23 +101,23 @@ def test_edges_of_a_step() -> None:
     photo = torch.zeros(3, 4, 6)
     photo[..., 3:] = 1
     wanted = [[0, 0, 0.5, 0.5, 0, 0]] * 4
-    np.testing.assert_allclose(rivals.edges(photo), wanted, atol=1e-6)
-    np.testing.assert_allclose(rivals.edges(photo.transpose(1, 2)), np.transpose(wanted), atol=1e-6)
+    np.testing.assert_allclose(controls.edges(photo), wanted, atol=1e-6)
+    np.testing.assert_allclose(controls.edges(photo.transpose(1, 2)), np.transpose(wanted), atol=1e-6)
 
 
 def test_gradient_maps_of_a_linear_model() -> None:
     weights = torch.tensor([[1.0, -2.0], [3.0, -4.0]])  # (channel, pixel)
     images = torch.full((1, 2, 1, 2), 2.0)
-    found = rivals.gradients(lambda x: (x.flatten(1) @ weights.flatten()).unsqueeze(1), images, 0)
+    found = controls.gradients(lambda x: (x.flatten(1) @ weights.flatten()).unsqueeze(1), images, 0)
     np.testing.assert_allclose(found["gradient"], [[[4, 6]]])
     np.testing.assert_allclose(found["input × gradient"], [[[8, -12]]])
 
 
-def test_redrawn_weights_are_the_same_numbers_elsewhere() -> None:
+def test_randomized_weights_are_the_same_numbers_elsewhere() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).requires_grad_(False)
     before = [weights.clone() for weights in network.parameters()]
-    other = redrawn(network, seed=0)
+    other = randomize_parameters(network, seed=0)
     for weights, kept, drawn in zip(network.parameters(), before, other.parameters(), strict=True):
         assert torch.equal(weights, kept)
         assert not torch.equal(weights, drawn)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evaluation import evaluate, report
-from evaluation.methods import OURS, RIVALS
+from evaluation.methods import CONTROLS, OURS
 from evaluation.report import verdict
 from evaluation.settings import Settings
 from evaluation.summary import Mean
@@ -27,13 +27,20 @@ def test_structure(results: dict) -> None:
         assert 1 <= found["right"] <= found["drawn"] == 3
         assert {"pixels", "objects", "superpixels"} == set(found["metrics"])
         for kind in ("objects", "superpixels"):
-            assert set(found["metrics"][kind]) == {*OURS, *RIVALS, "leave-one-out", "truth"}
+            assert set(found["metrics"][kind]) == {*OURS, *CONTROLS, "leave-one-out", "truth"}
     superpixels = lanet["scenes"]["standard"]["metrics"]["superpixels"]
-    assert superpixels["ig"]["sensitivity"]["scenes"] == 1
-    assert superpixels["area"]["redrawn"]["mean"] == pytest.approx(1), "area does not look at the model"
-    assert superpixels["truth"]["mass"]["mean"] == max(row["mass"]["mean"] for row in superpixels.values())
+    assert superpixels["ig"]["max-sensitivity"]["scenes"] == 1
+    assert superpixels["area"]["signed parameter randomization"]["mean"] == pytest.approx(1), (
+        "area does not look at the model"
+    )
+    assert superpixels["truth"]["relevance mass accuracy"]["mean"] == max(
+        row["relevance mass accuracy"]["mean"] for row in superpixels.values()
+    )
     assert lanet["sampling"]["superpixels"]["KernelShap 40"]["evaluations"] == pytest.approx(40, abs=1)
-    assert lanet["baselines"]["pixels"]["noise"]["mass"]["scenes"] == lanet["scenes"]["standard"]["right"]
+    assert (
+        lanet["baselines"]["pixels"]["noise"]["relevance mass accuracy"]["scenes"]
+        == lanet["scenes"]["standard"]["right"]
+    )
     json.dumps(results, allow_nan=False)
 
 
@@ -43,13 +50,16 @@ def test_feature_ablation_is_leave_one_out(results: dict) -> None:
 
 def test_the_deciding_object_beats_chance(results: dict) -> None:
     metrics = results["models"]["lanet"]["scenes"]["standard"]["metrics"]
-    assert metrics["pixels"]["ig"]["mass"]["mean"] > 1.3 * metrics["pixels"]["random"]["mass"]["mean"]
-    assert metrics["objects"]["ig"]["hit among objects"]["mean"] > 0.5
+    assert (
+        metrics["pixels"]["ig"]["relevance mass accuracy"]["mean"]
+        > 1.3 * metrics["pixels"]["random"]["relevance mass accuracy"]["mean"]
+    )
+    assert metrics["objects"]["ig"]["pointing game among objects"]["mean"] > 0.5
 
 
 def test_a_finer_path_orders_the_groups_alike(results: dict) -> None:
     superpixels = results["models"]["lanet"]["scenes"]["standard"]["metrics"]["superpixels"]
-    assert superpixels["ig"]["repeated"]["mean"] > 0.9
+    assert superpixels["ig"]["rank correlation with a finer path"]["mean"] > 0.9
 
 
 def test_report_and_picture(results: dict, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from captum.attr import KernelShap
 from torch import Tensor
 
+from evaluation.coalition_game import CoalitionGame, feature_ablation, leave_one_out
 from evaluation.curves import deletion, insertion
 from evaluation.faithfulness import infidelity, removals, sensitivity
-from evaluation.game import Game, feature_ablation, leave_one_out
-from evaluation.pointing import hit, mass
+from evaluation.pointing import pointing_game, relevance_mass_accuracy
 from evaluation.ranks import spearman
 from evaluation.shapley import by_orders, exact, joining, kernel_shap
 from evaluation.summary import difference, mean, means
@@ -40,13 +40,13 @@ def product(x: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def game() -> Game:
-    return Game(linear, IMAGE, BASELINE, PIXELS, target=0)
+def game() -> CoalitionGame:
+    return CoalitionGame(linear, IMAGE, BASELINE, PIXELS, target=0)
 
 
 @pytest.fixture
-def product_game() -> Game:
-    return Game(product, torch.ones(1, 1, 3), torch.zeros(1, 1, 3), torch.arange(3).view(1, 3), target=0)
+def product_game() -> CoalitionGame:
+    return CoalitionGame(product, torch.ones(1, 1, 3), torch.zeros(1, 1, 3), torch.arange(3).view(1, 3), target=0)
 
 
 def doubles(*values: float) -> Tensor:
@@ -59,33 +59,33 @@ def close(found: Tensor, wanted: object) -> None:
 
 def test_hit_is_the_top_group_mostly_inside() -> None:
     inside = doubles(1.0, 0.5, 0.6, 0.0)
-    assert hit(doubles(5, 1, 2, 3), inside) == 1
-    assert hit(doubles(1, 5, 2, 3), inside) == 0, "half inside is not mostly inside"
-    assert hit(doubles(1, 2, 5, 3), inside) == 1
-    assert hit(doubles(-4, -1, -2, -3), inside) == 0
+    assert pointing_game(doubles(5, 1, 2, 3), inside) == 1
+    assert pointing_game(doubles(1, 5, 2, 3), inside) == 0, "half inside is not mostly inside"
+    assert pointing_game(doubles(1, 2, 5, 3), inside) == 1
+    assert pointing_game(doubles(-4, -1, -2, -3), inside) == 0
 
 
 def test_tied_tops_count_in_part() -> None:
-    assert hit(doubles(7, 7, 7, 0), doubles(1, 0, 0, 1)) == pytest.approx(1 / 3)
-    assert hit(doubles(0, 0, 0, 0), doubles(1, 0, 0, 0)) == 0.25
+    assert pointing_game(doubles(7, 7, 7, 0), doubles(1, 0, 0, 1)) == pytest.approx(1 / 3)
+    assert pointing_game(doubles(0, 0, 0, 0), doubles(1, 0, 0, 0)) == 0.25
 
 
 def test_hit_among_some_groups() -> None:
-    assert hit(doubles(9, 1, 2), doubles(0, 0, 1)) == 0
-    assert hit(doubles(9, 1, 2), doubles(0, 0, 1), torch.tensor([False, True, True])) == 1
+    assert pointing_game(doubles(9, 1, 2), doubles(0, 0, 1)) == 0
+    assert pointing_game(doubles(9, 1, 2), doubles(0, 0, 1), torch.tensor([False, True, True])) == 1
 
 
 def test_mass_is_the_positive_part_inside() -> None:
     """(4 · 1 + 1 · 0.5 + 0) / (4 + 1 + 3): the negative score does not count."""
-    assert mass(doubles(4, 1, -6, 3), doubles(1, 0.5, 1, 0)) == pytest.approx(4.5 / 8)
-    assert mass(doubles(-1, 0), doubles(1, 1)) == 0
+    assert relevance_mass_accuracy(doubles(4, 1, -6, 3), doubles(1, 0.5, 1, 0)) == pytest.approx(4.5 / 8)
+    assert relevance_mass_accuracy(doubles(-1, 0), doubles(1, 1)) == 0
 
 
 def test_random_scores_hit_by_chance() -> None:
     """One group of five is the deciding one: a fifth of the draws, within four standard deviations of 2,000 draws."""
     generator = torch.Generator().manual_seed(0)
     inside = doubles(0, 0, 1, 0, 0)
-    hits = [hit(torch.rand(5, generator=generator), inside) for _ in range(2000)]
+    hits = [pointing_game(torch.rand(5, generator=generator), inside) for _ in range(2000)]
     assert abs(np.mean(hits) - 0.2) < 4 * math.sqrt(0.2 * 0.8 / 2000)
 
 
@@ -105,13 +105,13 @@ def test_spearman_as_scipy() -> None:
         assert spearman(first, second) == pytest.approx(stats.spearmanr(first, second).statistic, abs=1e-12)
 
 
-def test_effects_of_a_linear_model_are_its_weights(game: Game) -> None:
+def test_effects_of_a_linear_model_are_its_weights(game: CoalitionGame) -> None:
     close(leave_one_out(game), WEIGHTS)
     close(feature_ablation(linear, IMAGE, BASELINE, PIXELS, 0), WEIGHTS)
     close(exact(game), WEIGHTS)
 
 
-def test_integrated_gradients_of_a_linear_model_are_its_effects(game: Game) -> None:
+def test_integrated_gradients_of_a_linear_model_are_its_effects(game: CoalitionGame) -> None:
     (path,) = integrate(
         linear, IMAGE[None], BASELINE[None], torch.tensor([0]), [quadrature("gauss_legendre", 3)], chunk=5
     )
@@ -122,7 +122,7 @@ def test_integrated_gradients_of_a_linear_model_are_its_effects(game: Game) -> N
     assert infidelity(game, scores, taken, scaled=False) == pytest.approx(0, abs=1e-10)
 
 
-def test_a_coalition_is_evaluated_once(game: Game) -> None:
+def test_a_coalition_is_evaluated_once(game: CoalitionGame) -> None:
     leave_one_out(game)
     assert game.evaluations == 5
     leave_one_out(game)
@@ -135,7 +135,7 @@ def test_groups_joining() -> None:
     assert joining(torch.tensor([2, 0, 1])).int().tolist() == wanted
 
 
-def test_deletion_and_insertion_by_hand(game: Game) -> None:
+def test_deletion_and_insertion_by_hand(game: CoalitionGame) -> None:
     """In the order 0, 1, 3, 2 the score runs 4.5, 1.5, −0.5, −1, 0 as groups go, and 0, 3, 5, 5.5, 4.5 as they come.
 
     Each step is a quarter of the pixels: (4.5/2 + 1.5 − 0.5 − 1 + 0/2) / 4 = 0.5625, (0/2 + 3 + 5 + 5.5 + 4.5/2) / 4 =
@@ -152,13 +152,13 @@ def test_deletion_and_insertion_by_hand(game: Game) -> None:
         assert found.probability == pytest.approx((sum(sigmoid) - (sigmoid[0] + sigmoid[-1]) / 2) / 4)
 
 
-def test_curves_go_by_area(game: Game) -> None:
+def test_curves_go_by_area(game: CoalitionGame) -> None:
     """Group 0 covers 7 of 10 pixels, the others one each; deletion: 0.7 · 3 + 0.1 · (0.5 − 0.75 − 0.5) = 2.025."""
     found = deletion(game, leave_one_out(game), torch.tensor([7, 1, 1, 1]))
     assert found.logit == pytest.approx(0.7 * 3 + 0.1 * (0.5 - 0.75 - 0.5))
 
 
-def test_infidelity_by_hand(game: Game) -> None:
+def test_infidelity_by_hand(game: CoalitionGame) -> None:
     """Taking away {0}, {1} costs 3, 2. Scores (1, 2) foretell 1, 2: errors 4 + 0 of 9 + 4 without any explanation.
 
     Scaled by β = (1 · 3 + 2 · 2) / (1 + 4) = 1.4 the errors are 1.6² + 0.8² = 3.2.
@@ -185,7 +185,7 @@ def test_sensitivity_by_hand() -> None:
     assert sensitivity(lambda images: torch.ones(len(images), 3), IMAGE, radius=0.1, samples=5, seed=0) == 0
 
 
-def test_shapley_values_of_a_product(product_game: Game) -> None:
+def test_shapley_values_of_a_product(product_game: CoalitionGame) -> None:
     """x₁x₂ + x₃: the two factors share their product, x₃ has its own; leave-one-out gives each factor all of it."""
     close(exact(product_game), [0.5, 0.5, 1])
     close(leave_one_out(product_game), [1, 1, 1])
@@ -196,7 +196,7 @@ def test_shapley_values_of_a_product(product_game: Game) -> None:
 def test_exact_shapley_values_are_for_few_groups() -> None:
     segments = torch.arange(20).view(4, 5)
     with pytest.raises(ValueError, match="groups: wanted at most 12 to enumerate, got 20"):
-        exact(Game(linear, torch.ones(1, 4, 5), torch.zeros(1, 4, 5), segments, 0))
+        exact(CoalitionGame(linear, torch.ones(1, 4, 5), torch.zeros(1, 4, 5), segments, 0))
 
 
 def test_kernel_shap_of_linear_and_product() -> None:

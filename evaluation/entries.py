@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from evaluation.cases import Case
-from evaluation.rivals import edges, random
-from evaluation.subject import CHUNK, Subject
+from evaluation.controls import edges, random
+from evaluation.evaluated_model import CHUNK, EvaluatedModel
 from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, layer_name, refusals, run
 
@@ -59,7 +59,7 @@ class Entry:
         return self.plan is not None and "groups" in self.plan.takes
 
 
-def line_up(methods: Collection[str] | None = None) -> list[Entry]:
+def entries_of(methods: Collection[str] | None = None) -> list[Entry]:
     """The controls, and whatever is made of these methods alone, by default of all.
 
     Raises:
@@ -82,8 +82,8 @@ def _plan(*methods: str) -> AttributionConfig:
     return AttributionConfig(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
 
 
-def with_meaning(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
-    """The entries that have a meaning for a network, with the layers that they look at, and the others' reasons.
+def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
+    """The entries that a network supports, with the layers that they look at, and the others' reasons.
 
     Args:
         entries: that want to be scored.
@@ -105,31 +105,33 @@ def with_meaning(entries: Sequence[Entry], network: nn.Module, images: Tensor) -
     return kept, refused
 
 
-def maps_of(entry: Entry, subject: Subject, images: Tensor, case: Case, references: Tensor, seed: int = 0) -> Tensor:
+def maps_of(
+    entry: Entry, model: EvaluatedModel, images: Tensor, case: Case, references: Tensor, seed: int = 0
+) -> Tensor:
     """The maps (B, C, H, W) or (B, 1, H, W) of images that are a case's, or nearly.
 
     Args:
-        entry: that has a meaning for the model.
-        subject: the model, whose own baseline is where paths begin and what absence looks like.
+        entry: that the model supports.
+        model: Model whose own baseline is where paths begin and what absence looks like.
         images: (B, 3, H, W).
         case: whose class is explained, in whose superpixels.
         references: (R, 3, H, W) what expected gradients compare with.
         seed: of the control that is chance.
 
     Raises:
-        UnsupportedModelError: a method that finds no meaning for one of the images.
+        UnsupportedModelError: a method that is not supported for one of the images.
     """
-    photos = subject.photos(images)
+    photos = model.photos(images)
     if entry.plan is None:
         return torch.stack([_control(entry.name, photo, case.generator(seed)) for photo in photos]).unsqueeze(1)
-    starts = references.unsqueeze(1) if "references" in entry.plan.takes else subject.start()[None, None]
+    starts = references.unsqueeze(1) if "references" in entry.plan.takes else model.start()[None, None]
     material = AttributionInputs(
         baselines=starts.expand(-1, len(images), -1, -1, -1),
         groups=case.partitions["superpixels"].segments.expand(len(images), -1, -1),
         pictures=(255 * photos).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1),
     )
     targets = torch.full((len(images),), case.label)
-    return run(entry.plan, subject.network, images, targets, material, chunk=CHUNK)
+    return run(entry.plan, model.network, images, targets, material, chunk=CHUNK)
 
 
 def _control(name: str, photo: Tensor, generator: torch.Generator) -> Tensor:

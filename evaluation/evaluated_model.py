@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ CHUNK = 26  # half of a path of 50 steps and its two ends
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class EvaluatedModel:
     """A model whose explanations are scored.
 
     Attributes:
@@ -68,16 +68,16 @@ class Subject:
         return integrate(self.network, images, baselines, targets, [rule or self.rule] * len(images), chunk=CHUNK)
 
 
-def subjects(folder: Path, names: Sequence[str]) -> list[tuple[Subject, nn.Module]]:
+def folded_models(folder: Path, names: Sequence[str]) -> list[tuple[EvaluatedModel, nn.Module]]:
     """The named models, each with its folded network, from which :func:`with_network` makes relatives.
 
     Raises:
         ValueError: a name without a demonstration model.
     """
-    return [_subject(archive) for archive in _archives(folder, names)]
+    return [_folded(archive) for archive in _archives(folder, names)]
 
 
-def as_built(folder: Path, names: Sequence[str]) -> list[Subject]:
+def as_built(folder: Path, names: Sequence[str]) -> list[EvaluatedModel]:
     """The named models with their networks as they were built, nothing folded: for methods that look inside.
 
     Raises:
@@ -86,10 +86,10 @@ def as_built(folder: Path, names: Sequence[str]) -> list[Subject]:
     return [_as_built(archive) for archive in _archives(folder, names)]
 
 
-def with_network(subject: Subject, network: nn.Module) -> Subject:
+def with_network(model: EvaluatedModel, network: nn.Module) -> EvaluatedModel:
     """The same model with another folded network."""
-    example = torch.zeros(1, 3, *subject.preprocess.size)
-    return Subject(subject.name, specialise(network, example), subject.preprocess, subject.rule, subject.baseline)
+    example = torch.zeros(1, 3, *model.preprocess.size)
+    return replace(model, network=specialise(network, example))
 
 
 def _archives(folder: Path, names: Sequence[str]) -> list[Archive]:
@@ -101,19 +101,19 @@ def _archives(folder: Path, names: Sequence[str]) -> list[Archive]:
     return [archives[name] for name in names]
 
 
-def _as_built(archive: Archive) -> Subject:
+def _as_built(archive: Archive) -> EvaluatedModel:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
     network = models.build(spec.architecture, read(archive.weights), spec.arguments)
     network = network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
-    return Subject(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
+    return EvaluatedModel(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
 
 
-def _subject(archive: Archive) -> tuple[Subject, nn.Module]:
+def _folded(archive: Archive) -> tuple[EvaluatedModel, nn.Module]:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
     folded = fold(models.build(spec.architecture, read(archive.weights), spec.arguments))
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
-    bare = Subject(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
+    bare = EvaluatedModel(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
     return with_network(bare, folded), folded

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation import all_cases, evaluate_methods
-from evaluation import line_up as lines
-from evaluation.all_cases import Work, outcomes
+from evaluation import entries as lines
+from evaluation import evaluate_methods, parallel
 from evaluation.cases import Case, case
-from evaluation.cost import counted
-from evaluation.every_method import group_scores, one_channel, scores_of_case, sensitivity_of
-from evaluation.line_up import Entry, line_up, maps_of, with_meaning
+from evaluation.cost import measure_cost
+from evaluation.entries import Entry, entries_of, maps_of, supported
+from evaluation.evaluated_model import EvaluatedModel, as_built
+from evaluation.harness import Part, Result, Row
 from evaluation.localisation import overlap
+from evaluation.method_study import MethodStudy, group_scores, one_channel
 from evaluation.method_tables import markdown, summary
-from evaluation.randomisation import THRESHOLD, agreement, fails, untaught
+from evaluation.randomization import THRESHOLD, agreement, fails, randomize_parameters
 from evaluation.settings import Settings
-from evaluation.subject import Subject, as_built
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.vision.geometry import Preprocess
@@ -31,8 +31,10 @@ SEED, DRAWN = 0, 11  # of ten scenes in a row each is of another class; the elev
 FEW = Settings(removals=8, noisy=2)
 
 
-def subject_of(network: nn.Module) -> Subject:
-    return Subject("toy", network.eval().requires_grad_(False), PREPROCESS, quadrature("gauss_legendre", 5), "zero")
+def subject_of(network: nn.Module) -> EvaluatedModel:
+    return EvaluatedModel(
+        "toy", network.eval().requires_grad_(False), PREPROCESS, quadrature("gauss_legendre", 5), "zero"
+    )
 
 
 @pytest.fixture
@@ -41,17 +43,17 @@ def one() -> Case:
 
 
 @pytest.fixture
-def linear() -> Subject:
+def linear() -> EvaluatedModel:
     torch.manual_seed(0)
     return subject_of(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)))
 
 
 @pytest.fixture
-def convolutional() -> Subject:
+def convolutional() -> EvaluatedModel:
     return convolutional_subject()
 
 
-def convolutional_subject() -> Subject:
+def convolutional_subject() -> EvaluatedModel:
     """That says the last drawn scene's class whatever it sees."""
     torch.manual_seed(0)
     head = nn.Linear(8, 10)
@@ -64,6 +66,20 @@ def convolutional_subject() -> Subject:
 
 def entry(method: str, **options: object) -> Entry:
     return Entry(method, AttributionConfig((method,), tuple(options.items())))
+
+
+def study_of(
+    entries: list[Entry], model: EvaluatedModel, one: Case, randomized: int = 0, noisy: int = 0
+) -> MethodStudy:
+    return MethodStudy(model, [one], FEW, entries, references(), randomized, noisy)
+
+
+def scores_of_case(model: EvaluatedModel, entries: list[Entry], one: Case) -> Result:
+    return study_of(entries, model, one).score(Part(0))
+
+
+def sensitivity_of(entry: Entry, model: EvaluatedModel, one: Case) -> Result:
+    return study_of([entry], model, one).score(Part(0, entry.name))
 
 
 def references(count: int = 2) -> torch.Tensor:
@@ -90,22 +106,28 @@ def test_a_map_that_does_not_look_at_the_model_fails() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, 3, 64, 64, generator=generator)
     same, other = agreement(first, first), agreement(first, second)
-    assert same == pytest.approx({"redrawn": 1, "redrawn magnitudes": 1}) and fails(same)
+    assert same == pytest.approx({"parameter randomization": 1, "parameter randomization of magnitudes": 1}) and fails(
+        same
+    )
     assert max(other.values()) < 0.1 and not fails(other)
     flipped = agreement(first[:1], first[:1] * torch.randn(1, 64, 64, generator=generator).sign())
-    assert flipped["redrawn"] < 0.1 and flipped["redrawn magnitudes"] == pytest.approx(1) and fails(flipped)
-    assert agreement(first, -first)["redrawn"] == pytest.approx(1), "an order reversed is kept as well"
+    assert (
+        flipped["parameter randomization"] < 0.1
+        and flipped["parameter randomization of magnitudes"] == pytest.approx(1)
+        and fails(flipped)
+    )
+    assert agreement(first, -first)["parameter randomization"] == pytest.approx(1), "an order reversed is kept as well"
 
 
 def test_an_empty_map_neither_passes_nor_fails() -> None:
     assert agreement(torch.rand(1, 8, 8), torch.zeros(1, 8, 8)) == {}
-    assert not fails({}) and not fails({"redrawn": THRESHOLD})
+    assert not fails({}) and not fails({"parameter randomization": THRESHOLD})
 
 
-def test_redrawn_batch_norms_have_the_statistics_of_their_inputs(convolutional: Subject) -> None:
+def test_randomized_batch_norms_have_the_statistics_of_their_inputs(convolutional: EvaluatedModel) -> None:
     images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     before = {name: value.clone() for name, value in convolutional.network.state_dict().items()}
-    copy: Any = untaught(convolutional.network, 0, images)
+    copy: Any = randomize_parameters(convolutional.network, 0, images)
     assert all(torch.equal(value, before[name]) for name, value in convolutional.network.state_dict().items())
     assert not copy.training and not torch.equal(copy[0].weight, before["0.weight"])
     inputs = copy[0](images)
@@ -114,41 +136,43 @@ def test_redrawn_batch_norms_have_the_statistics_of_their_inputs(convolutional: 
 
 
 def test_every_method_and_the_controls_line_up() -> None:
-    names = [one.name for one in line_up()]
+    names = [one.name for one in entries_of()]
     assert len(set(names)) == len(names)
     assert {"grad_cam", "kernel_shap", "blur_ig × grad_cam", "edges", "random"} <= set(names)
-    few = [one.name for one in line_up(["integrated_gradients", "grad_cam"])]
+    few = [one.name for one in entries_of(["integrated_gradients", "grad_cam"])]
     smoothed = "integrated_gradients, 8 noisy copies"
     assert few == ["grad_cam", "integrated_gradients", "integrated_gradients × grad_cam", smoothed, "edges", "random"]
     with pytest.raises(ValueError, match=r"methods: wanted some of .*, got 'gradcam'"):
-        line_up(["gradcam"])
+        entries_of(["gradcam"])
 
 
-def test_methods_without_a_meaning_are_listed_with_the_reason(linear: Subject, convolutional: Subject) -> None:
-    entries = line_up(["grad_cam", "gradient", "guided_backprop", "integrated_gradients"])
-    kept, reasons = with_meaning(entries, linear.network, torch.zeros(1, 3, 32, 32))
+def test_methods_that_are_not_supported_are_listed_with_the_reason(
+    linear: EvaluatedModel, convolutional: EvaluatedModel
+) -> None:
+    entries = entries_of(["grad_cam", "gradient", "guided_backprop", "integrated_gradients"])
+    kept, reasons = supported(entries, linear.network, torch.zeros(1, 3, 32, 32))
     assert "wanted one with ReLUs" in reasons["guided_backprop"]
     assert reasons["grad_cam"].startswith("layer:") and reasons["integrated_gradients × grad_cam"].startswith("layer:")
     assert {"gradient", "integrated_gradients", "edges"} <= {one.name for one in kept}
     assert not {one.name for one in kept} & set(reasons)
-    kept, reasons = with_meaning(entries, convolutional.network, torch.zeros(1, 3, 32, 32))
+    kept, reasons = supported(entries, convolutional.network, torch.zeros(1, 3, 32, 32))
     assert not reasons and len(kept) == len(entries)
     assert {one.plan.layer for one in kept if one.plan and "grad_cam" in one.plan.methods} == {"4"}
 
 
-def test_what_has_no_meaning_for_an_image_is_left_out_and_counted(linear: Subject, one: Case) -> None:
+def test_methods_not_supported_for_an_image_are_left_out_and_counted(linear: EvaluatedModel, one: Case) -> None:
     entries = [entry("guided_backprop"), entry("gradient")]
-    found = scores_of_case(linear, None, entries, one, references(), FEW)
-    assert {method for method, _ in found.values} == {"gradient"}
+    found = scores_of_case(linear, entries, one)
+    assert {row.entry for row in found.values} == {"gradient"}
     assert "ReLU" in found.refused["guided_backprop"]
     result = summary(entries, {}, [found, found])
     assert result["refused"]["guided_backprop"]["images"] == 2
-    assert sensitivity_of(entries[0], linear, one, references(), FEW).values == {}
+    assert sensitivity_of(entries[0], linear, one).values == {}
 
 
-def test_other_errors_go_on(linear: Subject, one: Case) -> None:
+def test_other_errors_go_on(linear: EvaluatedModel, one: Case) -> None:
     with pytest.raises(ValueError, match="steps"):
-        scores_of_case(linear, None, [entry("integrated_gradients", steps=0)], one, references(), FEW)
+        scores_of_case(linear, [entry("integrated_gradients", steps=0)], one)
 
 
 @pytest.mark.parametrize(
@@ -163,21 +187,21 @@ def test_other_errors_go_on(linear: Subject, one: Case) -> None:
     ],
 )
 def test_evaluations_are_counted(
-    linear: Subject, one: Case, method: str, options: dict[str, object], forward: int, backward: int
+    linear: EvaluatedModel, one: Case, method: str, options: dict[str, object], forward: int, backward: int
 ) -> None:
-    with counted(linear.network) as cost:
+    with measure_cost(linear.network) as cost:
         maps_of(entry(method, **options), linear, one.image[None], one, references())
     assert (cost.forward, cost.backward) == (forward, backward)
     assert cost.seconds > 0 and not linear.network._forward_hooks
 
 
-def test_feature_ablation_evaluates_each_superpixel(linear: Subject, one: Case) -> None:
-    with counted(linear.network) as cost:
+def test_feature_ablation_evaluates_each_superpixel(linear: EvaluatedModel, one: Case) -> None:
+    with measure_cost(linear.network) as cost:
         maps_of(entry("feature_ablation"), linear, one.image[None], one, references())
     assert (cost.forward, cost.backward) == (1 + len(one.partitions["superpixels"]), 0)
 
 
-def test_scores_of_superpixels(linear: Subject, one: Case) -> None:
+def test_scores_of_superpixels(linear: EvaluatedModel, one: Case) -> None:
     """In a linear model a superpixel's shares sum to its effect, which is what each of its pixels has by group."""
     images, groups = one.image[None], one.partitions["superpixels"]
     shares, effects = entry("input_x_gradient"), entry("feature_ablation")
@@ -187,7 +211,7 @@ def test_scores_of_superpixels(linear: Subject, one: Case) -> None:
     assert torch.allclose(by_shares, by_group, atol=1e-5)
 
 
-def test_methods_get_what_they_want(linear: Subject, one: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_methods_get_what_they_want(linear: EvaluatedModel, one: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {}
 
     def keep(
@@ -214,21 +238,26 @@ def test_gradients_join_as_magnitudes() -> None:
     assert combined.channels == "sum", "what is multiplied has one channel already"
 
 
-def test_the_gradient_of_a_linear_model_does_not_change(linear: Subject, one: Case) -> None:
-    found = sensitivity_of(entry("gradient"), linear, one, references(), FEW)
-    assert found.values == {("gradient", "sensitivity"): pytest.approx(0, abs=1e-6)}
-    moved = sensitivity_of(Entry("edges"), linear, one, references(), FEW)
-    assert moved.values["edges", "sensitivity"] > 0
+def test_the_gradient_of_a_linear_model_does_not_change(linear: EvaluatedModel, one: Case) -> None:
+    found = sensitivity_of(entry("gradient"), linear, one)
+    assert found.values == {Row("pixels", "gradient", "max-sensitivity"): pytest.approx(0, abs=1e-6)}
+    moved = sensitivity_of(Entry("edges"), linear, one)
+    assert moved.values[Row("pixels", "edges", "max-sensitivity")] > 0
 
 
-def test_the_truth_scores_best(linear: Subject, one: Case) -> None:
+def test_the_truth_scores_best(linear: EvaluatedModel, one: Case) -> None:
     """A linear model that reads the deciding object alone, of which input × gradient is the exact effect."""
     weights = linear.network.get_parameter("1.weight").zero_()
     weights[one.label] = (one.deciding * one.image.sign()).flatten()
-    found = scores_of_case(linear, None, [entry("input_x_gradient")], one, references(), FEW).values
-    assert found["input_x_gradient", "hit"] == 1 and found["input_x_gradient", "mass"] == pytest.approx(1)
-    assert found["input_x_gradient", "infidelity"] == pytest.approx(0, abs=1e-8)
-    assert found["input_x_gradient", "insertion"] > found["input_x_gradient", "deletion"]
+    found = scores_of_case(linear, [entry("input_x_gradient")], one).values
+    assert found[Row("pixels", "input_x_gradient", "pointing game")] == 1 and found[
+        Row("pixels", "input_x_gradient", "relevance mass accuracy")
+    ] == pytest.approx(1)
+    assert found[Row("pixels", "input_x_gradient", "normalized infidelity")] == pytest.approx(0, abs=1e-8)
+    assert (
+        found[Row("pixels", "input_x_gradient", "insertion AUC")]
+        > found[Row("pixels", "input_x_gradient", "deletion AUC")]
+    )
 
 
 METHODS = ["deep_lift", "expected_gradients", "grad_cam", "gradient", "integrated_gradients", "kernel_shap"]
@@ -236,47 +265,47 @@ METHODS = ["deep_lift", "expected_gradients", "grad_cam", "gradient", "integrate
 
 @pytest.fixture(scope="module")
 def results(one_thread: None) -> dict:
-    subjects, entries = [convolutional_subject()], line_up(METHODS)
-    return evaluate_methods.evaluate(subjects, entries, SEED, DRAWN, FEW, redrawn=2, noisy=1, workers=1)
+    subjects, entries = [convolutional_subject()], entries_of(METHODS)
+    return evaluate_methods.evaluate(subjects, entries, SEED, DRAWN, FEW, randomized=2, noisy=1, workers=1)
 
 
 def test_structure(results: dict) -> None:
     toy = results["models"]["toy"]
-    assert (toy["drawn"], toy["right"]) == (DRAWN, 2) and toy["without_meaning"] == {} and toy["refused"] == {}
-    names = {one.name for one in line_up(METHODS)}
+    assert (toy["drawn"], toy["right"]) == (DRAWN, 2) and toy["not_supported"] == {} and toy["refused"] == {}
+    names = {one.name for one in entries_of(METHODS)}
     assert set(toy["metrics"]) == set(toy["plans"]) == names
     for name in names - {"random"}:
-        assert toy["metrics"][name]["sensitivity"]["scenes"] == 1
+        assert toy["metrics"][name]["max-sensitivity"]["scenes"] == 1
         assert toy["metrics"][name]["IoU"]["scenes"] == 2
-    assert "sensitivity" not in toy["metrics"]["random"]
+    assert "max-sensitivity" not in toy["metrics"]["random"]
     assert toy["plans"]["grad_cam"]["layer"] == "4" and toy["plans"]["kernel_shap"]["options"]["samples"] == 256
     json.dumps(results, allow_nan=False)
 
 
-def test_another_process_finds_the_same(one: Case, linear: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_finds_the_same(one: Case, linear: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker does, without the seconds that starting it takes."""
-    monkeypatch.setattr(all_cases, "_work", None)
-    work = Work(linear, line_up(["gradient"]), [one], references(), FEW, redrawn=1, noisy=1)
-    all_cases._begin(pickle.dumps(work))
-    alone, there = list(outcomes(work, workers=1)), [all_cases._outcome(part) for part in work.parts]
+    monkeypatch.setattr(parallel, "_study", None)
+    study = study_of(entries_of(["gradient"]), linear, one, randomized=1, noisy=1)
+    parallel._begin(pickle.dumps(study))
+    alone, there = parallel.run(study), [parallel._score(part) for part in study.parts]
     assert len(alone) == len(there) == 1 + 2, "the scores of all, and the sensitivity of each but chance"
     for first, second in zip(alone, there, strict=True):
         assert first.values.keys() == second.values.keys()
-        assert all(value == second.values[row] for row, value in first.values.items() if row[1] != "seconds")
+        assert all(value == second.values[row] for row, value in first.values.items() if row.metric != "CPU time")
 
 
 def test_controls(results: dict) -> None:
     toy = results["models"]["toy"]
-    assert toy["metrics"]["edges"]["redrawn"]["mean"] == pytest.approx(1) and "edges" in toy["fails"]
-    assert toy["metrics"]["random"]["redrawn"]["mean"] < 0.1 and "random" not in toy["fails"]
-    assert toy["metrics"]["edges"]["forward"]["mean"] == 0
+    assert toy["metrics"]["edges"]["parameter randomization"]["mean"] == pytest.approx(1) and "edges" in toy["fails"]
+    assert toy["metrics"]["random"]["parameter randomization"]["mean"] < 0.1 and "random" not in toy["fails"]
+    assert toy["metrics"]["edges"]["forward evaluations"]["mean"] == 0
 
 
 def test_tables(results: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = with_some_left_out(results)
     text = "\n".join(markdown(shown))
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.count("|") for line in rows}) == 1 and len(rows) == 2 + len(line_up(METHODS))
+    assert len({line.count("|") for line in rows}) == 1 and len(rows) == 2 + len(entries_of(METHODS))
     assert any(row.startswith("| edges † |") for row in rows)
     assert "- guided_backprop: model: no ReLU" in text and "- deep_lift, 1: model: misses" in text
     file = tmp_path / "results.json"
@@ -300,21 +329,21 @@ def test_results_of_other_models_are_kept_if_they_can_be_compared(results: dict,
 
 def with_some_left_out(results: dict) -> dict:
     toy = results["models"]["toy"] | {
-        "without_meaning": {"guided_backprop": "model: no ReLU"},
+        "not_supported": {"guided_backprop": "model: no ReLU"},
         "refused": {"deep_lift": {"images": 1, "reason": "model: misses"}},
     }
     return results | {"models": {"toy": toy}}
 
 
-def test_a_model_that_is_never_right(linear: Subject) -> None:
+def test_a_model_that_is_never_right(linear: EvaluatedModel) -> None:
     linear.network.get_parameter("1.bias")[:] = torch.nan
     with pytest.raises(ValueError, match="images: wanted some that toy classifies rightly, got none of 1"):
-        evaluate_methods.right_cases(linear, SEED, 1)
+        evaluate_methods.draw(linear, SEED, 1)
 
 
 def test_the_network_as_it_was_built() -> None:
     (bit,) = as_built(evaluate_methods.ROOT / "archive_specs", ["bit"])
-    right, others = evaluate_methods.right_cases(bit, 1_000_003, 1)
+    right, others = evaluate_methods.draw(bit, 1_000_003, 1)
     assert len(right) == 1 and others.shape == (evaluate_methods.REFERENCES, 3, 32, 32)
     assert not bit.network.training and not any(weights.requires_grad for weights in bit.network.parameters())
 

@@ -11,7 +11,7 @@ from imagexplain.attribution.paths.path_integral import Forward
 BATCH = 128
 
 
-class Game:
+class CoalitionGame:
     """What the model makes of coalitions of groups. Each coalition is evaluated once and then remembered.
 
     Attributes:
@@ -48,7 +48,7 @@ class Game:
         return self.play(coalitions)[:, 0]
 
 
-def leave_one_out(game: Game) -> Tensor:
+def leave_one_out(game: CoalitionGame) -> Tensor:
     """(G,) float64 f(x) − f(x without the group): what taking each group away alone costs. Occlusion by segment."""
     everyone = torch.ones(1, game.groups, dtype=torch.bool)
     return game.scores(everyone) - game.scores(~torch.eye(game.groups, dtype=torch.bool))
