@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from imagexplain.vision.mask_crops import CutOut, trimmed, whole
+from imagexplain.vision.mask_crops import CroppedMask, trimmed, whole
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.booleans())
 
@@ -31,4 +31,4 @@ def test_nothing_of_a_mask_is_lost(mask: np.ndarray) -> None:
 def test_no_masks() -> None:
     assert whole([], (3, 4)).shape == (0, 3, 4)
     assert trimmed(np.zeros((3, 4), dtype=bool)).area == 0
-    assert not whole([CutOut(np.zeros((0, 2), dtype=bool), (3, 1))], (3, 4)).any()
+    assert not whole([CroppedMask(np.zeros((0, 2), dtype=bool), (3, 1))], (3, 4)).any()

@@ -257,7 +257,7 @@ def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, A
         if engine.classes not in (None, labels):
             raise SpecError(_other_count(archive, engine.classes))
         with _told(archive, "weights"):
-            engines.rehearse(engine, labels, model.threshold)
+            engines.dry_run(engine, labels, model.threshold)
         return
     with _told(archive, "weights"), torch.no_grad():
         network = models.build(model.architecture, state, model.arguments)

@@ -21,18 +21,18 @@ from imagexplain.errors import RequestError
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.example_photo import example_photo
 from imagexplain.models.segmenters import detectron2_tensormask, mmdet_segmenter, tensormask
-from imagexplain.models.segmenters.mmdet_segmenter import MMDetSegmenter, PhotoError, Seen
+from imagexplain.models.segmenters.mmdet_segmenter import MMDetInput, MMDetSegmenter, PhotoError
 from imagexplain.models.segmenters.tensormask import TensorMaskSettings
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.geometry import Geometry, Preprocess
-from imagexplain.vision.preprocess import View, view
+from imagexplain.vision.preprocess import ModelInput, view
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """From model inputs (B, 3, H, W) to scores (B, classes)."""
 
 
-class Engine(Protocol):
+class SegmenterBackend(Protocol):
     """An instance segmenter as a worker holds it.
 
     Attributes:
@@ -46,21 +46,21 @@ class Engine(Protocol):
     @property
     def classes(self) -> int | None: ...
 
-    def look(self, photo: Photo) -> View:
+    def look(self, photo: Photo) -> ModelInput:
         """The photo as the segmenter sees it; channels are red, green, blue."""
         ...
 
-    def find(self, seen: View, threshold: float) -> Detections:
+    def find(self, seen: ModelInput, threshold: float) -> Detections:
         """The instances whose score exceeds the threshold; tensors on the CPU."""
         ...
 
-    def class_scores(self, seen: View, anchor: Tensor) -> ScoreFunction:
+    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """From model inputs (B, 3, H, W) to the pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor."""
         ...
 
 
 @dataclass(frozen=True)
-class TensorMaskEngine:
+class TensorMaskBackend:
     """TensorMask; a detection's score is the logit of its window, which stays where it is along the path.
 
     Attributes:
@@ -80,38 +80,38 @@ class TensorMaskEngine:
     device: torch.device
     resize: ResizeSpec | None = None
 
-    def look(self, photo: Photo) -> View:
+    def look(self, photo: Photo) -> ModelInput:
         """The photo, resized where the spec says so."""
         size = photo.size if self.resize is None else self.resize.size(photo.size)
         blue, green, red = (mean / 255 for mean in self.settings.pixel_mean)
         of_blue, of_green, of_red = (std / 255 for std in self.settings.pixel_std)
         return view(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
 
-    def find(self, seen: View, threshold: float) -> Detections:
+    def find(self, seen: ModelInput, threshold: float) -> Detections:
         """See :func:`imagexplain.models.segmenters.tensormask.detect`."""
         image = _bgr(seen.image[None]).to(self.device)
         found: Detections = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
         return found
 
-    def class_scores(self, seen: View, anchor: Tensor) -> ScoreFunction:
+    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """The window's class logits, see :func:`imagexplain.models.segmenters.tensormask.class_logits_at`."""
         window = tuple(anchor.tolist())
         return lambda images: self.implementation.class_logits_at(self.network, _bgr(images), window)
 
 
 @dataclass(frozen=True)
-class MMDetView(View):
+class MMDetModelInput(ModelInput):
     """A photo as an mmdet model sees it.
 
     Attributes:
         seen: mmdet's own form of it, padded.
     """
 
-    seen: Seen
+    seen: MMDetInput
 
 
 @dataclass(frozen=True)
-class MMDetEngine:
+class MMDetBackend:
     """Any instance segmenter of mmdet.
 
     What explanations differentiate: :mod:`imagexplain.models.segmenters.mmdet_segmenter`.
@@ -130,7 +130,7 @@ class MMDetEngine:
         """How many it tells apart; None where the model does not say."""
         return self.segmenter.num_classes
 
-    def look(self, photo: Photo) -> MMDetView:
+    def look(self, photo: Photo) -> MMDetModelInput:
         """Through the model's own test pipeline.
 
         Raises:
@@ -144,20 +144,20 @@ class MMDetEngine:
         image = self._rgb(seen.inputs[:, :, :height, :width])[0].cpu()
         mean, std = (self._rgb(values.view(1, 3, 1, 1)).flatten().div(255).tolist() for values in self._statistics())
         geometry = Geometry(photo.size, seen.image_size, (0, 0, height, width))
-        return MMDetView(image, geometry, Preprocess((height, width), tuple(mean), tuple(std)), seen)
+        return MMDetModelInput(image, geometry, Preprocess((height, width), tuple(mean), tuple(std)), seen)
 
-    def find(self, seen: View, threshold: float) -> Detections:
+    def find(self, seen: ModelInput, threshold: float) -> Detections:
         """See :meth:`imagexplain.models.segmenters.mmdet_segmenter.MMDetSegmenter.find`."""
-        assert isinstance(seen, MMDetView)
+        assert isinstance(seen, MMDetModelInput)
         return self.segmenter.find(seen.seen, threshold)
 
-    def class_scores(self, seen: View, anchor: Tensor) -> ScoreFunction:
+    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """The mean over stages of the class logits of the detection's regions.
 
         Raises:
             RequestError: 422 for a model without such scores.
         """
-        assert isinstance(seen, MMDetView)
+        assert isinstance(seen, MMDetModelInput)
         if not self.segmenter.explains:
             raise RequestError(422, "method", "this segmenter scores no regions, so that there is nothing to explain")
         height, width = seen.seen.inputs.shape[2:]
@@ -177,7 +177,7 @@ class MMDetEngine:
         return preprocessor.mean, preprocessor.std
 
 
-def load(spec: SegmenterSpec, model_dir: Path, device: torch.device) -> Engine:
+def load(spec: SegmenterSpec, model_dir: Path, device: torch.device) -> SegmenterBackend:
     """The segmenter of an unpacked archive; raises like :func:`build`, and ValueError for another number of labels."""
     torch.backends.cudnn.allow_tf32 = False
     file = model_dir / CONFIG_FILE
@@ -191,7 +191,7 @@ def load(spec: SegmenterSpec, model_dir: Path, device: torch.device) -> Engine:
 
 def build(
     spec: SegmenterSpec, state: Mapping[str, Tensor], config: Mapping[str, Any] | None, device: torch.device
-) -> Engine:
+) -> SegmenterBackend:
     """The segmenter of a checkpoint, frozen.
 
     Args:
@@ -207,20 +207,20 @@ def build(
     """
     if spec.engine == "mmdet":
         with _installed(spec.engine, "mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"):
-            return MMDetEngine(mmdet_segmenter.build(config or {}, state).to(device))
+            return MMDetBackend(mmdet_segmenter.build(config or {}, state).to(device))
     settings = _settings(spec)
     classes = tensormask.size_of(state, len(settings.mask_sizes)).classes
     if spec.engine == "torchvision":
         network: nn.Module = tensormask.build(state, settings).to(device).requires_grad_(False)
-        return TensorMaskEngine(network, tensormask, settings, classes, device, spec.resize)
+        return TensorMaskBackend(network, tensormask, settings, classes, device, spec.resize)
     source = "https://github.com/facebookresearch/detectron2"
     with _installed(spec.engine, f"detectron2 and tensormask, from {source} and its folder projects/TensorMask"):
         network = detectron2_tensormask.build(state, settings).to(device)
-    return TensorMaskEngine(network, detectron2_tensormask, settings, classes, device, spec.resize)
+    return TensorMaskBackend(network, detectron2_tensormask, settings, classes, device, spec.resize)
 
 
 @torch.no_grad()
-def rehearse(engine: Engine, labels: int, threshold: float) -> None:
+def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> None:
     """Does with a small photo what a request does.
 
     Args:

@@ -40,7 +40,7 @@ from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
 from imagexplain.serving.prepared_request import prepare
-from imagexplain.serving.render import as_drawn, sigma_of
+from imagexplain.serving.render import for_display, sigma_of
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
 from imagexplain.vision.geometry import Preprocess, fit
@@ -212,7 +212,7 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
 
     def heat_map(wanted: AttributionConfig, own: AttributionInputs) -> Image.Image:
         maps = run(wanted, question.network, question.image, targets, own, chunk=chunk)
-        maps = as_drawn(maps, wanted)
+        maps = for_display(maps, wanted)
         sigma = sigma_of(wanted, maps.shape[-2:])
         return (
             overlay(question.photo, maps, geometry, sigma=sigma)

@@ -16,7 +16,7 @@ from imagexplain.api.response import GZIP_LEVEL, check_size
 from imagexplain.attribution.paths.adaptive import MOST_BYTES, START
 from imagexplain.errors import RequestError
 from imagexplain.serving.deadline import Deadline
-from imagexplain.serving.prepared_request import Sample
+from imagexplain.serving.prepared_request import PreparedRequest
 from imagexplain.vision.detections import Detections
 
 MOST_DRAWN = 2**28
@@ -80,7 +80,7 @@ def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline) 
     deadline.admit(field="baseline", seconds=draws * values * each)
 
 
-def seconds_of_answer(sample: Sample) -> float:
+def seconds_of_answer(sample: PreparedRequest) -> float:
     """The time from an explanation to its answer: the table of groups, or the picture."""
     seconds = 0.0
     if sample.groups is not None:
@@ -98,14 +98,14 @@ def seconds_of_instances(found: Detections, media: str) -> float:
     return drawn + SECONDS_PER_MASK_PIXEL.get(media, 0.0) * masks
 
 
-def seconds_of_shares(sample: Sample, points: int) -> float:
+def seconds_of_shares(sample: PreparedRequest, points: int) -> float:
     """The time for the groups' shares of the gradient at so many points of a path, where these are asked for."""
     if sample.groups is None or "absolute_directional" not in sample.request.outputs:
         return 0.0
     return SECONDS_PER_SHARE * points * sample.groups.family.masks.numel()
 
 
-def check_answer(sample: Sample, classes: int, max_bytes: int) -> None:
+def check_answer(sample: PreparedRequest, classes: int, max_bytes: int) -> None:
     """Refuse an explanation whose answer is known to be too large, before anything is computed for it.
 
     Raises:
@@ -128,7 +128,7 @@ def check_masks(count: int, size: tuple[int, int], media: str, max_bytes: int) -
     check_size(int(share * count * size[0] * size[1]), media, max_bytes)
 
 
-def nodes_that_fit(sample: Sample, classes: int, max_bytes: int) -> int:
+def nodes_that_fit(sample: PreparedRequest, classes: int, max_bytes: int) -> int:
     """The nodes that a refined path may have at most for its answer, and for what a request may keep of its draws."""
     kept = MOST_BYTES // (4 * sample.image.numel() * len(sample.baselines))
     each = bytes_per_step(sample, max_bytes)
@@ -137,7 +137,7 @@ def nodes_that_fit(sample: Sample, classes: int, max_bytes: int) -> int:
     return min(kept, int((max_bytes - bytes_beside_steps(sample, classes)) // each))
 
 
-def bytes_per_step(sample: Sample, max_bytes: int) -> float:
+def bytes_per_step(sample: PreparedRequest, max_bytes: int) -> float:
     """What each step adds to the answer, at least; nothing where the answer holds no step."""
     request = sample.request
     if not request.by_path or request.accept not in (GZIP, SAFETENSORS):
@@ -154,7 +154,7 @@ def bytes_per_step(sample: Sample, max_bytes: int) -> float:
     return each * (GRADIENTS_LEFT * gradients + seen * points)
 
 
-def bytes_beside_steps(sample: Sample, classes: int) -> float:
+def bytes_beside_steps(sample: PreparedRequest, classes: int) -> float:
     """What the rest of the answer takes, at least."""
     request, groups = sample.request, sample.groups
     pixels = sample.image[0].numel()

@@ -17,7 +17,7 @@ CPU_BUDGET = 1024**3
 """Bytes for what a chunk keeps for its backward pass; its temporaries come on top. More gains nothing: the maps of a
 large network are past the caches long before."""
 
-FREE_SHARE = 0.25
+FREE_MEMORY_FRACTION = 0.25
 """Part of the free memory, of the host or its container, that a worker may take; the other workers want theirs."""
 
 
@@ -29,9 +29,9 @@ def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = No
     per_point = bytes_per_point(network, example, forward)
     if example.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(example.device)
-        budget = FREE_SHARE * free
+        budget = FREE_MEMORY_FRACTION * free
     else:
-        budget = min(CPU_BUDGET, FREE_SHARE * free_memory())
+        budget = min(CPU_BUDGET, FREE_MEMORY_FRACTION * free_memory())
     return max(1, min(LARGEST, int(budget // max(per_point, 1))))
 
 

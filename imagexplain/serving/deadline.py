@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from imagexplain.errors import RequestError
 
-NEWEST = 0.3
+EMA_WEIGHT = 0.3
 """Weight of the latest measurement in the running estimate of the speed."""
 
 CHUNK_SHARE = 0.1
@@ -28,8 +28,8 @@ class Deadline:
         ends: clock reading by which the batch must be computed.
         budget: seconds a batch may take in all.
         seconds_per_point: estimate, of one point among many.
-        trusted: points that are always tried when they are alone: the estimate is only one, and without a pass it would
-            never be corrected.
+        always_admitted: Number of points that are always tried when they are alone: the estimate is only one, and
+            without a pass it would never be corrected.
         committed: seconds of the work already admitted.
         clock: seconds, monotonic.
     """
@@ -37,16 +37,20 @@ class Deadline:
     ends: float
     budget: float
     seconds_per_point: float
-    trusted: int = 0
+    always_admitted: int = 0
     committed: float = 0.0
     clock: Callable[[], float] = time.monotonic
 
     @classmethod
     def starting_now(
-        cls, budget: float, seconds_per_point: float, trusted: int = 0, clock: Callable[[], float] = time.monotonic
+        cls,
+        budget: float,
+        seconds_per_point: float,
+        always_admitted: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Deadline:
         """A deadline ``budget`` seconds from now."""
-        return cls(clock() + budget, budget, seconds_per_point, trusted, clock=clock)
+        return cls(clock() + budget, budget, seconds_per_point, always_admitted, clock=clock)
 
     def admit(self, points: int = 0, field: str = "steps", *, seconds: float = 0.0) -> Deadline:
         """The deadline with that much more work committed.
@@ -62,7 +66,7 @@ class Deadline:
             RequestError: 413 if they would not fit an empty batch either, 503 if they do not fit beside the others.
         """
         of_points = points * self.seconds_per_point
-        tried = not self.committed and points <= self.trusted
+        tried = not self.committed and points <= self.always_admitted
         estimate = seconds if tried else of_points + seconds
         if estimate > self.budget:
             raise RequestError(413, field, self._too_much(points, estimate, seconds))
@@ -118,6 +122,6 @@ class Deadline:
             raise RequestError(503, field, f"wanted an answer within {self.budget:.0f} s, {state}; try again")
 
 
-def updated(estimate: float, seconds: float, points: int) -> float:
+def ema(estimate: float, seconds: float, points: int) -> float:
     """The running estimate of seconds per point, after a pass of so many points took so many seconds."""
-    return (1 - NEWEST) * estimate + NEWEST * seconds / points
+    return (1 - EMA_WEIGHT) * estimate + EMA_WEIGHT * seconds / points

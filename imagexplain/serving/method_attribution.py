@@ -29,19 +29,19 @@ from imagexplain.attribution.runner import (
 )
 from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.serving.cache import digest
-from imagexplain.serving.model_facts import Findings
+from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.path_attribution import (
-    Explanation,
     Model,
+    PathAttribution,
     explanation_result,
     group_table,
     path_key,
     ranking,
     target_result,
 )
-from imagexplain.serving.prepared_request import Groups, Sample
+from imagexplain.serving.prepared_request import Groups, PreparedRequest
 
-TELLING = 20
+MIN_EVALUATIONS_FOR_TIMING = 20
 """Points that a map must be estimated to cost for its time to tell how slow a method is; in less, others count."""
 
 
@@ -50,17 +50,17 @@ class Inspected(Model, Protocol):
 
     Attributes:
         plain: the network under its authors' names; where there is none, a function of images.
-        findings: what has been found out about it; this module adds to them.
+        facts: What is known of it; this module adds to them.
     """
 
     @property
     def plain(self) -> Callable[[], Forward]: ...
     @property
-    def findings(self) -> Findings: ...
+    def facts(self) -> ModelFacts: ...
 
 
 @dataclass(frozen=True)
-class Map:
+class AttributionMap:
     """The map of one sample.
 
     Attributes:
@@ -75,7 +75,7 @@ class Map:
     evaluations: int
 
 
-def resolved(model: Inspected, sample: Sample) -> Sample:
+def resolved(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
     """The sample with its plan's layer named, where its methods look at one.
 
     Raises:
@@ -86,14 +86,14 @@ def resolved(model: Inspected, sample: Sample) -> Sample:
     if "layer" not in plan.takes:
         return sample
     with _told(model, sample):
-        if plan.layer not in model.findings.layers:
+        if plan.layer not in model.facts.layers:
             network = network_of(plan.name, model.plain())
             image = sample.image[None].to(model.device)
             name = layer_name(plan, network, image)
             assert name is not None
             found = (name, channels_of(network, image, name))
-            model.findings.layers |= {plan.layer: found, name: found}
-    name, _ = model.findings.layers[plan.layer]
+            model.facts.layers |= {plan.layer: found, name: found}
+    name, _ = model.facts.layers[plan.layer]
     return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
 
 
@@ -110,7 +110,7 @@ class Cost:
     seconds: float
 
 
-def costs(model: Inspected, sample: Sample) -> dict[str, Cost]:
+def costs(model: Inspected, sample: PreparedRequest) -> dict[str, Cost]:
     """What the map of each of the plan's methods takes, whatever such maps have taken so far."""
     plan, groups = sample.request.plan, sample.groups
     size = (sample.image.shape[1], sample.image.shape[2])
@@ -119,20 +119,20 @@ def costs(model: Inspected, sample: Sample) -> dict[str, Cost]:
     found = {}
     for method in plan.methods:
         own = replace(plan, methods=(method,))
-        channels = model.findings.layers[plan.layer][1] if METHODS[method].by_channel else 0
+        channels = model.facts.layers[plan.layer][1] if METHODS[method].by_channel else 0
         points = evaluations(own, size, draws=draws, groups=parts, channels=channels)
         found[method] = Cost(points, seconds_beside(own, size, draws=draws, groups=parts))
     return found
 
 
-def cost(model: Inspected, sample: Sample) -> Cost:
+def cost(model: Inspected, sample: PreparedRequest) -> Cost:
     """What the sample's map takes, by what maps of its methods have taken so far."""
     plan, found = sample.request.plan, costs(model, sample)
-    points = sum(own.points * model.findings.slowness_of(method, _layer(plan, method)) for method, own in found.items())
+    points = sum(own.points * model.facts.cost_ratio_of(method, _layer(plan, method)) for method, own in found.items())
     return Cost(math.ceil(points), sum(own.seconds for own in found.values()))
 
 
-def key_of(sample: Sample, target: int) -> tuple[object, ...]:
+def key_of(sample: PreparedRequest, target: int) -> tuple[object, ...]:
     """What a sample's explanation depends on, be it a path's or a map."""
     plan = sample.request.plan
     if sample.request.by_path:
@@ -146,7 +146,7 @@ def key_of(sample: Sample, target: int) -> tuple[object, ...]:
     )
 
 
-def batches(samples: Sequence[Sample]) -> list[list[int]]:
+def batches(samples: Sequence[PreparedRequest]) -> list[list[int]]:
     """The indices of the samples, those together that can be evaluated at once: of one plan, and alike in shape."""
     found: dict[object, list[int]] = {}
     for index, sample in enumerate(samples):
@@ -156,14 +156,14 @@ def batches(samples: Sequence[Sample]) -> list[list[int]]:
     return list(found.values())
 
 
-def maps_of(
+def compute_maps(
     model: Inspected,
-    samples: Sequence[Sample],
+    samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     scores: Sequence[Tensor],
     before_rows: Callable[[int], None] | None = None,
     seconds_per_point: float = 0.0,
-) -> list[Map]:
+) -> list[AttributionMap]:
     """The maps of samples that can be evaluated at once.
 
     Args:
@@ -191,19 +191,21 @@ def maps_of(
         found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
     found = zip(found_maps, scores, targets, strict=True)
-    return [Map(own.clone(), score[target].item(), each) for own, score, target in found]
+    return [AttributionMap(own.clone(), score[target].item(), each) for own, score, target in found]
 
 
-def result_of(
-    model: Model, sample: Sample, target: int, scores: Tensor, explanation: Explanation | Map
+def response_payload(
+    model: Model, sample: PreparedRequest, target: int, scores: Tensor, explanation: PathAttribution | AttributionMap
 ) -> dict[str, Any]:
     """What ``/explanations`` can answer with, be it a path's or a map; `select` picks from it."""
-    if isinstance(explanation, Map):
+    if isinstance(explanation, AttributionMap):
         return map_result(model, sample, target, scores, explanation)
     return explanation_result(model, sample, target, scores, explanation)
 
 
-def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found: Map) -> dict[str, Any]:
+def map_result(
+    model: Model, sample: PreparedRequest, target: int, scores: Tensor, found: AttributionMap
+) -> dict[str, Any]:
     """Everything ``/explanations`` can answer with; :func:`imagexplain.api.response.select` picks from it."""
     request, plan = sample.request, sample.request.plan
     result: dict[str, Any] = {
@@ -235,18 +237,18 @@ def map_result(model: Model, sample: Sample, target: int, scores: Tensor, found:
     return result
 
 
-def sums_of(found: Map, groups: Groups) -> Tensor:
+def sums_of(found: AttributionMap, groups: Groups) -> Tensor:
     """(G,) float64 sums of the map over channels and the pixels of each group."""
     parts = groups.family.parts
     return parts.sums(found.attribution) @ parts.incidence
 
 
-def _by_groups(sample: Sample) -> bool:
+def _by_groups(sample: PreparedRequest) -> bool:
     """Whether the sample's map depends on the groups that are scored."""
     return sample.groups is not None and not sample.request.plan.takes.isdisjoint(("groups", "segments"))
 
 
-def _masks(sample: Sample) -> Tensor | None:
+def _masks(sample: PreparedRequest) -> Tensor | None:
     """(S, H, W) bool segments on which the sample's map depends."""
     if sample.groups is None or not _by_groups(sample):
         return None
@@ -254,7 +256,7 @@ def _masks(sample: Sample) -> Tensor | None:
     return family.masks[torch.tensor([kind != "whole" for kind in family.kinds])]
 
 
-def _material(samples: Sequence[Sample], plan: AttributionConfig, device: torch.device) -> AttributionInputs:
+def _material(samples: Sequence[PreparedRequest], plan: AttributionConfig, device: torch.device) -> AttributionInputs:
     baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if starts(plan) else None
     masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
     groups = pictures = None
@@ -272,7 +274,9 @@ def _layer(plan: AttributionConfig, method: str) -> str | None:
 
 
 @contextmanager
-def _learning(model: Inspected, samples: Sequence[Sample], method: str, seconds_per_point: float) -> Iterator[None]:
+def _learning(
+    model: Inspected, samples: Sequence[PreparedRequest], method: str, seconds_per_point: float
+) -> Iterator[None]:
     """Measures a method's maps, to know better next time; one that was given up has been measured as well."""
     own = [costs(model, sample)[method] for sample in samples]
     points, beside = sum(one.points for one in own), sum(one.seconds for one in own)
@@ -281,12 +285,12 @@ def _learning(model: Inspected, samples: Sequence[Sample], method: str, seconds_
         yield
         finished = True
     finally:
-        if points >= TELLING and seconds_per_point > 0:
+        if points >= MIN_EVALUATIONS_FOR_TIMING and seconds_per_point > 0:
             took = time.perf_counter() - started
             # What is beside the model is estimated generously: it may not account for more than half.
             ratio = max(took - beside, took / 2) / (points * seconds_per_point)
             layer = _layer(samples[0].request.plan, method)
-            model.findings.learn(method, layer, ratio, finished=finished)
+            model.facts.learn(method, layer, ratio, finished=finished)
 
 
 @contextmanager
@@ -315,7 +319,7 @@ def watched(network: Forward, before_rows: Callable[[int], None] | None = None) 
 
 
 @contextmanager
-def _told(model: Inspected, sample: Sample) -> Iterator[None]:
+def _told(model: Inspected, sample: PreparedRequest) -> Iterator[None]:
     """Turns what the library says of a request's options, its layer or the model into an answer to the client."""
     try:
         yield
@@ -328,7 +332,7 @@ def _told(model: Inspected, sample: Sample) -> Iterator[None]:
     raise refusal
 
 
-def _refusal(model: Inspected, sample: Sample, error: ArgumentError) -> RequestError | None:
+def _refusal(model: Inspected, sample: PreparedRequest, error: ArgumentError) -> RequestError | None:
     plan, field, message = sample.request.plan, error.field, error.message
     if isinstance(error, LayerError) and plan.layer is not None:
         return RequestError(400, "layer", message)
@@ -341,10 +345,10 @@ def _refusal(model: Inspected, sample: Sample, error: ArgumentError) -> RequestE
     return RequestError(400, field, message) if field in plan.settings() or field in INPUTS else None
 
 
-def _meant(model: Inspected, sample: Sample) -> tuple[str, ...]:
+def _meant(model: Inspected, sample: PreparedRequest) -> tuple[str, ...]:
     """The methods that have a meaning for the model, found out by trying them once, on noise."""
-    if not model.findings.meant:
+    if not model.facts.supported_methods:
         noise = torch.rand(1, *sample.image.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
         refused = refusals(model.plain(), noise, METHODS)
-        model.findings.meant = tuple(name for name in sorted(METHODS) if name not in refused)
-    return model.findings.meant
+        model.facts.supported_methods = tuple(name for name in sorted(METHODS) if name not in refused)
+    return model.facts.supported_methods

@@ -1,10 +1,10 @@
-"""What a worker has found out about its model once, and need not find out again."""
+"""Facts about the loaded model that are computed once: layer names, supported methods, observed cost ratios."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from imagexplain.serving.deadline import updated
+from imagexplain.serving.deadline import ema
 
 MOST = 32.0
 """How much slower or quicker than estimated a method is taken to be, at most."""
@@ -14,31 +14,31 @@ AT_ONCE = 4.0
 
 
 @dataclass
-class Findings:
-    """Of one model.
+class ModelFacts:
+    """Facts about one model.
 
     Attributes:
-        layers: by the layer that a plan names, None for the default: its full name and its number of channels.
-        meant: the methods that have a meaning for the model, once somebody asked for one that has none.
-        slowness: by method and layer, what its evaluations have taken, relative to what they were estimated to take; 1
-            for what was never seen.
+        layers: Full name and number of channels of a layer, by the name that a request gives; None for the default.
+        supported_methods: Methods that the model supports, once somebody asked for one that it does not.
+        map_cost_ratio: Time of a method's evaluations relative to their estimate, by method and layer; 1 for what was
+            never seen.
     """
 
     layers: dict[str | None, tuple[str, int]] = field(default_factory=dict)
-    meant: tuple[str, ...] = ()
-    slowness: dict[tuple[str, str | None], float] = field(default_factory=dict)
+    supported_methods: tuple[str, ...] = ()
+    map_cost_ratio: dict[tuple[str, str | None], float] = field(default_factory=dict)
 
-    def slowness_of(self, method: str, layer: str | None = None) -> float:
+    def cost_ratio_of(self, method: str, layer: str | None = None) -> float:
         """What the method's evaluations take, relative to what they are estimated to take without knowing it."""
-        return self.slowness.get((method, layer), 1.0)
+        return self.map_cost_ratio.get((method, layer), 1.0)
 
     def learn(self, method: str, layer: str | None, ratio: float, *, finished: bool) -> None:
         """Take a measurement into account, of a method that took ``ratio`` times as long as estimated.
 
         Of one that was given up it is known that it takes longer.
         """
-        known = self.slowness_of(method, layer)
+        known = self.cost_ratio_of(method, layer)
         if not finished and ratio <= known:
             return
         seen = min(max(ratio, known / AT_ONCE), known * AT_ONCE)
-        self.slowness[method, layer] = min(max(updated(known, seen, 1), 1 / MOST), MOST)
+        self.map_cost_ratio[method, layer] = min(max(ema(known, seen, 1), 1 / MOST), MOST)

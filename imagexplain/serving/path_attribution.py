@@ -19,7 +19,7 @@ from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.errors import RequestError
 from imagexplain.serving.admission import nodes_that_fit
 from imagexplain.serving.cache import digest
-from imagexplain.serving.prepared_request import Groups, Sample
+from imagexplain.serving.prepared_request import Groups, PreparedRequest
 
 Item = TypeVar("Item")
 
@@ -51,7 +51,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Explanation:
+class PathAttribution:
     """The path integrals of one sample.
 
     Attributes:
@@ -105,14 +105,14 @@ def predict(model: Model, images: Sequence[Tensor]) -> Tensor:
 
 def explain(
     model: Model,
-    samples: Sequence[Sample],
+    samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None = None,
-) -> list[Explanation]:
+) -> list[PathAttribution]:
     """The path integrals of each sample's target score: those of a fixed rule all in one pass."""
     fixed = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is None]
     refined = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is not None]
-    found: dict[int, Explanation] = {}
+    found: dict[int, PathAttribution] = {}
     for indices, work in ((fixed, _integrate), (refined, _refine)):
         if indices:
             chosen = [samples[index] for index in indices]
@@ -123,10 +123,10 @@ def explain(
 
 def _integrate(
     model: Model,
-    samples: Sequence[Sample],
+    samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
-) -> list[Explanation]:
+) -> list[PathAttribution]:
     inputs, starts, classes, draws = _paths(model, samples, targets)
     per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
     integrals = integrate(
@@ -140,19 +140,19 @@ def _integrate(
         groups=[_absolute_masks(sample, model) for sample in per_path],
         before_chunk=before_chunk,
     )
-    return [Explanation(tuple(own)) for own in _split(integrals, draws)]
+    return [PathAttribution(tuple(own)) for own in _split(integrals, draws)]
 
 
 def _refine(
     model: Model,
-    samples: Sequence[Sample],
+    samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
-) -> list[Explanation]:
+) -> list[PathAttribution]:
     inputs, starts, classes, draws = _paths(model, samples, targets)
     per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
 
-    def most(sample: Sample) -> int:
+    def most(sample: PreparedRequest) -> int:
         fitting = nodes_that_fit(sample, len(model.spec.labels), model.spec.limits.max_response_bytes)
         return min(sample.request.path.steps, fitting)
 
@@ -179,14 +179,16 @@ def _refine(
     except OutOfTimeError as error:  # before there was anything to answer with
         raise (error.__cause__ or error) from None
     return [
-        Explanation(
+        PathAttribution(
             tuple(one.integral for one in own), all(one.converged for one in own), max(one.stability for one in own)
         )
         for own in _split(refined, draws)
     ]
 
 
-def _paths(model: Model, samples: Sequence[Sample], targets: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+def _paths(
+    model: Model, samples: Sequence[PreparedRequest], targets: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Inputs, baselines and targets of all paths, and how many paths each sample has."""
     draws = [len(sample.baselines) for sample in samples]
     counts = torch.tensor(draws)
@@ -201,7 +203,7 @@ def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
     return [[next(iterator) for _ in range(count)] for count in counts]
 
 
-def points(sample: Sample) -> int:
+def points(sample: PreparedRequest) -> int:
     """The path points that a sample's explanation evaluates, ends included; at least so many with a tolerance."""
     path, draws = sample.request.path, len(sample.baselines)
     if path.tolerance is not None:
@@ -209,7 +211,7 @@ def points(sample: Sample) -> int:
     return draws * points_on(rule(sample.request))
 
 
-def path_key(sample: Sample, target: int) -> tuple[object, ...]:
+def path_key(sample: PreparedRequest, target: int) -> tuple[object, ...]:
     """What a sample's explanation depends on; masks are not part of it unless they decide what is computed."""
     request = sample.request
     masks = None
@@ -226,7 +228,7 @@ def path_key(sample: Sample, target: int) -> tuple[object, ...]:
     )
 
 
-def worth_keeping(explanation: Explanation) -> bool:
+def is_cacheable(explanation: PathAttribution) -> bool:
     """Whether the same request would get the same answer again: not where time ran out, which a next try may have."""
     return explanation.converged is not False
 
@@ -245,7 +247,7 @@ def _wants_absolute(request: Request) -> bool:
     return "absolute_directional" in request.outputs
 
 
-def _absolute_masks(sample: Sample, model: Model) -> Tensor | None:
+def _absolute_masks(sample: PreparedRequest, model: Model) -> Tensor | None:
     if sample.groups is None or not _wants_absolute(sample.request):
         return None
     return sample.groups.family.masks.to(model.device)
@@ -261,7 +263,7 @@ def prediction_result(model: Model, scores: Tensor) -> dict[str, Any]:
 
 
 def explanation_result(
-    model: Model, sample: Sample, target: int, scores: Tensor, explanation: Explanation
+    model: Model, sample: PreparedRequest, target: int, scores: Tensor, explanation: PathAttribution
 ) -> dict[str, Any]:
     """Everything ``/explanations`` can answer with; :func:`imagexplain.api.response.select` picks from it."""
     request, path = sample.request, sample.request.path
@@ -298,14 +300,14 @@ def explanation_result(
     return result
 
 
-def scores_of(explanation: Explanation, groups: Groups) -> GroupScores:
+def scores_of(explanation: PathAttribution, groups: Groups) -> GroupScores:
     """The table of a sample's groups."""
     attribution = torch.stack([integral.attribution for integral in explanation.integrals])
     difference = torch.stack([integral.difference for integral in explanation.integrals])
     return group_scores(attribution, difference, groups.family)
 
 
-def group_result(explanation: Explanation, groups: Groups) -> dict[str, Any]:
+def group_result(explanation: PathAttribution, groups: Groups) -> dict[str, Any]:
     """What an answer says of groups: tensors (G,) by name, the same as a table of rows, and the disjoint parts."""
     family, scores = groups.family, scores_of(explanation, groups)
     columns = {

@@ -18,7 +18,7 @@ from imagexplain.serving.cache import digest
 from imagexplain.serving.deadline import NOTABLE, Deadline
 from imagexplain.vision.geometry import Geometry, Preprocess, apply
 from imagexplain.vision.masks import PhotoMasks, to_model
-from imagexplain.vision.preprocess import View
+from imagexplain.vision.preprocess import ModelInput
 from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 
 SECONDS_PER_GROUP_PIXEL = 4e-8
@@ -44,7 +44,7 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PreparedRequest:
     """A request with its image in model space; tensors are on the CPU.
 
     Attributes:
@@ -68,11 +68,11 @@ class Sample:
 
 def prepare(
     request: Request,
-    seen: View,
+    seen: ModelInput,
     found: PhotoMasks | None = None,
     limits: Limits | None = None,
     deadline: Deadline | None = None,
-) -> Sample:
+) -> PreparedRequest:
     """Bring a request into model space.
 
     Args:
@@ -89,13 +89,13 @@ def prepare(
     image, geometry = seen.image, seen.geometry
     key = digest(image)
     if request.kind == "prediction":
-        return Sample(request, image, geometry, key, seen.preprocess, image.new_zeros(0, *image.shape))
+        return PreparedRequest(request, image, geometry, key, seen.preprocess, image.new_zeros(0, *image.shape))
     starts = _baselines(request.baseline, seen)
     groups = _groups(request, seen, found, limits or Limits(), deadline) if request.wants_groups else None
-    return Sample(request, image, geometry, key, seen.preprocess, starts, groups)
+    return PreparedRequest(request, image, geometry, key, seen.preprocess, starts, groups)
 
 
-def _baselines(choice: Baseline, seen: View) -> Tensor:
+def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:
     """(D, 3, H, W) where the paths start."""
     image, preprocess = seen.image, seen.preprocess
     match choice.name:
@@ -126,7 +126,7 @@ def _baselines(choice: Baseline, seen: View) -> Tensor:
 
 
 def _groups(
-    request: Request, seen: View, found: PhotoMasks | None, limits: Limits, deadline: Deadline | None
+    request: Request, seen: ModelInput, found: PhotoMasks | None, limits: Limits, deadline: Deadline | None
 ) -> Groups:
     sent = [masks for masks in (request.masks, None if found is None else numbered(found)) if masks is not None]
     room = _room(request.segments, sum(len(masks.labels) for masks in sent), seen.preprocess.size, limits, deadline)
@@ -196,7 +196,7 @@ def numbered(masks: PhotoMasks) -> PhotoMasks:
     return replace(masks, labels=tuple(labels))
 
 
-def _segments(settings: Segments, seen: View, most: int) -> Tensor:
+def _segments(settings: Segments, seen: ModelInput, most: int) -> Tensor:
     """(S, H, W) bool, a partition into at most so many."""
     if settings.name == "grid":
         return one_hot(grid(seen.preprocess.size, GridSettings(settings.rows, settings.columns)))

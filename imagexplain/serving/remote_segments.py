@@ -89,7 +89,7 @@ class Question(NamedTuple):
 
 
 @dataclass
-class Neighbours:
+class RemoteSegments:
     """What a worker knows of the models beside its own, from batch to batch.
 
     Attributes:
@@ -116,7 +116,7 @@ class Neighbours:
             ends: Clock reading by which the batch must have been answered.
 
         Returns:
-            The way to the answers, for :func:`with_segments`.
+            The way to the answers, for :func:`fetch_segments`.
         """
         photos: dict[Question, Photo] = {}
         for request, fresh in batch:
@@ -199,7 +199,7 @@ class PhotoRefusedError(RequestError):
     """A segmenter's refusal of the photo itself, as too large or too narrow, for which a fallback stands in."""
 
 
-def with_segments(
+def fetch_segments(
     request: Request, own: str, limits: Limits, ends: float, *, fresh: bool = False, ask: Ask | None = None
 ) -> tuple[Request, PhotoMasks | None]:
     """The segments that another model finds, where the request asks for them; see :func:`segments_of`.

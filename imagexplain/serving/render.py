@@ -12,9 +12,9 @@ from torch import Tensor
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import AttributionConfig
-from imagexplain.serving.method_attribution import Map
-from imagexplain.serving.path_attribution import Explanation, Model, scores_of
-from imagexplain.serving.prepared_request import Groups, Sample
+from imagexplain.serving.method_attribution import AttributionMap
+from imagexplain.serving.path_attribution import Model, PathAttribution, scores_of
+from imagexplain.serving.prepared_request import Groups, PreparedRequest
 from imagexplain.vision.figure import (
     Caption,
     ColourKey,
@@ -30,7 +30,7 @@ from imagexplain.vision.heatmap import PERCENTILE, painted, seen, smoothed
 from imagexplain.vision.instance_overlay import enlarged, outline
 from imagexplain.vision.lettering import drawable
 from imagexplain.vision.marks import numbered
-from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.mask_crops import CroppedMask
 from imagexplain.vision.segment_overlay import coloured, marks, smallest
 
 LARGE_INPUT = 96
@@ -57,15 +57,15 @@ class ExplainedInstance:
 
     index: int
     score: float
-    cut_out: CutOut
+    cut_out: CroppedMask
 
 
 def picture(
     model: Model,
-    sample: Sample,
+    sample: PreparedRequest,
     target: int,
     scores: Tensor,
-    explanation: Explanation | Map,
+    explanation: PathAttribution | AttributionMap,
     instance: ExplainedInstance | None = None,
 ) -> Image.Image:
     """The overlay with title, colour key and legend, or alone and of the photo's size where that is asked for.
@@ -86,7 +86,7 @@ def picture(
     factor = magnification(photo.size) if asked.annotated else 1
     panel = magnified(photo, factor)
     geometry = replace(sample.geometry, photo=(panel.height, panel.width))
-    drawn, groups = as_drawn(explanation.attribution, sample.request.plan), sample.groups
+    drawn, groups = for_display(explanation.attribution, sample.request.plan), sample.groups
     notes: list[str] = []
     rows: list[Row] = []
     if groups is None or "segment" not in groups.family.kinds:
@@ -96,7 +96,7 @@ def picture(
         notes += _pixel_notes(sample.request.plan, drawn, scale, sigma)
     else:
         shown = [row for row, kind in enumerate(groups.family.kinds) if kind != "whole"]
-        if isinstance(explanation, Explanation):
+        if isinstance(explanation, PathAttribution):
             table = scores_of(explanation, groups)
             colours, attribution = table.directional[shown], table.attribution[shown]
             total = abs(explanation.score - explanation.baseline_score)
@@ -141,7 +141,7 @@ def picture(
     return figure(panel, caption, photo.size, factor if asked.annotated else None)
 
 
-def as_drawn(attribution: Tensor, plan: AttributionConfig) -> Tensor:
+def for_display(attribution: Tensor, plan: AttributionConfig) -> Tensor:
     """One image's map as it is drawn: less its mean where only differences tell, as of RISE's mean scores."""
     return attribution - attribution.mean() if _centred(plan) else attribution
 
@@ -162,10 +162,10 @@ def sigma_of(plan: AttributionConfig, size: Sequence[int], fraction: float | Non
 
 def _answer(
     model: Model,
-    sample: Sample,
+    sample: PreparedRequest,
     target: int,
     scores: Tensor,
-    explanation: Explanation | Map,
+    explanation: PathAttribution | AttributionMap,
     instance: ExplainedInstance | None,
 ) -> tuple[str, tuple[str, ...]]:
     """The title, and below it: how sure the model is, and how the explanation was made."""
@@ -185,10 +185,10 @@ def _answer(
     return title, (answer, f"{drawable(model.spec.name)}: {_method(sample, explanation)}")
 
 
-def _method(sample: Sample, explanation: Explanation | Map) -> str:
+def _method(sample: PreparedRequest, explanation: PathAttribution | AttributionMap) -> str:
     request, plan = sample.request, sample.request.plan
     said = [plan.name]
-    if isinstance(explanation, Explanation):
+    if isinstance(explanation, PathAttribution):
         path = request.path
         placed = path.quadrature if path.tolerance is None else f"tolerance {path.tolerance:g}"
         steps = explanation.evaluations if path.tolerance is not None else path.steps

@@ -10,7 +10,7 @@ import torch
 
 from imagexplain.archive.spec import ModelSpec
 from imagexplain.limits import Limits
-from imagexplain.serving.remote_segments import Neighbours
+from imagexplain.serving.remote_segments import RemoteSegments
 
 
 def device(properties: Mapping[str, Any]) -> torch.device:
@@ -31,6 +31,6 @@ def limits(spec: ModelSpec) -> Limits:
     )
 
 
-def neighbours(spec: ModelSpec, archive: Path) -> Neighbours:
+def neighbours(spec: ModelSpec, archive: Path) -> RemoteSegments:
     """The other models of the server, whose archives are unpacked beside this one; nothing is known of them yet."""
-    return Neighbours(spec.name, archive, limits(spec), spec.serving.deadline_s)
+    return RemoteSegments(spec.name, archive, limits(spec), spec.serving.deadline_s)

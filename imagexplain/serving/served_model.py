@@ -18,7 +18,7 @@ from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.deadline import CHUNK_SHARE
-from imagexplain.serving.model_facts import Findings
+from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.vision.geometry import Preprocess
 
 
@@ -35,7 +35,7 @@ class ServedModel:
         device: where it lives.
         chunk: path points evaluated at once.
         seconds_per_point: of one path point within a chunk, measured after loading.
-        findings: what has been found out about it since.
+        facts: What is known of it since.
     """
 
     spec: ClassifierSpec
@@ -45,7 +45,7 @@ class ServedModel:
     device: torch.device
     chunk: int
     seconds_per_point: float
-    findings: Findings = field(default_factory=Findings)
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
 
 def load(model_dir: Path, device: torch.device) -> ServedModel:

@@ -22,7 +22,7 @@ from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.method_attribution import Inspected
 from imagexplain.serving.render import ExplainedInstance
 from imagexplain.vision.masks import PhotoMasks
-from imagexplain.vision.preprocess import View
+from imagexplain.vision.preprocess import ModelInput
 
 P = TypeVar("P")
 """The prediction for one photo, of whatever type a kind has."""
@@ -41,7 +41,7 @@ class Decoded:
     """
 
     request: Request
-    seen: View
+    seen: ModelInput
     key: bytes
     masks: PhotoMasks | None
     fresh: bool
@@ -110,7 +110,7 @@ class Task(Protocol[P]):
         """The model in a line for the log."""
         ...
 
-    def preprocess(self, request: Request) -> View:
+    def preprocess(self, request: Request) -> ModelInput:
         """A request's photo as the model sees it. Raises RequestError for one that it cannot take."""
         ...
 

@@ -21,11 +21,19 @@ from imagexplain.serving.admission import admit_baseline, check_answer, seconds_
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
-from imagexplain.serving.method_attribution import Map, batches, cost, key_of, maps_of, resolved, result_of
+from imagexplain.serving.method_attribution import (
+    AttributionMap,
+    batches,
+    compute_maps,
+    cost,
+    key_of,
+    resolved,
+    response_payload,
+)
 from imagexplain.serving.metrics import ExplanationCount, Metrics, MetricSink
-from imagexplain.serving.path_attribution import Explanation, explain, points, worth_keeping
-from imagexplain.serving.prepared_request import Sample, prepare
-from imagexplain.serving.remote_segments import Ask, Neighbours, with_segments
+from imagexplain.serving.path_attribution import PathAttribution, explain, is_cacheable, points
+from imagexplain.serving.prepared_request import PreparedRequest, prepare
+from imagexplain.serving.remote_segments import Ask, RemoteSegments, fetch_segments
 from imagexplain.serving.render import picture
 from imagexplain.serving.request_state import RequestState, run_batch_or_each, run_each
 from imagexplain.serving.runtime import limits, neighbours
@@ -47,7 +55,7 @@ class Admitted:
         deadline: The batch's, with the speed of this model.
     """
 
-    sample: Sample
+    sample: PreparedRequest
     score: ExplainedScore
     key: Hashable
     deadline: Deadline
@@ -64,9 +72,9 @@ class Explained:
         cached: It was remembered from an earlier request.
     """
 
-    sample: Sample
+    sample: PreparedRequest
     score: ExplainedScore
-    explanation: Explanation | Map
+    explanation: PathAttribution | AttributionMap
     cached: bool
 
 
@@ -84,8 +92,8 @@ class Worker(Generic[T]):
 
     task: T
     limits: Limits
-    neighbours: Neighbours
-    explanations: Cache[Explanation | Map]
+    neighbours: RemoteSegments
+    explanations: Cache[PathAttribution | AttributionMap]
     metrics: Metrics
 
     @classmethod
@@ -162,13 +170,15 @@ class Worker(Generic[T]):
         seen, masks, own = self.task.preprocess(request), None, self.task.spec.name
         # A segmenter's own instances are segments as well.
         if request.segments is not None and not (self.task.contract.thresholds and request.segments.name == own):
-            request, masks = with_segments(request, own, self.limits, deadline.ends, fresh=raw.fresh, ask=ask)
+            request, masks = fetch_segments(request, own, self.limits, deadline.ends, fresh=raw.fresh, ask=ask)
         return Decoded(request, seen, digest(seen.image), masks, raw.fresh)
 
     def _predict(self, deadline: Deadline, batch: Sequence[Decoded]) -> list[tuple[Decoded, Any]]:
         return list(zip(batch, self.task.predict(batch, deadline), strict=True))
 
-    def _prepare(self, deadline: Deadline, pair: tuple[Decoded, ExplainedScore]) -> tuple[Sample, ExplainedScore]:
+    def _prepare(
+        self, deadline: Deadline, pair: tuple[Decoded, ExplainedScore]
+    ) -> tuple[PreparedRequest, ExplainedScore]:
         decoded, score = pair
         height, width = decoded.seen.image.shape[1:]
         admit_baseline(decoded.request, (height, width), deadline)
@@ -176,7 +186,7 @@ class Worker(Generic[T]):
         return prepare(decoded.request, decoded.seen, masks, self.limits, deadline), score
 
     def _admit(
-        self, sample: Sample, score: ExplainedScore, deadline: Deadline, *, fresh: bool
+        self, sample: PreparedRequest, score: ExplainedScore, deadline: Deadline, *, fresh: bool
     ) -> tuple[Admitted | Explained, Deadline]:
         """Settle whether the explanation is known, or that there is time for it; and the time that is committed."""
         request, deadline = sample.request, replace(deadline, seconds_per_point=score.seconds_per_point)
@@ -218,7 +228,7 @@ class Worker(Generic[T]):
     def _map(self, batch: Sequence[Admitted]) -> list[Explained]:
         """Maps of a batch, all of one model and one plan."""
         scores = [one.score for one in batch]
-        found = maps_of(
+        found = compute_maps(
             scores[0].model,
             [one.sample for one in batch],
             [score.target for score in scores],
@@ -228,8 +238,8 @@ class Worker(Generic[T]):
         )
         return [self._keep(one, own) for one, own in zip(batch, found, strict=True)]
 
-    def _keep(self, one: Admitted, found: Explanation | Map) -> Explained:
-        if isinstance(found, Map) or worth_keeping(found):
+    def _keep(self, one: Admitted, found: PathAttribution | AttributionMap) -> Explained:
+        if isinstance(found, AttributionMap) or is_cacheable(found):
             self.explanations.put(one.key, found)
         return Explained(one.sample, one.score, found, cached=False)
 
@@ -239,7 +249,7 @@ class Worker(Generic[T]):
         if accept == PNG:
             drawing = picture(score.model, one.sample, score.target, score.scores, one.explanation, score.instance)
             return encode({}, PNG, picture=drawing, max_bytes=most)
-        result = result_of(score.model, one.sample, score.target, score.scores, one.explanation)
+        result = response_payload(score.model, one.sample, score.target, score.scores, one.explanation)
         return encode(select({**result, **score.result}, one.sample.request), accept, max_bytes=most)
 
     def _encode_prediction(self, decoded: Decoded, prediction: Any, deadline: Deadline) -> Encoded:
@@ -252,7 +262,7 @@ def _count(one: Explained) -> ExplanationCount:
     groups, found = one.sample.groups, one.explanation
     return ExplanationCount(
         evaluations=0 if one.cached else found.evaluations,
-        relative_residual=found.relative_residual(groups) if isinstance(found, Explanation) else None,
+        relative_residual=found.relative_residual(groups) if isinstance(found, PathAttribution) else None,
         groups=0 if groups is None else len(groups.family),
         cached=one.cached,
     )

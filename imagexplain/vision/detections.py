@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imagexplain.vision.mask_crops import CutOut, whole
+from imagexplain.vision.mask_crops import CroppedMask, whole
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Detections:
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    cut_outs: tuple[CutOut, ...]
+    cut_outs: tuple[CroppedMask, ...]
     size: tuple[int, int]
     anchors: Tensor
 

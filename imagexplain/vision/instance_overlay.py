@@ -14,7 +14,7 @@ from imagexplain.vision.detections import Detections
 from imagexplain.vision.figure import PAPER, Caption, Row, em_of, figure, magnification, magnified
 from imagexplain.vision.lettering import drawable
 from imagexplain.vision.marks import Mark, apart, numbered, pole, rim
-from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.mask_crops import CroppedMask
 
 OPACITY = 0.4
 LISTED = 20
@@ -60,7 +60,7 @@ def drawn(
     return figure(numbered(panel, _marks(found.cut_outs[:LISTED], scale, em), em), caption, photo.size, scale)
 
 
-def masked(photo: Image.Image, cut_outs: Sequence[CutOut]) -> Image.Image:
+def masked(photo: Image.Image, cut_outs: Sequence[CroppedMask]) -> Image.Image:
     """The photo with each mask under the colour of its rank, the smallest on top, and outlined over all of them."""
     pixels = np.array(photo)
     thickness = max(1, round(em_of(photo.size) / 7))
@@ -86,7 +86,7 @@ def tint(part: NDArray[np.uint8], mask: NDArray[np.bool_], shade: tuple[int, int
         cv2.copyTo(cv2.LUT(strip, table), mask[top : top + _STRIP].view(np.uint8), strip)
 
 
-def outline(pixels: NDArray[np.uint8], cut_out: CutOut, shade: tuple[int, int, int], thickness: int) -> None:
+def outline(pixels: NDArray[np.uint8], cut_out: CroppedMask, shade: tuple[int, int, int], thickness: int) -> None:
     """Draw the rim of a mask into a picture (H, W, 3); a thick one has a fine white line on its inner side."""
     part = pixels[cut_out.window]
     outer = rim(cut_out.mask, thickness)
@@ -95,12 +95,12 @@ def outline(pixels: NDArray[np.uint8], cut_out: CutOut, shade: tuple[int, int, i
     part[outer] = shade
 
 
-def enlarged(cut_out: CutOut, scale: int) -> CutOut:
+def enlarged(cut_out: CroppedMask, scale: int) -> CroppedMask:
     """The same on a photo of which each pixel has become ``scale`` × ``scale``."""
     if scale == 1:
         return cut_out
     mask = cut_out.mask.repeat(scale, axis=0).repeat(scale, axis=1)
-    return CutOut(mask, (cut_out.corner[0] * scale, cut_out.corner[1] * scale))
+    return CroppedMask(mask, (cut_out.corner[0] * scale, cut_out.corner[1] * scale))
 
 
 def colour(rank: int) -> tuple[int, int, int]:
@@ -111,7 +111,7 @@ def colour(rank: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _marks(cut_outs: Sequence[CutOut], scale: int, em: int) -> list[Mark]:
+def _marks(cut_outs: Sequence[CroppedMask], scale: int, em: int) -> list[Mark]:
     found: list[Mark] = []
     for number, cut_out in enumerate(cut_outs, 1):
         if not cut_out.mask.any():

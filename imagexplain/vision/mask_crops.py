@@ -27,7 +27,7 @@ def check_room(pixels: float) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class CutOut:
+class CroppedMask:
     """A part of the photo that holds all of a mask.
 
     Attributes:
@@ -50,16 +50,16 @@ class CutOut:
         return int(np.count_nonzero(self.mask))
 
 
-def trimmed(mask: NDArray[np.bool_]) -> CutOut:
+def trimmed(mask: NDArray[np.bool_]) -> CroppedMask:
     """The smallest cut-out of a mask (H, W); that of an empty one has no pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
-        return CutOut(np.zeros((0, 0), dtype=np.bool_), (0, 0))
+        return CroppedMask(np.zeros((0, 0), dtype=np.bool_), (0, 0))
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return CutOut(part.copy(), (int(rows[0]), int(columns[0])))  # not a view, which would keep the whole
+    return CroppedMask(part.copy(), (int(rows[0]), int(columns[0])))  # not a view, which would keep the whole
 
 
-def whole(cut_outs: Sequence[CutOut], size: tuple[int, int]) -> NDArray[np.bool_]:
+def whole(cut_outs: Sequence[CroppedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
     """The masks (N, H, W) over a photo of that height and width. Pages without a mask take no memory."""
     masks = np.zeros((len(cut_outs), *size), dtype=np.bool_)
     for mask, cut_out in zip(masks, cut_outs, strict=True):

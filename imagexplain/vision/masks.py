@@ -24,7 +24,7 @@ from imagexplain.limits import Limits
 from imagexplain.vision import rle
 from imagexplain.vision.decode import from_base64
 from imagexplain.vision.geometry import Geometry, Size
-from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.mask_crops import CroppedMask
 from imagexplain.vision.rectangles import Rectangles, of_labels, of_mask
 
 THRESHOLD = 0.5
@@ -58,7 +58,7 @@ class PhotoMasks:
     shapes: tuple[Shape, ...]
 
     @property
-    def cut_outs(self) -> tuple[Callable[[], CutOut], ...]:
+    def cut_outs(self) -> tuple[Callable[[], CroppedMask], ...]:
         """What draws the masks, one at a time."""
         return tuple(partial(_drawn, shape) for shape in self.shapes)
 
@@ -111,11 +111,11 @@ def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
     return _array(value, photo, limits)
 
 
-def _drawn(shape: Shape) -> CutOut:
+def _drawn(shape: Shape) -> CroppedMask:
     return shape.rectangles().cut_out()
 
 
-def of_cut_outs(cut_outs: Sequence[CutOut], size: Size, labels: Sequence[str]) -> PhotoMasks:
+def of_cut_outs(cut_outs: Sequence[CroppedMask], size: Size, labels: Sequence[str]) -> PhotoMasks:
     """Masks that are cut out already, over a photo of that height and width."""
 
     return PhotoMasks(size, tuple(labels), tuple(map(Drawn, cut_outs)))
@@ -160,7 +160,7 @@ def to_model(masks: PhotoMasks, geometry: Geometry, before_mask: Callable[[], No
 class Drawn:
     """A mask that has been drawn already."""
 
-    cut_out: CutOut
+    cut_out: CroppedMask
 
     def rectangles(self) -> Rectangles:
         """Its runs."""

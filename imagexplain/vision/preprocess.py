@@ -11,7 +11,7 @@ from imagexplain.vision.geometry import Geometry, Preprocess, apply
 
 
 @dataclass(frozen=True)
-class View:
+class ModelInput:
     """A photo as a model sees it.
 
     Attributes:
@@ -25,6 +25,6 @@ class View:
     preprocess: Preprocess
 
 
-def view(photo: Photo, preprocess: Preprocess) -> View:
+def view(photo: Photo, preprocess: Preprocess) -> ModelInput:
     """A photo as a model with inputs of a fixed size sees it; raises like :func:`imagexplain.vision.geometry.apply`."""
-    return View(*apply(photo.image, preprocess), preprocess)
+    return ModelInput(*apply(photo.image, preprocess), preprocess)

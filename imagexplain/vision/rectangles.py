@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.mask_crops import CroppedMask
 
 Integers = NDArray[np.int64]
 
@@ -46,17 +46,17 @@ class Rectangles:
         """The same without those that hold no pixel."""
         return self.where((self.bottom > self.top) & (self.right > self.left))
 
-    def cut_out(self) -> CutOut:
+    def cut_out(self) -> CroppedMask:
         """The mask, drawn."""
         if len(self) == 0:
-            return CutOut(np.zeros((0, 0), dtype=np.bool_), (0, 0))
+            return CroppedMask(np.zeros((0, 0), dtype=np.bool_), (0, 0))
         top, left = int(self.top.min()), int(self.left.min())
         change = np.zeros((int(self.bottom.max()) - top + 1, int(self.right.max()) - left + 1), dtype=np.int8)
         for rows, step in ((self.top - top, 1), (self.bottom - top, -1)):
             np.add.at(change, (rows, self.left - left), step)
             np.add.at(change, (rows, self.right - left), -step)
         drawn = change.cumsum(0, dtype=np.int8).cumsum(1, dtype=np.int8)[:-1, :-1]
-        return CutOut(drawn.astype(np.bool_), (top, left))
+        return CroppedMask(drawn.astype(np.bool_), (top, left))
 
 
 def of_mask(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Rectangles:

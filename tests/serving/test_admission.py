@@ -23,7 +23,7 @@ from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.request_state import RequestState
 from imagexplain.vision.detections import Detections
-from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.mask_crops import CroppedMask
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import ask, explanation, png, prediction, unpacked, write_model
 from tests.serving.test_group_answers import ask as ask_json
@@ -181,7 +181,7 @@ def test_a_view_counts_as_what_it_keeps_alive() -> None:
 
 
 def test_a_picture_needs_no_other_answer(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imagexplain.serving.worker.result_of", None)
+    monkeypatch.setattr("imagexplain.serving.worker.response_payload", None)
     _, context = ask(handler, (explanation("steps=2&segments=grid", PNG), png()))
     assert context.statuses[0] == 200
 
@@ -194,8 +194,8 @@ def test_cheap_methods_make_no_room_for_dear_ones(tmp_path: Path, monkeypatch: p
     for size in range(8, 14):
         assert one(handler, f"method=occlusion&stride=2&size={size}")[0] == 200
     assert one(handler, "method=rise&samples=6000")[0] == 413
-    findings = handler.worker.task.model.findings
-    assert findings.slowness_of("occlusion") < 1 == findings.slowness_of("rise")
+    facts = handler.worker.task.model.facts
+    assert facts.cost_ratio_of("occlusion") < 1 == facts.cost_ratio_of("rise")
 
 
 def test_maps_tell_nothing_of_a_segmenters_path(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_maps_tell_nothing_of_a_segmenters_path(tmp_path: Path) -> None:
     handler.handle([{"body": bytearray(png())}], context)
     assert context.statuses[0] == 200
     assert handler.worker.task.seconds_per_pixel == 0
-    assert set(handler.worker.task.findings.slowness) == {("smoothgrad", None)}
+    assert set(handler.worker.task.facts.map_cost_ratio) == {("smoothgrad", None)}
 
 
 def test_seconds_beside_the_model_by_hand() -> None:
@@ -227,7 +227,7 @@ def test_seconds_beside_the_model_by_hand() -> None:
 def instances(*sides: tuple[int, int], photo: tuple[int, int] = (100, 200)) -> Detections:
     """Instances with masks of these heights and widths."""
     count = len(sides)
-    cut_outs = tuple(CutOut(np.ones(side, dtype=np.bool_), (0, 0)) for side in sides)
+    cut_outs = tuple(CroppedMask(np.ones(side, dtype=np.bool_), (0, 0)) for side in sides)
     classes = torch.zeros(count, dtype=torch.int64)
     return Detections(torch.zeros(count, 4), torch.ones(count), classes, cut_outs, photo, torch.zeros(count, 4))
 

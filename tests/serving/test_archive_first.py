@@ -15,7 +15,7 @@ from imagexplain.client.loopback import LOOPBACK, urlopen
 from imagexplain.ops.server import free_port, start, stop
 from tests.serving import archives
 
-TELLING = """
+MIN_EVALUATIONS_FOR_TIMING = """
 import json
 import sys
 
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_archives_copy_wins(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another copy is named by PYTHONPATH where the server is started, and installed perhaps."""
-    archive = archives.write(tmp_path / "store", "telling", TELLING)
+    archive = archives.write(tmp_path / "store", "telling", MIN_EVALUATIONS_FOR_TIMING)
     with zipfile.ZipFile(archive, "a") as content:
         content.writestr("imagexplain/__init__.py", 'WHOSE = "the archive\'s"\n')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -1,8 +1,8 @@
 import pytest
 
 from imagexplain.errors import RequestError
-from imagexplain.serving.deadline import Deadline, updated
-from imagexplain.serving.model_facts import Findings
+from imagexplain.serving.deadline import Deadline, ema
+from imagexplain.serving.model_facts import ModelFacts
 
 
 class Clock:
@@ -49,18 +49,18 @@ def test_gives_up_only_when_time_is_over() -> None:
 def test_the_estimate_follows_the_measurements() -> None:
     estimate = 1.0
     for _ in range(30):
-        estimate = updated(estimate, seconds=10, points=50)
+        estimate = ema(estimate, seconds=10, points=50)
     assert estimate == pytest.approx(0.2, rel=1e-3)
 
 
 def test_a_default_request_alone_is_always_tried() -> None:
     """An estimate that was taken on a busy host must not lock everybody out: only a pass can correct it."""
-    deadline = Deadline.starting_now(10, 5.0, trusted=52, clock=Clock())
+    deadline = Deadline.starting_now(10, 5.0, always_admitted=52, clock=Clock())
     deadline = deadline.admit(52)
     with pytest.raises(RequestError):
         deadline.admit(2)
     with pytest.raises(RequestError):
-        Deadline.starting_now(10, 5.0, trusted=52, clock=Clock()).admit(53)
+        Deadline.starting_now(10, 5.0, always_admitted=52, clock=Clock()).admit(53)
 
 
 def test_seconds_beside_the_model_count_like_points() -> None:
@@ -78,24 +78,24 @@ def test_seconds_beside_the_model_count_like_points() -> None:
 
 
 def test_what_is_always_tried_is_tried_for_its_points_alone() -> None:
-    trusting = Deadline.starting_now(10, 5.0, trusted=52, clock=Clock())
+    trusting = Deadline.starting_now(10, 5.0, always_admitted=52, clock=Clock())
     trusting.admit(52, seconds=9)
     with pytest.raises(RequestError, match="413"):
         trusting.admit(52, seconds=11)
 
 
 def test_a_methods_slowness_is_its_own_and_moves_by_bounded_steps() -> None:
-    findings = Findings()
-    findings.learn("ablation_cam", "layer4", 0.01, finished=True)
-    assert findings.slowness_of("ablation_cam", "layer4") == pytest.approx(0.7 + 0.3 / 4)
-    assert findings.slowness_of("ablation_cam", "layer1") == findings.slowness_of("rise") == 1
-    findings.learn("rise", None, 1000, finished=True)
-    assert findings.slowness_of("rise") == pytest.approx(0.7 + 0.3 * 4)
+    facts = ModelFacts()
+    facts.learn("ablation_cam", "layer4", 0.01, finished=True)
+    assert facts.cost_ratio_of("ablation_cam", "layer4") == pytest.approx(0.7 + 0.3 / 4)
+    assert facts.cost_ratio_of("ablation_cam", "layer1") == facts.cost_ratio_of("rise") == 1
+    facts.learn("rise", None, 1000, finished=True)
+    assert facts.cost_ratio_of("rise") == pytest.approx(0.7 + 0.3 * 4)
     for _ in range(40):
-        findings.learn("rise", None, 1000, finished=True)
-    assert findings.slowness_of("rise") == 32
+        facts.learn("rise", None, 1000, finished=True)
+    assert facts.cost_ratio_of("rise") == 32
     for _ in range(40):
-        findings.learn("rise", None, 2, finished=True)
-    assert findings.slowness_of("rise") == pytest.approx(2, rel=1e-3)
-    findings.learn("rise", None, 0.5, finished=False)  # given up after half of the time that it takes: known before
-    assert findings.slowness_of("rise") == pytest.approx(2, rel=1e-3)
+        facts.learn("rise", None, 2, finished=True)
+    assert facts.cost_ratio_of("rise") == pytest.approx(2, rel=1e-3)
+    facts.learn("rise", None, 0.5, finished=False)  # given up after half of the time that it takes: known before
+    assert facts.cost_ratio_of("rise") == pytest.approx(2, rel=1e-3)

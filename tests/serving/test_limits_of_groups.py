@@ -16,7 +16,7 @@ from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving import prepared_request as sample
 from imagexplain.serving.deadline import Deadline
-from imagexplain.serving.prepared_request import Sample, prepare
+from imagexplain.serving.prepared_request import PreparedRequest, prepare
 from imagexplain.vision import superpixels
 from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.preprocess import view
@@ -39,7 +39,7 @@ def asked(options: str = "", masks: list[np.ndarray] | None = None, side: int = 
     return parse(row, {"x-explain-options": options}, kind="explanation")
 
 
-def prepared(request: Request, limits: Limits, deadline: Deadline | None = None) -> Sample:
+def prepared(request: Request, limits: Limits, deadline: Deadline | None = None) -> PreparedRequest:
     return prepare(request, view(request.photo, PREPROCESS), None, limits, deadline)
 
 

@@ -18,7 +18,7 @@ from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
 from imagexplain.serving import remote_segments as neighbour
-from imagexplain.serving.remote_segments import with_segments
+from imagexplain.serving.remote_segments import fetch_segments
 from imagexplain.vision.decode import decode
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_method_attribution import one, write_model
@@ -109,11 +109,11 @@ def test_a_fallback_stands_in_where_the_segmenter_refuses_the_photo(
     with server(int(refusal["code"]), json.dumps(refusal).encode()) as (address, asked):
         monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
         ends = time.monotonic() + 5
-        answered, found = with_segments(asking("&fallback=slic&n_segments=7"), "bit", Limits(), ends)
+        answered, found = fetch_segments(asking("&fallback=slic&n_segments=7"), "bit", Limits(), ends)
         assert found is None and answered.segments is not None
         assert (answered.segments.name, answered.segments.n_segments) == ("slic", 7)
         with pytest.raises(RequestError) as caught:  # without one it says what the segmenter said
-            with_segments(asking(), "bit", Limits(), ends)
+            fetch_segments(asking(), "bit", Limits(), ends)
     assert len(asked) == 2
     assert (caught.value.status, caught.value.field) == (422, "segments")
     assert refusal["message"] in caught.value.message
@@ -124,5 +124,5 @@ def test_a_fallback_is_not_for_what_the_asker_can_mend(monkeypatch: pytest.Monke
     with server(422, json.dumps(OTHER).encode()) as (address, _):
         monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
         with pytest.raises(RequestError) as caught:
-            with_segments(asking("&fallback=slic"), "bit", Limits(), time.monotonic() + 5)
+            fetch_segments(asking("&fallback=slic"), "bit", Limits(), time.monotonic() + 5)
     assert (caught.value.status, caught.value.field) == (422, "segments") and "wanted another" in caught.value.message

@@ -113,8 +113,8 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
     if method in (FOR_TRANSFORMERS if kind == "resnet" else FOR_CNNS):
         assert status == 422 and answer["field"] == "method"
         assert f"{method} has no meaning for this model" in answer["message"]
-        meant = answer["message"].rpartition("These do: ")[2].split(", ")
-        assert method not in meant and {"gradient", "grad_cam", "rise"} <= set(meant)
+        supported_methods = answer["message"].rpartition("These do: ")[2].split(", ")
+        assert method not in supported_methods and {"gradient", "grad_cam", "rise"} <= set(supported_methods)
         return
     assert status == 200, answer
     map_ = answer["integrated_grads" if method == "integrated_gradients" else "map"]

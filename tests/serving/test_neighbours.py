@@ -21,7 +21,7 @@ from imagexplain.api.request import Request, parse
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving import remote_segments as neighbour
-from imagexplain.serving.remote_segments import Neighbours, with_segments
+from imagexplain.serving.remote_segments import RemoteSegments, fetch_segments
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, prediction, write_model
 from tests.wire.photos import encoded
@@ -77,8 +77,8 @@ def unpacked(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def neighbours(unpacked: Path, own: str, budget: float = 50) -> Neighbours:
-    return Neighbours(own, unpacked / f"hash of {own}", Limits(), budget)
+def neighbours(unpacked: Path, own: str, budget: float = 50) -> RemoteSegments:
+    return RemoteSegments(own, unpacked / f"hash of {own}", Limits(), budget)
 
 
 def wanting(name: str, colour: str = "red", **options: str) -> Request:
@@ -86,13 +86,13 @@ def wanting(name: str, colour: str = "red", **options: str) -> Request:
     return parse({"body": encoded(Image.new("RGB", (6, 4), colour))}, {"x-explain-options": sent}, kind="explanation")
 
 
-def joined(asking: Neighbours, *batch: Request) -> list[tuple[str, ...] | str]:
+def joined(asking: RemoteSegments, *batch: Request) -> list[tuple[str, ...] | str]:
     """For each request of a batch the labels of its segments, its fallback's name, or the refusal."""
     ends = asking.clock() + asking.budget
     ask, outcomes = asking.ask([(request, False) for request in batch], ends), []
     for request in batch:
         try:
-            left, found = with_segments(request, asking.own, Limits(), ends, ask=ask)
+            left, found = fetch_segments(request, asking.own, Limits(), ends, ask=ask)
             outcomes.append(found.labels if found else left.segments.name if left.segments else "none")
         except RequestError as refusal:
             outcomes.append(f"{refusal.status} {refusal.message}")

@@ -20,7 +20,7 @@ from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
 from imagexplain.serving import remote_segments as neighbour
-from imagexplain.serving.remote_segments import segments_of, with_segments
+from imagexplain.serving.remote_segments import fetch_segments, segments_of
 from imagexplain.vision import rle
 from imagexplain.vision.decode import Photo, decode
 from tests.wire.photos import encoded
@@ -135,15 +135,15 @@ def test_a_fallback_takes_its_place_only_where_it_does_not_answer(monkeypatch: p
     headers = {"x-explain-options": "segments=swin&fallback=grid&rows=2&columns=1"}
     request = parse({"body": encoded(Image.new("RGB", (6, 4)))}, headers, kind="explanation")
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", "http://127.0.0.1:9")
-    answered, found = with_segments(request, "bit", LIMITS, time.monotonic() + 5)
+    answered, found = fetch_segments(request, "bit", LIMITS, time.monotonic() + 5)
     assert found is None and answered.segments is not None
     assert (answered.segments.name, answered.segments.rows, answered.segments.columns) == ("grid", 2, 1)
     with server(404, b"{}") as (address, _):
         monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
         with pytest.raises(RequestError, match="served here"):
-            with_segments(request, "bit", LIMITS, time.monotonic() + 5)
+            fetch_segments(request, "bit", LIMITS, time.monotonic() + 5)
     with pytest.raises(RequestError, match="got 'swin', which finds no masks"):
-        with_segments(request, "swin", LIMITS, time.monotonic() + 5)  # which would wait for itself
+        fetch_segments(request, "swin", LIMITS, time.monotonic() + 5)  # which would wait for itself
 
 
 def test_the_key_stands_where_the_server_was_started(tmp_path: Path) -> None:

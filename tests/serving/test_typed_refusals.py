@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from handlers.classifier import ClassifierHandler
-from imagexplain.archive.segmenter_backends import MMDetEngine
+from imagexplain.archive.segmenter_backends import MMDetBackend
 from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.models.segmenters.mmdet_segmenter import PhotoError
 from imagexplain.vision.decode import Photo
@@ -79,10 +79,10 @@ def test_an_error_of_a_users_pipeline_is_not_the_clients() -> None:
 
     photo = Photo(Image.new("RGB", (8, 8)), "image", "RGB")
     with pytest.raises(ValueError, match="size: not understood") as own:
-        MMDetEngine(Segmenter(ValueError("size: not understood"))).look(photo)  # type: ignore[arg-type]
+        MMDetBackend(Segmenter(ValueError("size: not understood"))).look(photo)  # type: ignore[arg-type]
     assert not isinstance(own.value, RequestError)
     with pytest.raises(RequestError, match="422 image: photo: too narrow"):
-        MMDetEngine(Segmenter(PhotoError("photo: too narrow"))).look(photo)  # type: ignore[arg-type]
+        MMDetBackend(Segmenter(PhotoError("photo: too narrow"))).look(photo)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_an_error_of_a_users_pipeline_is_not_the_clients() -> None:
 def test_an_error_of_the_library_is_told_by_its_type_and_field(
     handler: ClassifierHandler, networks: list[nn.Module], error: ArgumentError, status: int, field: str
 ) -> None:
-    handler.worker.task.model.findings.meant = ("gradient",)  # not to be found out by networks that fail
+    handler.worker.task.model.facts.supported_methods = ("gradient",)  # not to be found out by networks that fail
     failing(networks, error)
     got, answer = one(handler, "method=occlusion")
     assert (got, answer["field"]) == (status, field), answer
     assert status == 500 or error.message in answer["message"]
-    handler.worker.task.model.findings.meant = ()
+    handler.worker.task.model.facts.supported_methods = ()

@@ -17,11 +17,11 @@ from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import MetricType
-from imagexplain.serving.model_facts import Findings
+from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.serving.worker import Worker
 from imagexplain.vision.geometry import Preprocess
-from imagexplain.vision.preprocess import View, view
+from imagexplain.vision.preprocess import ModelInput, view
 from tests.wire.photos import jpeg
 
 SPEC = ClassifierSpec.model_validate(
@@ -42,7 +42,7 @@ class Brightness:
     spec: ClassifierSpec = SPEC
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     chunk: int = 4
-    findings: Findings = field(default_factory=Findings)
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
     def network(self, images: Tensor) -> Tensor:
         mean = images.mean((1, 2, 3))
@@ -71,7 +71,7 @@ class Meter:
     def describe(self) -> str:
         return "a meter"
 
-    def preprocess(self, request: Request) -> View:
+    def preprocess(self, request: Request) -> ModelInput:
         return view(request.photo, Preprocess(**self.spec.preprocess.model_dump()))
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[float]:

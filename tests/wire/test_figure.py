@@ -18,7 +18,7 @@ from imagexplain.vision.geometry import Geometry
 from imagexplain.vision.heatmap import overlay, seen, smoothed
 from imagexplain.vision.instance_overlay import LISTED, drawn
 from imagexplain.vision.marks import edges, pole, rim
-from imagexplain.vision.mask_crops import CutOut
+from imagexplain.vision.mask_crops import CroppedMask
 from imagexplain.vision.segment_overlay import marks, smallest
 
 CAPTION = Caption(
@@ -145,7 +145,9 @@ def test_edges_and_rims() -> None:
 
 def detections(count: int, height: int = 60, width: int = 80) -> Detections:
     masks = [np.ones((1 + row % 9, 1 + row % 7), dtype=bool) for row in range(count)]
-    cut_outs = tuple(CutOut(mask, (row * 3 % (height - 9), row * 5 % (width - 7))) for row, mask in enumerate(masks))
+    cut_outs = tuple(
+        CroppedMask(mask, (row * 3 % (height - 9), row * 5 % (width - 7))) for row, mask in enumerate(masks)
+    )
     scores = torch.linspace(0.99, 0.01, count)
     return Detections(
         torch.zeros(count, 4), scores, torch.zeros(count, dtype=torch.int64), cut_outs, (height, width), scores

@@ -13,12 +13,12 @@ from math import ceil, floor
 import torch
 from torch import Tensor
 
-from imagexplain.vision.mask_crops import CutOut, check_room
+from imagexplain.vision.mask_crops import CroppedMask, check_room
 
 THRESHOLD = 0.5
 
 
-def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -> tuple[CutOut, ...]:
+def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -> tuple[CroppedMask, ...]:
     """Binary masks in the photo, each as the part of it that its box covers.
 
     Args:
@@ -36,7 +36,7 @@ def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -
         rows = _weights(top, bottom, box[1], box[3], mask.shape[0])
         columns = _weights(left, right, box[0], box[2], mask.shape[1])
         part = rows @ mask @ columns.T >= THRESHOLD
-        pasted.append(CutOut(part.cpu().numpy(), (top, left)))
+        pasted.append(CroppedMask(part.cpu().numpy(), (top, left)))
     return tuple(pasted)
 
 

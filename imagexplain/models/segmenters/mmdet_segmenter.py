@@ -30,9 +30,9 @@ from imagexplain.models.example_photo import example_photo
 from imagexplain.models.segmenters import mmcv_ext
 from imagexplain.models.segmenters.mmdet_config import ConfigError, checked, resolve
 from imagexplain.vision.detections import Detections
-from imagexplain.vision.mask_crops import CutOut, check_room, trimmed
+from imagexplain.vision.mask_crops import CroppedMask, check_room, trimmed
 
-__all__ = ["ConfigError", "MMDetSegmenter", "Seen", "build", "resolve"]
+__all__ = ["ConfigError", "MMDetInput", "MMDetSegmenter", "build", "resolve"]
 
 REHEARSAL = 32
 """Side of the input, in pixels, that a new segmenter is tried on."""
@@ -45,7 +45,7 @@ PASTED = 64_000_000
 
 
 @dataclass(frozen=True)
-class Seen:
+class MMDetInput:
     """A photo as the model sees it: resized, normalised, padded at the right and at the bottom.
 
     Attributes:
@@ -110,7 +110,7 @@ class MMDetSegmenter:
         self.model.to(device)
         return self
 
-    def look(self, photo: NDArray[np.uint8] | Tensor) -> Seen:
+    def look(self, photo: NDArray[np.uint8] | Tensor) -> MMDetInput:
         """A photo as the model sees it.
 
         Args:
@@ -140,14 +140,14 @@ class MMDetSegmenter:
             {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}, training=False
         )
         (sample,) = data["data_samples"]
-        return Seen(data["inputs"], tuple(sample.img_shape[:2]), (height, width), sample)
+        return MMDetInput(data["inputs"], tuple(sample.img_shape[:2]), (height, width), sample)
 
     def segment(self, photo: NDArray[np.uint8] | Tensor, threshold: float | None = None) -> Detections:
         """The instances in a photo: :meth:`find` in what :meth:`look` sees."""
         return self.find(self.look(photo), threshold)
 
     @torch.no_grad()
-    def find(self, seen: Seen, threshold: float | None = None) -> Detections:
+    def find(self, seen: MMDetInput, threshold: float | None = None) -> Detections:
         """The instances in a photo.
 
         Args:
@@ -195,7 +195,7 @@ class MMDetSegmenter:
         return total[:, : heads[-1].num_classes] / len(heads)
 
     @torch.no_grad()
-    def rehearse(self) -> None:
+    def dry_run(self) -> None:
         """Runs the pipeline and every part of the model on something small, to find at the start what is amiss.
 
         Raises:
@@ -210,7 +210,7 @@ class MMDetSegmenter:
         size = (REHEARSAL, REHEARSAL)
         meta = dict.fromkeys(("img_shape", "ori_shape", "pad_shape", "batch_input_shape"), size)
         sample = DetDataSample(metainfo={**meta, "scale_factor": (1.0, 1.0), "img_id": 0, "img_path": None})
-        seen = Seen(torch.zeros(1, 3, *size), size, size, sample)
+        seen = MMDetInput(torch.zeros(1, 3, *size), size, size, sample)
         if not self.explains:
             self.find(seen, 0)
             return
@@ -235,7 +235,7 @@ class MMDetSegmenter:
         if not same or any(look.sample.metainfo.get("flip") for look in looks):
             raise ConfigError("pipeline: wanted steps that keep a photo as it is but for its size; one turns it over")
 
-    def _find_in_stages(self, seen: Seen, threshold: float | None) -> Detections:
+    def _find_in_stages(self, seen: MMDetInput, threshold: float | None) -> Detections:
         """Proposals, boxes, suppression, then the masks of what is left."""
         from mmdet.models.layers import multiclass_nms
         from mmengine.structures import InstanceData
@@ -265,7 +265,7 @@ class MMDetSegmenter:
         stages = [each[regions, 1:] for each in rois] if rois else [boxes.new_zeros(0, 4)] * len(self._box_heads())
         return _detections(found, cut_outs, seen, torch.stack(stages, dim=1))
 
-    def _find(self, seen: Seen, threshold: float | None) -> Detections:
+    def _find(self, seen: MMDetInput, threshold: float | None) -> Detections:
         """mmdet's own way through any detector."""
         (sample,) = self.model.predict(seen.inputs, [seen.sample], rescale=True)
         found = sample.pred_instances
@@ -313,7 +313,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MMDetSegmen
     checkpoint.fill(model, state)
     classes = safe["classes"]
     segmenter = MMDetSegmenter(model.requires_grad_(False), pipeline, tuple(classes) if classes else None)
-    segmenter.rehearse()
+    segmenter.dry_run()
     return segmenter
 
 
@@ -342,7 +342,7 @@ def _listed(modules: Any) -> list[Any]:
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 
-def _area_in_photo(boxes: Tensor, seen: Seen) -> float:
+def _area_in_photo(boxes: Tensor, seen: MMDetInput) -> float:
     """Pixels of the photo that boxes (N, 4) x0, y0, x1, y1 in pixels of the model's input cover, one by one."""
     height, width = seen.image_size
     corners = boxes.double().clamp(min=0).minimum(boxes.new_tensor([width, height] * 2, dtype=torch.float64))
@@ -351,11 +351,11 @@ def _area_in_photo(boxes: Tensor, seen: Seen) -> float:
     return sides.prod(1).sum().item() * scale
 
 
-def _cut_outs(masks: Tensor) -> list[CutOut]:
+def _cut_outs(masks: Tensor) -> list[CroppedMask]:
     return [trimmed(mask) for mask in masks.bool().cpu().numpy()]
 
 
-def _detections(found: Any, cut_outs: list[CutOut], seen: Seen, anchors: Tensor) -> Detections:
+def _detections(found: Any, cut_outs: list[CroppedMask], seen: MMDetInput, anchors: Tensor) -> Detections:
     # Heads that rate their masks change the scores after the boxes were sorted.
     order = found.scores.argsort(descending=True, stable=True)
     found, anchors = found[order].cpu(), anchors[order].float().cpu()

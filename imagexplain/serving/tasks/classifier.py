@@ -13,11 +13,11 @@ from torch import Tensor
 from imagexplain.api.request import Contract, Defaults, Request, resolve_target
 from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.serving.cache import Cache
-from imagexplain.serving.deadline import Deadline, updated
+from imagexplain.serving.deadline import Deadline, ema
 from imagexplain.serving.path_attribution import predict, prediction_result
 from imagexplain.serving.served_model import ServedModel, load
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
-from imagexplain.vision.preprocess import View, view
+from imagexplain.vision.preprocess import ModelInput, view
 
 SCORES_SHARE = 1 / 16
 """Size of the memory of scores, relative to that of explanations."""
@@ -53,7 +53,7 @@ class Classifier:
         speed = f"{self.model.chunk} path points at once, {self.seconds_per_point:.4f} s each"
         return f"{self.spec.name} on {self.model.device}: {speed}"
 
-    def preprocess(self, request: Request) -> View:
+    def preprocess(self, request: Request) -> ModelInput:
         """The photo at the model's size."""
         return view(request.photo, self.model.preprocess)
 
@@ -81,4 +81,4 @@ class Classifier:
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:
         """Learn the speed; inputs have one size."""
-        self.seconds_per_point = updated(self.seconds_per_point, seconds, points)
+        self.seconds_per_point = ema(self.seconds_per_point, seconds, points)

@@ -24,7 +24,7 @@ from imagexplain.api.request import (
 )
 from imagexplain.api.response import select
 from imagexplain.archive import segmenter_backends
-from imagexplain.archive.segmenter_backends import Engine
+from imagexplain.archive.segmenter_backends import SegmenterBackend
 from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.runner import FORWARD_SHARE
@@ -32,8 +32,8 @@ from imagexplain.errors import RequestError, shown
 from imagexplain.serving.admission import check_masks, seconds_of_instances
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.chunk_size import chunk_size
-from imagexplain.serving.deadline import NOTABLE, Deadline, updated
-from imagexplain.serving.model_facts import Findings
+from imagexplain.serving.deadline import NOTABLE, Deadline, ema
+from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.render import ExplainedInstance
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision import rle
@@ -41,7 +41,7 @@ from imagexplain.vision.detections import Detections
 from imagexplain.vision.instance_overlay import drawn
 from imagexplain.vision.mask_crops import MasksTooLargeError
 from imagexplain.vision.masks import PhotoMasks, of_cut_outs
-from imagexplain.vision.preprocess import View
+from imagexplain.vision.preprocess import ModelInput
 
 MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
 
@@ -55,14 +55,14 @@ class InstanceModel:
         network: (N, 3, H, W) to pre-softmax scores (N, classes).
         device: Where it lives.
         chunk_of: Number of path points evaluated at once; found out when it is first needed.
-        findings: What has been found out about the segmenter's scores.
+        facts: What is known of the segmenter's scores.
     """
 
     spec: SegmenterSpec
     network: Forward
     device: torch.device
     chunk_of: Callable[[], int]
-    findings: Findings
+    facts: ModelFacts
 
     @property
     def chunk(self) -> int:
@@ -84,7 +84,7 @@ class Segmenter:
         instances: What was found on recent photos.
         seconds_per_pixel: Estimate of the time that a path point takes for each pixel of the input; 0 before the first.
         chunks: Path points evaluated at once by the input's size.
-        findings: What has been found out about its scores.
+        facts: What is known of its scores.
     """
 
     contract: ClassVar[Contract] = Contract(
@@ -97,13 +97,13 @@ class Segmenter:
     batched: ClassVar[bool] = False
 
     spec: SegmenterSpec
-    engine: Engine
+    engine: SegmenterBackend
     device: torch.device
     defaults: Defaults
     instances: Cache[Detections]
     seconds_per_pixel: float = 0.0
     chunks: dict[tuple[int, int], int] = field(default_factory=dict)
-    findings: Findings = field(default_factory=Findings)
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
     @classmethod
     def load(cls, model_dir: Path, device: torch.device) -> Segmenter:
@@ -117,7 +117,7 @@ class Segmenter:
         """The model, its device and its engine."""
         return f"{self.spec.name} on {self.device} by {self.spec.engine}"
 
-    def preprocess(self, request: Request) -> View:
+    def preprocess(self, request: Request) -> ModelInput:
         """The photo as the network sees it."""
         return self.engine.look(request.photo)
 
@@ -195,7 +195,7 @@ class Segmenter:
             seconds = min(seconds, self._timed(forward, image)[1])
         score = found.scores[instance].item()
         return ExplainedScore(
-            InstanceModel(self.spec, forward, self.device, lambda: self._chunk(forward, image), self.findings),
+            InstanceModel(self.spec, forward, self.device, lambda: self._chunk(forward, image), self.facts),
             int(found.labels[instance]),
             scores,
             self.seconds_per_pixel * image[0].numel() or seconds / FORWARD_SHARE,
@@ -251,4 +251,4 @@ class Segmenter:
     def observe(self, image: Tensor, points: int, seconds: float) -> None:
         """Learn the speed, which goes by the input's pixels."""
         seen, known = seconds / points / image[0].numel(), self.seconds_per_pixel
-        self.seconds_per_pixel = updated(known, seen, 1) if known else seen
+        self.seconds_per_pixel = ema(known, seen, 1) if known else seen
