@@ -389,7 +389,7 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
             with Evaluations(case.network, case.out_of_place) as evaluations:
                 maps[way], first[way] = timed(call, device)
         except (UnsupportedModelError, LayerError) as error:
-            return {**result, "refused": str(error)}  # the method has no meaning for this network
+            return {**result, "refused": str(error)}  # the method does not support this network
         except ImportError as error:
             result["missing"] = str(error)
             continue
@@ -444,7 +444,7 @@ def table(results: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     if "refused" in row:
-        return [row["method"], "", *["–"] * 7, "no meaning here"]
+        return [row["method"], "", *["–"] * 7, "not supported"]
     own, theirs = (row["evaluations"].get(way) for way in ("ours", "peer"))
     seconds = [f"{row['seconds'][way]:.3g}" if way in row["seconds"] else "–" for way in ("ours", "peer")]
     ratio = f"{row['times ours']:.2f}" if "times ours" in row else "–"

@@ -80,10 +80,10 @@ def test_it_is_refused_where_it_must_be(tmp_path: Path) -> None:
     handler = made(tmp_path, "vit")
     status, answer = one(handler, f"method={NAME}")
     assert (status, answer["field"]) == (422, "method")
-    assert f"{NAME} has no meaning for this model: wanted one with ReLUs" in answer["message"]
-    assert NAME not in answer["message"].rpartition("These do: ")[2].split(", ")
+    assert f"{NAME} is not supported by this model: wanted one with ReLUs" in answer["message"]
+    assert NAME not in answer["message"].rpartition("Those that are: ")[2].split(", ")
     status, answer = one(handler, "method=guided_grad_cam")
-    assert NAME not in answer["message"].rpartition("These do: ")[2].split(", ")
+    assert NAME not in answer["message"].rpartition("Those that are: ")[2].split(", ")
     network, image = handler.worker.task.model.plain(), torch.rand(1, 3, 32, 32)
     assert NAME in refusals(network, image, METHODS) and NAME in refusals(lambda rows: network(rows), image, [NAME])
     (tmp_path / "resnet").mkdir()

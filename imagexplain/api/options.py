@@ -79,7 +79,7 @@ class Path:
     Attributes:
         steps: Points on the path; with a tolerance, the most of them.
         tolerance: Refine until residual and groups change by less than this, relative; None for a fixed rule.
-        quadrature: One of ``QUADRATURES``; of no account with a tolerance.
+        quadrature: One of ``QUADRATURES``; ignored with a tolerance.
     """
 
     steps: int = 50

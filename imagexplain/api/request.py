@@ -170,7 +170,7 @@ class Request:
         target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
             see :func:`resolve_target`.
         plan: How the map is made.
-        path: How the path of integrated gradients is taken; of no account for other plans.
+        path: How the path of integrated gradients is taken; ignored by other methods.
         baseline: Where paths start, and what absence looks like.
         masks: Groups that the client sent, over the photo.
         segments: Groups that the server is to make.

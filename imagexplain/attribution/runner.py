@@ -273,7 +273,7 @@ def channels_of(model: nn.Module, images: Tensor, layer: str) -> int:
 
 
 def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str, str]:
-    """The methods that have no meaning for a model, each with what it says.
+    """The methods that a model does not support, each with what it says.
 
     Args:
         model: as for :func:`run`.

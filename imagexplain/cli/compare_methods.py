@@ -234,8 +234,8 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
             try:
                 drawn = with_progress(shown, work)
             except (UnsupportedModelError, LayerError) as error:
-                say(f"{shown:32} has no meaning for this model: {error.message}")
-                yield Tile(greyed(question.photo, error.message), shown, "no meaning for this model", family)
+                say(f"{shown:32} is not supported by this model: {error.message}")
+                yield Tile(greyed(question.photo, error.message), shown, "not supported by this model", family)
                 continue
             seconds, count = time.perf_counter() - started, rows[0]
         noun = "evaluation" if count == 1 else "evaluations"

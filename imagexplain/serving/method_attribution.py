@@ -337,16 +337,17 @@ def _refusal(model: Inspected, sample: PreparedRequest, error: ArgumentError) ->
     if isinstance(error, LayerError) and plan.layer is not None:
         return RequestError(400, "layer", message)
     if isinstance(error, UnsupportedModelError | LayerError):
-        meant = ", ".join(_meant(model, sample))
+        supported = ", ".join(_supported_methods(model, sample))
         said = message if isinstance(error, UnsupportedModelError) else f"it has no layer to look at: {message}"
-        return RequestError(422, "method", f"{plan.name} has no meaning for this model: {said}. These do: {meant}")
+        message = f"{plan.name} is not supported by this model: {said}. Those that are: {supported}"
+        return RequestError(422, "method", message)
     if field == "images":  # too large for it, or too patchy
         return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")
     return RequestError(400, field, message) if field in plan.settings() or field in INPUTS else None
 
 
-def _meant(model: Inspected, sample: PreparedRequest) -> tuple[str, ...]:
-    """The methods that have a meaning for the model, found out by trying them once, on noise."""
+def _supported_methods(model: Inspected, sample: PreparedRequest) -> tuple[str, ...]:
+    """The methods that the model supports, found out by trying them once, on noise."""
     if not model.facts.supported_methods:
         noise = torch.rand(1, *sample.image.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
         refused = refusals(model.plain(), noise, METHODS)

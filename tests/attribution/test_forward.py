@@ -70,7 +70,7 @@ class Convolutional(nn.Module):
 
 
 def network(name: str) -> Any:  # whose parts the tests look into
-    """A fresh network with four classes that the method has a meaning for, in eval()."""
+    """A fresh network with four classes that the method supports, in eval()."""
     if name not in OF_ATTENTION:
         return Convolutional().eval()
     transformer = vit(size=(8, 8), patch_size=2, dtype=torch.float32, drop_rate=0.5, proj_drop_rate=0.5)

@@ -52,7 +52,7 @@ def test_a_sheet_of_a_model_for_which_one_method_has_no_meaning(
     assert main([str(photo), "--model", "bit", *run]) == 0
     first, refused, path, segments, last = capsys.readouterr().out.splitlines()
     assert first.startswith("bit · ") and first.endswith(" · scene.png")
-    assert refused.startswith("full_grad ") and "has no meaning for this model: wanted one whose scores" in refused
+    assert refused.startswith("full_grad ") and "is not supported by this model: wanted one whose scores" in refused
     assert path.startswith("integrated_gradients ") and path.endswith(" 4 evaluations")
     assert segments.startswith(DIRECTIONAL) and segments.endswith(" 6 evaluations")
     assert last.startswith("3 methods in ") and last.endswith(f"s: {out}")

@@ -112,8 +112,8 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
     status, answer = one(handlers[kind], options, "application/gzip")
     if method in (FOR_TRANSFORMERS if kind == "resnet" else FOR_CNNS):
         assert status == 422 and answer["field"] == "method"
-        assert f"{method} has no meaning for this model" in answer["message"]
-        supported_methods = answer["message"].rpartition("These do: ")[2].split(", ")
+        assert f"{method} is not supported by this model" in answer["message"]
+        supported_methods = answer["message"].rpartition("Those that are: ")[2].split(", ")
         assert method not in supported_methods and {"gradient", "grad_cam", "rise"} <= set(supported_methods)
         return
     assert status == 200, answer
@@ -265,7 +265,7 @@ def test_a_bad_request_leaves_the_others_of_its_batch_alone(handlers: dict[str, 
 
 
 def test_one_images_refusal_is_not_its_neighbours(handlers: dict[str, ClassifierHandler]) -> None:
-    """DeepLIFT has no meaning for a transformer, but for an image that equals its baseline it is 0 everywhere."""
+    """DeepLIFT does not support a transformer, but for an image that equals its baseline it is 0 everywhere."""
     file = io.BytesIO()
     Image.new("RGB", (40, 40)).save(file, "PNG")
     asked = explanation("method=deep_lift&baseline=black")

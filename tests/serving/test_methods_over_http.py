@@ -25,7 +25,7 @@ FAMILIES = {
     "vit": (*METHODS, "attention_rollout", "gradient_rollout"),
     "swin_classifier": (*METHODS, "attention_rollout", "gradient_rollout"),
 }
-"""Of each demonstration classifier, a method of every family that has a meaning for it."""
+"""Of each demonstration classifier, a method of every family that it supports."""
 
 
 def drawn(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
@@ -51,8 +51,8 @@ def test_maps_of_every_family(served: Served, model: str) -> None:
 
 def test_a_method_without_meaning_and_a_layer_that_is_none(served: Served) -> None:
     for model, options, status, said in (
-        ("resnet", "method=attention_rollout", 422, "These do: ablation_cam, bag_cam"),
-        ("vit", "method=guided_backprop", 422, "These do: ablation_cam, attention_rollout"),
+        ("resnet", "method=attention_rollout", 422, "Those that are: ablation_cam, bag_cam"),
+        ("vit", "method=guided_backprop", 422, "Those that are: ablation_cam, attention_rollout"),
         ("resnet", "method=grad_cam&layer=layer5", 400, "such as layer"),
         ("swin_classifier", "method=grad_cam&layer=layers.2", 400, "such as layers"),
     ):

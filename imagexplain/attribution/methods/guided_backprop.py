@@ -1,4 +1,4 @@
-"""Guided backpropagation: the gradient with every ReLU letting back only what speaks for the class."""
+"""Guided backpropagation: the gradient with every ReLU letting back only what supports the class."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
         (B, C, H, W), signed; not a gradient of any score.
 
     Raises:
-        ValueError: no ReLU was called, so that the method has no meaning for the model (it would be the plain
+        ValueError: no ReLU was called, so that the method does not support the model (it would be the plain
             gradient); or what does not fit the model.
 
     Source: Springenberg et al. 2014, arXiv 1412.6806. Own, because Captum sees only nn.ReLU modules and
