@@ -53,7 +53,7 @@ class PreparedRequest:
         geometry: the map from the photo to it.
         key: digest of the image, by which results on it are remembered.
         preprocess: what made the image so.
-        baselines: (D, 3, H, W), one for each draw; none for a prediction.
+        baselines: (D, 3, H, W), one for each draw.
         groups: what is to be scored beside pixels, if anything.
     """
 
@@ -72,6 +72,7 @@ def prepare(
     found: PhotoMasks | None = None,
     limits: Limits | None = None,
     deadline: Deadline | None = None,
+    key: bytes | None = None,
 ) -> PreparedRequest:
     """Bring a request into model space.
 
@@ -81,18 +82,16 @@ def prepare(
         found: the segments that another model found on it.
         limits: bound the groups that come out.
         deadline: by when all must be done; none, if not given.
+        key: digest of the photo's input, where it is known.
 
     Raises:
         RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
             this model's frame has no place for, 503 where the time that is left does not do, or is over.
     """
-    image, geometry = seen.image, seen.geometry
-    key = digest(image)
-    if request.kind == "prediction":
-        return PreparedRequest(request, image, geometry, key, seen.preprocess, image.new_zeros(0, *image.shape))
+    key = digest(seen.image) if key is None else key
     starts = _baselines(request.baseline, seen)
     groups = _groups(request, seen, found, limits or Limits(), deadline) if request.wants_groups else None
-    return PreparedRequest(request, image, geometry, key, seen.preprocess, starts, groups)
+    return PreparedRequest(request, seen.image, seen.geometry, key, seen.preprocess, starts, groups)
 
 
 def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:

@@ -183,7 +183,7 @@ class Worker(Generic[T]):
         height, width = decoded.seen.image.shape[1:]
         admit_baseline(decoded.request, (height, width), deadline)
         masks = decoded.masks if score.masks is None else score.masks
-        return prepare(decoded.request, decoded.seen, masks, self.limits, deadline), score
+        return prepare(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key), score
 
     def _admit(
         self, sample: PreparedRequest, score: ExplainedScore, deadline: Deadline, *, fresh: bool

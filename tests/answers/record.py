@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
-
 from imagexplain.archive.build import ROOT, build_all
 from imagexplain.serving import remote_segments as neighbour
 from tests.answers.cases import Asked, Case, cases
 from tests.serving.fake_torchserve import Context
+from tests.threads import one_thread
 
 CHUNK = 8
 """Rows evaluated at once: by default the free memory says how many."""
@@ -108,17 +107,6 @@ def served(models: Models) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block torch computes by one thread, whose sums have one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
