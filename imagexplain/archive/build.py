@@ -27,7 +27,6 @@ from imagexplain.archive.spec import (
     SPEC_FILE,
     WEIGHTS_FILE,
     Archive,
-    ClassifierSpec,
     FileSource,
     ModelSpec,
     NameSource,
@@ -170,6 +169,7 @@ def _weights(archive: Archive, target: Path) -> None:
     """Converts the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
     from safetensors.torch import save_file
 
+    from imagexplain.archive import supported_methods
     from imagexplain.models.checkpoints import checkpoint
 
     with _told(archive, "weights"):
@@ -177,7 +177,9 @@ def _weights(archive: Archive, target: Path) -> None:
     config = _config(archive, target.parent / "extra")
     _check_order(archive, state.classes, f"the checkpoint {archive.weights.name}")
     _check_order(archive, (config or {}).get("classes"), f"the configuration {archive.config and archive.config.name}")
-    _check(archive, state.tensors, config)
+    refused = _check(archive, state.tensors, config)
+    _check_default_method(archive, refused)
+    supported_methods.write(supported_methods.supported(refused), target.parent / "extra")
     _tell_which(archive, state)
     kept, others = checkpoint.shared(state.tensors)
     notes = checkpoint.notes(state.taken, others)
@@ -243,12 +245,17 @@ def _plainly(name: str) -> str:
     return name.casefold().replace("_", " ").strip()
 
 
-def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
-    """Builds the network that the weights make, and sends a photo through it as a request would."""
+def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> dict[str, str]:
+    """Builds the network that the weights make, and sends a photo through it as a request would.
+
+    Returns:
+        The reasons why it does not support a method, by the method's name.
+    """
     import torch
 
     from imagexplain import models
     from imagexplain.archive import segmenter_backends as engines
+    from imagexplain.archive.supported_methods import example_input, find_refusals
 
     model, labels = archive.model, len(archive.model.labels)
     if isinstance(model, SegmenterSpec):
@@ -257,11 +264,12 @@ def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, A
         if engine.classes not in (None, labels):
             raise SpecError(_other_count(archive, engine.classes))
         with _told(archive, "weights"):
-            engines.dry_run(engine, labels, model.threshold)
-        return
+            explained = engines.dry_run(engine, labels, model.threshold)
+        return {} if explained is None else find_refusals(*explained)
     with _told(archive, "weights"), torch.no_grad():
         network = models.build(model.architecture, state, model.arguments)
-        scores = network(_example_input(model))
+        image = example_input(model)
+        scores = network(image[None])
     if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != 1:
         given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise SpecError(f"{archive.source}: architecture: wanted scores (1, classes) for a photo, given {given}")
@@ -274,21 +282,20 @@ def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, A
             f"{archive.source}: weights: {archive.weights}: wanted finite scores, given {scores[0, :LISTED].tolist()}"
             f" for a photo{named}"
         )
+    return find_refusals(network, image)
+
+
+def _check_default_method(archive: Archive, refused: Mapping[str, str]) -> None:
+    """Refuses a method by default that the model does not support: no explanation would be answered."""
+    method = archive.model.explain.method
+    if method in refused:
+        reason = f"wanted a method that the model supports, got {method}: {refused[method]}"
+        raise SpecError(f"{archive.source}: explain.method: {reason}")
 
 
 def _other_count(archive: Archive, classes: int | None) -> str:
     given = len(archive.model.labels)
     return f"{archive.source}: labels: the weights have {classes} classes, given are {given} labels"
-
-
-def _example_input(model: ClassifierSpec) -> Tensor:
-    """(1, 3, H, W), a photo through the classifier's own preprocessing."""
-    from PIL import Image
-
-    from imagexplain.models.example_photo import example_photo
-    from imagexplain.vision.geometry import Preprocess, apply
-
-    return apply(Image.fromarray(example_photo()), Preprocess(**model.preprocess.model_dump()))[0][None]
 
 
 def _tell_which(archive: Archive, state: StateDict) -> None:

@@ -220,13 +220,16 @@ def build(
 
 
 @torch.no_grad()
-def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> None:
-    """Does with a small photo what a request does.
+def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> tuple[ScoreFunction, Tensor] | None:
+    """Do with a small photo what a request does.
 
     Args:
         engine: of a checkpoint.
         labels: number of classes that have a name.
         threshold: scores of detections must exceed it.
+
+    Returns:
+        The score function at a place of the photo and the model input (3, H, W); None for a model without such scores.
 
     Raises:
         RequestError, ValueError: the photo does not come through; scores that are not finite; a detection of a class
@@ -238,17 +241,19 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> None:
         raise ValueError(f"labels: wanted a name for class {int(found.labels.max())}, given {labels}")
     # Where nothing is found, somewhere.
     anchor = found.anchors[0] if len(found) else found.anchors.new_zeros(found.anchors.shape[1:])
-    scores = found.scores
+    scores, explained = found.scores, None
     try:
         forward = engine.class_scores(seen, anchor)
     except RequestError:  # it predicts and explains nothing
         pass
     else:
-        scores = forward(seen.image[None].to(next(engine.network.parameters()).device))
+        image = seen.image.to(next(engine.network.parameters()).device)
+        scores, explained = forward(image[None]), (forward, image)
         if scores.shape != (1, labels):
             raise ValueError(f"scores: wanted one for each of {labels} labels, given {list(scores.shape)}")
     if not scores.isfinite().all():
         raise ValueError("scores: wanted finite numbers, given some that are not, on a photo of two colour ramps")
+    return explained
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -280,13 +280,15 @@ def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str
         images: (B, C, H, W), of which the first is tried.
         methods: to be tried, those that look at what the model is made of; the others work for any model.
     """
-    found = {}
-    for method in methods:
-        if not METHODS[method].needs_original:
-            continue
-        plan = AttributionConfig((METHODS[method].tried_by or method,))
+    target = images.new_zeros(1, dtype=torch.int64)
+
+    @cache
+    def refusal(method: str) -> str | None:
         try:
-            run(plan, model, images[:1], images.new_zeros(1, dtype=torch.int64), AttributionInputs(), chunk=1)
+            run(AttributionConfig((method,)), model, images[:1], target, AttributionInputs(), chunk=1)
         except Exception as error:  # whatever a network raises that is made otherwise than a method expects
-            found[method] = str(error)
-    return found
+            return str(error)
+        return None
+
+    tried = {name: METHODS[name].tried_by or name for name in methods if METHODS[name].needs_original}
+    return {name: reason for name, trial in tried.items() if (reason := refusal(trial)) is not None}

@@ -23,7 +23,6 @@ from imagexplain.attribution.runner import (
     layer_name,
     network_of,
     product,
-    refusals,
     run,
     seconds_beside,
 )
@@ -337,19 +336,11 @@ def _refusal(model: Inspected, sample: PreparedRequest, error: ArgumentError) ->
     if isinstance(error, LayerError) and plan.layer is not None:
         return RequestError(400, "layer", message)
     if isinstance(error, UnsupportedModelError | LayerError):
-        supported = ", ".join(_supported_methods(model, sample))
+        names = model.facts.supported_methods
+        supported = f". Those that are: {', '.join(names)}" if names else ""
         said = message if isinstance(error, UnsupportedModelError) else f"it has no layer to look at: {message}"
-        message = f"{plan.name} is not supported by this model: {said}. Those that are: {supported}"
+        message = f"{plan.name} is not supported by this model: {said}{supported}"
         return RequestError(422, "method", message)
     if field == "images":  # too large for it, or too patchy
         return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")
     return RequestError(400, field, message) if field in plan.settings() or field in INPUTS else None
-
-
-def _supported_methods(model: Inspected, sample: PreparedRequest) -> tuple[str, ...]:
-    """The methods that the model supports, found out by trying them once, on noise."""
-    if not model.facts.supported_methods:
-        noise = torch.rand(1, *sample.image.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-        refused = refusals(model.plain(), noise, METHODS)
-        model.facts.supported_methods = tuple(name for name in sorted(METHODS) if name not in refused)
-    return model.facts.supported_methods

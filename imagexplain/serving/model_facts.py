@@ -18,14 +18,14 @@ class ModelFacts:
     """Facts about one model.
 
     Attributes:
+        supported_methods: Names of the methods that the model supports, in order; none where its kind does not say.
         layers: Full name and number of channels of a layer, by the name that a request gives; None for the default.
-        supported_methods: Methods that the model supports, once somebody asked for one that it does not.
         map_cost_ratio: Time of a method's evaluations relative to their estimate, by method and layer; 1 for what was
             never seen.
     """
 
-    layers: dict[str | None, tuple[str, int]] = field(default_factory=dict)
     supported_methods: tuple[str, ...] = ()
+    layers: dict[str | None, tuple[str, int]] = field(default_factory=dict)
     map_cost_ratio: dict[tuple[str, str | None], float] = field(default_factory=dict)
 
     def cost_ratio_of(self, method: str, layer: str | None = None) -> float:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from imagexplain import models
+from imagexplain.archive import supported_methods
 from imagexplain.archive.spec import WEIGHTS_FILE, ClassifierSpec
 from imagexplain.attribution.paths.path_integral import score_gradients
+from imagexplain.attribution.runner import AttributionConfig, channels_of, layer_name
+from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
@@ -45,7 +48,7 @@ class ServedModel:
     device: torch.device
     chunk: int
     seconds_per_point: float
-    facts: ModelFacts = field(default_factory=ModelFacts)
+    facts: ModelFacts
 
 
 def load(model_dir: Path, device: torch.device) -> ServedModel:
@@ -77,7 +80,23 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     chunk = spec.serving.chunk or chunk_size(network, example.to(device))
     seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
     chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
-    return ServedModel(spec, preprocess, network, lambda: original, device, chunk, seconds)
+    names = supported_methods.read(model_dir)
+    if names is None:
+        photo = supported_methods.example_input(spec).to(device)
+        names = supported_methods.supported(supported_methods.find_refusals(original, photo))
+    facts = ModelFacts(names, _default_layer(original, example.to(device)))
+    return ServedModel(spec, preprocess, network, lambda: original, device, chunk, seconds, facts)
+
+
+def _default_layer(network: nn.Module, example: Tensor) -> dict[str | None, tuple[str, int]]:
+    """The layer that methods look at by default, as :attr:`ModelFacts.layers` has it; nothing where there is none."""
+    try:
+        name = layer_name(AttributionConfig(("grad_cam",)), network, example)
+        assert name is not None
+        found = (name, channels_of(network, example, name))
+    except ArgumentError:  # told to whoever asks for a method that looks at one
+        return {}
+    return {None: found, name: found}
 
 
 def _measure(network: nn.Module, example: Tensor, count: int) -> float:

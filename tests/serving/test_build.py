@@ -25,6 +25,7 @@ from tests.serving.archives import write_spec
 
 TENSORMASK = ROOT / "archive_specs" / "weights" / "tensormask_scenes.safetensors"
 LABELS = [f"class {index}" for index in range(10)]
+MEMBERS = {"MAR-INF/MANIFEST.json", "model-config.yaml", "model.safetensors", "spec.json", "methods.json"}
 
 
 @pytest.fixture
@@ -53,11 +54,14 @@ def test_an_archive_is_self_contained(spec: Path, tmp_path: Path) -> None:
     (archive,) = build_all([spec], tmp_path / "store")
     files = members(archive)
     package = {str(path.relative_to(ROOT)) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    assert set(files) == package | {"MAR-INF/MANIFEST.json", "model-config.yaml", "model.safetensors", "spec.json"}
+    assert set(files) == package | MEMBERS
     manifest: dict[str, Any] = json.loads(files["MAR-INF/MANIFEST.json"])
     assert manifest["model"]["handler"] == "handlers.classifier"
     assert manifest["model"]["modelName"] == "small"
     assert json.loads(files["spec.json"])["labels"] == LABELS
+    supported = json.loads(files["methods.json"])["supported"]
+    assert {"integrated_gradients", "rise", "xrai"} <= set(supported)
+    assert "attention_rollout" not in supported, "of a network that is a single matrix"
     assert yaml.safe_load(files["model-config.yaml"])["responseTimeout"] == 120
     (tmp_path / "packed.safetensors").write_bytes(files["model.safetensors"])
     packed = load_file(tmp_path / "packed.safetensors")
@@ -103,6 +107,14 @@ def test_a_users_variables_hold_until_they_are_given_again(spec: Path, tmp_path:
     assert description({}) == "own"
     assert description({"OWN": ""}) == ""
     assert description({}) == ""
+
+
+def test_a_method_by_default_is_one_that_the_model_supports(spec: Path, tmp_path: Path) -> None:
+    unsupported = write_spec(tmp_path, labels=LABELS, explain={"method": "attention_rollout"})
+    wanted = r"small\.yaml: explain\.method: wanted a method that the model supports, got attention_rollout: "
+    with pytest.raises(SpecError, match=wanted):
+        build_all([unsupported], tmp_path / "store")
+    assert not list((tmp_path / "store").glob("*.mar"))
 
 
 def test_labels_must_match_the_weights(spec: Path, tmp_path: Path) -> None:

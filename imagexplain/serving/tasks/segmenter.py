@@ -23,7 +23,7 @@ from imagexplain.api.request import (
     resolve_target,
 )
 from imagexplain.api.response import select
-from imagexplain.archive import segmenter_backends
+from imagexplain.archive import segmenter_backends, supported_methods
 from imagexplain.archive.segmenter_backends import SegmenterBackend
 from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.paths.path_integral import Forward
@@ -82,9 +82,9 @@ class Segmenter:
         engine: The network behind one interface.
         device: Where it lives.
         instances: What was found on recent photos.
+        facts: What is known of its scores.
         seconds_per_pixel: Estimate of the time that a path point takes for each pixel of the input; 0 before the first.
         chunks: Path points evaluated at once by the input's size.
-        facts: What is known of its scores.
     """
 
     contract: ClassVar[Contract] = Contract(
@@ -101,9 +101,9 @@ class Segmenter:
     device: torch.device
     defaults: Defaults
     instances: Cache[Detections]
+    facts: ModelFacts
     seconds_per_pixel: float = 0.0
     chunks: dict[tuple[int, int], int] = field(default_factory=dict)
-    facts: ModelFacts = field(default_factory=ModelFacts)
 
     @classmethod
     def load(cls, model_dir: Path, device: torch.device) -> Segmenter:
@@ -111,7 +111,12 @@ class Segmenter:
         spec = SegmenterSpec.read(model_dir)
         engine = segmenter_backends.load(spec, model_dir, device)
         defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
-        return cls(spec, engine, device, defaults, Cache(spec.limits.cache_bytes))
+        names = supported_methods.read(model_dir)
+        if names is None:
+            explained = segmenter_backends.dry_run(engine, len(spec.labels), spec.threshold)
+            refused = {} if explained is None else supported_methods.find_refusals(*explained)
+            names = supported_methods.supported(refused)
+        return cls(spec, engine, device, defaults, Cache(spec.limits.cache_bytes), ModelFacts(names))
 
     def describe(self) -> str:
         """The model, its device and its engine."""
