@@ -76,12 +76,15 @@ class ExplainSpec(_Strict):
 class LimitsSpec(_Strict):
     """The largest request and response, and how much a worker remembers (0: nothing).
 
+    `max_pixels` are a photo's, `max_input_pixels` those of a segmenter's input: its memory goes with the size to which
+    its spec or pipeline resizes photos, if any.
     The byte limits lie below those of `config.properties`, so that ours answer: TorchServe's own refusal is empty, and
     it kills a worker that answers with more.
     """
 
     max_bytes: int = Field(default=32_000_000, gt=0, le=33_000_000)
     max_pixels: Positive = 50_000_000
+    max_input_pixels: Positive = 16_000_000
     max_steps: Positive = 1000
     max_samples: Positive = 20_000
     max_groups: Positive = 500

@@ -84,6 +84,21 @@ def handler(loaded: SegmenterHandler) -> SegmenterHandler:
     return loaded
 
 
+def test_an_input_that_would_take_too_much_memory_is_refused(handler: SegmenterHandler) -> None:
+    task = handler.worker.task
+    limits = task.spec.limits.model_copy(update={"max_input_pixels": 70 * 50})
+    handler.worker.task = replace(task, spec=task.spec.model_copy(update={"limits": limits}))
+    try:
+        assert ask(handler, {"Accept": "application/json"}, png())
+        refused = json.loads(ask(handler, {"Accept": "application/json"}, png(width=51), status=413))
+    finally:
+        handler.worker.task = task
+    assert (
+        refused["field"] == "image"
+        and "wanted at most 3,500 pixels as the model sees them, got 51 × 70" in refused["message"]
+    )
+
+
 def pixels(seed: int = 0, height: int = 70, width: int = 50) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(
         0, 256, (max(height // 10, 1), max(width // 10, 1), 3), dtype=np.uint8

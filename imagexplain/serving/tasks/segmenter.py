@@ -124,7 +124,12 @@ class Segmenter:
 
     def preprocess(self, request: Request) -> ModelInput:
         """The photo as the network sees it."""
-        return self.engine.look(request.photo)
+        seen, most = self.engine.look(request.photo), self.spec.limits.max_input_pixels
+        height, width = seen.image.shape[1:]
+        if height * width > most:
+            wanted = f"wanted at most {most:,} pixels as the model sees them, got {width} × {height}"
+            raise RequestError(413, "image", f"{wanted}: send a smaller photo, or resize it by the model's spec")
+        return seen
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Detections]:
         """The instances whose score exceeds the threshold."""
