@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-LARGEST = 2.0
+MAX_OBJECT_SIDE = 2.0
 """A window's side, but for one unit, is at most so many times the object's longer side."""
 
 FARTHEST = 1.0
@@ -42,7 +42,7 @@ def assign(boxes: Tensor, windows: Tensor, units: Tensor, smallest: float) -> Te
     box, window = boxes[:, None], windows[None]  # (N, 1, 4), (1, M, 4)
     contained = (box[..., :2] >= window[..., :2]).all(-1) & (box[..., 2:] <= window[..., 2:]).all(-1)  # (N, M)
     longer = (boxes[:, 2:] - boxes[:, :2]).amax(1)
-    room = (LARGEST * longer).clamp_min(smallest)
+    room = (MAX_OBJECT_SIDE * longer).clamp_min(smallest)
     side = (windows[:, 2:] - windows[:, :2]).amax(1) - units
     alike = side[None] <= room[:, None]
     offset = (box[..., :2] + box[..., 2:] - window[..., :2] - window[..., 2:]) / 2 / units[:, None]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from imagexplain.api.options import QUADRATURES, Path, choice, switch
+from imagexplain.api.options import QUADRATURES, PathOptions, choice, switch
 from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import AttributionConfig, Smoothing
 from imagexplain.errors import RequestError, shown, unknown
@@ -47,7 +47,7 @@ def is_path(plan: AttributionConfig) -> bool:
 
 
 def plan_options(
-    options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero"
+    options: Mapping[str, Any], limits: Limits, default: str, path: PathOptions, baseline: str = "zero"
 ) -> AttributionConfig:
     """The plan of a request.
 

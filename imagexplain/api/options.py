@@ -73,7 +73,7 @@ ANNOTATED = PictureOptions()
 
 
 @dataclass(frozen=True)
-class Path:
+class PathOptions:
     """How the path is taken.
 
     Attributes:
@@ -137,12 +137,12 @@ class Segments:
     fallback: str | None = None
 
     @property
-    def by_neighbour(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether another model of the server makes them."""
         return self.name not in SEGMENTS
 
 
-def path_options(options: Mapping[str, Any], limits: Limits, default: Path) -> Path:
+def path_options(options: Mapping[str, Any], limits: Limits, default: PathOptions) -> PathOptions:
     """The path's options; what is not said is taken from ``default``.
 
     Raises:
@@ -158,7 +158,7 @@ def path_options(options: Mapping[str, Any], limits: Limits, default: Path) -> P
     quadrature = choice("quadrature", options.get("quadrature"), QUADRATURES, default.quadrature)
     if quadrature == "trapezoid" and steps < 2:
         raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
-    return Path(steps, tolerance, quadrature)
+    return PathOptions(steps, tolerance, quadrature)
 
 
 def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -> Baseline:
@@ -196,9 +196,9 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
     if name is not None and not (isinstance(name, str) and re.fullmatch(_MODEL, name)):
         raise RequestError(400, "segments", f"{unknown('segments', name, SEGMENTS)}; or the name of a segmenter")
     fallback = choice("fallback", options["fallback"], SEGMENTS, "") if "fallback" in options else None
-    by_neighbour = name is not None and name not in SEGMENTS
+    is_remote = name is not None and name not in SEGMENTS
     for option in ("threshold", "fallback"):
-        if option in options and not by_neighbour:
+        if option in options and not is_remote:
             given = f", got segments={name}" if name else ""
             raise RequestError(400, option, f"wanted segments=<name of a segmenter> beside it{given}")
     _check_owners(options, "segments", fallback or name)

@@ -46,7 +46,7 @@ from imagexplain.api.options import (
     PICTURE_OPTIONS,
     SWITCHES,
     Baseline,
-    Path,
+    PathOptions,
     PictureOptions,
     Segments,
     baseline_options,
@@ -187,7 +187,7 @@ class Request:
     photo: Photo
     target: str | int | None
     plan: AttributionConfig
-    path: Path
+    path: PathOptions
     baseline: Baseline
     masks: PhotoMasks | None
     segments: Segments | None
@@ -252,7 +252,7 @@ def parse(
         and not headers.get(_HEADER)
     )
     unsaid = ORIGINAL if legacy else defaults
-    usual = Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
+    usual = PathOptions(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
     plan = plan_options(options, limits, unsaid.method, usual, unsaid.baseline)
     path = path_options(options, limits, usual) if is_path(plan) else usual
     if "groups" in plan.takes and {"segments", "masks"}.isdisjoint(options):

@@ -26,11 +26,11 @@ from imagexplain.archive.spec import (
     CONFIG_FILE,
     SPEC_FILE,
     WEIGHTS_FILE,
-    Archive,
     ClassifierSpec,
     FileSource,
     ModelSpec,
     NameSource,
+    ResolvedArchive,
     SegmenterSpec,
     SpecError,
     load,
@@ -82,7 +82,7 @@ def build_all(
     return built
 
 
-def build(archive: Archive, store: Path, *, force: bool = False) -> Path:
+def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path:
     """Builds one archive, unless it stands in the store already, and returns its path."""
     name, target = archive.model.name, store / f"{archive.model.name}.mar"
     stamp, key = store / f".{name}.inputs", with_progress(f"{name}: reading", lambda: _inputs(archive))
@@ -157,7 +157,7 @@ def _sources(path: Path) -> tuple[FileSource | NameSource, ...]:
         return ()
 
 
-def _stage(archive: Archive, content: Path) -> None:
+def _stage(archive: ResolvedArchive, content: Path) -> None:
     """Writes the files of the archive, as the archiver wants them, into an empty directory."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, content / "extra" / package, ignore=shutil.ignore_patterns(*NOT_CARRIED))
@@ -166,7 +166,7 @@ def _stage(archive: Archive, content: Path) -> None:
     _weights(archive, content / WEIGHTS_FILE)
 
 
-def _weights(archive: Archive, target: Path) -> None:
+def _weights(archive: ResolvedArchive, target: Path) -> None:
     """Converts the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
     from safetensors.torch import save_file
 
@@ -185,7 +185,7 @@ def _weights(archive: Archive, target: Path) -> None:
 
 
 @contextmanager
-def _told(archive: Archive, field: str) -> Iterator[None]:
+def _told(archive: ResolvedArchive, field: str) -> Iterator[None]:
     """Makes of whatever is raised an error that names the file and the field: libraries may raise anything."""
     file = archive.config if field == "config" else archive.weights
     try:
@@ -205,7 +205,7 @@ def _told(archive: Archive, field: str) -> Iterator[None]:
         raise SpecError(f"{archive.source}: {field}: {file}: {reason}") from error
 
 
-def _config(archive: Archive, extra: Path) -> dict[str, Any] | None:
+def _config(archive: ResolvedArchive, extra: Path) -> dict[str, Any] | None:
     """The resolved configuration of an mmdet model, which goes into the archive; runs the file if it is Python."""
     if archive.config is None:
         return None
@@ -217,7 +217,7 @@ def _config(archive: Archive, extra: Path) -> dict[str, Any] | None:
     return config
 
 
-def _check_order(archive: Archive, classes: Sequence[str] | None, by: str) -> None:
+def _check_order(archive: ResolvedArchive, classes: Sequence[str] | None, by: str) -> None:
     """Refuses labels of which one is another class's name by what the model's own files say.
 
     Other names for the classes, in another language say, are the user's to choose.
@@ -243,7 +243,7 @@ def _plainly(name: str) -> str:
     return name.casefold().replace("_", " ").strip()
 
 
-def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
+def _check(archive: ResolvedArchive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
     """Builds the network that the weights make, and sends a photo through it as a request would."""
     import torch
 
@@ -276,7 +276,7 @@ def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, A
         )
 
 
-def _other_count(archive: Archive, classes: int | None) -> str:
+def _other_count(archive: ResolvedArchive, classes: int | None) -> str:
     given = len(archive.model.labels)
     return f"{archive.source}: labels: the weights have {classes} classes, given are {given} labels"
 
@@ -291,7 +291,7 @@ def _example_input(model: ClassifierSpec) -> Tensor:
     return apply(Image.fromarray(example_photo()), Preprocess(**model.preprocess.model_dump()))[0][None]
 
 
-def _tell_which(archive: Archive, state: StateDict) -> None:
+def _tell_which(archive: ResolvedArchive, state: StateDict) -> None:
     """Says which of a checkpoint's weights were taken, where there were several or averaged ones."""
     from imagexplain.models.checkpoints.state_dict import AVERAGED
 
@@ -358,7 +358,7 @@ def _reproducible(archive: Path, target: Path) -> None:
                 shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def _inputs(archive: Archive) -> str:
+def _inputs(archive: ResolvedArchive) -> str:
     """A digest of all that decides the archive's bytes."""
     digest = hashlib.sha256()
     package = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_carried(path)]

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-LARGEST = 10_000_000
+MAX_BYTES = 10_000_000
 """Bytes of a label file."""
 
 _MARKS = {
@@ -53,9 +53,9 @@ def read(file: Path) -> tuple[str, ...]:
         OSError: the file cannot be read.
     """
     with file.open("rb") as opened:
-        data = opened.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ValueError(f"{file}: wanted at most {LARGEST:,} bytes")
+        data = opened.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{file}: wanted at most {MAX_BYTES:,} bytes")
     text = _decoded(file, data)
     labels = _of_text(file, text)
     if not labels:

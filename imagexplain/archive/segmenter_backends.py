@@ -26,7 +26,7 @@ from imagexplain.models.segmenters.tensormask import TensorMaskSettings
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.geometry import Geometry, Preprocess
-from imagexplain.vision.preprocess import ModelInput, view
+from imagexplain.vision.preprocess import ModelInput, preprocess
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """From model inputs (B, 3, H, W) to scores (B, classes)."""
@@ -46,15 +46,15 @@ class SegmenterBackend(Protocol):
     @property
     def classes(self) -> int | None: ...
 
-    def look(self, photo: Photo) -> ModelInput:
+    def preprocess(self, photo: Photo) -> ModelInput:
         """The photo as the segmenter sees it; channels are red, green, blue."""
         ...
 
-    def find(self, seen: ModelInput, threshold: float) -> Detections:
+    def predict(self, seen: ModelInput, threshold: float) -> Detections:
         """The instances whose score exceeds the threshold; tensors on the CPU."""
         ...
 
-    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
+    def score_function(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """From model inputs (B, 3, H, W) to the pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor."""
         ...
 
@@ -80,20 +80,20 @@ class TensorMaskBackend:
     device: torch.device
     resize: ResizeSpec | None = None
 
-    def look(self, photo: Photo) -> ModelInput:
+    def preprocess(self, photo: Photo) -> ModelInput:
         """The photo, resized where the spec says so."""
         size = photo.size if self.resize is None else self.resize.size(photo.size)
         blue, green, red = (mean / 255 for mean in self.settings.pixel_mean)
         of_blue, of_green, of_red = (std / 255 for std in self.settings.pixel_std)
-        return view(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
+        return preprocess(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
 
-    def find(self, seen: ModelInput, threshold: float) -> Detections:
+    def predict(self, seen: ModelInput, threshold: float) -> Detections:
         """See :func:`imagexplain.models.segmenters.tensormask.detect`."""
         image = _bgr(seen.image[None]).to(self.device)
         found: Detections = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
         return found
 
-    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
+    def score_function(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """The window's class logits, see :func:`imagexplain.models.segmenters.tensormask.class_logits_at`."""
         window = tuple(anchor.tolist())
         return lambda images: self.implementation.class_logits_at(self.network, _bgr(images), window)
@@ -130,14 +130,14 @@ class MMDetBackend:
         """How many it tells apart; None where the model does not say."""
         return self.segmenter.num_classes
 
-    def look(self, photo: Photo) -> MMDetModelInput:
+    def preprocess(self, photo: Photo) -> MMDetModelInput:
         """Through the model's own test pipeline.
 
         Raises:
             RequestError: 422 for a photo that is too narrow for it.
         """
         try:
-            seen = self.segmenter.look(np.asarray(photo.image)[..., ::-1])
+            seen = self.segmenter.preprocess(np.asarray(photo.image)[..., ::-1])
         except PhotoError as error:
             raise RequestError(422, "image", str(error)) from None
         height, width = seen.image_size
@@ -146,12 +146,12 @@ class MMDetBackend:
         geometry = Geometry(photo.size, seen.image_size, (0, 0, height, width))
         return MMDetModelInput(image, geometry, Preprocess((height, width), tuple(mean), tuple(std)), seen)
 
-    def find(self, seen: ModelInput, threshold: float) -> Detections:
-        """See :meth:`imagexplain.models.segmenters.mmdet_segmenter.MMDetSegmenter.find`."""
+    def predict(self, seen: ModelInput, threshold: float) -> Detections:
+        """See :meth:`imagexplain.models.segmenters.mmdet_segmenter.MMDetSegmenter.predict`."""
         assert isinstance(seen, MMDetModelInput)
-        return self.segmenter.find(seen.seen, threshold)
+        return self.segmenter.predict(seen.seen, threshold)
 
-    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
+    def score_function(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """The mean over stages of the class logits of the detection's regions.
 
         Raises:
@@ -232,15 +232,15 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> None:
         RequestError, ValueError: the photo does not come through; scores that are not finite; a detection of a class
             without a name.
     """
-    seen = engine.look(Photo(Image.fromarray(example_photo()), "list", "RGB"))
-    found = engine.find(seen, threshold)
+    seen = engine.preprocess(Photo(Image.fromarray(example_photo()), "list", "RGB"))
+    found = engine.predict(seen, threshold)
     if len(found) and int(found.labels.max()) >= labels:
         raise ValueError(f"labels: wanted a name for class {int(found.labels.max())}, given {labels}")
     # Where nothing is found, somewhere.
     anchor = found.anchors[0] if len(found) else found.anchors.new_zeros(found.anchors.shape[1:])
     scores = found.scores
     try:
-        forward = engine.class_scores(seen, anchor)
+        forward = engine.score_function(seen, anchor)
     except RequestError:  # it predicts and explains nothing
         pass
     else:

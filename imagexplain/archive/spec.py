@@ -1,7 +1,7 @@
 """Archive specifications: one YAML file says what a served model is, and an archive carries it resolved, as JSON.
 
-`ArchiveSpec` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out. There
-is one of each for every kind of model.
+`ArchiveSpecFile` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out.
+There is one of each for every kind of model.
 Unknown fields are errors, and every error names the file and the field.
 """
 
@@ -386,13 +386,13 @@ class SegmenterFile(_Segmenter, _Sources):
         return self
 
 
-ArchiveSpec = ClassifierFile | SegmenterFile
+ArchiveSpecFile = ClassifierFile | SegmenterFile
 
-_FILES: dict[str, type[ArchiveSpec]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
+_FILES: dict[str, type[ArchiveSpecFile]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
 
 
 @dataclass(frozen=True)
-class Archive:
+class ResolvedArchive:
     """A spec whose files were found: what goes into the archive, and where the weights are taken from."""
 
     source: Path
@@ -401,7 +401,7 @@ class Archive:
     config: Path | None = None
 
 
-def load(path: Path) -> ArchiveSpec:
+def load(path: Path) -> ArchiveSpecFile:
     """Reads and validates one YAML file. Raises SpecError naming file and field."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
@@ -418,7 +418,7 @@ def load(path: Path) -> ArchiveSpec:
         raise SpecError(_describe(path, error)) from None
 
 
-def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[Archive]:
+def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[ResolvedArchive]:
     """The archives to build, one per name, in order of name.
 
     A spec whose weights only a variable names waits until that variable is set, and then wins over the other spec of
@@ -433,13 +433,13 @@ def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> li
 
 def select_each(
     paths: Iterable[Path], environ: Mapping[str, str] = os.environ
-) -> tuple[list[Archive], list[SpecError]]:
+) -> tuple[list[ResolvedArchive], list[SpecError]]:
     """The archives of :func:`select` that can be built, and why the others cannot.
 
     A spec that cannot be read keeps its name: no other spec is built under it, so that a mistake in a user's spec does
     not put the demonstration in the place of the user's model.
     """
-    claims: dict[str, list[tuple[bool, Path, ArchiveSpec]]] = {}
+    claims: dict[str, list[tuple[bool, Path, ArchiveSpecFile]]] = {}
     taken: set[str] = set()
     failures: list[SpecError] = []
     for path in sorted(paths):
@@ -470,7 +470,7 @@ def _names_in(path: Path) -> set[str]:
     return set(re.findall(r"^[\s{]*name:\s*[\"']?([\w.-]+)", text, re.MULTILINE))
 
 
-def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, ArchiveSpec]:
+def _winner(claims: list[tuple[bool, Path, ArchiveSpecFile]]) -> tuple[Path, ArchiveSpecFile]:
     users = [claim for claim in claims if claim[0]]
     (_, path, spec), *rivals = users or claims
     if rivals:
@@ -478,7 +478,7 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, Archive
     return path, spec
 
 
-def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archive:
+def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> ResolvedArchive:
     weights = _existing(path, "weights", spec.weights, environ)
     labels = spec.labels.names or _labels(path, _existing(path, "labels", spec.labels, environ))
     fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
@@ -491,10 +491,10 @@ def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archi
                 raise SpecError(f"{path}: architecture: the environment variable {variable} is not set")
             preprocess = _preprocess(path, architecture, spec)
             model = ClassifierSpec(labels=labels, architecture=architecture, preprocess=preprocess, **fields)
-            return Archive(path, model, weights)
+            return ResolvedArchive(path, model, weights)
         if spec.config is not None:
             config = _existing(path, "config", spec.config, environ)
-        return Archive(path, SegmenterSpec(labels=labels, **fields), weights, config)
+        return ResolvedArchive(path, SegmenterSpec(labels=labels, **fields), weights, config)
     except ValidationError as error:
         raise SpecError(_describe(path, error)) from None
 

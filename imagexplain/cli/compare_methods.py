@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from imagexplain import models
 from imagexplain.api.request import Defaults, parse, resolve_target
-from imagexplain.archive.spec import Archive, ClassifierFile, ClassifierSpec, load, select
+from imagexplain.archive.spec import ClassifierFile, ClassifierSpec, ResolvedArchive, load, select
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
@@ -39,13 +39,13 @@ from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
-from imagexplain.serving.prepared_request import prepare
+from imagexplain.serving.prepared_request import prepare_request
 from imagexplain.serving.render import for_display, sigma_of
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
 from imagexplain.vision.geometry import Preprocess, fit
 from imagexplain.vision.heatmap import overlay
-from imagexplain.vision.preprocess import view
+from imagexplain.vision.preprocess import preprocess
 from imagexplain.vision.segment_overlay import coloured
 from imagexplain.vision.superpixels import slic
 
@@ -91,7 +91,7 @@ class Question:
     steps: int | None
 
 
-def find_archive(model: str) -> Archive:
+def find_archive(model: str) -> ResolvedArchive:
     """The classifier of that name in archive_specs/, or that of a spec file.
 
     Raises:
@@ -113,7 +113,7 @@ def find_archive(model: str) -> Archive:
     return found[0]
 
 
-def ask(photo: Path, archive: Archive, target: str | None = None, steps: int | None = None) -> Question:
+def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps: int | None = None) -> Question:
     """Read a photo, build the model and let it see the photo, all as its worker would.
 
     Raises:
@@ -127,8 +127,8 @@ def ask(photo: Path, archive: Archive, target: str | None = None, steps: int | N
     rule = quadrature(own.quadrature, own.steps if steps is None else _positive("steps", steps))
     defaults = Defaults(**own.model_dump())
     request = parse({"body": photo.read_bytes()}, {}, kind="explanation", limits=limits(spec), defaults=defaults)
-    preprocess = Preprocess(**spec.preprocess.model_dump())
-    sample = prepare(request, view(request.photo, preprocess))
+    settings = Preprocess(**spec.preprocess.model_dump())
+    sample = prepare_request(request, preprocess(request.photo, settings))
     network = models.build(spec.architecture, read(archive.weights), spec.arguments)
     with torch.no_grad():
         scores = network(sample.image.unsqueeze(0))[0]
@@ -138,7 +138,7 @@ def ask(photo: Path, archive: Archive, target: str | None = None, steps: int | N
         spec=spec,
         network=network,
         photo=_fitted(request.photo.image),
-        preprocess=preprocess,
+        preprocess=settings,
         image=sample.image.unsqueeze(0),
         baselines=sample.baselines.unsqueeze(1),
         scores=scores,

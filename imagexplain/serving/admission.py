@@ -19,7 +19,7 @@ from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.prepared_request import PreparedRequest
 from imagexplain.vision.detections import Detections
 
-MOST_DRAWN = 2**28
+MAX_DRAWN_BYTES = 2**28
 """Bytes of the images of a baseline of several draws; what is computed from them takes some ten times as much."""
 
 SECONDS_PER_BLURRED = 3e-7
@@ -71,7 +71,7 @@ def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline) 
     image = 4 * values
     # A refinement keeps some gradients of every path, however little it may keep.
     refined = request.by_path and request.path.tolerance is not None
-    most = MOST_BYTES // (image * (START + 1)) if refined else MOST_DRAWN // image
+    most = MOST_BYTES // (image * (START + 1)) if refined else MAX_DRAWN_BYTES // image
     if draws > max(1, most):
         beside = " and a tolerance" if refined else ""
         wanted = f"wanted at most {max(1, most)} draws with a model input of {size[0]} × {size[1]}{beside}"

@@ -13,14 +13,14 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 
-LEAST = 2048
+MIN_ENTRY_BYTES = 2048
 """Bytes that an entry counts as at least: a key, a tensor's own objects and a place in the table take about 1,000."""
 
 
 class Cache(Generic[Value]):
     """The values last used, at most so many bytes of them; used by one thread.
 
-    An entry counts as what its tensors keep alive, and never as less than :data:`LEAST`.
+    An entry counts as what its tensors keep alive, and never as less than :data:`MIN_ENTRY_BYTES`.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -32,7 +32,7 @@ class Cache(Generic[Value]):
 
     def put(self, key: Hashable, value: Value) -> None:
         """Remember a value; one that is larger than the whole cache is not kept."""
-        size = max(size_of(value), LEAST)
+        size = max(size_of(value), MIN_ENTRY_BYTES)
         if size <= self._entries.maxsize:
             self._entries[key] = (value, size)
 

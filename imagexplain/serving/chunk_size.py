@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 from imagexplain.serving.free_memory import free_memory
 
-LARGEST = 64
+MAX_CHUNK = 64
 """More rows than this gain nothing: the matrix products are at their full rate."""
 
 CPU_BUDGET = 1024**3
@@ -22,7 +22,7 @@ FREE_MEMORY_FRACTION = 0.25
 
 
 def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = None) -> int:
-    """The number of path points of ``example``'s shape (1, C, H, W) to evaluate at once, 1 … :data:`LARGEST`.
+    """The number of path points of ``example``'s shape (1, C, H, W) to evaluate at once, 1 … :data:`MAX_CHUNK`.
 
     ``forward`` is what is differentiated, where that is not the whole network.
     """
@@ -32,7 +32,7 @@ def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = No
         budget = FREE_MEMORY_FRACTION * free
     else:
         budget = min(CPU_BUDGET, FREE_MEMORY_FRACTION * free_memory())
-    return max(1, min(LARGEST, int(budget // max(per_point, 1))))
+    return max(1, min(MAX_CHUNK, int(budget // max(per_point, 1))))
 
 
 def bytes_per_point(network: nn.Module, example: Tensor, forward: Forward | None = None) -> int:

@@ -14,7 +14,7 @@ EMA_WEIGHT = 0.3
 CHUNK_SHARE = 0.1
 """Part of the budget that one chunk may take, so that the check between two chunks comes often enough."""
 
-NOTABLE = 1.0
+MIN_ADMITTED_SECONDS = 1.0
 """Seconds from which work that cannot be checked on its way is worth an admission of its own."""
 
 

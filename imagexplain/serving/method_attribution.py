@@ -49,12 +49,12 @@ class Inspected(Model, Protocol):
     """A model that methods may look into.
 
     Attributes:
-        plain: the network under its authors' names; where there is none, a function of images.
+        original_network: the network under its authors' names; where there is none, a function of images.
         facts: What is known of it; this module adds to them.
     """
 
     @property
-    def plain(self) -> Callable[[], Forward]: ...
+    def original_network(self) -> Callable[[], Forward]: ...
     @property
     def facts(self) -> ModelFacts: ...
 
@@ -75,7 +75,7 @@ class AttributionMap:
     evaluations: int
 
 
-def resolved(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
+def resolve_layer(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
     """The sample with its plan's layer named, where its methods look at one.
 
     Raises:
@@ -87,7 +87,7 @@ def resolved(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
         return sample
     with _told(model, sample):
         if plan.layer not in model.facts.layers:
-            network = network_of(plan.name, model.plain())
+            network = network_of(plan.name, model.original_network())
             image = sample.image[None].to(model.device)
             name = layer_name(plan, network, image)
             assert name is not None
@@ -179,7 +179,7 @@ def compute_maps(
     """
     plan = samples[0].request.plan
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
-    network = model.plain() if plan.needs_original else model.network
+    network = model.original_network() if plan.needs_original else model.network
     images = torch.stack([sample.image for sample in samples]).to(model.device)
     classes, material = torch.tensor(list(targets), device=model.device), _material(samples, plan, model.device)
     maps = []
@@ -350,6 +350,6 @@ def _supported_methods(model: Inspected, sample: PreparedRequest) -> tuple[str, 
     """The methods that the model supports, found out by trying them once, on noise."""
     if not model.facts.supported_methods:
         noise = torch.rand(1, *sample.image.shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-        refused = refusals(model.plain(), noise, METHODS)
+        refused = refusals(model.original_network(), noise, METHODS)
         model.facts.supported_methods = tuple(name for name in sorted(METHODS) if name not in refused)
     return model.facts.supported_methods

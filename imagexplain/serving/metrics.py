@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = ("prediction", "explanation")
 OUTCOMES = ("ok", *WORDS.values())
 # TorchServe's histograms end at 10 seconds, so slower requests are counted by these bounds (seconds) as well.
 DURATIONS = {"up_to_1s": 1.0, "up_to_10s": 10.0, "up_to_30s": 30.0, "up_to_60s": 60.0, "up_to_120s": 120.0}
-LONGEST = "over_120s"
+OVER_LONGEST_BOUND = "over_120s"
 CACHE = ("hit", "miss")
 
 
@@ -54,7 +54,7 @@ class ExplanationCount:
 
 def duration_label(seconds: float) -> str:
     """The bounded label of a duration: each request falls under exactly one."""
-    return next((label for label, bound in DURATIONS.items() if seconds <= bound), LONGEST)
+    return next((label for label, bound in DURATIONS.items() if seconds <= bound), OVER_LONGEST_BOUND)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Metrics:
         for kind in KINDS:
             for outcome in OUTCOMES:
                 self._count("explain_requests_total", 0, kind, outcome)
-            for label in (*DURATIONS, LONGEST):
+            for label in (*DURATIONS, OVER_LONGEST_BOUND):
                 self._count("explain_duration_total", 0, kind, label)
         for known in CACHE:
             self._count("explain_cache_total", 0, known)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from imagexplain.serving.deadline import ema
 
-MOST = 32.0
+MAX_COST_RATIO = 32.0
 """How much slower or quicker than estimated a method is taken to be, at most."""
 
-AT_ONCE = 4.0
+MAX_RATIO_CHANGE = 4.0
 """How much further than what is known one measurement may point: a busy moment must not lock a method out."""
 
 
@@ -40,5 +40,5 @@ class ModelFacts:
         known = self.cost_ratio_of(method, layer)
         if not finished and ratio <= known:
             return
-        seen = min(max(ratio, known / AT_ONCE), known * AT_ONCE)
-        self.map_cost_ratio[method, layer] = min(max(ema(known, seen, 1), 1 / MOST), MOST)
+        seen = min(max(ratio, known / MAX_RATIO_CHANGE), known * MAX_RATIO_CHANGE)
+        self.map_cost_ratio[method, layer] = min(max(ema(known, seen, 1), 1 / MAX_COST_RATIO), MAX_COST_RATIO)

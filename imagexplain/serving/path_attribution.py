@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 TOP = 5
 """How many of the best classes a summary lists."""
 
-FEWEST = 16
+MIN_PATH_POINTS = 16
 """Path points for which a refinement must find time; what it needs beyond them it takes while there is time."""
 
 
@@ -103,7 +103,7 @@ def predict(model: Model, images: Sequence[Tensor]) -> Tensor:
         return torch.cat([model.network(rows) for rows in inputs.split(model.chunk)]).cpu()
 
 
-def explain(
+def integrate_paths(
     model: Model,
     samples: Sequence[PreparedRequest],
     targets: Sequence[int],
@@ -134,7 +134,7 @@ def _integrate(
         inputs,
         starts,
         classes,
-        [rule(sample.request) for sample in per_path],
+        [quadrature_of(sample.request) for sample in per_path],
         chunk=model.chunk,
         keep_steps=[wants_steps(sample.request) for sample in per_path],
         groups=[_absolute_masks(sample, model) for sample in per_path],
@@ -203,12 +203,12 @@ def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
     return [[next(iterator) for _ in range(count)] for count in counts]
 
 
-def points(sample: PreparedRequest) -> int:
+def path_points(sample: PreparedRequest) -> int:
     """The path points that a sample's explanation evaluates, ends included; at least so many with a tolerance."""
     path, draws = sample.request.path, len(sample.baselines)
     if path.tolerance is not None:
-        return draws * min(path.steps, FEWEST)
-    return draws * points_on(rule(sample.request))
+        return draws * min(path.steps, MIN_PATH_POINTS)
+    return draws * points_on(quadrature_of(sample.request))
 
 
 def path_key(sample: PreparedRequest, target: int) -> tuple[object, ...]:
@@ -233,7 +233,7 @@ def is_cacheable(explanation: PathAttribution) -> bool:
     return explanation.converged is not False
 
 
-def rule(request: Request) -> Quadrature:
+def quadrature_of(request: Request) -> Quadrature:
     """The quadrature of a request without a tolerance."""
     return quadrature(request.path.quadrature, request.path.steps)
 

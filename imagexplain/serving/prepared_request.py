@@ -15,7 +15,7 @@ from imagexplain.attribution.groups.families import Family, family
 from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
-from imagexplain.serving.deadline import NOTABLE, Deadline
+from imagexplain.serving.deadline import MIN_ADMITTED_SECONDS, Deadline
 from imagexplain.vision.geometry import Geometry, Preprocess, apply
 from imagexplain.vision.masks import PhotoMasks, to_model
 from imagexplain.vision.preprocess import ModelInput
@@ -66,7 +66,7 @@ class PreparedRequest:
     groups: Groups | None = None
 
 
-def prepare(
+def prepare_request(
     request: Request,
     seen: ModelInput,
     found: PhotoMasks | None = None,
@@ -141,7 +141,7 @@ def _groups(
             label: lost for label, lost in zip(brought.labels, brought.cropped.tolist(), strict=True) if lost > 0
         }
         rescued += brought.rescued
-    if request.segments is not None and not request.segments.by_neighbour:
+    if request.segments is not None and not request.segments.is_remote:
         made = _segments(request.segments, seen, room)
         masks.append(made)
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
@@ -164,7 +164,7 @@ def _room(
             there in the time that is left; before any is made.
     """
     asked = 0
-    if segments is not None and not segments.by_neighbour:
+    if segments is not None and not segments.is_remote:
         cells = min(segments.rows, size[0]) * min(segments.columns, size[1])
         asked = cells if segments.name == "grid" else min(segments.n_segments, size[0] * size[1])
     pixels = size[0] * size[1]
@@ -179,7 +179,7 @@ def _room(
         seconds = SECONDS_PER_GROUP_PIXEL * pixels * (sent + asked)
         if segments is not None and segments.name == "slic":
             seconds += SECONDS_PER_SLIC_PIXEL * pixels
-        if seconds >= NOTABLE:
+        if seconds >= MIN_ADMITTED_SECONDS:
             deadline.admit(field="masks" if sent else "segments", seconds=seconds)
     return most - sent
 

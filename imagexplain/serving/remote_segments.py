@@ -7,7 +7,8 @@ all who ask, and leaves its failures in its own process. But nobody else is serv
 - A segmenter that is being asked does not ask, and one that asks is asked by classifiers alone: no ring of workers
   waits for itself. Locks say so, which the kernel releases when a worker dies: a shared one on the spec of whoever is
   asked, an exclusive one on the asking segmenter's own. So of a segmenter's workers one at a time may ask.
-- The questions of a batch go out together, equal ones once, and all of them have ``SHARE`` of the batch's time.
+- The questions of a batch go out together, equal ones once, and all of them have ``BUDGET_FRACTION`` of the batch's
+  time.
 - Whoever lets that pass is not asked for as long as a batch may take; then one batch tries again.
 """
 
@@ -45,7 +46,7 @@ ADDRESS = "http://127.0.0.1:8080"
 
 KEY_FILE = "key_file.json"
 
-SHARE = 0.2
+BUDGET_FRACTION = 0.2
 """Part of a batch's time within which its segments must be there, 19 s of 96: so long may others have to wait."""
 
 
@@ -109,7 +110,7 @@ class RemoteSegments:
     clock: Callable[[], float] = time.monotonic
 
     def ask(self, batch: Iterable[tuple[Request, bool]], ends: float) -> Ask:
-        """Put all questions of a batch and wait for the answers, ``SHARE`` of the budget at most.
+        """Put all questions of a batch and wait for the answers, ``BUDGET_FRACTION`` of the budget at most.
 
         Args:
             batch: Requests, each with whether its client wants nothing that is remembered.
@@ -121,9 +122,9 @@ class RemoteSegments:
         photos: dict[Question, Photo] = {}
         for request, fresh in batch:
             asked = request.segments
-            if asked is not None and asked.by_neighbour and asked.name != self.own:
+            if asked is not None and asked.is_remote and asked.name != self.own:
                 photos[_question(asked.name, request.photo, asked.threshold, fresh)] = request.photo
-        answers = self._answers(photos, min(ends, self.clock() + SHARE * self.budget)) if photos else {}
+        answers = self._answers(photos, min(ends, self.clock() + BUDGET_FRACTION * self.budget)) if photos else {}
 
         def answered(
             name: str, photo: Photo, limits: Limits, *, threshold: float | None, ends: float, fresh: bool = False
@@ -185,7 +186,7 @@ class RemoteSegments:
             except Exception as error:  # raised again where it is that request's alone
                 return error
 
-        threads = ThreadPoolExecutor(max(1, len(asked)), "neighbour")
+        threads = ThreadPoolExecutor(max(1, len(asked)), "remote-segments")
         futures = {question: threads.submit(answer, question) for question in asked}
         wait(futures.values(), timeout=ends - self.clock())
         threads.shutdown(wait=False)  # a socket's own time limit counts from byte to byte
@@ -219,7 +220,7 @@ def fetch_segments(
         RequestError: like :func:`segments_of`, for a failure without a fallback; 422 for the model itself.
     """
     asked = request.segments
-    if asked is None or not asked.by_neighbour:
+    if asked is None or not asked.is_remote:
         return request, None
     if asked.name == own:
         raise _finds_none(own)

@@ -60,7 +60,7 @@ class ExplainedInstance:
     cut_out: CroppedMask
 
 
-def picture(
+def render(
     model: Model,
     sample: PreparedRequest,
     target: int,

@@ -31,6 +31,6 @@ def limits(spec: ModelSpec) -> Limits:
     )
 
 
-def neighbours(spec: ModelSpec, archive: Path) -> RemoteSegments:
+def remote_segments(spec: ModelSpec, archive: Path) -> RemoteSegments:
     """The other models of the server, whose archives are unpacked beside this one; nothing is known of them yet."""
     return RemoteSegments(spec.name, archive, limits(spec), spec.serving.deadline_s)

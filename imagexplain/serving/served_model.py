@@ -30,8 +30,8 @@ class ServedModel:
         spec: the archive's resolved spec.
         preprocess: how photos become inputs.
         network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
-        plain: the same network with the modules that its authors gave it, whose layers can be named; built when the
-            worker loads.
+        original_network: the same network with the modules that its authors gave it, whose layers can be named; built
+            when the worker loads.
         device: where it lives.
         chunk: path points evaluated at once.
         seconds_per_point: of one path point within a chunk, measured after loading.
@@ -41,7 +41,7 @@ class ServedModel:
     spec: ClassifierSpec
     preprocess: Preprocess
     network: nn.Module
-    plain: Callable[[], nn.Module]
+    original_network: Callable[[], nn.Module]
     device: torch.device
     chunk: int
     seconds_per_point: float

@@ -32,7 +32,7 @@ from imagexplain.errors import RequestError, shown
 from imagexplain.serving.admission import check_masks, seconds_of_instances
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.chunk_size import chunk_size
-from imagexplain.serving.deadline import NOTABLE, Deadline, ema
+from imagexplain.serving.deadline import MIN_ADMITTED_SECONDS, Deadline, ema
 from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.render import ExplainedInstance
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
@@ -69,7 +69,7 @@ class InstanceModel:
         """Path points evaluated at once."""
         return self.chunk_of()
 
-    def plain(self) -> Forward:
+    def original_network(self) -> Forward:
         """What methods may look into: nothing but a function."""
         return self.network
 
@@ -119,20 +119,20 @@ class Segmenter:
 
     def preprocess(self, request: Request) -> ModelInput:
         """The photo as the network sees it."""
-        return self.engine.look(request.photo)
+        return self.engine.preprocess(request.photo)
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Detections]:
         """The instances whose score exceeds the threshold."""
-        return [self._find(one, deadline) for one in batch]
+        return [self._predict(one, deadline) for one in batch]
 
-    def _find(self, decoded: Decoded, deadline: Deadline) -> Detections:
+    def _predict(self, decoded: Decoded, deadline: Deadline) -> Detections:
         threshold = self._threshold(decoded.request)
         key = (decoded.key, decoded.seen.geometry, threshold)
         found = None if decoded.fresh else self.instances.get(key)
         if found is None:
             deadline.check_start()
             try:
-                found = self.engine.find(decoded.seen, threshold)
+                found = self.engine.predict(decoded.seen, threshold)
             except MasksTooLargeError as error:
                 hint = "raise the threshold, or send a smaller photo"
                 raise RequestError(413, "threshold", f"{error}: {hint}") from None
@@ -145,7 +145,7 @@ class Segmenter:
     def payload(self, decoded: Decoded, prediction: Detections, deadline: Deadline) -> Payload:
         """The instances: tensors, run-length masks, or a picture."""
         request = decoded.request
-        if (seconds := seconds_of_instances(prediction, request.accept)) >= NOTABLE:
+        if (seconds := seconds_of_instances(prediction, request.accept)) >= MIN_ADMITTED_SECONDS:
             deadline.admit(field="accept", seconds=seconds)
         if request.accept == PNG:
             annotated = request.picture.annotated
@@ -187,7 +187,7 @@ class Segmenter:
         """The class score of the instance that is asked for, or of the best one."""
         request, image, found = decoded.request, decoded.seen.image, prediction
         instance = self._instance(request, found)
-        forward = self.engine.class_scores(decoded.seen, found.anchors[instance])
+        forward = self.engine.score_function(decoded.seen, found.anchors[instance])
         scores, seconds = self._timed(forward, image)
         if not self.seconds_per_pixel:
             # Until a path was taken, forward passes are all that tells how fast the worker is: the better of two, for
