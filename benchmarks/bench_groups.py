@@ -1,4 +1,4 @@
-"""What a table of groups costs, against Captum's ways to score the segments of one image.
+"""The cost of a table of groups, against Captum's ways to score the segments of one image.
 
 Each model explains one image on segments of a partition (pixels dealt out in blocks of rows, so that any number of
 groups is possible): the demonstration models a held-out scene, R50x1 at full size, with seeded weights, a random image.
@@ -57,7 +57,7 @@ from training.train_classifier import HELD_OUT_SEED
 
 STEPS = 50
 GRADIENT = 3
-"""Forward passes that a gradient counts as."""
+"""Number of forward passes that a gradient counts as."""
 
 PAUSE = 0.2
 """Seconds before each way: after a linear regression OpenBLAS's threads spin for a while, in the next one's time."""
@@ -71,12 +71,12 @@ def partition(groups: int, size: tuple[int, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class BenchedModel:
-    """A model, and what it explains.
+    """A model, and the image that it explains.
 
     Attributes:
-        network: as served.
+        network: Network as served.
         x, start: (1, 3, H, W) input and baseline.
-        chunk: path points evaluated at once.
+        chunk: Number of path points evaluated at once.
     """
 
     network: nn.Module
@@ -128,7 +128,7 @@ def bench(benched: BenchedModel, counts: Sequence[int], rounds: int) -> list[dic
 
 
 def _bench(benched: BenchedModel, target: int, reference: PathIntegral, groups: int, rounds: int) -> dict[str, Any]:
-    """Seconds are medians, ratios are taken within a round."""
+    """All ways on one number of groups: medians of seconds, and ratios taken within a round."""
     network, x, start, chunk = benched.network, benched.x, benched.start, benched.chunk
     height, width = x.shape[-2:]
     labels = partition(groups, (height, width))

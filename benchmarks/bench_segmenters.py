@@ -56,7 +56,7 @@ REPEATS = 3
 
 
 class MissingError(Exception):
-    """A package that a way needs is not installed."""
+    """A package that a way needs, and that is not installed."""
 
 
 Call = Callable[[], Any]
@@ -126,7 +126,7 @@ def run_one(model: str, way: str, size: tuple[int, int], repeats: int) -> dict[s
 
 
 def timed(call: Call, repeats: int) -> tuple[Any, float]:
-    """What a first call returns, which warms up, and the median seconds of some more."""
+    """The result of a first call, which warms up, and the median seconds of some more."""
     result = call()
     seconds = []
     for _ in range(repeats):
@@ -198,7 +198,7 @@ def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
 
 
 def paste_by_mmdet(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """One by one, as its mask head does on a CPU."""
+    """Masks pasted one by one, as mmdet's mask head does on a CPU."""
     mmcv_ext.install()
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
@@ -211,7 +211,7 @@ def paste_by_mmdet(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tenso
 
 
 def paste_by_detectron2(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Its own function."""
+    """Masks pasted by detectron2's own function."""
     from detectron2.layers import paste_masks_in_image
 
     pasted: Tensor = paste_masks_in_image(masks, boxes, size, 0.5)
@@ -266,7 +266,7 @@ def bench(model: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """How many instances, and how far from ours."""
+    """The number of instances, and their distance from ours."""
     if ours["labels"] != theirs["labels"]:
         return {"count": len(theirs["labels"]), "same labels": False}
     boxes = np.abs(np.subtract(ours["boxes"], theirs["boxes"])).max(initial=0.0)

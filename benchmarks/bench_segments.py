@@ -1,4 +1,4 @@
-"""How to join two models in one request: a classifier's explanation by the segments that a segmenter finds.
+"""Ways to join two models in one request: a classifier's explanation by the segments that a segmenter finds.
 
     python -m benchmarks.bench_segments [--segmenter tensormask] [--rounds 20] [--out benchmarks/results_segments.json]
 
@@ -57,7 +57,7 @@ def photo() -> bytes:
 
 
 def over_http(running: Server, segmenter: str, classifier: str, body: bytes) -> dict[str, Callable[[], Any]]:
-    """What a client does."""
+    """The ways over HTTP, as a client calls them."""
     client = Client(running.inference, {**running.headers(), "Cache-Control": "no-cache"})
 
     def explained(**options: str) -> Any:

@@ -27,11 +27,11 @@ class EvaluatedModel:
     """A model whose explanations are scored.
 
     Attributes:
-        name: of its archive.
-        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes).
-        preprocess: how photos become inputs.
-        rule: quadrature of its explanations, its own default.
-        baseline: name of its own default baseline.
+        name: Name of its archive.
+        network: Frozen network from (N, 3, H, W) to pre-softmax scores (N, classes).
+        preprocess: Preprocessing of photos.
+        rule: Quadrature of its explanations, its own default.
+        baseline: Name of its own default baseline.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a client may ask of an explanation: how the path is taken, where it starts, and which groups are scored.
+"""The options of an explanation: the path's quadrature, its baseline, and the groups that are scored.
 
 Options arrive as plain values by name, from JSON or from text (:func:`imagexplain.api.request.parse` sees to that). One
 that has no part in what was asked is an error, so that a typing mistake does not pass for a choice.
@@ -25,7 +25,7 @@ QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
 BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
 PICTURES = ("annotated", "plain")
 SEGMENTS = ("slic", "grid")
-"""What a worker makes itself; any other name is that of a segmenter on the same server."""
+"""Segments that a worker makes itself; any other name is that of a segmenter on the same server."""
 
 PATH_OPTIONS = ("steps", "tolerance", "quadrature")
 BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "baseline_tensor")
@@ -56,7 +56,7 @@ _OWNER = {
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """What ``image/png`` shows.
+    """The contents of ``image/png``.
 
     Attributes:
         annotated: Title, colour key and legend around the photo; otherwise the bare overlay, of the photo's size.
@@ -69,16 +69,16 @@ class PictureOptions:
 
 
 ANNOTATED = PictureOptions()
-"""What a picture is where the client says nothing."""
+"""Picture options where the client says nothing."""
 
 
 @dataclass(frozen=True)
 class PathOptions:
-    """How the path is taken.
+    """The path of integrated gradients.
 
     Attributes:
-        steps: Points on the path; with a tolerance, the most of them.
-        tolerance: Refine until residual and groups change by less than this, relative; None for a fixed rule.
+        steps: Number of points on the path; with a tolerance, at most.
+        tolerance: Relative change of residual and groups below which refinement ends; None for a fixed quadrature.
         quadrature: One of ``QUADRATURES``; ignored with a tolerance.
     """
 
@@ -89,13 +89,13 @@ class PathOptions:
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Where the path starts.
+    """The baseline, at which paths start.
 
     Attributes:
         name: One of ``BASELINES``.
         blur: Standard deviation of the blur, as a part of the model input's shorter side, in (0, 1].
-        draws: Noise images of ``uniform`` that are averaged over, 1 … ``Limits.max_draws``.
-        seed: Of the noise.
+        draws: Number of noise images of ``uniform`` that are averaged over, 1 … ``Limits.max_draws``.
+        seed: Seed of the noise.
         photo: The second image of ``image``, upright.
         tensor: (D, C, H, W) float32, the model-space inputs of ``tensor``.
     """
@@ -121,10 +121,10 @@ class Segments:
 
     Attributes:
         name: One of ``SEGMENTS``, or the name of a served segmenter.
-        n_segments: About how many superpixels.
-        compactness: Of superpixels: how much nearness weighs against colour; None for the default.
-        rows, columns: Of the grid.
-        threshold: Of a segmenter: what the score of a segment must exceed, in [0, 1]; None for its default.
+        n_segments: Number of superpixels, approximately.
+        compactness: Weight of nearness against colour in superpixels; None for the default.
+        rows, columns: Numbers of rows and columns of the grid.
+        threshold: Score in [0, 1] that a segmenter's instances must exceed; None for its default.
         fallback: One of ``SEGMENTS``, which takes a segmenter's place when that does not answer; None for an error.
     """
 
@@ -138,7 +138,7 @@ class Segments:
 
     @property
     def is_remote(self) -> bool:
-        """Whether another model of the server makes them."""
+        """Tell whether another model of the server makes them."""
         return self.name not in SEGMENTS
 
 
@@ -221,7 +221,7 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
 
 
 def threshold_option(options: Mapping[str, Any]) -> float | None:
-    """What the score of a detection must exceed, None where the client gave none. Raises RequestError 400."""
+    """The score that a detection must exceed, None where the client gave none. Raises RequestError 400."""
     value = options.get("threshold")
     if value is None:
         return None

@@ -57,7 +57,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 def build_all(
     specs: list[Path], store: Path, *, force: bool = False, environ: Mapping[str, str] = os.environ
 ) -> list[Path]:
-    """Builds every archive that the specs ask for and returns their paths.
+    """Build every archive that the specs ask for; returns their paths.
 
     One that cannot be built keeps none of the others from being built, and leaves what stands in the store as it was.
 
@@ -83,7 +83,7 @@ def build_all(
 
 
 def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path:
-    """Builds one archive, unless it stands in the store already, and returns its path."""
+    """Build one archive, unless it stands in the store already; returns its path."""
     name, target = archive.model.name, store / f"{archive.model.name}.mar"
     stamp, key = store / f".{name}.inputs", with_progress(f"{name}: reading", lambda: _inputs(archive))
     if not force and target.is_file() and stamp.is_file() and stamp.read_text() == f"{key} {_digest(target)}":
@@ -158,7 +158,7 @@ def _sources(path: Path) -> tuple[FileSource | NameSource, ...]:
 
 
 def _stage(archive: ResolvedArchive, content: Path) -> None:
-    """Writes the files of the archive, as the archiver wants them, into an empty directory."""
+    """Write the files of the archive, as the archiver wants them, into an empty directory."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, content / "extra" / package, ignore=shutil.ignore_patterns(*NOT_CARRIED))
     (content / "extra" / SPEC_FILE).write_text(archive.model.to_json(), encoding="utf-8")
@@ -167,7 +167,7 @@ def _stage(archive: ResolvedArchive, content: Path) -> None:
 
 
 def _weights(archive: ResolvedArchive, target: Path) -> None:
-    """Converts the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
+    """Convert the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
     from safetensors.torch import save_file
 
     from imagexplain.models.checkpoints import checkpoint
@@ -186,7 +186,7 @@ def _weights(archive: ResolvedArchive, target: Path) -> None:
 
 @contextmanager
 def _told(archive: ResolvedArchive, field: str) -> Iterator[None]:
-    """Makes of whatever is raised an error that names the file and the field: libraries may raise anything."""
+    """Turn whatever is raised into an error that names the file and the field: libraries may raise anything."""
     file = archive.config if field == "config" else archive.weights
     try:
         yield
@@ -218,7 +218,7 @@ def _config(archive: ResolvedArchive, extra: Path) -> dict[str, Any] | None:
 
 
 def _check_order(archive: ResolvedArchive, classes: Sequence[str] | None, by: str) -> None:
-    """Refuses labels of which one is another class's name by what the model's own files say.
+    """Refuse labels of which one is another class's name according to the model's own files.
 
     Other names for the classes, in another language say, are the user's to choose.
     """
@@ -244,7 +244,7 @@ def _plainly(name: str) -> str:
 
 
 def _check(archive: ResolvedArchive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> None:
-    """Builds the network that the weights make, and sends a photo through it as a request would."""
+    """Build the network that the weights make, and send a photo through it as a request would."""
     import torch
 
     from imagexplain import models
@@ -292,7 +292,7 @@ def _example_input(model: ClassifierSpec) -> Tensor:
 
 
 def _tell_which(archive: ResolvedArchive, state: StateDict) -> None:
-    """Says which of a checkpoint's weights were taken, where there were several or averaged ones."""
+    """Print which of a checkpoint's weights were taken, where there were several or averaged ones."""
     from imagexplain.models.checkpoints.state_dict import AVERAGED
 
     averaged = " (averaged)" if any(key in AVERAGED for key in state.taken.split("/")) else ""
@@ -308,7 +308,7 @@ def _smallest(tensor: Tensor) -> Tensor:
 
 
 def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
-    """Lets torch-model-archiver make the archive; returns its path.
+    """Let torch-model-archiver make the archive; returns its path.
 
     The handler is named as a module of the package that is packed anyway, so that its file is not there twice.
     """
@@ -335,7 +335,7 @@ def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
 
 @contextmanager
 def _temporary_files_in(directory: Path) -> Iterator[None]:
-    """The archiver deletes <temporary directory>/<model name> before it works there: keep that away from others."""
+    """Give the archiver a temporary directory of its own: it deletes <temporary directory>/<model name> at first."""
     before, tempfile.tempdir = tempfile.tempdir, str(directory)
     try:
         yield
@@ -344,9 +344,9 @@ def _temporary_files_in(directory: Path) -> Iterator[None]:
 
 
 def _reproducible(archive: Path, target: Path) -> None:
-    """Copies a zip file with sorted entries, fixed times and permissions, and nothing compressed.
+    """Copy a zip file with sorted entries, fixed times and permissions, and nothing compressed.
 
-    Trained weights hardly compress, and what compression gives depends on the zlib at hand.
+    Trained weights hardly compress, and what compression gives depends on the installed zlib.
     """
     with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(target, "w") as final:
         for entry in sorted(packed.infolist(), key=lambda entry: entry.filename):

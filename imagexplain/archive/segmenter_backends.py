@@ -1,4 +1,4 @@
-"""The segmenters behind one interface: how each sees a photo, what it finds, what its explanations differentiate."""
+"""The segmenters behind one interface: preprocessing, prediction, and the scores that explanations differentiate."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from imagexplain.vision.geometry import Geometry, Preprocess
 from imagexplain.vision.preprocess import ModelInput, preprocess
 
 ScoreFunction = Callable[[Tensor], Tensor]
-"""From model inputs (B, 3, H, W) to scores (B, classes)."""
+"""Function from model inputs (B, 3, H, W) to scores (B, classes)."""
 
 
 class SegmenterBackend(Protocol):
     """An instance segmenter as a worker holds it.
 
     Attributes:
-        network: its weights, frozen, in ``eval()``.
-        classes: how many it tells apart; None where it cannot say.
+        network: Network with the weights, frozen, in ``eval()``.
+        classes: Number of classes; None where the model does not say.
     """
 
     @property
@@ -47,7 +47,7 @@ class SegmenterBackend(Protocol):
     def classes(self) -> int | None: ...
 
     def preprocess(self, photo: Photo) -> ModelInput:
-        """The photo as the segmenter sees it; channels are red, green, blue."""
+        """The segmenter's input of a photo; channels are red, green, blue."""
         ...
 
     def predict(self, seen: ModelInput, threshold: float) -> Detections:
@@ -55,22 +55,22 @@ class SegmenterBackend(Protocol):
         ...
 
     def score_function(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
-        """From model inputs (B, 3, H, W) to the pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor."""
+        """The pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor, a function of inputs (B, 3, H, W)."""
         ...
 
 
 @dataclass(frozen=True)
 class TensorMaskBackend:
-    """TensorMask; a detection's score is the logit of its window, which stays where it is along the path.
+    """TensorMask; a detection's score is the logit of its window, which stays in place along the path.
 
     Attributes:
-        network: of ``implementation``.
-        implementation: ours, :mod:`imagexplain.models.segmenters.tensormask`, or detectron2's,
-            :mod:`imagexplain.models.segmenters.detectron2_tensormask`: modules with the same functions.
-        settings: what the weights do not tell.
-        classes: how many it tells apart.
-        device: where the network lives.
-        resize: what photos go through first.
+        network: Network of ``implementation``.
+        implementation: Module with the functions: ours, :mod:`imagexplain.models.segmenters.tensormask`, or
+            detectron2's, :mod:`imagexplain.models.segmenters.detectron2_tensormask`.
+        settings: Settings that the weights do not tell.
+        classes: Number of classes.
+        device: Device of the network.
+        resize: Resize of photos before the network; None for none.
     """
 
     network: nn.Module
@@ -101,10 +101,10 @@ class TensorMaskBackend:
 
 @dataclass(frozen=True)
 class MMDetModelInput(ModelInput):
-    """A photo as an mmdet model sees it.
+    """A photo as the input of an mmdet model.
 
     Attributes:
-        seen: mmdet's own form of it, padded.
+        seen: Padded input in mmdet's own form.
     """
 
     seen: MMDetInput
@@ -114,24 +114,24 @@ class MMDetModelInput(ModelInput):
 class MMDetBackend:
     """Any instance segmenter of mmdet.
 
-    What explanations differentiate: :mod:`imagexplain.models.segmenters.mmdet_segmenter`.
+    For the scores that explanations differentiate see :mod:`imagexplain.models.segmenters.mmdet_segmenter`.
     """
 
     segmenter: MMDetSegmenter
 
     @property
     def network(self) -> nn.Module:
-        """The weights."""
+        """The network with the weights."""
         network: nn.Module = self.segmenter.model
         return network
 
     @property
     def classes(self) -> int | None:
-        """How many it tells apart; None where the model does not say."""
+        """Number of classes; None where the model does not say."""
         return self.segmenter.num_classes
 
     def preprocess(self, photo: Photo) -> MMDetModelInput:
-        """Through the model's own test pipeline.
+        """The photo after the model's own test pipeline.
 
         Raises:
             RequestError: 422 for a photo that is too narrow for it.
@@ -169,7 +169,7 @@ class MMDetBackend:
         return scores
 
     def _rgb(self, images: Tensor) -> Tensor:
-        """From the model's order of channels to red, green, blue, and back."""
+        """Images from the model's order of channels to red, green, blue, or back."""
         return images if self.segmenter.model.data_preprocessor._channel_conversion else images.flip(1)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
@@ -195,15 +195,15 @@ def build(
     """The segmenter of a checkpoint, frozen.
 
     Args:
-        spec: says which engine.
-        state: the checkpoint's tensors.
-        config: the resolved configuration of an mmdet model.
-        device: where it is to live.
+        spec: Spec that names the engine.
+        state: Tensors of the checkpoint.
+        config: Resolved configuration of an mmdet model.
+        device: Device for the network.
 
     Raises:
         CheckpointError: tensors that do not fit.
         ImportError: an engine that is not installed, and what to install.
-        ValueError: settings that there are not.
+        ValueError: unknown settings.
     """
     if spec.engine == "mmdet":
         with _installed(spec.engine, "mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"):
@@ -221,12 +221,12 @@ def build(
 
 @torch.no_grad()
 def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> None:
-    """Does with a small photo what a request does.
+    """Do with a small photo what a request does.
 
     Args:
-        engine: of a checkpoint.
-        labels: number of classes that have a name.
-        threshold: scores of detections must exceed it.
+        engine: Segmenter of a checkpoint.
+        labels: Number of classes that have a name.
+        threshold: Score that detections must exceed.
 
     Raises:
         RequestError, ValueError: the photo does not come through; scores that are not finite; a detection of a class
@@ -253,7 +253,7 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> None:
 
 @contextmanager
 def _installed(engine: str, wanted: str) -> Iterator[None]:
-    """Says what to install where an import fails."""
+    """Say what to install where an import fails."""
     try:
         yield
     except ImportError as error:

@@ -46,7 +46,7 @@ class _Strict(BaseModel):
 
 
 class PreprocessSpec(_Strict):
-    """How a photo becomes the model's input: resized to `size`, then (value - mean) / std per RGB channel, in 0..1."""
+    """The preprocessing of photos: a resize to `size`, then (value - mean) / std per RGB channel, in 0..1."""
 
     size: tuple[Positive, Positive]
     mean: Triple
@@ -57,7 +57,7 @@ class PreprocessSpec(_Strict):
 
 
 class ExplainSpec(_Strict):
-    """What an explanation is when the request does not say."""
+    """The options of an explanation where the request does not say."""
 
     method: str = "integrated_gradients"
     steps: Positive = 50
@@ -74,7 +74,7 @@ class ExplainSpec(_Strict):
 
 
 class LimitsSpec(_Strict):
-    """The largest request and response, and how much a worker remembers (0: nothing).
+    """The largest request and response, and the size of a worker's cache (0: none).
 
     The byte limits lie below those of `config.properties`, so that ours answer: TorchServe's own refusal is empty, and
     it kills a worker that answers with more.
@@ -90,14 +90,14 @@ class LimitsSpec(_Strict):
 
 
 class ImgDataSpec(_Strict):
-    """How the nested lists of the original server's clients are laid out."""
+    """The layout of the nested lists that the original server's clients send."""
 
     layout: Literal["hwc", "chw"] = "hwc"
     order: Literal["rgb", "bgr"] = "rgb"
 
 
 class ResizeSpec(_Strict):
-    """Photos are resized to a shorter side of so many pixels, or less where the longer one would exceed its limit.
+    """The resize of photos to a shorter side of so many pixels, or less where the longer one would exceed its limit.
 
     Without `enlarge`, smaller ones stay as they are.
     """
@@ -115,10 +115,10 @@ class ResizeSpec(_Strict):
 
 
 class ServingSpec(_Strict):
-    """How TorchServe runs the model.
+    """TorchServe's settings for the model.
 
     `chunk` is the number of path points that are evaluated at once, by default as many as fit the free memory.
-    `response_timeout_s` is when TorchServe kills the worker; the handler answers within `deadline_fraction` of it.
+    TorchServe kills a worker after `response_timeout_s`; the handler answers within `deadline_fraction` of it.
     """
 
     workers: Positive = 1
@@ -208,12 +208,12 @@ class ModelSpec(_Spec):
 
 
 class ClassifierSpec(_Classifier, ModelSpec):
-    """A classifier's: from photos to class scores.
+    """The resolved spec of a classifier, from photos to class scores.
 
     Attributes:
-        architecture: one of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
-        arguments: of a model of timm, where they differ from those that its name stands for.
-        preprocess: how photos become inputs.
+        architecture: One of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        arguments: Arguments of a model of timm, where they differ from those that its name stands for.
+        preprocess: Preprocessing of photos.
     """
 
     architecture: str = Field(min_length=1)
@@ -229,21 +229,21 @@ class ClassifierSpec(_Classifier, ModelSpec):
 
 
 class SegmenterSpec(_Segmenter, ModelSpec):
-    """An instance segmenter's: from photos to masks, boxes, scores and labels.
+    """The resolved spec of an instance segmenter, from photos to masks, boxes, scores and labels.
 
     Attributes:
         engine: `torchvision` (our TensorMask), `detectron2` (its TensorMask), or `mmdet` (any of its instance
             segmenters).
-        img_data: how clients of the original server lay out their lists.
-        threshold: what the score of a detection must exceed, where the request does not say.
-        resize: what TensorMask does to photos first; None for nothing, like the original server. mmdet models have a
-            pipeline of their own.
-        settings: of TensorMask, where they differ from the published ones.
+        img_data: Layout of the lists that clients of the original server send.
+        threshold: Score that detections must exceed, where the request does not say.
+        resize: Resize of photos for TensorMask; None for none, like the original server. mmdet models have a pipeline
+            of their own.
+        settings: Settings of TensorMask, where they differ from the published ones.
     """
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML of which nothing is lost: a field that is there twice is an error, not the last of the two."""
+    """A loader of safe YAML that loses nothing: a field that is there twice is an error, not the last of the two."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """See the base class."""
@@ -352,8 +352,8 @@ class ClassifierFile(_Classifier, _Sources):
     """The spec of a classifier as it stands in `archive_specs/*.yaml`.
 
     Attributes:
-        architecture: as in :class:`ClassifierSpec`.
-        preprocess: of a model of timm, only what differs from timm's own account of the model; of others, all.
+        architecture: Architecture, as in :class:`ClassifierSpec`.
+        preprocess: Preprocessing, all of it; of a model of timm, only what differs from timm's own account of it.
     """
 
     architecture: NameSource
@@ -369,7 +369,8 @@ class SegmenterFile(_Segmenter, _Sources):
     """The spec of a segmenter as it stands in `archive_specs/*.yaml`.
 
     Attributes:
-        config: of an mmdet model, as mmdet reads it. A `.py` file is code, which building the archive runs.
+        config: Configuration of an mmdet model, as mmdet reads it. A `.py` file is code, which building the archive
+            runs.
     """
 
     config: FileSource | None = None
@@ -393,7 +394,7 @@ _FILES: dict[str, type[ArchiveSpecFile]] = {"classifier": ClassifierFile, "segme
 
 @dataclass(frozen=True)
 class ResolvedArchive:
-    """A spec whose files were found: what goes into the archive, and where the weights are taken from."""
+    """A spec whose files were found: the archive's resolved spec, and the files that it is built from."""
 
     source: Path
     model: ClassifierSpec | SegmenterSpec
@@ -402,7 +403,7 @@ class ResolvedArchive:
 
 
 def load(path: Path) -> ArchiveSpecFile:
-    """Reads and validates one YAML file. Raises SpecError naming file and field."""
+    """Read and validate one YAML file. Raises SpecError naming file and field."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -434,7 +435,7 @@ def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> li
 def select_each(
     paths: Iterable[Path], environ: Mapping[str, str] = os.environ
 ) -> tuple[list[ResolvedArchive], list[SpecError]]:
-    """The archives of :func:`select` that can be built, and why the others cannot.
+    """The archives of :func:`select` that can be built, and the errors of the others.
 
     A spec that cannot be read keeps its name: no other spec is built under it, so that a mistake in a user's spec does
     not put the demonstration in the place of the user's model.

@@ -55,7 +55,7 @@ BOX = (240, 300)
 """Width and height of a picture on the sheet, at most, pixels."""
 FOOTER = "blue opposes the class, red supports it; full colour at the 99.5th percentile of each map"
 REFERENCES = 64
-"""Photos of noise among which expected gradients draws."""
+"""Number of photos of noise from which expected gradients draws."""
 DIRECTIONAL = "integrated_directional_gradients"
 SMOOTH = "smooth:"
 COMBINED = ("blur_ig*grad_cam", f"{SMOOTH}integrated_gradients")
@@ -64,19 +64,20 @@ COMBINED = ("blur_ig*grad_cam", f"{SMOOTH}integrated_gradients")
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Why a model gives a photo the score of a class.
+    """The score of a class that a model gives a photo, to be explained.
 
     Attributes:
-        spec: the model's.
-        network: (N, 3, H, W) to pre-softmax scores (N, classes); not folded, so that methods find its layers.
-        photo: upright, as large as it is drawn.
-        preprocess: how photos become inputs.
+        spec: Spec of the model.
+        network: Network from (N, 3, H, W) to pre-softmax scores (N, classes); not folded, so that methods find its
+            layers.
+        photo: Upright photo, as large as it is drawn.
+        preprocess: Preprocessing of photos.
         image: (1, 3, H, W) model input.
-        baselines: (D, 1, 3, H, W) the spec's own.
-        scores: (classes,) of the image.
-        target: index of the class.
-        rule: of path integrals.
-        steps: of methods that take steps, None for each one's own number.
+        baselines: (D, 1, 3, H, W) baselines, the spec's own.
+        scores: (classes,) scores of the image.
+        target: Index of the class.
+        rule: Quadrature of path integrals.
+        steps: Number of steps, for methods that take steps; None for each one's own number.
     """
 
     spec: ClassifierSpec
@@ -114,7 +115,7 @@ def find_archive(model: str) -> ResolvedArchive:
 
 
 def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps: int | None = None) -> Question:
-    """Read a photo, build the model and let it see the photo, all as its worker would.
+    """Read a photo, build the model and score the photo, all as a worker would.
 
     Raises:
         OSError: the photo cannot be read.
@@ -152,7 +153,7 @@ def named(names: Sequence[str] | None) -> dict[str, str]:
     """The methods to compare, in order of their families, each with its family.
 
     Args:
-        names: as on the command line; None for all.
+        names: Names as on the command line; None for all.
 
     Raises:
         ValueError: an unknown name, or a second factor whose map is not coarse.
@@ -179,7 +180,7 @@ def named(names: Sequence[str] | None) -> dict[str, str]:
 
 
 def plan(name: str, question: Question) -> AttributionConfig:
-    """A method as it suits the model: lengths in pixels are the methods' own, made for 224, in proportion."""
+    """The plan of a method for the model's input size: lengths in pixels are the methods' own, made for 224, scaled."""
     shorter = min(question.preprocess.size)
     size = max(2, round(15 * shorter / 224))
     options = {
@@ -196,7 +197,7 @@ def plan(name: str, question: Question) -> AttributionConfig:
 
 
 def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
-    """The photo, and then each method's picture as soon as it is there; says what each of them took."""
+    """The photo, and then each method's picture as soon as it is there; prints the time that each of them took."""
     label, probability = question.spec.labels[question.target], question.scores.softmax(0)[question.target].item()
     score = question.scores[question.target].item()
     yield Tile(question.photo, label, f"score {score:.2f}, probability {probability:.1%}", "photo")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from imagexplain.serving.deadline import ema
 
 MAX_COST_RATIO = 32.0
-"""How much slower or quicker than estimated a method is taken to be, at most."""
+"""Factor by which a method is taken to be slower or quicker than estimated, at most."""
 
 MAX_RATIO_CHANGE = 4.0
-"""How much further than what is known one measurement may point: a busy moment must not lock a method out."""
+"""Factor between a known cost ratio and one measurement of it, at most: a busy moment must not lock a method out."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class ModelFacts:
     map_cost_ratio: dict[tuple[str, str | None], float] = field(default_factory=dict)
 
     def cost_ratio_of(self, method: str, layer: str | None = None) -> float:
-        """What the method's evaluations take, relative to what they are estimated to take without knowing it."""
+        """Time of the method's evaluations, relative to the estimate that does not know it."""
         return self.map_cost_ratio.get((method, layer), 1.0)
 
     def learn(self, method: str, layer: str | None, ratio: float, *, finished: bool) -> None:

@@ -1,4 +1,4 @@
-"""A request brought into the model's frame: its image, where its path starts, and the groups to be scored."""
+"""A preprocessed request: model input, baselines and the pixel groups to score, all in model coordinates."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Groups:
     """The groups of one request, over the model's input.
 
     Attributes:
-        family: what importance is shared out over.
-        cropped: by label, the part of a sent mask's area that the model's crop cut off, where it did.
-        rescued: labels of masks that are too small for the model's grid and keep their best pixel.
+        family: Family of groups over which importance is shared out.
+        cropped: Part of a sent mask's area that the model's crop cut off, by label, where it did.
+        rescued: Labels of masks that are too small for the model's grid and keep their best pixel.
     """
 
     family: Family
@@ -48,13 +48,13 @@ class PreparedRequest:
     """A request with its image in model space; tensors are on the CPU.
 
     Attributes:
-        request: as parsed.
+        request: Parsed request.
         image: (3, H, W) model input.
-        geometry: the map from the photo to it.
-        key: digest of the image, by which results on it are remembered.
-        preprocess: what made the image so.
-        baselines: (D, 3, H, W), one for each draw.
-        groups: what is to be scored beside pixels, if anything.
+        geometry: Map from the photo to it.
+        key: Digest of the image, by which results on it are cached.
+        preprocess: Preprocessing that made the image.
+        baselines: (D, 3, H, W) baselines, one for each draw.
+        groups: Groups to score beside pixels, if any.
     """
 
     request: Request
@@ -77,16 +77,16 @@ def prepare_request(
     """Bring a request into model space.
 
     Args:
-        request: as parsed.
-        seen: its photo.
-        found: the segments that another model found on it.
-        limits: bound the groups that come out.
-        deadline: by when all must be done; none, if not given.
-        key: digest of the photo's input, where it is known.
+        request: Parsed request.
+        seen: Model input of its photo.
+        found: Segments that another model found on it.
+        limits: Bounds on the groups that come out.
+        deadline: Deadline of all this work; none, if not given.
+        key: Digest of the photo's input, where it is known.
 
     Raises:
         RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
-            this model's frame has no place for, 503 where the time that is left does not do, or is over.
+            does not fit this model's frame, 503 where the time that is left is too short, or is over.
     """
     key = digest(seen.image) if key is None else key
     starts = _baselines(request.baseline, seen)
@@ -95,7 +95,7 @@ def prepare_request(
 
 
 def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:
-    """(D, 3, H, W) where the paths start."""
+    """(D, 3, H, W) baselines of the paths."""
     image, preprocess = seen.image, seen.preprocess
     match choice.name:
         case "zero":
@@ -185,7 +185,7 @@ def _room(
 
 
 def numbered(masks: PhotoMasks) -> PhotoMasks:
-    """The same masks; where several have the same label, these are numbered, so that an answer can tell them apart."""
+    """The same masks, those of one label numbered, so that an answer can tell them apart."""
     times = Counter(masks.labels)
     seen: Counter[str] = Counter()
     labels = []

@@ -1,4 +1,4 @@
-"""What every handler does with what TorchServe tells it at the start."""
+"""Device, limits and other models of a worker, from TorchServe's properties and the spec."""
 
 from __future__ import annotations
 

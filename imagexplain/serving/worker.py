@@ -51,7 +51,7 @@ class Admitted:
     Attributes:
         sample: The request in the model's frame.
         score: The score to be explained.
-        key: What its explanation is remembered by.
+        key: Cache key of its explanation.
         deadline: The batch's, with the speed of this model.
     """
 
@@ -63,13 +63,13 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Explained:
-    """An explanation, and what it is of.
+    """An explanation, with its request and score.
 
     Attributes:
         sample: The request in the model's frame.
         score: The score that is explained.
         explanation: Path integrals, or a map.
-        cached: It was remembered from an earlier request.
+        cached: Flag for an explanation from the cache.
     """
 
     sample: PreparedRequest
@@ -80,14 +80,14 @@ class Explained:
 
 @dataclass
 class Worker(Generic[T]):
-    """A model that answers requests, with what it remembers of those before.
+    """A model that answers requests, with its cache of explanations.
 
     Attributes:
         task: The model.
         limits: Upper bounds of one request.
         remote_segments: The other models of the server.
-        explanations: What was computed for recent requests.
-        metrics: What operators count.
+        explanations: Cache of the explanations of recent requests.
+        metrics: Metrics for operators.
     """
 
     task: T
@@ -101,9 +101,9 @@ class Worker(Generic[T]):
         """A worker that has answered nothing yet.
 
         Args:
-            task: Its model.
+            task: Loaded model.
             archive: Directory of the unpacked archive; those of the other models lie beside it.
-            sink: Where metrics go.
+            sink: Collector of metrics.
         """
         spec = task.spec
         metrics = Metrics(sink, spec.name)
@@ -123,7 +123,7 @@ class Worker(Generic[T]):
         return [state.respond(self.metrics) for state in states]
 
     def _answer(self, batch: list[tuple[RequestState, Request]], ask: Ask, deadline: Deadline) -> None:
-        """The answers to a batch, in its states."""
+        """Answer a batch; the answers go into its states."""
         raw = [(state, (state.raw, request)) for state, request in batch]
         decoded = run_each(raw, "decode", partial(self._decode, ask, deadline))
         predicted = run_batch_or_each(decoded, "attribute", partial(self._predict, deadline))
@@ -188,7 +188,7 @@ class Worker(Generic[T]):
     def _admit(
         self, sample: PreparedRequest, score: ExplainedScore, deadline: Deadline, *, fresh: bool
     ) -> tuple[Admitted | Explained, Deadline]:
-        """Settle whether the explanation is known, or that there is time for it; and the time that is committed."""
+        """Take the explanation from the cache, or admit it if there is time, which the returned deadline commits."""
         request, deadline = sample.request, replace(deadline, seconds_per_point=score.seconds_per_point)
         sample = resolve_layer(score.model, sample)
         check_answer(sample, len(score.scores), self.task.spec.limits.max_response_bytes)

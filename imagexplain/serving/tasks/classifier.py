@@ -20,7 +20,7 @@ from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision.preprocess import ModelInput, preprocess
 
 SCORES_SHARE = 1 / 16
-"""Size of the memory of scores, relative to that of explanations."""
+"""Size of the cache of scores, relative to that of explanations."""
 
 
 @dataclass

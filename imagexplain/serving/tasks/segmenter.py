@@ -52,10 +52,10 @@ class InstanceModel:
 
     Attributes:
         spec: Name and labels.
-        network: (N, 3, H, W) to pre-softmax scores (N, classes).
-        device: Where it lives.
-        chunk_of: Number of path points evaluated at once; found out when it is first needed.
-        facts: What is known of the segmenter's scores.
+        network: Function from (N, 3, H, W) to pre-softmax scores (N, classes).
+        device: Device of the segmenter.
+        chunk_of: Function that finds the number of path points to evaluate at once, when it is first needed.
+        facts: Facts known of the segmenter's scores.
     """
 
     spec: SegmenterSpec
@@ -66,11 +66,11 @@ class InstanceModel:
 
     @property
     def chunk(self) -> int:
-        """Path points evaluated at once."""
+        """Number of path points evaluated at once."""
         return self.chunk_of()
 
     def original_network(self) -> Forward:
-        """What methods may look into: nothing but a function."""
+        """The score function: there is no network of it alone that methods could look into."""
         return self.network
 
 
@@ -79,12 +79,12 @@ class Segmenter:
     """A segmenter, the instances of recent photos, and the running estimate of its speed.
 
     Attributes:
-        engine: The network behind one interface.
-        device: Where it lives.
-        instances: What was found on recent photos.
+        engine: Network behind one interface.
+        device: Device of the network.
+        instances: Cache of the instances found on recent photos.
         seconds_per_pixel: Estimate of the time that a path point takes for each pixel of the input; 0 before the first.
-        chunks: Path points evaluated at once by the input's size.
-        facts: What is known of its scores.
+        chunks: Number of path points evaluated at once, by the input's size.
+        facts: Facts known of its scores.
     """
 
     contract: ClassVar[Contract] = Contract(
@@ -118,7 +118,7 @@ class Segmenter:
         return f"{self.spec.name} on {self.device} by {self.spec.engine}"
 
     def preprocess(self, request: Request) -> ModelInput:
-        """The photo as the network sees it."""
+        """The model input of the photo."""
         return self.engine.preprocess(request.photo)
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Detections]:
