@@ -51,12 +51,12 @@ def example(count: int, size: int, groups: int) -> Example:
 
 
 def by_einsum(gradients: Tensor, difference: Tensor, masks: Tensor) -> Tensor:
-    """Everything at once."""
+    """The sums by one einsum over everything at once."""
     return torch.einsum("nchw,chw,ghw->ng", gradients, difference, masks.to(gradients.dtype))
 
 
 def by_numpy(gradients: Tensor, difference: Tensor, masks: Tensor) -> Tensor:
-    """Group by group."""
+    """The sums by NumPy, group by group."""
     products = gradients.numpy() * difference.numpy()
     return torch.stack([torch.from_numpy(products[:, :, mask].sum((1, 2))) for mask in masks.numpy()], dim=1)
 
@@ -162,7 +162,7 @@ def main() -> None:
 
 
 def gpu_cases(sizes: list[int]) -> list[tuple[int, int, int, torch.dtype]]:
-    """(gradients, size, groups, dtype)."""
+    """Cases as (gradients, size, groups, dtype)."""
     return [(count, size, groups, dtype) for size, count, groups, dtype in product(sizes, COUNTS, GROUPS, DTYPES)]
 
 

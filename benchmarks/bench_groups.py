@@ -1,4 +1,4 @@
-"""What a table of groups costs, against Captum's ways to score the segments of one image.
+"""The cost of a table of groups, against Captum's ways to score the segments of one image.
 
 Each model explains one image on segments of a partition (pixels dealt out in blocks of rows, so that any number of
 groups is possible): the demonstration models a held-out scene, R50x1 at full size, with seeded weights, a random image.
@@ -57,7 +57,7 @@ from training.train_classifier import HELD_OUT_SEED
 
 STEPS = 50
 GRADIENT = 3
-"""Forward passes that a gradient counts as."""
+"""Number of forward passes that a gradient counts as."""
 
 PAUSE = 0.2
 """Seconds before each way: after a linear regression OpenBLAS's threads spin for a while, in the next one's time."""
@@ -70,13 +70,13 @@ def partition(groups: int, size: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model, and what it explains.
+class BenchedModel:
+    """A model, and the image that it explains.
 
     Attributes:
-        network: as served.
+        network: Network as served.
         x, start: (1, 3, H, W) input and baseline.
-        chunk: path points evaluated at once.
+        chunk: Number of path points evaluated at once.
     """
 
     network: nn.Module
@@ -90,7 +90,7 @@ class Subject:
         return integrate(self.network, self.x, self.start, targets, [rule], chunk=self.chunk)[0]
 
 
-def demonstration(name: str) -> Subject:
+def demonstration(name: str) -> BenchedModel:
     """A demonstration model as a worker holds it, and a held-out scene."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
@@ -100,14 +100,14 @@ def demonstration(name: str) -> Subject:
         model = served_model.load(store / name, torch.device("cpu"))
     picture = scene(HELD_OUT_SEED, 0, SceneSettings(size=(96, 96))).image
     x, _ = apply(Image.fromarray(picture), model.preprocess)
-    return Subject(model.network, x.unsqueeze(0), model.preprocess.grey(0.0).unsqueeze(0), model.chunk)
+    return BenchedModel(model.network, x.unsqueeze(0), model.preprocess.grey(0.0).unsqueeze(0), model.chunk)
 
 
-def full_size(name: str) -> Subject:
+def full_size(name: str) -> BenchedModel:
     """A model at full size with seeded weights, folded and specialised."""
     x = image()
     network = specialise(fold(seeded(name)), x)
-    return Subject(network, x, torch.zeros_like(x), chunk_size(network, x))
+    return BenchedModel(network, x, torch.zeros_like(x), chunk_size(network, x))
 
 
 def table(integral: PathIntegral, labels: Tensor, groups: int) -> Tensor:
@@ -119,17 +119,17 @@ def table(integral: PathIntegral, labels: Tensor, groups: int) -> Tensor:
     return scores.attribution[:groups]
 
 
-def bench(subject: Subject, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
+def bench(benched: BenchedModel, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     """All ways on each number of groups."""
     with torch.no_grad():
-        target = int(subject.network(subject.x).argmax())
-    reference = subject.run(target, quadrature("midpoint", 2000))
-    return [_bench(subject, target, reference, groups, rounds) for groups in counts]
+        target = int(benched.network(benched.x).argmax())
+    reference = benched.run(target, quadrature("midpoint", 2000))
+    return [_bench(benched, target, reference, groups, rounds) for groups in counts]
 
 
-def _bench(subject: Subject, target: int, reference: PathIntegral, groups: int, rounds: int) -> dict[str, Any]:
-    """Seconds are medians, ratios are taken within a round."""
-    network, x, start, chunk = subject.network, subject.x, subject.start, subject.chunk
+def _bench(benched: BenchedModel, target: int, reference: PathIntegral, groups: int, rounds: int) -> dict[str, Any]:
+    """All ways on one number of groups: medians of seconds, and ratios taken within a round."""
+    network, x, start, chunk = benched.network, benched.x, benched.start, benched.chunk
     height, width = x.shape[-2:]
     labels = partition(groups, (height, width))
     rule = quadrature("gauss_legendre", STEPS)
@@ -137,7 +137,7 @@ def _bench(subject: Subject, target: int, reference: PathIntegral, groups: int, 
     of_table: list[float] = []
 
     def ours() -> Tensor:
-        integral = subject.run(target, rule)
+        integral = benched.run(target, rule)
         started = time.perf_counter()
         found = table(integral, labels, groups)
         of_table.append(time.perf_counter() - started)
@@ -171,7 +171,7 @@ def _bench(subject: Subject, target: int, reference: PathIntegral, groups: int, 
         )
 
     ways: dict[str, tuple[Callable[[], Any], int]] = {
-        "plain": (lambda: subject.run(target, rule), GRADIENT * STEPS + 2),
+        "plain": (lambda: benched.run(target, rule), GRADIENT * STEPS + 2),
         "table": (ours, GRADIENT * STEPS + 2),
         "captum_numpy": (captum_numpy, GRADIENT * STEPS + 2),
         "ablation": (ablation, groups + 1),
@@ -218,8 +218,8 @@ def main() -> None:
     keep_freed_memory()
     results: dict[str, Any] = {"machine": machine(), "steps": STEPS, "models": {}}
     for name in options.models:
-        subject = demonstration(name) if name in ("bit", "lanet") else full_size(name)
-        results["models"][name] = bench(subject, options.groups, options.rounds)
+        benched = demonstration(name) if name in ("bit", "lanet") else full_size(name)
+        results["models"][name] = bench(benched, options.groups, options.rounds)
         for row in results["models"][name]:
             print(name, json.dumps(row), flush=True)
         if options.out:

@@ -1,4 +1,4 @@
-"""Many masks over a large photo: what it takes to bring them to a model, to answer with them, and to draw them.
+"""Many masks over a large photo: the cost to bring them to a model, to answer with them, and to draw them.
 
 Each way runs in a process of its own, so that its peak memory is its own; it is counted above what the process held
 before, the masks' own parts and the photo apart. Seconds are medians of ``--repeats`` calls after one that warms up.

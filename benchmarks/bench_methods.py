@@ -64,29 +64,29 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit": ("vit_tiny_patch16_224", "blocks.11.norm1", {}),
     "vit_small": ("vit_small_patch16_224", "blocks.11.norm1", {}),
 }
-"""timm's name, the layer of class activation maps, and further arguments."""
+"""Models by name: timm's name, the layer of class activation maps, and further arguments."""
 
 REST = 0.1
 """Seconds before each turn: NumPy's threads are awake that long after their work, at the cost of whoever comes next."""
 
 SAMPLES = {"rise": 4}
-"""Multiples of the settings' samples that methods take which need more."""
+"""Factors of the settings' samples, for methods that need more."""
 
 PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What both sides are told.
+    """The settings of both sides.
 
     Attributes:
-        side: of the images, in pixels.
-        chunk: rows evaluated at once, at most, where a way can be told.
-        steps: of a path.
-        samples: noisy copies, references drawn, coalitions; RISE's masks are four times as many.
-        window, stride: of occlusion, in pixels.
-        cells: groups are the cells of such a grid.
-        slow: seconds; a first call that takes longer is not repeated.
+        side: Side of the images, in pixels.
+        chunk: Number of images evaluated at once, at most, where a way can be told.
+        steps: Number of steps of a path.
+        samples: Number of noisy copies, references drawn or coalitions; RISE's masks are four times as many.
+        window, stride: Lengths of occlusion, in pixels.
+        cells: Side of the grid whose cells are the groups.
+        slow: Seconds beyond which a first call is not repeated.
     """
 
     side: int = 224
@@ -104,13 +104,13 @@ class Case:
     """One network and one batch.
 
     Attributes:
-        network: in ``eval()``.
-        out_of_place: a copy whose ReLUs are not in place.
-        layer: dotted name.
-        images: (B, 3, side, side).
-        targets: (B,) the predicted classes.
-        tokens: whether the layer puts out tokens, the first of them the class token.
-        settings: for both sides.
+        network: Network in ``eval()``.
+        out_of_place: Copy whose ReLUs are not in place.
+        layer: Dotted name of the layer.
+        images: (B, 3, side, side) model inputs.
+        targets: (B,) predicted classes.
+        tokens: Flag for a layer that puts out tokens, the first of them the class token.
+        settings: Settings of both sides.
     """
 
     network: nn.Module
@@ -129,7 +129,7 @@ class Case:
 
     @property
     def references(self) -> Tensor:
-        """(4, 3, side, side) of expected gradients."""
+        """(4, 3, side, side) references of expected gradients."""
         return pictures(4, self.settings.side, seed=1).to(self.images.device)
 
 
@@ -168,7 +168,7 @@ def in_double(case: Case) -> Case:
 
 
 def our_options(method: str, case: Case) -> dict[str, Any]:
-    """What our function is told beside the model, images and targets."""
+    """The options of our function beside the model, images and targets."""
     wanted = case.settings
     given = {
         "layer": case.layer,
@@ -276,7 +276,7 @@ def by_pair(kind: str, case: Case) -> Tensor:
 
 @contextlib.contextmanager
 def _old_quantile() -> Iterator[None]:
-    """PAIR calls NumPy's quantile by an argument's old name."""
+    """Let PAIR call NumPy's quantile by an argument's old name."""
     quantile = np.quantile
     np.quantile = lambda values, share, interpolation: quantile(values, share, method=interpolation)  # type: ignore
     try:
@@ -290,14 +290,14 @@ PEERS: dict[str, Callable[[str, Case], Tensor]] = {
     "Captum": by_captum,
     "PAIR": by_pair,
 }
-"""The packages that methods are compared with; which of them has a method is known to the registry."""
+"""Packages that methods are compared with; which of them has a method is known to the registry."""
 
 SCALED = ("pytorch-grad-cam",)
 """Packages whose maps are scaled to 0..1."""
 
 
 class _Operations(TorchDispatchMode):
-    """Counts floating-point operations, and rows through the first convolution."""
+    """A counter of floating-point operations, and of images through the first convolution."""
 
     def __init__(self, stems: Sequence[nn.Conv2d]) -> None:
         super().__init__()
@@ -316,7 +316,7 @@ class _Operations(TorchDispatchMode):
 
 
 class Evaluations:
-    """Within the block, counts what a way has networks do."""
+    """A counter of what a way has networks do within the block."""
 
     def __init__(self, *networks: nn.Module) -> None:
         self.networks = networks
@@ -352,7 +352,7 @@ def one_pass(case: Case) -> float:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the peers' progress bars and warnings."""
+    """Silence the peers' progress bars and warnings."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stderr(io.StringIO()),
@@ -414,7 +414,7 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
 
 
 def difference(own: Tensor, theirs: Tensor, scaled: bool) -> float:
-    """Largest between two batches of maps, after the same scaling of each image's."""
+    """The largest difference between two batches of maps, after the same scaling of each image's."""
     theirs = theirs.to(own.device, torch.float64).view(len(own), -1, *own.shape[2:])
     own = own.double()
     if theirs.shape != own.shape:  # a peer that keeps equal channels, or does not reduce them as ours
@@ -483,7 +483,7 @@ def part(
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that are compared."""
+    """The versions of the packages that are compared."""
     found = {}
     for package in PACKAGES:
         try:

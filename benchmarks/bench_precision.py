@@ -76,7 +76,7 @@ def image(name: str, index: int) -> Tensor:
 
 
 def attribution(network: nn.Module, x: Tensor, baseline: float, target: int, chunk: int) -> Tensor:
-    """(3, 32, 32) float64, computed in the dtype of ``x``."""
+    """(3, 32, 32) float64 attributions, computed in the dtype of ``x``."""
     rule, start = quadrature("gauss_legendre", STEPS), torch.full_like(x, baseline)
     (integral,) = integrate(network, x, start, torch.tensor([target]), [rule], chunk=chunk)
     return integral.attribution.double()

@@ -1,4 +1,4 @@
-"""How many gradients the shares of an image's groups cost, by the way in which the path's points are chosen.
+"""Gradients that the shares of an image's groups cost, by the way in which the path's points are chosen.
 
     python -m benchmarks.bench_refinement [--models lanet bit] [--scenes 20] [--out benchmarks/results.json]
 
@@ -57,7 +57,7 @@ BASELINES = ("zero", "black")
 CHUNK = 32
 
 Curve = list[tuple[float, float]]
-"""(cost, error) with growing cost."""
+"""Points (cost, error) with growing cost."""
 
 
 @dataclass
@@ -65,12 +65,12 @@ class Case:
     """One image, baseline and target, with everything evaluated so far; group space is float64.
 
     Attributes:
-        network: of the model as served.
-        image: (C, H, W) x.
-        baseline: (C, H, W) b.
+        network: Network of the model as served.
+        image: (C, H, W) input x.
+        baseline: (C, H, W) baseline b.
         target: (1,) class.
         masks: (G, H, W) bool groups.
-        seen: node to (score, shares of the disjoint parts).
+        seen: Score and shares of the disjoint parts, by node.
     """
 
     network: nn.Module
@@ -94,16 +94,16 @@ class Case:
 
     @property
     def graded(self) -> bool:
-        """Whether 2,000 uniform steps are no reference."""
+        """Tell whether 2,000 uniform steps are no reference."""
         return self.uniform_residual > 1e-2
 
     @property
     def scale(self) -> float:
-        """What errors are relative to."""
+        """The scale that errors are relative to."""
         return relative_to(self.rise, self.reference)
 
     def graded_reference(self) -> Tensor:
-        """(A,) by midpoints in every halving [2⁻ᵏ⁻¹, 2⁻ᵏ] down to 2⁻²⁶, in float64."""
+        """(A,) shares by midpoints in every halving [2⁻ᵏ⁻¹, 2⁻ᵏ] down to 2⁻²⁶, in float64."""
         ends = torch.cat([torch.zeros(1), 2.0 ** torch.arange(-26, 1)]).double()
         width = ends.diff().repeat_interleave(250) / 250
         nodes = ends[:-1].repeat_interleave(250) + width * (torch.arange(len(width)) % 250 + 0.5)
@@ -133,7 +133,7 @@ class Case:
         return torch.tensor([score for score, _ in found], dtype=torch.float64), torch.stack([row for _, row in found])
 
     def error(self, shares: Tensor) -> float:
-        """Of the worst group, relative."""
+        """The relative error of the worst group."""
         return ((shares - self.reference) @ self.members).abs().max().item() / self.scale
 
 
@@ -147,7 +147,7 @@ def fixed(rule: str, counts: Sequence[int], case: Case) -> Curve:
 
 
 def probed(intervals: int, power: float, case: Case) -> Curve:
-    """Steps per interval in proportion to a power of the probed |Δf|, at least one each."""
+    """A path with steps per interval in proportion to a power of the probed |Δf|, at least one each."""
     ends = torch.linspace(0, 1, intervals + 1, dtype=torch.float64)
     scores, _ = case.at(ends)
     part = scores.diff().abs() ** power
@@ -169,7 +169,7 @@ def probed(intervals: int, power: float, case: Case) -> Curve:
 
 
 def bisected(kind: str, lean: bool, case: Case) -> Curve:
-    """Round by round, up to the largest budget; every gradient is kept."""
+    """Bisection round by round, up to the largest budget; every gradient is kept."""
     nodes = torch.linspace(0, 1, START + 1, dtype=torch.float64)
     curve: Curve = []
     while True:
@@ -210,7 +210,7 @@ WAYS: dict[str, Callable[[Case], Curve]] = {
 
 
 def needed(curves: Sequence[Curve], percentile: float) -> list[int | None]:
-    """For each of ERRORS, the cost from which that percentile of the cases stays below it; None if not by the last."""
+    """The cost from which that percentile of the cases stays below each of ERRORS; None if not by the last."""
     costs = np.unique(np.geomspace(BUDGETS[0], BUDGETS[-1], 60).round()).astype(int)
     spent = [[[error for cost, error in curve if cost < limit + 1] for limit in costs] for curve in curves]
     reached = np.array([[errors[-1] if errors else 1e9 for errors in row] for row in spent])
@@ -224,7 +224,7 @@ def needed(curves: Sequence[Curve], percentile: float) -> list[int | None]:
 
 
 def stopped(cases: Sequence[Case], tolerance: float) -> dict[str, Any]:
-    """What the served refinement does with a tolerance: cost, and whether it kept the tolerance."""
+    """The cost of the served refinement with a tolerance, and whether it kept the tolerance."""
     costs, errors = [], []
     for case in cases:
         (refined,) = integrate_adaptive(

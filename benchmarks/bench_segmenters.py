@@ -45,7 +45,7 @@ from imagexplain.models.segmenters import mmcv_ext, mmdet_segmenter, tensormask
 from imagexplain.models.segmenters.mask_pasting import paste_masks
 from imagexplain.models.segmenters.tensormask import TensorMaskSettings
 from imagexplain.vision import rle
-from imagexplain.vision.mask_crops import whole
+from imagexplain.vision.mask_crops import stack_full_masks
 
 WAYS = {"TensorMask": ("ours", "detectron2"), "Swin": ("ours", "mmdet", "mmdet_compiled")}
 SWIN_CONFIG = Path(__file__).parents[1] / "archive_specs" / "configs" / "cascade_mask_rcnn_swin_tiny.py"
@@ -56,7 +56,7 @@ REPEATS = 3
 
 
 class MissingError(Exception):
-    """A package that a way needs is not installed."""
+    """A package that a way needs, and that is not installed."""
 
 
 Call = Callable[[], Any]
@@ -99,8 +99,8 @@ def swin(way: str) -> Call:
     config = swin_config()
     segmenter = mmdet_segmenter.build(config, reference_cascade())
     pixels = photo(SWIN_PHOTO)
-    find = segmenter.find if way == "ours" else torch.no_grad()(segmenter._find)
-    return lambda: find(segmenter.look(pixels), THRESHOLD)
+    predict = segmenter.predict if way == "ours" else torch.no_grad()(segmenter._predict)
+    return lambda: predict(segmenter.preprocess(pixels), THRESHOLD)
 
 
 def run_one(model: str, way: str, size: tuple[int, int], repeats: int) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def run_one(model: str, way: str, size: tuple[int, int], repeats: int) -> dict[s
 
 
 def timed(call: Call, repeats: int) -> tuple[Any, float]:
-    """What a first call returns, which warms up, and the median seconds of some more."""
+    """The result of a first call, which warms up, and the median seconds of some more."""
     result = call()
     seconds = []
     for _ in range(repeats):
@@ -142,12 +142,12 @@ def in_turns(rounds: int) -> dict[str, Any]:
     operators = mmcv_ext._module()
     config = swin_config()
     segmenter = mmdet_segmenter.build(config, reference_cascade())
-    pixels, find = photo(SWIN_PHOTO), torch.no_grad()(segmenter._find)
+    pixels, predict = photo(SWIN_PHOTO), torch.no_grad()(segmenter._predict)
     ways: dict[str, tuple[Any, Call]] = {
         "ours": (operators, lambda: segmenter.segment(pixels, THRESHOLD)),
         "ours, threshold 0.5": (operators, lambda: segmenter.segment(pixels, 0.5)),
-        "mmdet": (operators, lambda: find(segmenter.look(pixels), THRESHOLD)),
-        "mmdet_compiled": (compiled, lambda: find(segmenter.look(pixels), THRESHOLD)),
+        "mmdet": (operators, lambda: predict(segmenter.preprocess(pixels), THRESHOLD)),
+        "mmdet_compiled": (compiled, lambda: predict(segmenter.preprocess(pixels), THRESHOLD)),
     }
     seconds: dict[str, list[float]] = {way: [] for way, (extension, _) in ways.items() if extension is not None}
     for turn in range(rounds + 1):  # the first warms up
@@ -179,10 +179,10 @@ def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
     coarse = torch.rand(MASKS, 1, 5, 5, generator=generator)
     masks = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bicubic").clamp(0, 1)[:, 0]
     cut_outs = paste_masks(masks, boxes, size)
-    arrays = whole(cut_outs, size)
+    arrays = stack_full_masks(cut_outs, size)
     ways: dict[str, Call] = {
         "paste, ours": lambda: paste_masks(masks, boxes, size),
-        "paste, ours, over whole photos": lambda: whole(paste_masks(masks, boxes, size), size),
+        "paste, ours, over whole photos": lambda: stack_full_masks(paste_masks(masks, boxes, size), size),
         "paste, mmdet": lambda: paste_by_mmdet(masks, boxes, size),
         "paste, detectron2": lambda: paste_by_detectron2(masks, boxes, size),
         "runs, ours": lambda: [rle.write(cut_out.mask, cut_out.corner, size) for cut_out in cut_outs],
@@ -198,7 +198,7 @@ def masks_afterwards(size: tuple[int, int]) -> dict[str, Any]:
 
 
 def paste_by_mmdet(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """One by one, as its mask head does on a CPU."""
+    """Masks pasted one by one, as mmdet's mask head does on a CPU."""
     mmcv_ext.install()
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
@@ -211,7 +211,7 @@ def paste_by_mmdet(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tenso
 
 
 def paste_by_detectron2(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Its own function."""
+    """Masks pasted by detectron2's own function."""
     from detectron2.layers import paste_masks_in_image
 
     pasted: Tensor = paste_masks_in_image(masks, boxes, size, 0.5)
@@ -266,7 +266,7 @@ def bench(model: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def compared(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """How many instances, and how far from ours."""
+    """The number of instances, and their distance from ours."""
     if ours["labels"] != theirs["labels"]:
         return {"count": len(theirs["labels"]), "same labels": False}
     boxes = np.abs(np.subtract(ours["boxes"], theirs["boxes"])).max(initial=0.0)

@@ -1,4 +1,4 @@
-"""How to join two models in one request: a classifier's explanation by the segments that a segmenter finds.
+"""Ways to join two models in one request: a classifier's explanation by the segments that a segmenter finds.
 
     python -m benchmarks.bench_segments [--segmenter tensormask] [--rounds 20] [--out benchmarks/results_segments.json]
 
@@ -43,7 +43,7 @@ from imagexplain.ops.server import ROOT, Server
 from imagexplain.vision.decode import decode
 from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.masks import of_cut_outs, to_model
-from imagexplain.vision.preprocess import view
+from imagexplain.vision.preprocess import preprocess
 from training.scenes import SceneSettings, scene
 
 SIZE = (480, 640)
@@ -57,7 +57,7 @@ def photo() -> bytes:
 
 
 def over_http(running: Server, segmenter: str, classifier: str, body: bytes) -> dict[str, Callable[[], Any]]:
-    """What a client does."""
+    """The ways over HTTP, as a client calls them."""
     client = Client(running.inference, {**running.headers(), "Cache-Control": "no-cache"})
 
     def explained(**options: str) -> Any:
@@ -92,13 +92,13 @@ def in_process(segmenter: str, body: bytes) -> tuple[Callable[[], Any], float]:
             archive.extractall(store / "model")
         spec = SegmenterSpec.read(store / "model")
         engine = engines.load(spec, store / "model", torch.device("cpu"))
-    preprocess = Preprocess((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    settings = Preprocess((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
     def found() -> Any:
         upright = decode(body, Limits())
-        seen = engine.find(engine.look(upright), spec.threshold)
+        seen = engine.predict(engine.preprocess(upright), spec.threshold)
         labels = [spec.labels[label] for label in seen.labels.tolist()]
-        return to_model(of_cut_outs(seen.cut_outs, seen.size, labels), view(upright, preprocess).geometry)
+        return to_model(of_cut_outs(seen.cut_outs, seen.size, labels), preprocess(upright, settings).geometry)
 
     found()
     return found, float(psutil.Process().memory_info().rss - before)

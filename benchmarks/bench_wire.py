@@ -1,4 +1,4 @@
-"""What the request parser and the encoders cost, beside the alternatives they were chosen over.
+"""The cost of the request parser and the encoders, beside the alternatives they were chosen over.
 
     python -m benchmarks.bench_wire [--repeat N]
 
@@ -118,7 +118,7 @@ def files(repeat: int) -> None:
 
 
 def compressors(repeat: int) -> None:
-    """``torch.save`` of an explanation through every gzip at hand."""
+    """``torch.save`` of an explanation through every gzip that is installed."""
     file = io.BytesIO()
     torch.save(result(), file)
     data = file.getvalue()
@@ -135,7 +135,7 @@ def compressors(repeat: int) -> None:
 
 
 def main() -> None:
-    """Runs all three."""
+    """Run all three."""
     parser = argparse.ArgumentParser(description="Measure parsing and encoding.")
     parser.add_argument("--repeat", type=int, default=5, help="runs of each, of which the best counts (default: 5)")
     repeat = parser.parse_args().repeat

@@ -1,1 +1,1 @@
-"""Scores explanations against scenes whose deciding object is known. Nothing of it ships inside an archive."""
+"""Scores of explanations against scenes whose deciding object is known. Nothing of it ships inside an archive."""

@@ -13,7 +13,7 @@ from evaluation.pointing import pointing_game, relevance_mass_accuracy
 from imagexplain.attribution.baselines import blurred, image_mean
 
 DISTANCE = "distance"
-"""Where a metric's name stands: how far the deciding object is from the baseline, which is neither good nor bad."""
+"""Name in a metric's place: the deciding object's distance from the baseline, which is neither good nor bad."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,15 +26,15 @@ SUPERPIXELS = SlicSettings(n_segments=25, compactness=30.0)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One scene and what is true of it.
+    """One scene and its truth.
 
     Attributes:
-        index: of the scene within its series.
+        index: Index of the scene within its series.
         photo: (3, H, W) float32 RGB of 0 … 1.
         image: (3, H, W) float32 model input.
-        label: class that the deciding object makes true.
+        label: Class that the deciding object makes true.
         deciding: (H, W) bool, its visible pixels.
-        partitions: by name, ``objects`` and ``superpixels``.
+        partitions: Partitions by name, ``objects`` and ``superpixels``.
     """
 
     index: int

@@ -12,11 +12,11 @@ BATCH = 128
 
 
 class CoalitionGame:
-    """What the model makes of coalitions of groups. Each coalition is evaluated once and then remembered.
+    """The model's scores of coalitions of groups. Each coalition is evaluated once and then cached.
 
     Attributes:
-        groups: how many groups there are.
-        evaluations: coalitions evaluated so far.
+        groups: Number of groups.
+        evaluations: Number of coalitions evaluated so far.
     """
 
     def __init__(self, forward: Forward, image: Tensor, baseline: Tensor, segments: Tensor, target: int) -> None:

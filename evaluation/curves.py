@@ -19,8 +19,8 @@ class Areas:
     """Areas under the curve of the target's score while groups change, best first; mean heights of the curves.
 
     Attributes:
-        logit: of the pre-softmax score.
-        probability: of the softmax probability, 0 … 1.
+        logit: Area under the curve of the pre-softmax score.
+        probability: Area under that of the softmax probability, 0 … 1.
     """
 
     logit: float
@@ -28,24 +28,24 @@ class Areas:
 
 
 def insertion(game: CoalitionGame, scores: Tensor, area: Tensor) -> Areas:
-    """From the baseline, groups of the image come in from the highest score down. Higher is better."""
+    """Areas under the curve from baseline to image, groups inserted from the highest score down. Higher is better."""
     order = _order(scores)
     return _areas(game, joining(order), order, area)
 
 
 def deletion(game: CoalitionGame, scores: Tensor, area: Tensor) -> Areas:
-    """From the image, groups give way to the baseline from the highest score down. Lower is better."""
+    """Areas under the curve from image to baseline, groups deleted from the highest score down. Lower is better."""
     order = _order(scores)
     return _areas(game, ~joining(order), order, area)
 
 
 def _order(scores: Tensor) -> Tensor:
-    """Highest first; of equal scores the first group comes first."""
+    """The order of the groups, highest score first; of equal scores the first group comes first."""
     return scores.argsort(descending=True, stable=True)
 
 
 def _areas(game: CoalitionGame, coalitions: Tensor, order: Tensor, area: Tensor) -> Areas:
-    """By the trapezoid rule over the part of the pixels that has changed (so a large group costs what it covers)."""
+    """The areas by the trapezoid rule over the part of pixels changed (so a large group costs what it covers)."""
     changed = torch.cat([torch.zeros(1, dtype=torch.float64), area[order].double().cumsum(0) / area.sum()])
     logit, probability = torch.trapezoid(game.play(coalitions), changed.unsqueeze(1), dim=0).tolist()
     return Areas(logit, probability)

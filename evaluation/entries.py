@@ -40,8 +40,8 @@ class Entry:
     """One way to make a map.
 
     Attributes:
-        name: in tables.
-        plan: of the methods, None for a control.
+        name: Name in tables.
+        plan: Plan of the methods, None for a control.
     """
 
     name: str
@@ -49,18 +49,18 @@ class Entry:
 
     @property
     def channels(self) -> str:
-        """How the map's channels become one, a key of :data:`imagexplain.attribution.postprocess.CHANNELS`."""
+        """The reduction of the map's channels, a key of :data:`imagexplain.attribution.postprocess.CHANNELS`."""
         alone = self.plan.methods if self.plan else ()
         return "abs" if len(alone) == 1 and METHODS[alone[0]].sensitivity else "sum"
 
     @property
     def by_group(self) -> bool:
-        """Whether each pixel has the score of its whole group, rather than its own share of it."""
+        """Tell whether each pixel has the score of its whole group, rather than its own share of it."""
         return self.plan is not None and "groups" in self.plan.takes
 
 
 def entries_of(methods: Collection[str] | None = None) -> list[Entry]:
-    """The controls, and whatever is made of these methods alone, by default of all.
+    """The controls, and the entries made of these methods alone, by default of all.
 
     Raises:
         ValueError: a method that the library does not have.
@@ -86,8 +86,8 @@ def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> t
     """The entries that a network supports, with the layers that they look at, and the others' reasons.
 
     Args:
-        entries: that want to be scored.
-        network: (N, C, H, W) to scores (N, classes).
+        entries: Entries to be scored.
+        network: Network from (N, C, H, W) to scores (N, classes).
         images: (B, C, H, W), of which the first is tried.
     """
     methods = dict.fromkeys(method for entry in entries if entry.plan for method in entry.plan.methods)
@@ -111,12 +111,12 @@ def maps_of(
     """The maps (B, C, H, W) or (B, 1, H, W) of images that are a case's, or nearly.
 
     Args:
-        entry: that the model supports.
-        model: Model whose own baseline is where paths begin and what absence looks like.
+        entry: Entry that the model supports.
+        model: Model whose own baseline is the start of paths and the look of absent pixels.
         images: (B, 3, H, W).
-        case: whose class is explained, in whose superpixels.
-        references: (R, 3, H, W) what expected gradients compare with.
-        seed: of the control that is chance.
+        case: Case whose class is explained, by whose superpixels.
+        references: (R, 3, H, W) images that expected gradients compare with.
+        seed: Seed of the control that is chance.
 
     Raises:
         UnsupportedModelError: a method that is not supported for one of the images.

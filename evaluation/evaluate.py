@@ -1,4 +1,4 @@
-"""Scores the explanations of the demonstration models on held-out scenes whose deciding object is known.
+"""Score the explanations of the demonstration models on held-out scenes whose deciding object is known.
 
 Every method gives one score to each group of the image (objects and the rest, or superpixels), and is asked: does its
 top group hit the deciding object, how much of its positive mass lies inside, how does it order the groups compared with
@@ -59,12 +59,12 @@ def evaluate(
     """All results, as the JSON file holds them.
 
     Args:
-        names: of the models.
-        kinds: of scenes, keys of SCENES; sampling and baselines are measured on the first.
-        seed: of the series of scenes.
-        count: scenes drawn of each kind.
-        costly: scenes, of those classified rightly, for max-sensitivity and for the comparison with KernelShap.
-        settings: of the metrics.
+        names: Names of the models.
+        kinds: Kinds of scenes, keys of SCENES; sampling and baselines are measured on the first.
+        seed: Seed of the series of scenes.
+        count: Number of scenes drawn of each kind.
+        costly: Number of scenes, of those classified rightly, for max-sensitivity and the comparison with KernelShap.
+        settings: Settings of the metrics.
     """
     results: dict[str, Any] = {
         "settings": {

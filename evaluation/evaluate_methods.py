@@ -1,4 +1,4 @@
-"""Scores the maps of all attribution methods on held-out scenes whose deciding object is known.
+"""Score the maps of all attribution methods on held-out scenes whose deciding object is known.
 
 Each method makes a map of each scene that the model classifies rightly: does the map show the deciding object, how does
 the model answer as superpixels go or come in the map's order, do the scores foretell what removals cost, do they hold
@@ -42,18 +42,18 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("resnet", "vit", "swin_classifier")
 PACKAGES = ("torch", "captum", "timm", "scikit-image", "numpy")
 REFERENCES = 16
-"""Scenes of the same series, beyond those that are scored: what expected gradients compare with."""
+"""Number of scenes of the same series, after those that are scored, that expected gradients compare with."""
 
 
 def draw(model: EvaluatedModel, seed: int, count: int) -> tuple[list[Case], torch.Tensor]:
-    """Of the first scenes those classified rightly, and the references (R, 3, H, W), the scenes after them."""
+    """The first scenes, as far as they are classified rightly, and the scenes after them as references (R, 3, H, W)."""
     settings = replace(SCENES["standard"], size=model.preprocess.size)
     cases = draw_cases(model, seed, count + REFERENCES, settings)
     return right_cases(model, cases[:count], "images"), torch.stack([one.image for one in cases[count:]])
 
 
 def conditions(seed: int, settings: Settings) -> dict[str, Any]:
-    """What results have to have in common to be compared, as the JSON file holds it."""
+    """The conditions that results must share to be compared, as the JSON file holds them."""
     used = ("removals", "radius", "noisy")
     return {
         "settings": {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain import models
-from imagexplain.archive.spec import Archive, ClassifierSpec, select
+from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive, select
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
@@ -27,11 +27,11 @@ class EvaluatedModel:
     """A model whose explanations are scored.
 
     Attributes:
-        name: of its archive.
-        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes).
-        preprocess: how photos become inputs.
-        rule: quadrature of its explanations, its own default.
-        baseline: name of its own default baseline.
+        name: Name of its archive.
+        network: Frozen network from (N, 3, H, W) to pre-softmax scores (N, classes).
+        preprocess: Preprocessing of photos.
+        rule: Quadrature of its explanations, its own default.
+        baseline: Name of its own default baseline.
     """
 
     name: str
@@ -92,7 +92,7 @@ def with_network(model: EvaluatedModel, network: nn.Module) -> EvaluatedModel:
     return replace(model, network=specialise(network, example))
 
 
-def _archives(folder: Path, names: Sequence[str]) -> list[Archive]:
+def _archives(folder: Path, names: Sequence[str]) -> list[ResolvedArchive]:
     found = select(sorted(folder.glob("*.yaml")), environ={})
     archives = {archive.model.name: archive for archive in found if isinstance(archive.model, ClassifierSpec)}
     for name in names:
@@ -101,7 +101,7 @@ def _archives(folder: Path, names: Sequence[str]) -> list[Archive]:
     return [archives[name] for name in names]
 
 
-def _as_built(archive: Archive) -> EvaluatedModel:
+def _as_built(archive: ResolvedArchive) -> EvaluatedModel:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
     network = models.build(spec.architecture, read(archive.weights), spec.arguments)
@@ -110,7 +110,7 @@ def _as_built(archive: Archive) -> EvaluatedModel:
     return EvaluatedModel(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
 
 
-def _folded(archive: Archive) -> tuple[EvaluatedModel, nn.Module]:
+def _folded(archive: ResolvedArchive) -> tuple[EvaluatedModel, nn.Module]:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
     folded = fold(models.build(spec.architecture, read(archive.weights), spec.arguments))

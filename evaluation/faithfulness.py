@@ -22,17 +22,17 @@ def removals(groups: int, samples: int, generator: torch.Generator) -> Tensor:
 
 
 def infidelity(game: CoalitionGame, scores: Tensor, removed: Tensor, *, scaled: bool) -> float:
-    """How far the scores are from foretelling what taking groups away costs. Lower is better, 0 is perfect.
+    """The error of the scores as predictions of what taking groups away costs. Lower is better, 0 is perfect.
 
     The mean over the removals R of (Σ_{g∈R} s_g − (f(x) − f(x without R)))², relative to the mean of the squared costs,
-    which is what scores of 0 get. 0 where nothing costs anything and nothing was foretold.
+    which is what scores of 0 get. 0 where nothing costs anything and nothing was predicted.
 
     Args:
-        game: of the image.
-        scores: (G,).
-        removed: (N, G) bool.
-        scaled: multiply the scores by the factor that suits them best, Captum's ``normalize``: at most 1 then. For
-            scores that are not in units of the model's.
+        game: Game of the image.
+        scores: (G,) scores of the groups.
+        removed: (N, G) bool, the groups of each removal.
+        scaled: Flag that multiplies the scores by the factor that suits them best, Captum's ``normalize``: at most 1
+            then. For scores that are not in units of the model's.
     """
 
     def forward(present: Tensor) -> Tensor:
@@ -64,11 +64,11 @@ def sensitivity(explain: Callable[[Tensor], Tensor], image: Tensor, radius: floa
     """The largest relative change of the scores under small changes of the image. Lower is better.
 
     Args:
-        explain: scores (B, G) of images (B, C, H, W).
-        image: (C, H, W).
-        radius: of the uniform noise on each value, in model space.
-        samples: noisy images.
-        seed: of the noise, so that all methods see the same images.
+        explain: Function from images (B, C, H, W) to scores (B, G).
+        image: (C, H, W) model input.
+        radius: Radius of the uniform noise on each value, in model space.
+        samples: Number of noisy images.
+        seed: Seed of the noise, so that all methods see the same images.
     """
 
     def noisy(images: Tensor, radius: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""How well the place that a map shows is the deciding object's."""
+"""Localisation: the overlap of a map's highlighted region with the deciding object."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def overlap(maps: Tensor, deciding: Tensor, channels: str = "sum") -> tuple[floa
     """IoU of mask and of box with the deciding object's. Higher is better, 0 … 1.
 
     Args:
-        maps: (1, C, H, W), as a method returns it.
-        deciding: (H, W) bool.
-        channels: how they become one, see :func:`imagexplain.attribution.postprocess.normalize`.
+        maps: (1, C, H, W) map, as a method returns it.
+        deciding: (H, W) bool, the deciding object.
+        channels: Reduction of the channels, see :func:`imagexplain.attribution.postprocess.normalize`.
     """
     found = localize(normalize(maps, channels=channels))
     box = masks_to_boxes(deciding.unsqueeze(0))

@@ -9,7 +9,7 @@ import torch
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """The machine that the numbers were measured on."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         "?",

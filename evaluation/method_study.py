@@ -25,7 +25,7 @@ from imagexplain.attribution.postprocess import CHANNELS
 from imagexplain.errors import UnsupportedModelError
 
 SCORED = "pixels"
-"""Maps score pixels; where a metric asks for scores of superpixels, the map's are summed."""
+"""Name of what maps score, pixels; where a metric asks for scores of superpixels, the map's are summed."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ CONTROLS = (
     "input × gradient",
 )
 UNITS_OF_THE_SCORE = ("ig", "leave-one-out")
-"""Methods whose scores foretell differences of the model's score as they are, without a factor."""
+"""Methods whose scores predict differences of the model's score as they are, without a factor."""
 
 
 def ours(attribution: Tensor, difference: Tensor, groups: Partition) -> Mapping[str, Tensor]:
@@ -37,7 +37,7 @@ def ours(attribution: Tensor, difference: Tensor, groups: Partition) -> Mapping[
     Args:
         attribution: (C, H, W) integrated gradients, or (D, C, H, W) for D draws of the baseline.
         difference: Δ, of the same shape.
-        groups: over H × W.
+        groups: Groups over H × W.
     """
     names = [name for name in groups.names if name != REST]
     segments = groups.masks[groups.objects]

@@ -17,7 +17,7 @@ class Metric:
 
     Attributes:
         name: Term of the field, the key of its values in records and the heading of its column.
-        direction: Values that are better.
+        direction: Direction of better values.
         unit: Unit of the values.
     """
 

@@ -19,7 +19,7 @@ class Partition:
 
     Attributes:
         segments: (H, W) int64, the group 0 … G−1 of each pixel; none is empty.
-        names: (G,).
+        names: (G,) names of the groups.
         inside: (G,) float64, the part of each group's pixels that lies in the deciding object, 0 … 1.
         objects: (G,) bool, the groups that are something, not the rest of the image.
     """

@@ -17,14 +17,14 @@ from evaluation.ranks import spearman
 from imagexplain.attribution.postprocess import CHANNELS
 
 THRESHOLD = 0.5
-"""Above it a map fails: a quarter of its ranks' variance (ρ² = 0.25) is there without anything having been learnt.
+"""Mean |ρ| above which a map fails: a quarter of its ranks' variance (ρ² = 0.25) needs nothing that was learnt.
 
 Chance stays far below. Maps of a class activation have about 64 places that are free to differ, so that |ρ| of two
 unrelated ones is about √(2/π) / √63 = 0.10 on average; of maps by 23 superpixels it is 0.17. What draws edges has 1.
 """
 
 METRICS = {"sum": metrics.RANDOMIZATION.name, "abs": metrics.RANDOMIZATION_OF_MAGNITUDES.name}
-"""By how channels become one: signed values, and magnitudes."""
+"""Metrics by the reduction of channels: signed values, and magnitudes."""
 
 
 def randomize_parameters(network: nn.Module, seed: int, images: Tensor | None = None) -> nn.Module:
@@ -62,5 +62,5 @@ def agreement(trained: Tensor, randomized: Tensor) -> Mapping[str, float]:
 
 
 def fails(means: Mapping[str, float]) -> bool:
-    """True where the mean |ρ| over images, of signed values or of magnitudes, exceeds the threshold."""
+    """Tell whether the mean |ρ| over images, of signed values or of magnitudes, exceeds the threshold."""
     return any(means[metric] > THRESHOLD for metric in METRICS.values() if metric in means)

@@ -55,7 +55,7 @@ def by_baseline(results: Sequence[Result]) -> Nested:
 
 
 def verdict(gap: Mean) -> str:
-    """What a difference of challenger and control says; higher is better."""
+    """The verdict on a difference of challenger and control; higher is better."""
     return "beats" if gap.low > 0 else "loses to" if gap.high < 0 else "level with"
 
 
@@ -131,7 +131,7 @@ def _verdicts(found: Nested) -> Iterator[str]:
 
 
 def draw(results: Nested, path: Path) -> None:
-    """Writes a PNG: rank correlation with leave-one-group-out effects against model evaluations, a panel per model."""
+    """Write a PNG: rank correlation with leave-one-group-out effects against model evaluations, a panel per model."""
     from matplotlib.figure import Figure
 
     names = list(results["models"])

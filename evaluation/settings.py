@@ -1,4 +1,4 @@
-"""How the methods are scored."""
+"""Settings of the scoring of methods."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """How the methods are scored.
+    """The settings by which the methods are scored.
 
     Attributes:
-        removals: random groups taken away for infidelity.
-        radius: of the noise for max-sensitivity, in model space.
-        noisy: images with noise for max-sensitivity.
-        draws: of the uniform-noise baseline.
-        blur: standard deviation of the blurred-image baseline, pixels.
-        repeat_steps: midpoint steps of the second opinion on the path integral.
-        orders: pairs of orders in which groups join, for the Shapley values of superpixels.
+        removals: Number of random removals of groups for infidelity.
+        radius: Radius of the noise for max-sensitivity, in model space.
+        noisy: Number of images with noise for max-sensitivity.
+        draws: Number of draws of the uniform-noise baseline.
+        blur: Standard deviation of the blurred-image baseline, pixels.
+        repeat_steps: Number of midpoint steps of the second opinion on the path integral.
+        orders: Number of pairs of orders in which groups join, for the Shapley values of superpixels.
         samples: KernelShap's numbers of samples.
     """
 

@@ -63,7 +63,7 @@ def joining(order: Tensor) -> Tensor:
 def kernel_shap(
     forward: Forward, image: Tensor, baseline: Tensor, segments: Tensor, target: int, samples: int, seed: int
 ) -> Tensor:
-    """(G,) float64 as Captum's KernelShap estimates them from that many samples.
+    """(G,) float64 Shapley values as Captum's KernelShap estimates them from that many samples.
 
     Captum fits with scikit-learn; here the same weighted least squares is solved in torch, in double precision.
 

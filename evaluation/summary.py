@@ -18,10 +18,10 @@ class Mean:
     """A mean and its 95 % interval.
 
     Attributes:
-        mean: over the scenes.
-        low: 2.5 % of the means of resampled scenes lie below.
-        high: 2.5 % lie above.
-        scenes: how many scenes have a value.
+        mean: Mean over the scenes.
+        low: Bound below which 2.5 % of the means of resampled scenes lie.
+        high: Bound above which 2.5 % lie.
+        scenes: Number of scenes that have a value.
     """
 
     mean: float
@@ -31,7 +31,7 @@ class Mean:
 
     @property
     def half_width(self) -> float:
-        """Of the interval."""
+        """Half the width of the interval."""
         return (self.high - self.low) / 2
 
 

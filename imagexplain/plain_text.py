@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 MAX_MARKS = 2
-"""Combining marks on one letter that are drawn; more of them would pile up over the line above."""
+"""Number of combining marks on one letter that are drawn; more of them would pile up over the line above."""
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _SPACES = frozenset({"Zs", "Zl", "Zp"})

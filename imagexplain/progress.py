@@ -1,4 +1,4 @@
-"""Words while work goes on: nothing takes more than two seconds without a line, and none fails on any letter."""
+"""Lines of progress: no work takes more than two seconds without one, and no letter makes one fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def say(line: str) -> None:
-    """Prints a line, or several, at once, also into a pipe.
+    """Print a line, or several, at once, also into a pipe.
 
     Letters that the terminal's encoding lacks are escaped, and what could steer a terminal is spelled out.
     """

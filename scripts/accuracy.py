@@ -1,4 +1,4 @@
-"""Runs ``imagexplain accuracy`` of this checkout."""
+"""Run ``imagexplain accuracy`` of this checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs ``imagexplain build`` of this checkout."""
+"""Run ``imagexplain build`` of this checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs ``imagexplain compare`` of this checkout."""
+"""Run ``imagexplain compare`` of this checkout."""
 
 import sys
 from pathlib import Path

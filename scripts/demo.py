@@ -1,4 +1,4 @@
-"""Runs ``imagexplain demo`` of this checkout."""
+"""Run ``imagexplain demo`` of this checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs ``imagexplain evaluate`` of this checkout."""
+"""Run ``imagexplain evaluate`` of this checkout."""
 
 import sys
 from pathlib import Path

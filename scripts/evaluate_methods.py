@@ -1,4 +1,4 @@
-"""Runs ``imagexplain evaluate-methods`` of this checkout."""
+"""Run ``imagexplain evaluate-methods`` of this checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs ``imagexplain explain`` of this checkout."""
+"""Run ``imagexplain explain`` of this checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs ``imagexplain prepare-input`` of this checkout."""
+"""Run ``imagexplain prepare-input`` of this checkout."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs ``imagexplain serve`` of this checkout."""
+"""Run ``imagexplain serve`` of this checkout."""
 
 import sys
 from pathlib import Path

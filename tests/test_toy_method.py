@@ -60,7 +60,11 @@ def test_it_is_served(toy: Method, tmp_path: Path) -> None:
     assert answer["evaluations"] == 4
     image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
     expected = toy.function(
-        handler.worker.task.model.plain(), image[None], 2, levels=3, baselines=torch.full_like(image[None], -1)
+        handler.worker.task.model.original_network(),
+        image[None],
+        2,
+        levels=3,
+        baselines=torch.full_like(image[None], -1),
     )
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-6)
     status, both = one(handler, f"combine=gradient,{NAME}&levels=2")
@@ -84,7 +88,7 @@ def test_it_is_refused_where_it_must_be(tmp_path: Path) -> None:
     assert NAME not in answer["message"].rpartition("Those that are: ")[2].split(", ")
     status, answer = one(handler, "method=guided_grad_cam")
     assert NAME not in answer["message"].rpartition("Those that are: ")[2].split(", ")
-    network, image = handler.worker.task.model.plain(), torch.rand(1, 3, 32, 32)
+    network, image = handler.worker.task.model.original_network(), torch.rand(1, 3, 32, 32)
     assert NAME in refusals(network, image, METHODS) and NAME in refusals(lambda rows: network(rows), image, [NAME])
     (tmp_path / "resnet").mkdir()
     handler = made(tmp_path / "resnet", "resnet")

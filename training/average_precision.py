@@ -22,8 +22,8 @@ class Precision:
     """Averages over classes, in [0, 1].
 
     Attributes:
-        ap: over the overlaps .50, .55 … .95 that count as found.
-        ap50: at an overlap of one half.
+        ap: Average precision over the overlaps .50, .55 … .95 that count as found.
+        ap50: Average precision at an overlap of one half.
     """
 
     ap: float
@@ -34,8 +34,8 @@ def mask_precision(found: Sequence[tuple[Tensor, Tensor, Tensor]], truth: Instan
     """The average precision of masks.
 
     Args:
-        found: for each scene masks (N, H, W) bool, scores (N,) and labels (N,) int64.
-        truth: the scenes.
+        found: Masks (N, H, W) bool, scores (N,) and labels (N,) int64 of each scene.
+        truth: Scenes with their instances.
     """
     annotations: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Writes scenes as a labelled image folder: OUT/<class>/<index>.png.
+"""Write scenes as a labelled image folder: OUT/<class>/<index>.png.
 
 python -m training.export_scenes OUT --count 500 --size 32 --seed 1
 """
@@ -15,7 +15,7 @@ from training.scenes import CLASSES, SceneSettings, scene
 
 
 def export(folder: Path, count: int, seed: int, settings: SceneSettings) -> None:
-    """Writes the scenes 0 … count − 1 of a series under `folder`, one folder per class, every class included.
+    """Write the scenes 0 … count − 1 of a series under `folder`, one folder per class, every class included.
 
     Raises:
         ValueError: a count below 1 or a negative seed.
@@ -30,7 +30,7 @@ def export(folder: Path, count: int, seed: int, settings: SceneSettings) -> None
 
 
 def main() -> None:
-    """Reads the command line and exports."""
+    """Read the command line and export."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     parser.add_argument("--count", type=int, default=100, help="how many; ten consecutive scenes hold every class once")

@@ -25,7 +25,7 @@ class Instances:
 
     Attributes:
         images: (N, H, W, 3) uint8 RGB.
-        owners: (N, H, W) uint8: which object of the scene each pixel shows, from 1; 0 for none.
+        owners: (N, H, W) uint8, the object of the scene that each pixel shows, from 1; 0 for none.
         classes: (N, M) int64 class of each object, −1 beyond the last one.
     """
 

@@ -23,10 +23,10 @@ def draw(seed: int, count: int, settings: SceneSettings, processes: int | None =
     """The images and labels of the scenes 0 … count − 1 of a series.
 
     Args:
-        seed: names the series, from 0.
-        count: how many, at least 1.
-        settings: what they look like.
-        processes: how many draw at once; by default one per core. The result does not depend on it.
+        seed: Number of the series, from 0.
+        count: Number of scenes, at least 1.
+        settings: Settings of the scenes.
+        processes: Number of processes that draw at once; by default one per core. The result does not depend on it.
     """
     tasks = [(seed, start, min(CHUNK, count - start), settings) for start in range(0, count, CHUNK)]
     processes = min(processes or os.cpu_count() or 1, len(tasks))
@@ -45,13 +45,13 @@ def draw(seed: int, count: int, settings: SceneSettings, processes: int | None =
 
 
 def draw_with_masks(seed: int, count: int, settings: SceneSettings) -> Labelled:
-    """As `draw`, with a fourth channel behind the colours: not 0 where the deciding object, the only one, shows."""
+    """The scenes of `draw`, with a fourth channel that is not 0 where the deciding object, the only one, shows."""
     drawn = instances.draw(seed, count, settings)
     return np.concatenate([drawn.images, drawn.owners[..., None]], axis=3), drawn.classes[:, 0].numpy()
 
 
 def draw_or_read(path: Path | None, seed: int, count: int, settings: SceneSettings, masks: bool = False) -> Labelled:
-    """As `draw` or `draw_with_masks`, but keeps the scenes in the `.npz` file `path`, to read them the next time.
+    """The scenes of `draw` or `draw_with_masks`, kept in the `.npz` file `path`, to be read the next time.
 
     Raises:
         ValueError: the file holds scenes of another seed, number or settings, or masks where none are wanted.

@@ -1,4 +1,4 @@
-"""Demonstration weights as files: float16 safetensors, what is known of them beside them, and the folder's page."""
+"""Demonstration weights as files: float16 safetensors, a report beside each, and the folder's page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def publish(path: Path, weights: dict[str, Tensor], report: Mapping[str, Any]) -> None:
-    """Writes weights with their report, as metadata and as a JSON file, and the folder's page anew."""
+    """Write weights with their report, as metadata and as a JSON file, and the folder's page anew."""
     save_file(weights, path, {name: str(value) for name, value in report.items()})
     path.chmod(0o644)  # safetensors writes files for their owner alone
     path.with_suffix(".json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
@@ -23,7 +23,7 @@ def publish(path: Path, weights: dict[str, Tensor], report: Mapping[str, Any]) -
 def as_float16(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors in float16. Variances that it cannot hold to full precision are raised to the smallest that it can.
 
-    A variance that small belongs to a channel that never changes, so its scale is of no account; rounded to 0 it would
+    A variance that small belongs to a channel that never changes, so its scale is ignored; rounded to 0 it would
     make the channel's residual noise hundreds of times larger.
 
     Raises:

@@ -33,17 +33,18 @@ CANDIDATES = 16  # colours tried for one that is far from the others
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """What the scenes look like; lengths are diameters of the circumscribed circle, as fractions of the shorter side.
+    """The look of scenes; lengths are diameters of the circumscribed circle, as fractions of the shorter side.
 
     Attributes:
         size: (H, W) in pixels, at least 32 each.
-        objects: fewest and most class objects; one of them decides. One that finds no free place is left out.
-        extent: shortest and longest deciding object; of n class objects each is smaller by √n, to share the room.
-        distractors: fewest and most objects outside the ten classes.
-        distractor_extent: shortest and longest distractor.
-        visible: guaranteed visible part of every class object's area, at least a half.
-        contrast: wanted distance between the colours of a class object and of what surrounds it, in RGB of 0 … 1.
-        noise: largest standard deviation of the pixel noise, in RGB of 0 … 1.
+        objects: Fewest and most class objects; one of them decides. One that finds no free place is left out.
+        extent: Least and largest size of the deciding object; of n class objects each is smaller by √n, to share the
+            room.
+        distractors: Fewest and most objects outside the ten classes.
+        distractor_extent: Least and largest size of a distractor.
+        visible: Guaranteed visible part of every class object's area, at least a half.
+        contrast: Wanted distance between the colours of a class object and of what surrounds it, in RGB of 0 … 1.
+        noise: Largest standard deviation of the pixel noise, in RGB of 0 … 1.
     """
 
     size: tuple[int, int] = (32, 32)
@@ -56,7 +57,7 @@ class SceneSettings:
     noise: float = 0.03
 
     def __post_init__(self) -> None:
-        """Refuse what has no scene.
+        """Refuse settings that have no scene.
 
         Raises:
             ValueError: naming the field, what was wanted and what was given.
@@ -80,11 +81,11 @@ class Instance:
     """One object of a scene, as far as it can be seen.
 
     Attributes:
-        kind: one of CLASSES or of DISTRACTORS.
-        deciding: whether this object is the one that decides the label.
+        kind: One of CLASSES or of DISTRACTORS.
+        deciding: Flag for the object that decides the label.
         mask: (H, W) bool, the pixels of which it visibly covers at least half.
         box: x0, y0, x1, y1 around the mask in pixels, the ends exclusive; all 0 for an empty mask.
-        visible: the part of its area inside the frame that nothing hides, 0 … 1.
+        visible: Part of its area inside the frame that nothing hides, 0 … 1.
     """
 
     kind: str
@@ -105,8 +106,8 @@ class Scene:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        label: index in CLASSES of the deciding object's shape.
-        instances: the objects from back to front, those of which no pixel shows left out.
+        label: Index in CLASSES of the deciding object's shape.
+        instances: Objects from back to front, those of which no pixel shows left out.
     """
 
     image: NDArray[np.uint8]
@@ -143,9 +144,9 @@ def scene(seed: int, index: int, settings: SceneSettings = SceneSettings()) -> S
     """The scene number `index` of the endless series `seed`.
 
     Args:
-        seed: names the series, from 0.
-        index: place in the series, from 0; every ten consecutive scenes from a multiple of ten hold every class once.
-        settings: what the scenes look like.
+        seed: Number of the series, from 0.
+        index: Place in the series, from 0; every ten consecutive scenes from a multiple of ten hold every class once.
+        settings: Settings of the scenes.
 
     Returns:
         The same scene for the same arguments, in any order of calls.
@@ -245,7 +246,7 @@ def _seen(layers: list[_Layer]) -> list[Array]:
 
 
 def _all_visible(layers: list[_Layer], wanted: float) -> bool:
-    """Whether every class object shows at least the wanted part of its area."""
+    """Tell whether every class object shows at least the wanted part of its area."""
     return all(
         seen.sum() >= wanted * layer.cover.sum()
         for layer, seen in zip(layers, _seen(layers), strict=True)

@@ -134,7 +134,7 @@ def coverage(outline: Outline, size: tuple[int, int]) -> Array:
     adds up what lies to the left.
 
     Args:
-        outline: contours in pixels; pixel (0, 0) is the unit square at the origin. Parts outside the grid are cut off.
+        outline: Contours in pixels; pixel (0, 0) is the unit square at the origin. Parts outside the grid are cut off.
         size: (H, W) in pixels.
 
     Returns:

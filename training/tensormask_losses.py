@@ -12,7 +12,7 @@ from torch import Tensor
 ALPHA, GAMMA = 0.3, 3.0
 MASK_WEIGHT = 2.0
 POSITIVE_WEIGHT = 1.5
-"""Of a mask's own pixels against those beside it."""
+"""Weight of a mask's own pixels against those beside it."""
 
 
 def class_loss(logits: Tensor, classes: Tensor) -> Tensor:

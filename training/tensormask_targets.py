@@ -1,4 +1,4 @@
-"""Which windows of TensorMask an object trains, and what each of them should answer.
+"""The windows of TensorMask that an object trains, and the answer that each of them should give.
 
 The assignment rule of Chen, Girshick, He, Dollár, "TensorMask: A Foundation for Dense Object Segmentation", ICCV 2019,
 section 5.2: a window belongs to an object that it fully contains, whose size and centre are near to its own, and to
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-LARGEST = 2.0
-"""A window's side, but for one unit, is at most so many times the object's longer side."""
+MAX_SIDE_RATIO = 2.0
+"""Ratio of a window's side, less one unit, to the object's longer side, at most."""
 
-FARTHEST = 1.0
-"""Distance between the centres of window and object at most, in units of the window."""
+MAX_CENTRE_DISTANCE = 1.0
+"""Distance between the centres of window and object, at most, in units of the window."""
 
 BOX_WEIGHTS = (1.5, 1.5, 0.75, 0.75)
 """Factors of (dx, dy, dw, dh)."""
@@ -32,7 +32,7 @@ def assign(boxes: Tensor, windows: Tensor, units: Tensor, smallest: float) -> Te
         boxes: (N, 4) x0, y0, x1, y1 of the objects, pixels.
         windows: (M, 4) of the windows (anchors).
         units: (M,) the distance between neighbouring windows of the same level, pixels.
-        smallest: side of the smallest window less its unit: objects smaller than half of it count as half of it.
+        smallest: Side of the smallest window less its unit: objects smaller than half of it count as half of it.
 
     Returns:
         (M,) int64 index of the object, :data:`BACKGROUND` for none or for more than one.
@@ -42,11 +42,11 @@ def assign(boxes: Tensor, windows: Tensor, units: Tensor, smallest: float) -> Te
     box, window = boxes[:, None], windows[None]  # (N, 1, 4), (1, M, 4)
     contained = (box[..., :2] >= window[..., :2]).all(-1) & (box[..., 2:] <= window[..., 2:]).all(-1)  # (N, M)
     longer = (boxes[:, 2:] - boxes[:, :2]).amax(1)
-    room = (LARGEST * longer).clamp_min(smallest)
+    room = (MAX_SIDE_RATIO * longer).clamp_min(smallest)
     side = (windows[:, 2:] - windows[:, :2]).amax(1) - units
     alike = side[None] <= room[:, None]
     offset = (box[..., :2] + box[..., 2:] - window[..., :2] - window[..., 2:]) / 2 / units[:, None]
-    near = offset.square().sum(-1) <= FARTHEST**2
+    near = offset.square().sum(-1) <= MAX_CENTRE_DISTANCE**2
     fits = contained & alike & near
     found = fits.int().argmax(0)  # the first that fits
     return torch.where(fits.sum(0) == 1, found, BACKGROUND)
@@ -65,7 +65,7 @@ def mask_in_window(masks: Tensor, windows: Tensor, side: int) -> Tensor:
     Args:
         masks: (F, H, W) bool.
         windows: (F, 4) pixels, one for each mask; they may reach over the image's edge, where nothing is.
-        side: pixels of the window's grid.
+        side: Number of pixels along the window's grid.
 
     Returns:
         (F, side, side) bool: at least half of the grid's pixel is covered.
@@ -77,7 +77,7 @@ def mask_in_window(masks: Tensor, windows: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the windows of one image should answer, the M windows of all levels laid end to end.
+    """The answers that the windows of one image should give, the M windows of all levels laid end to end.
 
     Attributes:
         matched: (M,) int64 the object of each window, :data:`BACKGROUND` for none.

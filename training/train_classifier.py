@@ -1,4 +1,4 @@
-"""Trains a demonstration classifier on synthetic scenes and writes its weights as float16 safetensors.
+"""Train a demonstration classifier on synthetic scenes and write its weights as float16 safetensors.
 
     python -m training.train_classifier lanet --out archive_specs/weights/lanet_scenes.safetensors
 
@@ -44,28 +44,29 @@ Labelled = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one model is made and trained.
+    """The making and training of one model.
 
     Attributes:
-        architecture: as in the model's archive spec.
-        create: the untrained network; in training it returns logits (B, classes), alone or first of a tuple.
-        export: its tensors under the names of the authors' checkpoints.
-        dimensions: what `create` builds, in words.
-        mean: of the input's RGB channels in 0 … 1, as in the model's archive spec.
-        std: likewise.
-        arguments: of a model of timm, as in its archive spec.
-        start: gives the untrained network weights to start from, if any.
-        beginning: what that is, in words.
-        size: height and width of the scenes in pixels.
-        scenes: how many are drawn to train on.
-        steps: of the optimiser.
-        batch: images per step.
-        rate: the highest learning rate of the one-cycle schedule.
+        architecture: Architecture, as in the model's archive spec.
+        create: Function that makes the untrained network; in training that returns logits (B, classes), alone or first
+            of a tuple.
+        export: Function that names its tensors as the authors' checkpoints do.
+        dimensions: Dimensions of the network, in words.
+        mean: Mean of the input's RGB channels in 0 … 1, as in the model's archive spec.
+        std: Standard deviation, likewise.
+        arguments: Arguments of a model of timm, as in its archive spec.
+        start: Function that gives the untrained network weights to start from, if any.
+        beginning: Description of that start, in words.
+        size: Height and width of the scenes in pixels.
+        scenes: Number of scenes drawn to train on.
+        steps: Number of the optimiser's steps.
+        batch: Number of images per step.
+        rate: Highest learning rate of the one-cycle schedule.
         decay: AdamW's weight decay, for weights of two and more dimensions.
-        smoothing: label smoothing.
-        layout: of images and weights in memory, whichever trains faster.
-        half: whether products are taken in bfloat16, where that trains faster.
-        tokens: weight of the loss of token labels (:class:`TokenLabelled`), for a transformer; 0 for none.
+        smoothing: Label smoothing.
+        layout: Layout of images and weights in memory, whichever trains faster.
+        half: Flag for products in bfloat16, where that trains faster.
+        tokens: Weight of the loss of token labels (:class:`TokenLabelled`), for a transformer; 0 for none.
     """
 
     architecture: str
@@ -164,18 +165,18 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a weights file; kept in its metadata and in a JSON file beside it.
+    """The report on a weights file; kept in its metadata and in a JSON file beside it.
 
     Attributes:
-        architecture: key of RECIPES.
-        dimensions: of the network, in words.
-        parameters: numbers in the file, the statistics of batch norms included.
-        accuracy: of the file's float16 weights on the held-out scenes, 0 … 1.
-        held_out: how many scenes that were.
-        held_out_seed: their series.
-        seed: of the training scenes, the initial weights and the order.
-        recipe: in words.
-        minutes: the training took, on the machine at hand.
+        architecture: Key of RECIPES.
+        dimensions: Dimensions of the network, in words.
+        parameters: Number of values in the file, the statistics of batch norms included.
+        accuracy: Accuracy of the file's float16 weights on the held-out scenes, 0 … 1.
+        held_out: Number of those scenes.
+        held_out_seed: Series of those scenes.
+        seed: Seed of the training scenes, the initial weights and the order.
+        recipe: Recipe in words.
+        minutes: Minutes that the training took, on its machine.
     """
 
     architecture: str
@@ -224,7 +225,7 @@ def token_labels(masks: Tensor, labels: Tensor, tokens: int, classes: int) -> Te
         masks: (B, H, W), not 0 where the deciding object shows.
         labels: (B,) int64.
         tokens: N, in a square grid.
-        classes: of scenes.
+        classes: Number of the scenes' classes.
     """
     side = math.isqrt(tokens)
     cover = F.adaptive_avg_pool2d((masks != 0).float(), side).flatten(1)
@@ -232,7 +233,7 @@ def token_labels(masks: Tensor, labels: Tensor, tokens: int, classes: int) -> Te
 
 
 def normalised(images: Tensor, recipe: Recipe) -> Tensor:
-    """From (B, H, W, 3) uint8, what lies behind the colours left out, to the model's input, (B, 3, H, W) float32."""
+    """The model's input (B, 3, H, W) float32 of images (B, H, W, 3 or more) uint8, whose colours come first."""
     x = images[..., :3].permute(0, 3, 1, 2).float() / 255
     return (x - torch.tensor(recipe.mean)[:, None, None]) / torch.tensor(recipe.std)[:, None, None]
 
@@ -256,7 +257,7 @@ def altered(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(count: int, batch: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """For each step the indices (batch,) of its images: every image once before any comes again."""
+    """The indices (batch,) of each step's images: every image once before any comes again."""
     order = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         if len(order) < batch:
@@ -317,12 +318,13 @@ def train(
     """The trained network, in `eval()`.
 
     Args:
-        recipe: what to train, and how.
+        recipe: Recipe of the model.
         images: (N, H, W, 3) uint8, with the deciding object's mask as a fourth channel where there are token labels.
         labels: (N,) int64.
-        check: images and labels on which the progress line's accuracy is measured; nothing is decided by it.
-        seed: of the initial weights, the order and the alterations.
-        compiled: whether `torch.compile` joins the small operations first: minutes of waiting for twice the speed.
+        check: Images and labels on which the progress line's accuracy is measured; nothing is decided by it.
+        seed: Seed of the initial weights, the order and the alterations.
+        compiled: Flag for `torch.compile`, which joins the small operations first: minutes of waiting for twice the
+            speed.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -363,7 +365,7 @@ def train(
 
 
 def in_words(recipe: Recipe) -> str:
-    """What a reader of the weights wants to know of their training."""
+    """The training of the weights, in words for their reader."""
     optimiser = "Muon and AdamW" if recipe.tokens else "AdamW"
     parts = [optimiser, f"one cycle to {recipe.rate:g}", f"weight decay {recipe.decay:g}"]
     parts += [f"label smoothing {recipe.smoothing:g}"]
@@ -373,7 +375,7 @@ def in_words(recipe: Recipe) -> str:
 
 
 def main() -> None:
-    """Draws, trains, writes, reads back, and reports."""
+    """Draw, train, write, read back, and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("architecture", choices=RECIPES)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")

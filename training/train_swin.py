@@ -1,4 +1,4 @@
-"""Trains the demonstration Cascade Mask R-CNN with mmdet itself and writes its weights as float16 safetensors.
+"""Train the demonstration Cascade Mask R-CNN with mmdet itself and write its weights as float16 safetensors.
 
     python -m training.train_swin --out archive_specs/weights/swin_scenes.safetensors
 
@@ -36,11 +36,11 @@ from training.train_tensormask import HELD_OUT, Report
 CONFIG = Path(__file__).resolve().parent.parent / "archive_specs" / "configs" / "swin_scenes.py"
 PROGRESS = 100
 ROIS = 48
-"""Regions per picture and stage that are trained."""
+"""Number of regions per picture and stage that are trained."""
 
 
 def export(scenes: Instances, folder: Path) -> None:
-    """Writes scenes as mmdet reads them: PNG files and one COCO annotation file."""
+    """Write scenes as mmdet reads them: PNG files and one COCO annotation file."""
     folder.mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -142,7 +142,7 @@ def measured(segmenter: mmdet_segmenter.MMDetSegmenter, scenes: Instances) -> Pr
 
 
 def main() -> None:
-    """Draws, trains, writes, reads back, and reports."""
+    """Draw, train, write, read back, and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
     parser.add_argument("--steps", type=int, default=2000)

@@ -1,4 +1,4 @@
-"""Trains the demonstration TensorMask on synthetic scenes and writes its weights as float16 safetensors.
+"""Train the demonstration TensorMask on synthetic scenes and write its weights as float16 safetensors.
 
     python -m training.train_tensormask --out archive_specs/weights/tensormask_scenes.safetensors
 
@@ -49,7 +49,7 @@ CHECKED = 300
 """Steps between two looks at the progress."""
 
 WINDOWS = 12
-"""Masks trained per step and picture, at most."""
+"""Number of masks trained per step and picture, at most."""
 
 
 def untrained() -> TensorMask:
@@ -71,13 +71,13 @@ def untrained() -> TensorMask:
 
 
 def losses(network: TensorMask, images: Tensor, owners: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """(3,) of classes, boxes and masks, per window with an object.
+    """(3,) losses of classes, boxes and masks, per window with an object.
 
     Args:
-        network: in training mode.
+        network: Network in training mode.
         images: (B, H, W, 3) uint8 RGB.
-        owners, classes: see :class:`training.instances.Instances`.
-        generator: chooses the windows whose masks are trained.
+        owners, classes: Instances, see :class:`training.instances.Instances`.
+        generator: Generator that chooses the windows whose masks are trained.
     """
     outputs = network(normalised(images))
     shapes = [(logits.shape[3], logits.shape[4]) for logits in outputs.logits]
@@ -113,7 +113,7 @@ def losses(network: TensorMask, images: Tensor, owners: Tensor, classes: Tensor,
 
 
 def normalised(images: Tensor) -> Tensor:
-    """From (B, H, W, 3) uint8 RGB to the network's input."""
+    """The network's input of images (B, H, W, 3) uint8 RGB."""
     return tensormask.normalised(images.permute(0, 3, 1, 2).flip(1).float(), SETTINGS)
 
 
@@ -163,7 +163,7 @@ def measured(network: TensorMask, scenes: Instances) -> Precision:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of the weights file; kept in its metadata and in a JSON file beside it."""
+    """The report on the weights file; kept in its metadata and in a JSON file beside it."""
 
     architecture: str
     dimensions: str
@@ -178,7 +178,7 @@ class Report:
 
 
 def main() -> None:
-    """Draws, trains, writes, reads back, and reports."""
+    """Draw, train, write, read back, and report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the safetensors file to write")
     parser.add_argument("--steps", type=int, default=4000)

@@ -1,4 +1,4 @@
-"""What a client may ask of a map: which method or product of two, its options, its layer, and noise to smooth over.
+"""The options of a map: a method or a product of two, their options, the layer, and noise to smooth over.
 
 The names and types of options are those of the library's functions, see :mod:`imagexplain.attribution.runner`, which
 checks their values as it runs; bounds that keep a worker alive are checked here.
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from imagexplain.api.options import QUADRATURES, Path, choice, switch
+from imagexplain.api.options import QUADRATURES, PathOptions, choice, switch
 from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import AttributionConfig, Smoothing
 from imagexplain.errors import RequestError, shown, unknown
@@ -26,10 +26,10 @@ PLAN_OPTIONS = ("method", "combine", "normalized", "smooth", "layer")
 """Options of a map beside those of its methods."""
 
 PATH = "integrated_gradients"
-"""The method of which an answer tells all that its path tells, group by group."""
+"""The method whose answers have all that its path gives, group by group."""
 
 MAX_NAME = 500
-"""Characters of a layer's name."""
+"""Characters of a layer's name, at most."""
 
 _AT_LEAST_1 = ("steps", "samples", "size", "stride", "cells", "least")
 _SMOOTHING: Mapping[str, type] = {"samples": int, "std": float, "seed": int, "statistic": str}
@@ -42,22 +42,22 @@ def options_of_methods() -> dict[str, type]:
 
 
 def is_path(plan: AttributionConfig) -> bool:
-    """Whether the plan is integrated gradients and nothing else, which are taken from a path with all that it tells."""
+    """Tell whether the plan is integrated gradients and nothing else, whose answers have all that their path gives."""
     return plan.methods == (PATH,) and plan.smoothing is None
 
 
 def plan_options(
-    options: Mapping[str, Any], limits: Limits, default: str, path: Path, baseline: str = "zero"
+    options: Mapping[str, Any], limits: Limits, default: str, path: PathOptions, baseline: str = "zero"
 ) -> AttributionConfig:
     """The plan of a request.
 
     Args:
-        options: of the request, plain values by name.
-        limits: upper bounds.
-        default: the method where the client names none.
-        path: steps and quadrature where the client names none, of integrated gradients and of the default method;
+        options: Options of the request, plain values by name.
+        limits: Upper bounds.
+        default: Method where the client names none.
+        path: Steps and quadrature where the client names none, of integrated gradients and of the default method;
             all else is left to the methods' own defaults.
-        baseline: that of the model where the client names none.
+        baseline: Baseline where the client names none, that of the model.
 
     Raises:
         RequestError: 400 for an unknown method or an option that is malformed or that the method does not take; 413
@@ -93,12 +93,12 @@ def plan_options(
 
 
 def starts(plan: AttributionConfig) -> bool:
-    """Whether a method has a baseline: a path's start, what absence looks like, or references."""
+    """Tell whether a method has a baseline: a path's start, the look of absent pixels, or references."""
     return not plan.takes.isdisjoint(("baselines", "fill", "references"))
 
 
 def baseline_name(plan: AttributionConfig, options: Mapping[str, Any], usual: str) -> object:
-    """What the client named as the baseline, or what holds where it named none: for references, random ones."""
+    """The baseline that the client named, or else the default: for references, random ones."""
     return options.get("baseline", "uniform" if "references" in plan.takes else usual)
 
 

@@ -1,4 +1,4 @@
-"""What a client may ask of an explanation: how the path is taken, where it starts, and which groups are scored.
+"""The options of an explanation: the path's quadrature, its baseline, and the groups that are scored.
 
 Options arrive as plain values by name, from JSON or from text (:func:`imagexplain.api.request.parse` sees to that). One
 that has no part in what was asked is an error, so that a typing mistake does not pass for a choice.
@@ -25,7 +25,7 @@ QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
 BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
 PICTURES = ("annotated", "plain")
 SEGMENTS = ("slic", "grid")
-"""What a worker makes itself; any other name is that of a segmenter on the same server."""
+"""Segments that a worker makes itself; any other name is that of a segmenter on the same server."""
 
 PATH_OPTIONS = ("steps", "tolerance", "quadrature")
 BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "baseline_tensor")
@@ -56,7 +56,7 @@ _OWNER = {
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """What ``image/png`` shows.
+    """The contents of ``image/png``.
 
     Attributes:
         annotated: Title, colour key and legend around the photo; otherwise the bare overlay, of the photo's size.
@@ -69,16 +69,16 @@ class PictureOptions:
 
 
 ANNOTATED = PictureOptions()
-"""What a picture is where the client says nothing."""
+"""Picture options where the client says nothing."""
 
 
 @dataclass(frozen=True)
-class Path:
-    """How the path is taken.
+class PathOptions:
+    """The path of integrated gradients.
 
     Attributes:
-        steps: Points on the path; with a tolerance, the most of them.
-        tolerance: Refine until residual and groups change by less than this, relative; None for a fixed rule.
+        steps: Number of points on the path; with a tolerance, at most.
+        tolerance: Relative change of residual and groups below which refinement ends; None for a fixed quadrature.
         quadrature: One of ``QUADRATURES``; ignored with a tolerance.
     """
 
@@ -89,13 +89,13 @@ class Path:
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Where the path starts.
+    """The baseline, at which paths start.
 
     Attributes:
         name: One of ``BASELINES``.
         blur: Standard deviation of the blur, as a part of the model input's shorter side, in (0, 1].
-        draws: Noise images of ``uniform`` that are averaged over, 1 … ``Limits.max_draws``.
-        seed: Of the noise.
+        draws: Number of noise images of ``uniform`` that are averaged over, 1 … ``Limits.max_draws``.
+        seed: Seed of the noise.
         photo: The second image of ``image``, upright.
         tensor: (D, C, H, W) float32, the model-space inputs of ``tensor``.
     """
@@ -121,10 +121,10 @@ class Segments:
 
     Attributes:
         name: One of ``SEGMENTS``, or the name of a served segmenter.
-        n_segments: About how many superpixels.
-        compactness: Of superpixels: how much nearness weighs against colour; None for the default.
-        rows, columns: Of the grid.
-        threshold: Of a segmenter: what the score of a segment must exceed, in [0, 1]; None for its default.
+        n_segments: Number of superpixels, approximately.
+        compactness: Weight of nearness against colour in superpixels; None for the default.
+        rows, columns: Numbers of rows and columns of the grid.
+        threshold: Score in [0, 1] that a segmenter's instances must exceed; None for its default.
         fallback: One of ``SEGMENTS``, which takes a segmenter's place when that does not answer; None for an error.
     """
 
@@ -137,12 +137,12 @@ class Segments:
     fallback: str | None = None
 
     @property
-    def by_neighbour(self) -> bool:
-        """Whether another model of the server makes them."""
+    def is_remote(self) -> bool:
+        """Tell whether another model of the server makes them."""
         return self.name not in SEGMENTS
 
 
-def path_options(options: Mapping[str, Any], limits: Limits, default: Path) -> Path:
+def path_options(options: Mapping[str, Any], limits: Limits, default: PathOptions) -> PathOptions:
     """The path's options; what is not said is taken from ``default``.
 
     Raises:
@@ -158,7 +158,7 @@ def path_options(options: Mapping[str, Any], limits: Limits, default: Path) -> P
     quadrature = choice("quadrature", options.get("quadrature"), QUADRATURES, default.quadrature)
     if quadrature == "trapezoid" and steps < 2:
         raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
-    return Path(steps, tolerance, quadrature)
+    return PathOptions(steps, tolerance, quadrature)
 
 
 def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -> Baseline:
@@ -196,9 +196,9 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
     if name is not None and not (isinstance(name, str) and re.fullmatch(_MODEL, name)):
         raise RequestError(400, "segments", f"{unknown('segments', name, SEGMENTS)}; or the name of a segmenter")
     fallback = choice("fallback", options["fallback"], SEGMENTS, "") if "fallback" in options else None
-    by_neighbour = name is not None and name not in SEGMENTS
+    is_remote = name is not None and name not in SEGMENTS
     for option in ("threshold", "fallback"):
-        if option in options and not by_neighbour:
+        if option in options and not is_remote:
             given = f", got segments={name}" if name else ""
             raise RequestError(400, option, f"wanted segments=<name of a segmenter> beside it{given}")
     _check_owners(options, "segments", fallback or name)
@@ -221,7 +221,7 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
 
 
 def threshold_option(options: Mapping[str, Any]) -> float | None:
-    """What the score of a detection must exceed, None where the client gave none. Raises RequestError 400."""
+    """The score that a detection must exceed, None where the client gave none. Raises RequestError 400."""
     value = options.get("threshold")
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""What a client may ask, and how: one parser for every form of request.
+"""Requests of clients: one parser for every form.
 
 The image comes in one of four forms, and each has its place for options:
 
@@ -8,7 +8,8 @@ The image comes in one of four forms, and each has its place for options:
 - a multipart form with a part ``image``; options as further parts.
 
 JSON and multipart requests may use the header too, but no option may come twice. Predictions take the image forms and
-ignore every option.
+ignore the options, but for those that the kind of model reads: a segmenter's predictions read ``threshold`` and
+``picture``.
 
 TorchServe must hand the body over as it came (``decode_input_request=false``): its own decoder turns JSON that does not
 parse into raw bytes without a word. Bodies that are already parsed are accepted all the same.
@@ -46,7 +47,7 @@ from imagexplain.api.options import (
     PICTURE_OPTIONS,
     SWITCHES,
     Baseline,
-    Path,
+    PathOptions,
     PictureOptions,
     Segments,
     baseline_options,
@@ -84,7 +85,7 @@ OPTIONS = (
         )
     ),
 )
-"""Of an explanation, beside those of methods."""
+"""Options of an explanation, beside those of methods."""
 #: What the original servers answered with.
 ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
 OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
@@ -93,7 +94,7 @@ OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
 PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
 
 REFERENCES = 16
-"""Random images that expected gradients compare with where the client sends none."""
+"""Number of random images that expected gradients compare with where the client sends none."""
 
 MAX_LABEL = 200
 _CANDIDATES = 20
@@ -109,11 +110,11 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a model's spec says where the client says nothing.
+    """The options that a model's spec sets where the client says nothing.
 
     Attributes:
         method: One of ``imagexplain.attribution.METHODS``.
-        steps: Points on the path of integrated gradients, at least 1.
+        steps: Number of points on the path of integrated gradients, at least 1.
         tolerance: Accuracy to refine to instead, or None.
         quadrature: One of ``QUADRATURES``.
         baseline: One of ``BASELINES`` that needs nothing from the client.
@@ -133,19 +134,19 @@ class Defaults:
 
 
 ORIGINAL = Defaults(outputs=ORIGINAL_OUTPUTS)
-"""What the original servers computed, whatever the model's spec says: 50 Gauss–Legendre steps from a zero baseline."""
+"""Options of the original servers, whatever the model's spec says: 50 Gauss–Legendre steps from a zero baseline."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a kind of model takes and answers with; by default what classifiers do.
+    """The options and answers of a kind of model; by default those of classifiers.
 
     Attributes:
         media: Media types of the answers by endpoint, the default first.
         options: Names of an explanation's options.
         prediction_options: Names of those that a prediction reads; it ignores all others.
         original: Endpoint that the clients of the original servers asked.
-        any_layout: ``img_data`` may have its channels first or last, whatever the defaults say.
+        any_layout: Flag for ``img_data`` with its channels first or last, whatever the defaults say.
     """
 
     media: Mapping[Kind, tuple[str, ...]] = field(default_factory=lambda: MEDIA)
@@ -156,7 +157,7 @@ class Contract:
 
     @property
     def thresholds(self) -> bool:
-        """The model itself has a threshold, which predictions know too; else it is the segmenter's that is asked."""
+        """Tell whether the model itself has a threshold, for predictions too; else the segmenter asked has it."""
         return "threshold" in self.prediction_options
 
 
@@ -169,25 +170,25 @@ class Request:
         photo: The upright photo.
         target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
             see :func:`resolve_target`.
-        plan: How the map is made.
-        path: How the path of integrated gradients is taken; ignored by other methods.
-        baseline: Where paths start, and what absence looks like.
+        plan: Methods of the map, with their options, layer and smoothing.
+        path: Path of integrated gradients; ignored by other methods.
+        baseline: Start of the paths, and look of absent pixels.
         masks: Groups that the client sent, over the photo.
         segments: Groups that the server is to make.
-        pixels: Single pixels belong to the family of groups, too.
+        pixels: Flag that makes single pixels groups of the family, too.
         outputs: Tensors asked for, in the order of ``OUTPUTS``; the original servers' when ``legacy``.
         accept: Media type of the answer, one of ``MEDIA[kind]``.
-        legacy: Asked exactly as the original servers were, so the answer has exactly their keys.
-        threshold: Of a segmenter: what the score of a detection must exceed; None for the model's own.
-        detection: Of a segmenter: the index of the detection to explain, None for the best of the target's class.
-        picture: What ``image/png`` shows.
+        legacy: Flag for a request exactly as the original servers took it, whose answer has exactly their keys.
+        threshold: Score that a segmenter's detections must exceed; None for the model's own threshold.
+        detection: Index of a segmenter's detection to explain; None for the best of the target's class.
+        picture: Contents of ``image/png``.
     """
 
     kind: Kind
     photo: Photo
     target: str | int | None
     plan: AttributionConfig
-    path: Path
+    path: PathOptions
     baseline: Baseline
     masks: PhotoMasks | None
     segments: Segments | None
@@ -201,12 +202,12 @@ class Request:
 
     @property
     def by_path(self) -> bool:
-        """Whether integrated gradients are asked for, with all that their path tells."""
+        """Tell whether integrated gradients are asked for, with all that their path gives."""
         return is_path(self.plan)
 
     @property
     def wants_groups(self) -> bool:
-        """Whether groups are to be scored."""
+        """Tell whether groups are to be scored."""
         return self.masks is not None or self.segments is not None or self.pixels
 
 
@@ -224,9 +225,9 @@ def parse(
     Args:
         row: ``{"body": …}`` or ``{"data": …}``; for multipart one entry for each part.
         headers: Request headers, names in lower case.
-        kind: Which of the two paths was called.
+        kind: Endpoint that was called.
         limits: Upper bounds.
-        defaults: What holds where the client says nothing.
+        defaults: Options where the client says nothing.
         contract: Options and answers of the kind of model, by default a classifier's.
 
     Raises:
@@ -252,7 +253,7 @@ def parse(
         and not headers.get(_HEADER)
     )
     unsaid = ORIGINAL if legacy else defaults
-    usual = Path(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
+    usual = PathOptions(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
     plan = plan_options(options, limits, unsaid.method, usual, unsaid.baseline)
     path = path_options(options, limits, usual) if is_path(plan) else usual
     if "groups" in plan.takes and {"segments", "masks"}.isdisjoint(options):
@@ -315,7 +316,7 @@ def _baseline(options: Mapping[str, Any], limits: Limits, plan: AttributionConfi
 
 
 def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: AttributionConfig) -> None:
-    """Refuse what only the path of integrated gradients can tell.
+    """Refuse, for other methods, what only the path of integrated gradients gives.
 
     Raises:
         RequestError: 400.

@@ -1,7 +1,7 @@
-"""What leaves: a result as gzip, safetensors, JSON or PNG.
+"""Encoding of results as gzip, safetensors, JSON or PNG.
 
-A result is a mapping from names to tensors and plain values (numbers, text, lists and objects of them). What goes out
-is decided by :func:`select`; how, by :func:`encode`. Equal results give equal bytes.
+A result is a mapping from names to tensors and plain values (numbers, text, lists and objects of them). :func:`select`
+decides what goes out, :func:`encode` in which form. Equal results give equal bytes.
 
 - ``application/gzip``: gzip of ``torch.save`` of a dict; loads with ``torch.load(…, weights_only=True)``.
 - ``application/x-safetensors``: the tensors; the plain values as one JSON object under ``result`` in the metadata.
@@ -80,8 +80,8 @@ def encode(
     Args:
         result: Tensors and plain values by name.
         media: One of the media types of ``imagexplain.api.request.MEDIA``.
-        picture: What ``image/png`` sends.
-        max_bytes: The most that TorchServe lets through; it kills a worker that answers with more.
+        picture: Picture for ``image/png``.
+        max_bytes: Most bytes that TorchServe lets through; it kills a worker that answers with more.
 
     Raises:
         RequestError: 413 if the body would be larger than ``max_bytes``.

@@ -26,10 +26,10 @@ from imagexplain.archive.spec import (
     CONFIG_FILE,
     SPEC_FILE,
     WEIGHTS_FILE,
-    Archive,
     FileSource,
     ModelSpec,
     NameSource,
+    ResolvedArchive,
     SegmenterSpec,
     SpecError,
     load,
@@ -56,7 +56,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 def build_all(
     specs: list[Path], store: Path, *, force: bool = False, environ: Mapping[str, str] = os.environ
 ) -> list[Path]:
-    """Builds every archive that the specs ask for and returns their paths.
+    """Build every archive that the specs ask for; returns their paths.
 
     One that cannot be built keeps none of the others from being built, and leaves what stands in the store as it was.
 
@@ -81,8 +81,8 @@ def build_all(
     return built
 
 
-def build(archive: Archive, store: Path, *, force: bool = False) -> Path:
-    """Builds one archive, unless it stands in the store already, and returns its path."""
+def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path:
+    """Build one archive, unless it stands in the store already; returns its path."""
     name, target = archive.model.name, store / f"{archive.model.name}.mar"
     stamp, key = store / f".{name}.inputs", with_progress(f"{name}: reading", lambda: _inputs(archive))
     if not force and target.is_file() and stamp.is_file() and stamp.read_text() == f"{key} {_digest(target)}":
@@ -156,8 +156,8 @@ def _sources(path: Path) -> tuple[FileSource | NameSource, ...]:
         return ()
 
 
-def _stage(archive: Archive, content: Path) -> None:
-    """Writes the files of the archive, as the archiver wants them, into an empty directory."""
+def _stage(archive: ResolvedArchive, content: Path) -> None:
+    """Write the files of the archive, as the archiver wants them, into an empty directory."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, content / "extra" / package, ignore=shutil.ignore_patterns(*NOT_CARRIED))
     (content / "extra" / SPEC_FILE).write_text(archive.model.to_json(), encoding="utf-8")
@@ -165,8 +165,8 @@ def _stage(archive: Archive, content: Path) -> None:
     _weights(archive, content / WEIGHTS_FILE)
 
 
-def _weights(archive: Archive, target: Path) -> None:
-    """Converts the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
+def _weights(archive: ResolvedArchive, target: Path) -> None:
+    """Convert the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
     from safetensors.torch import save_file
 
     from imagexplain.archive import supported_methods
@@ -187,8 +187,8 @@ def _weights(archive: Archive, target: Path) -> None:
 
 
 @contextmanager
-def _told(archive: Archive, field: str) -> Iterator[None]:
-    """Makes of whatever is raised an error that names the file and the field: libraries may raise anything."""
+def _told(archive: ResolvedArchive, field: str) -> Iterator[None]:
+    """Turn whatever is raised into an error that names the file and the field: libraries may raise anything."""
     file = archive.config if field == "config" else archive.weights
     try:
         yield
@@ -207,7 +207,7 @@ def _told(archive: Archive, field: str) -> Iterator[None]:
         raise SpecError(f"{archive.source}: {field}: {file}: {reason}") from error
 
 
-def _config(archive: Archive, extra: Path) -> dict[str, Any] | None:
+def _config(archive: ResolvedArchive, extra: Path) -> dict[str, Any] | None:
     """The resolved configuration of an mmdet model, which goes into the archive; runs the file if it is Python."""
     if archive.config is None:
         return None
@@ -219,8 +219,8 @@ def _config(archive: Archive, extra: Path) -> dict[str, Any] | None:
     return config
 
 
-def _check_order(archive: Archive, classes: Sequence[str] | None, by: str) -> None:
-    """Refuses labels of which one is another class's name by what the model's own files say.
+def _check_order(archive: ResolvedArchive, classes: Sequence[str] | None, by: str) -> None:
+    """Refuse labels of which one is another class's name according to the model's own files.
 
     Other names for the classes, in another language say, are the user's to choose.
     """
@@ -245,11 +245,11 @@ def _plainly(name: str) -> str:
     return name.casefold().replace("_", " ").strip()
 
 
-def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> dict[str, str]:
-    """Builds the network that the weights make, and sends a photo through it as a request would.
+def _check(archive: ResolvedArchive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> dict[str, str]:
+    """Build the network that the weights make, and send a photo through it as a request would.
 
     Returns:
-        The reasons why it does not support a method, by the method's name.
+        Reasons why it does not support a method, by the method's name.
     """
     import torch
 
@@ -285,21 +285,21 @@ def _check(archive: Archive, state: Mapping[str, Tensor], config: Mapping[str, A
     return find_refusals(network, image)
 
 
-def _check_default_method(archive: Archive, refused: Mapping[str, str]) -> None:
-    """Refuses a method by default that the model does not support: no explanation would be answered."""
+def _check_default_method(archive: ResolvedArchive, refused: Mapping[str, str]) -> None:
+    """Refuse a method by default that the model does not support: no explanation would be answered."""
     method = archive.model.explain.method
     if method in refused:
         reason = f"wanted a method that the model supports, got {method}: {refused[method]}"
         raise SpecError(f"{archive.source}: explain.method: {reason}")
 
 
-def _other_count(archive: Archive, classes: int | None) -> str:
+def _other_count(archive: ResolvedArchive, classes: int | None) -> str:
     given = len(archive.model.labels)
     return f"{archive.source}: labels: the weights have {classes} classes, given are {given} labels"
 
 
-def _tell_which(archive: Archive, state: StateDict) -> None:
-    """Says which of a checkpoint's weights were taken, where there were several or averaged ones."""
+def _tell_which(archive: ResolvedArchive, state: StateDict) -> None:
+    """Print which of a checkpoint's weights were taken, where there were several or averaged ones."""
     from imagexplain.models.checkpoints.state_dict import AVERAGED
 
     averaged = " (averaged)" if any(key in AVERAGED for key in state.taken.split("/")) else ""
@@ -315,7 +315,7 @@ def _smallest(tensor: Tensor) -> Tensor:
 
 
 def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
-    """Lets torch-model-archiver make the archive; returns its path.
+    """Let torch-model-archiver make the archive; returns its path.
 
     The handler is named as a module of the package that is packed anyway, so that its file is not there twice.
     """
@@ -342,7 +342,7 @@ def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
 
 @contextmanager
 def _temporary_files_in(directory: Path) -> Iterator[None]:
-    """The archiver deletes <temporary directory>/<model name> before it works there: keep that away from others."""
+    """Give the archiver a temporary directory of its own: it deletes <temporary directory>/<model name> at first."""
     before, tempfile.tempdir = tempfile.tempdir, str(directory)
     try:
         yield
@@ -351,9 +351,9 @@ def _temporary_files_in(directory: Path) -> Iterator[None]:
 
 
 def _reproducible(archive: Path, target: Path) -> None:
-    """Copies a zip file with sorted entries, fixed times and permissions, and nothing compressed.
+    """Copy a zip file with sorted entries, fixed times and permissions, and nothing compressed.
 
-    Trained weights hardly compress, and what compression gives depends on the zlib at hand.
+    Trained weights hardly compress, and what compression gives depends on the installed zlib.
     """
     with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(target, "w") as final:
         for entry in sorted(packed.infolist(), key=lambda entry: entry.filename):
@@ -365,7 +365,7 @@ def _reproducible(archive: Path, target: Path) -> None:
                 shutil.copyfileobj(source, sink, 1 << 20)
 
 
-def _inputs(archive: Archive) -> str:
+def _inputs(archive: ResolvedArchive) -> str:
     """A digest of all that decides the archive's bytes."""
     digest = hashlib.sha256()
     package = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_carried(path)]

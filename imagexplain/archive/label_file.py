@@ -1,4 +1,4 @@
-"""Class names out of the files in which people keep them.
+"""Class names from the files in which people keep them.
 
 One label per line, in the order of the model's outputs. Also numbered lines (``0: cat``, ``0,cat``, ``cat,0``), lines
 that begin with a WordNet synset (``n01440764 tench, Tinca tinca``), and JSON, YAML or a Python literal: a list of
@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-LARGEST = 10_000_000
-"""Bytes of a label file."""
+MAX_BYTES = 10_000_000
+"""Bytes of a label file, at most."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -53,9 +53,9 @@ def read(file: Path) -> tuple[str, ...]:
         OSError: the file cannot be read.
     """
     with file.open("rb") as opened:
-        data = opened.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ValueError(f"{file}: wanted at most {LARGEST:,} bytes")
+        data = opened.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{file}: wanted at most {MAX_BYTES:,} bytes")
     text = _decoded(file, data)
     labels = _of_text(file, text)
     if not labels:
@@ -107,7 +107,7 @@ def _decoded(file: Path, data: bytes) -> str:
 
 
 def _without_header(lines: list[Line]) -> list[Line]:
-    """Without the first line, where it names the columns of numbered lines."""
+    """The lines without the first, where that names the columns of numbered lines."""
     for pattern in (_NUMBERED, _NUMBER_LAST):
         if len(lines) > 1 and _is_numbered(pattern, lines[1:]) and not pattern.fullmatch(lines[0][1]):
             separators = set(",;:=|\t") & set(lines[1][1])
@@ -173,7 +173,7 @@ def _unquoted(label: str) -> str:
 
 
 def _parsed(file: Path, text: str) -> Any:
-    """JSON, YAML or a Python literal."""
+    """The value of a text in JSON or YAML, or of a Python literal."""
     if file.suffix.lower() in (".yaml", ".yml"):
         try:
             return yaml.safe_load(text)

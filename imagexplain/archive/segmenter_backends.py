@@ -1,4 +1,4 @@
-"""The segmenters behind one interface: how each sees a photo, what it finds, what its explanations differentiate."""
+"""The segmenters behind one interface: preprocessing, prediction, and the scores that explanations differentiate."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from imagexplain.models.segmenters.tensormask import TensorMaskSettings
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.geometry import Geometry, Preprocess
-from imagexplain.vision.preprocess import ModelInput, view
+from imagexplain.vision.preprocess import ModelInput, preprocess
 
 ScoreFunction = Callable[[Tensor], Tensor]
-"""From model inputs (B, 3, H, W) to scores (B, classes)."""
+"""Function from model inputs (B, 3, H, W) to scores (B, classes)."""
 
 
 class SegmenterBackend(Protocol):
     """An instance segmenter as a worker holds it.
 
     Attributes:
-        network: its weights, frozen, in ``eval()``.
-        classes: how many it tells apart; None where it cannot say.
+        network: Network with the weights, frozen, in ``eval()``.
+        classes: Number of classes; None where the model does not say.
     """
 
     @property
@@ -46,31 +46,31 @@ class SegmenterBackend(Protocol):
     @property
     def classes(self) -> int | None: ...
 
-    def look(self, photo: Photo) -> ModelInput:
-        """The photo as the segmenter sees it; channels are red, green, blue."""
+    def preprocess(self, photo: Photo) -> ModelInput:
+        """The segmenter's input of a photo; channels are red, green, blue."""
         ...
 
-    def find(self, seen: ModelInput, threshold: float) -> Detections:
+    def predict(self, seen: ModelInput, threshold: float) -> Detections:
         """The instances whose score exceeds the threshold; tensors on the CPU."""
         ...
 
-    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
-        """From model inputs (B, 3, H, W) to the pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor."""
+    def score_function(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
+        """The pre-sigmoid or pre-softmax scores (B, classes) at a fixed anchor, a function of inputs (B, 3, H, W)."""
         ...
 
 
 @dataclass(frozen=True)
 class TensorMaskBackend:
-    """TensorMask; a detection's score is the logit of its window, which stays where it is along the path.
+    """TensorMask; a detection's score is the logit of its window, which stays in place along the path.
 
     Attributes:
-        network: of ``implementation``.
-        implementation: ours, :mod:`imagexplain.models.segmenters.tensormask`, or detectron2's,
-            :mod:`imagexplain.models.segmenters.detectron2_tensormask`: modules with the same functions.
-        settings: what the weights do not tell.
-        classes: how many it tells apart.
-        device: where the network lives.
-        resize: what photos go through first.
+        network: Network of ``implementation``.
+        implementation: Module with the functions: ours, :mod:`imagexplain.models.segmenters.tensormask`, or
+            detectron2's, :mod:`imagexplain.models.segmenters.detectron2_tensormask`.
+        settings: Settings that the weights do not tell.
+        classes: Number of classes.
+        device: Device of the network.
+        resize: Resize of photos before the network; None for none.
     """
 
     network: nn.Module
@@ -80,20 +80,20 @@ class TensorMaskBackend:
     device: torch.device
     resize: ResizeSpec | None = None
 
-    def look(self, photo: Photo) -> ModelInput:
+    def preprocess(self, photo: Photo) -> ModelInput:
         """The photo, resized where the spec says so."""
         size = photo.size if self.resize is None else self.resize.size(photo.size)
         blue, green, red = (mean / 255 for mean in self.settings.pixel_mean)
         of_blue, of_green, of_red = (std / 255 for std in self.settings.pixel_std)
-        return view(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
+        return preprocess(photo, Preprocess(size, (red, green, blue), (of_red, of_green, of_blue)))
 
-    def find(self, seen: ModelInput, threshold: float) -> Detections:
+    def predict(self, seen: ModelInput, threshold: float) -> Detections:
         """See :func:`imagexplain.models.segmenters.tensormask.detect`."""
         image = _bgr(seen.image[None]).to(self.device)
         found: Detections = self.implementation.detect(self.network, image, seen.geometry.photo, threshold)
         return found
 
-    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
+    def score_function(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """The window's class logits, see :func:`imagexplain.models.segmenters.tensormask.class_logits_at`."""
         window = tuple(anchor.tolist())
         return lambda images: self.implementation.class_logits_at(self.network, _bgr(images), window)
@@ -101,10 +101,10 @@ class TensorMaskBackend:
 
 @dataclass(frozen=True)
 class MMDetModelInput(ModelInput):
-    """A photo as an mmdet model sees it.
+    """A photo as the input of an mmdet model.
 
     Attributes:
-        seen: mmdet's own form of it, padded.
+        seen: Padded input in mmdet's own form.
     """
 
     seen: MMDetInput
@@ -114,30 +114,30 @@ class MMDetModelInput(ModelInput):
 class MMDetBackend:
     """Any instance segmenter of mmdet.
 
-    What explanations differentiate: :mod:`imagexplain.models.segmenters.mmdet_segmenter`.
+    For the scores that explanations differentiate see :mod:`imagexplain.models.segmenters.mmdet_segmenter`.
     """
 
     segmenter: MMDetSegmenter
 
     @property
     def network(self) -> nn.Module:
-        """The weights."""
+        """The network with the weights."""
         network: nn.Module = self.segmenter.model
         return network
 
     @property
     def classes(self) -> int | None:
-        """How many it tells apart; None where the model does not say."""
+        """Number of classes; None where the model does not say."""
         return self.segmenter.num_classes
 
-    def look(self, photo: Photo) -> MMDetModelInput:
-        """Through the model's own test pipeline.
+    def preprocess(self, photo: Photo) -> MMDetModelInput:
+        """The photo after the model's own test pipeline.
 
         Raises:
             RequestError: 422 for a photo that is too narrow for it.
         """
         try:
-            seen = self.segmenter.look(np.asarray(photo.image)[..., ::-1])
+            seen = self.segmenter.preprocess(np.asarray(photo.image)[..., ::-1])
         except PhotoError as error:
             raise RequestError(422, "image", str(error)) from None
         height, width = seen.image_size
@@ -146,12 +146,12 @@ class MMDetBackend:
         geometry = Geometry(photo.size, seen.image_size, (0, 0, height, width))
         return MMDetModelInput(image, geometry, Preprocess((height, width), tuple(mean), tuple(std)), seen)
 
-    def find(self, seen: ModelInput, threshold: float) -> Detections:
-        """See :meth:`imagexplain.models.segmenters.mmdet_segmenter.MMDetSegmenter.find`."""
+    def predict(self, seen: ModelInput, threshold: float) -> Detections:
+        """See :meth:`imagexplain.models.segmenters.mmdet_segmenter.MMDetSegmenter.predict`."""
         assert isinstance(seen, MMDetModelInput)
-        return self.segmenter.find(seen.seen, threshold)
+        return self.segmenter.predict(seen.seen, threshold)
 
-    def class_scores(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
+    def score_function(self, seen: ModelInput, anchor: Tensor) -> ScoreFunction:
         """The mean over stages of the class logits of the detection's regions.
 
         Raises:
@@ -169,7 +169,7 @@ class MMDetBackend:
         return scores
 
     def _rgb(self, images: Tensor) -> Tensor:
-        """From the model's order of channels to red, green, blue, and back."""
+        """Images from the model's order of channels to red, green, blue, or back."""
         return images if self.segmenter.model.data_preprocessor._channel_conversion else images.flip(1)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
@@ -195,15 +195,15 @@ def build(
     """The segmenter of a checkpoint, frozen.
 
     Args:
-        spec: says which engine.
-        state: the checkpoint's tensors.
-        config: the resolved configuration of an mmdet model.
-        device: where it is to live.
+        spec: Spec that names the engine.
+        state: Tensors of the checkpoint.
+        config: Resolved configuration of an mmdet model.
+        device: Device for the network.
 
     Raises:
         CheckpointError: tensors that do not fit.
         ImportError: an engine that is not installed, and what to install.
-        ValueError: settings that there are not.
+        ValueError: unknown settings.
     """
     if spec.engine == "mmdet":
         with _installed(spec.engine, "mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"):
@@ -224,9 +224,9 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> tuple[Sc
     """Do with a small photo what a request does.
 
     Args:
-        engine: of a checkpoint.
-        labels: number of classes that have a name.
-        threshold: scores of detections must exceed it.
+        engine: Segmenter of a checkpoint.
+        labels: Number of classes that have a name.
+        threshold: Score that detections must exceed.
 
     Returns:
         The score function at a place of the photo and the model input (3, H, W); None for a model without such scores.
@@ -235,15 +235,15 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> tuple[Sc
         RequestError, ValueError: the photo does not come through; scores that are not finite; a detection of a class
             without a name.
     """
-    seen = engine.look(Photo(Image.fromarray(example_photo()), "list", "RGB"))
-    found = engine.find(seen, threshold)
+    seen = engine.preprocess(Photo(Image.fromarray(example_photo()), "list", "RGB"))
+    found = engine.predict(seen, threshold)
     if len(found) and int(found.labels.max()) >= labels:
         raise ValueError(f"labels: wanted a name for class {int(found.labels.max())}, given {labels}")
     # Where nothing is found, somewhere.
     anchor = found.anchors[0] if len(found) else found.anchors.new_zeros(found.anchors.shape[1:])
     scores, explained = found.scores, None
     try:
-        forward = engine.class_scores(seen, anchor)
+        forward = engine.score_function(seen, anchor)
     except RequestError:  # it predicts and explains nothing
         pass
     else:
@@ -258,7 +258,7 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> tuple[Sc
 
 @contextmanager
 def _installed(engine: str, wanted: str) -> Iterator[None]:
-    """Says what to install where an import fails."""
+    """Say what to install where an import fails."""
     try:
         yield
     except ImportError as error:

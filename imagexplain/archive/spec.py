@@ -1,7 +1,7 @@
 """Archive specifications: one YAML file says what a served model is, and an archive carries it resolved, as JSON.
 
-`ArchiveSpec` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out. There
-is one of each for every kind of model.
+`ArchiveSpecFile` is the file as written by a person; `ModelSpec` is what a worker reads, with the labels spelled out.
+There is one of each for every kind of model.
 Unknown fields are errors, and every error names the file and the field.
 """
 
@@ -46,7 +46,7 @@ class _Strict(BaseModel):
 
 
 class PreprocessSpec(_Strict):
-    """How a photo becomes the model's input: resized to `size`, then (value - mean) / std per RGB channel, in 0..1."""
+    """The preprocessing of photos: a resize to `size`, then (value - mean) / std per RGB channel, in 0..1."""
 
     size: tuple[Positive, Positive]
     mean: Triple
@@ -57,7 +57,7 @@ class PreprocessSpec(_Strict):
 
 
 class ExplainSpec(_Strict):
-    """What an explanation is when the request does not say."""
+    """The options of an explanation where the request does not say."""
 
     method: str = "integrated_gradients"
     steps: Positive = 50
@@ -74,7 +74,7 @@ class ExplainSpec(_Strict):
 
 
 class LimitsSpec(_Strict):
-    """The largest request and response, and how much a worker remembers (0: nothing).
+    """The largest request and response, and the size of a worker's cache (0: none).
 
     `max_pixels` are a photo's, `max_input_pixels` those of a segmenter's input: its memory goes with the size to which
     its spec or pipeline resizes photos, if any.
@@ -93,14 +93,14 @@ class LimitsSpec(_Strict):
 
 
 class ImgDataSpec(_Strict):
-    """How the nested lists of the original server's clients are laid out."""
+    """The layout of the nested lists that the original server's clients send."""
 
     layout: Literal["hwc", "chw"] = "hwc"
     order: Literal["rgb", "bgr"] = "rgb"
 
 
 class ResizeSpec(_Strict):
-    """Photos are resized to a shorter side of so many pixels, or less where the longer one would exceed its limit.
+    """The resize of photos to a shorter side of so many pixels, or less where the longer one would exceed its limit.
 
     Without `enlarge`, smaller ones stay as they are.
     """
@@ -118,10 +118,10 @@ class ResizeSpec(_Strict):
 
 
 class ServingSpec(_Strict):
-    """How TorchServe runs the model.
+    """TorchServe's settings for the model.
 
     `chunk` is the number of path points that are evaluated at once, by default as many as fit the free memory.
-    `response_timeout_s` is when TorchServe kills the worker; the handler answers within `deadline_fraction` of it.
+    TorchServe kills a worker after `response_timeout_s`; the handler answers within `deadline_fraction` of it.
     """
 
     workers: Positive = 1
@@ -211,12 +211,12 @@ class ModelSpec(_Spec):
 
 
 class ClassifierSpec(_Classifier, ModelSpec):
-    """A classifier's: from photos to class scores.
+    """The resolved spec of a classifier, from photos to class scores.
 
     Attributes:
-        architecture: one of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
-        arguments: of a model of timm, where they differ from those that its name stands for.
-        preprocess: how photos become inputs.
+        architecture: One of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        arguments: Arguments of a model of timm, where they differ from those that its name stands for.
+        preprocess: Preprocessing of photos.
     """
 
     architecture: str = Field(min_length=1)
@@ -232,21 +232,21 @@ class ClassifierSpec(_Classifier, ModelSpec):
 
 
 class SegmenterSpec(_Segmenter, ModelSpec):
-    """An instance segmenter's: from photos to masks, boxes, scores and labels.
+    """The resolved spec of an instance segmenter, from photos to masks, boxes, scores and labels.
 
     Attributes:
         engine: `torchvision` (our TensorMask), `detectron2` (its TensorMask), or `mmdet` (any of its instance
             segmenters).
-        img_data: how clients of the original server lay out their lists.
-        threshold: what the score of a detection must exceed, where the request does not say.
-        resize: what TensorMask does to photos first; None for nothing, like the original server. mmdet models have a
-            pipeline of their own.
-        settings: of TensorMask, where they differ from the published ones.
+        img_data: Layout of the lists that clients of the original server send.
+        threshold: Score that detections must exceed, where the request does not say.
+        resize: Resize of photos for TensorMask; None for none, like the original server. mmdet models have a pipeline
+            of their own.
+        settings: Settings of TensorMask, where they differ from the published ones.
     """
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML of which nothing is lost: a field that is there twice is an error, not the last of the two."""
+    """A loader of safe YAML that loses nothing: a field that is there twice is an error, not the last of the two."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """See the base class."""
@@ -355,8 +355,8 @@ class ClassifierFile(_Classifier, _Sources):
     """The spec of a classifier as it stands in `archive_specs/*.yaml`.
 
     Attributes:
-        architecture: as in :class:`ClassifierSpec`.
-        preprocess: of a model of timm, only what differs from timm's own account of the model; of others, all.
+        architecture: Architecture, as in :class:`ClassifierSpec`.
+        preprocess: Preprocessing, all of it; of a model of timm, only what differs from timm's own account of it.
     """
 
     architecture: NameSource
@@ -372,7 +372,8 @@ class SegmenterFile(_Segmenter, _Sources):
     """The spec of a segmenter as it stands in `archive_specs/*.yaml`.
 
     Attributes:
-        config: of an mmdet model, as mmdet reads it. A `.py` file is code, which building the archive runs.
+        config: Configuration of an mmdet model, as mmdet reads it. A `.py` file is code, which building the archive
+            runs.
     """
 
     config: FileSource | None = None
@@ -389,14 +390,14 @@ class SegmenterFile(_Segmenter, _Sources):
         return self
 
 
-ArchiveSpec = ClassifierFile | SegmenterFile
+ArchiveSpecFile = ClassifierFile | SegmenterFile
 
-_FILES: dict[str, type[ArchiveSpec]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
+_FILES: dict[str, type[ArchiveSpecFile]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
 
 
 @dataclass(frozen=True)
-class Archive:
-    """A spec whose files were found: what goes into the archive, and where the weights are taken from."""
+class ResolvedArchive:
+    """A spec whose files were found: the archive's resolved spec, and the files that it is built from."""
 
     source: Path
     model: ClassifierSpec | SegmenterSpec
@@ -404,8 +405,8 @@ class Archive:
     config: Path | None = None
 
 
-def load(path: Path) -> ArchiveSpec:
-    """Reads and validates one YAML file. Raises SpecError naming file and field."""
+def load(path: Path) -> ArchiveSpecFile:
+    """Read and validate one YAML file. Raises SpecError naming file and field."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -421,7 +422,7 @@ def load(path: Path) -> ArchiveSpec:
         raise SpecError(_describe(path, error)) from None
 
 
-def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[Archive]:
+def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[ResolvedArchive]:
     """The archives to build, one per name, in order of name.
 
     A spec whose weights only a variable names waits until that variable is set, and then wins over the other spec of
@@ -436,13 +437,13 @@ def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> li
 
 def select_each(
     paths: Iterable[Path], environ: Mapping[str, str] = os.environ
-) -> tuple[list[Archive], list[SpecError]]:
-    """The archives of :func:`select` that can be built, and why the others cannot.
+) -> tuple[list[ResolvedArchive], list[SpecError]]:
+    """The archives of :func:`select` that can be built, and the errors of the others.
 
     A spec that cannot be read keeps its name: no other spec is built under it, so that a mistake in a user's spec does
     not put the demonstration in the place of the user's model.
     """
-    claims: dict[str, list[tuple[bool, Path, ArchiveSpec]]] = {}
+    claims: dict[str, list[tuple[bool, Path, ArchiveSpecFile]]] = {}
     taken: set[str] = set()
     failures: list[SpecError] = []
     for path in sorted(paths):
@@ -473,7 +474,7 @@ def _names_in(path: Path) -> set[str]:
     return set(re.findall(r"^[\s{]*name:\s*[\"']?([\w.-]+)", text, re.MULTILINE))
 
 
-def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, ArchiveSpec]:
+def _winner(claims: list[tuple[bool, Path, ArchiveSpecFile]]) -> tuple[Path, ArchiveSpecFile]:
     users = [claim for claim in claims if claim[0]]
     (_, path, spec), *rivals = users or claims
     if rivals:
@@ -481,7 +482,7 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpec]]) -> tuple[Path, Archive
     return path, spec
 
 
-def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archive:
+def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> ResolvedArchive:
     weights = _existing(path, "weights", spec.weights, environ)
     labels = spec.labels.names or _labels(path, _existing(path, "labels", spec.labels, environ))
     fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
@@ -494,10 +495,10 @@ def _resolve(path: Path, spec: ArchiveSpec, environ: Mapping[str, str]) -> Archi
                 raise SpecError(f"{path}: architecture: the environment variable {variable} is not set")
             preprocess = _preprocess(path, architecture, spec)
             model = ClassifierSpec(labels=labels, architecture=architecture, preprocess=preprocess, **fields)
-            return Archive(path, model, weights)
+            return ResolvedArchive(path, model, weights)
         if spec.config is not None:
             config = _existing(path, "config", spec.config, environ)
-        return Archive(path, SegmenterSpec(labels=labels, **fields), weights, config)
+        return ResolvedArchive(path, SegmenterSpec(labels=labels, **fields), weights, config)
     except ValidationError as error:
         raise SpecError(_describe(path, error)) from None
 

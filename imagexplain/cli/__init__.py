@@ -19,7 +19,7 @@ class Command:
     Attributes:
         module: Name of the module whose ``main(arguments, prog)`` runs it.
         summary: Line of the help.
-        of_checkout: Truth of its working on a checkout's files: handlers, archive specs, settings, scenes.
+        of_checkout: Flag for a command that works on a checkout's files: handlers, archive specs, settings, scenes.
     """
 
     module: str

@@ -1,4 +1,4 @@
-"""Scores a served model on a labelled folder, <folder>/<class>/<image>: prints the accuracy and a table per class.
+"""Score a served model on a labelled folder, <folder>/<class>/<image>: print the accuracy and a table per class.
 
 accuracy.py cifar10/test --model lanet
 """
@@ -25,7 +25,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 @dataclass(frozen=True)
 class Scored:
-    """One image: its class by folder, the classes that the model named, best first, or why there is no answer."""
+    """The result for one image: its folder's class, the classes that the model named, best first, or the fault."""
 
     image: Path
     truth: str
@@ -34,7 +34,7 @@ class Scored:
 
     @property
     def right(self) -> bool:
-        """Whether the best class is the folder's."""
+        """Tell whether the best class is the folder's."""
         return self.named[:1] == (self.truth,)
 
 
@@ -47,7 +47,7 @@ def labelled(folder: Path) -> list[Path]:
 
 
 def score(client: Client, image: Path, model: str) -> Scored:
-    """What the served model makes of one image."""
+    """Ask the served model for the classes of one image."""
     truth = image.parent.name
     try:
         predictions = client.photo(f"predictions/{model}", image, accept="application/json").json()["predictions"]

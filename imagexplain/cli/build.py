@@ -1,4 +1,4 @@
-"""Builds the model archives: each spec in archive_specs/ becomes model_store/<name>.mar.
+"""Build the model archives: each spec in archive_specs/ becomes model_store/<name>.mar.
 
 An archive holds the package, its handlers, the weights as safetensors, the resolved spec and TorchServe's settings. The
 same inputs give the same bytes; an archive whose inputs have not changed is not built again.
@@ -17,7 +17,7 @@ from imagexplain.checkout import ROOT
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
-    """Builds what the command line names; returns the exit status."""
+    """Build what the command line names; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from imagexplain import models
 from imagexplain.api.request import Defaults, parse, resolve_target
-from imagexplain.archive.spec import Archive, ClassifierFile, ClassifierSpec, load, select
+from imagexplain.archive.spec import ClassifierFile, ClassifierSpec, ResolvedArchive, load, select
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
@@ -39,13 +39,13 @@ from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
-from imagexplain.serving.prepared_request import prepare
+from imagexplain.serving.prepared_request import prepare_request
 from imagexplain.serving.render import for_display, sigma_of
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
 from imagexplain.vision.geometry import Preprocess, fit
 from imagexplain.vision.heatmap import overlay
-from imagexplain.vision.preprocess import view
+from imagexplain.vision.preprocess import preprocess
 from imagexplain.vision.segment_overlay import coloured
 from imagexplain.vision.superpixels import slic
 
@@ -55,7 +55,7 @@ BOX = (240, 300)
 """Width and height of a picture on the sheet, at most, pixels."""
 FOOTER = "blue opposes the class, red supports it; full colour at the 99.5th percentile of each map"
 REFERENCES = 64
-"""Photos of noise among which expected gradients draws."""
+"""Number of photos of noise from which expected gradients draws."""
 DIRECTIONAL = "integrated_directional_gradients"
 SMOOTH = "smooth:"
 COMBINED = ("blur_ig*grad_cam", f"{SMOOTH}integrated_gradients")
@@ -64,19 +64,20 @@ COMBINED = ("blur_ig*grad_cam", f"{SMOOTH}integrated_gradients")
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Why a model gives a photo the score of a class.
+    """The score of a class that a model gives a photo, to be explained.
 
     Attributes:
-        spec: the model's.
-        network: (N, 3, H, W) to pre-softmax scores (N, classes); not folded, so that methods find its layers.
-        photo: upright, as large as it is drawn.
-        preprocess: how photos become inputs.
+        spec: Spec of the model.
+        network: Network from (N, 3, H, W) to pre-softmax scores (N, classes); not folded, so that methods find its
+            layers.
+        photo: Upright photo, as large as it is drawn.
+        preprocess: Preprocessing of photos.
         image: (1, 3, H, W) model input.
-        baselines: (D, 1, 3, H, W) the spec's own.
-        scores: (classes,) of the image.
-        target: index of the class.
-        rule: of path integrals.
-        steps: of methods that take steps, None for each one's own number.
+        baselines: (D, 1, 3, H, W) baselines, the spec's own.
+        scores: (classes,) scores of the image.
+        target: Index of the class.
+        rule: Quadrature of path integrals.
+        steps: Number of steps, for methods that take steps; None for each one's own number.
     """
 
     spec: ClassifierSpec
@@ -91,7 +92,7 @@ class Question:
     steps: int | None
 
 
-def find_archive(model: str) -> Archive:
+def find_archive(model: str) -> ResolvedArchive:
     """The classifier of that name in archive_specs/, or that of a spec file.
 
     Raises:
@@ -113,8 +114,8 @@ def find_archive(model: str) -> Archive:
     return found[0]
 
 
-def ask(photo: Path, archive: Archive, target: str | None = None, steps: int | None = None) -> Question:
-    """Read a photo, build the model and let it see the photo, all as its worker would.
+def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps: int | None = None) -> Question:
+    """Read a photo, build the model and score the photo, all as a worker would.
 
     Raises:
         OSError: the photo cannot be read.
@@ -127,8 +128,8 @@ def ask(photo: Path, archive: Archive, target: str | None = None, steps: int | N
     rule = quadrature(own.quadrature, own.steps if steps is None else _positive("steps", steps))
     defaults = Defaults(**own.model_dump())
     request = parse({"body": photo.read_bytes()}, {}, kind="explanation", limits=limits(spec), defaults=defaults)
-    preprocess = Preprocess(**spec.preprocess.model_dump())
-    sample = prepare(request, view(request.photo, preprocess))
+    settings = Preprocess(**spec.preprocess.model_dump())
+    sample = prepare_request(request, preprocess(request.photo, settings))
     network = models.build(spec.architecture, read(archive.weights), spec.arguments)
     with torch.no_grad():
         scores = network(sample.image.unsqueeze(0))[0]
@@ -138,7 +139,7 @@ def ask(photo: Path, archive: Archive, target: str | None = None, steps: int | N
         spec=spec,
         network=network,
         photo=_fitted(request.photo.image),
-        preprocess=preprocess,
+        preprocess=settings,
         image=sample.image.unsqueeze(0),
         baselines=sample.baselines.unsqueeze(1),
         scores=scores,
@@ -152,7 +153,7 @@ def named(names: Sequence[str] | None) -> dict[str, str]:
     """The methods to compare, in order of their families, each with its family.
 
     Args:
-        names: as on the command line; None for all.
+        names: Names as on the command line; None for all.
 
     Raises:
         ValueError: an unknown name, or a second factor whose map is not coarse.
@@ -179,7 +180,7 @@ def named(names: Sequence[str] | None) -> dict[str, str]:
 
 
 def plan(name: str, question: Question) -> AttributionConfig:
-    """A method as it suits the model: lengths in pixels are the methods' own, made for 224, in proportion."""
+    """The plan of a method for the model's input size: lengths in pixels are the methods' own, made for 224, scaled."""
     shorter = min(question.preprocess.size)
     size = max(2, round(15 * shorter / 224))
     options = {
@@ -196,7 +197,7 @@ def plan(name: str, question: Question) -> AttributionConfig:
 
 
 def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
-    """The photo, and then each method's picture as soon as it is there; says what each of them took."""
+    """The photo, and then each method's picture as soon as it is there; prints the time that each of them took."""
     label, probability = question.spec.labels[question.target], question.scores.softmax(0)[question.target].item()
     score = question.scores[question.target].item()
     yield Tile(question.photo, label, f"score {score:.2f}, probability {probability:.1%}", "photo")

@@ -11,7 +11,7 @@ from imagexplain.ops.server import find
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which server to ask."""
+    """Add the arguments that say which server to ask."""
     parser.add_argument(
         "--run", type=Path, default=ROOT / "run", help="state of a server on this machine (default: run)"
     )

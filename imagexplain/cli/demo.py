@@ -1,4 +1,4 @@
-"""The demonstration: sends one photo to every served model and writes what comes back, by pixel and by segment."""
+"""Send one photo to every served model and write the explanations that come back, by pixel and by segment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = 3
 
 
 def draw(folder: Path) -> Path:
-    """Draws the demonstration's scene, one that no model was trained on; returns its file."""
+    """Draw the demonstration's scene, one that no model was trained on; returns its file."""
     example = scene(SEED, INDEX, SceneSettings(size=SIZE))
     path = folder / f"scene_{CLASSES[example.label]}.png"
     Image.fromarray(example.image).save(path)
@@ -58,7 +58,7 @@ def overview(photo: Path, pictures: dict[str, Path]) -> Image.Image:
 
 
 def finds_instances(client: Client, photo: Path, model: str) -> bool:
-    """Whether the model is a segmenter."""
+    """Tell whether the model is a segmenter."""
     return "detections" in client.photo(f"predictions/{model}", photo, accept="application/json").json()
 
 

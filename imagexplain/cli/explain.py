@@ -1,4 +1,4 @@
-"""Explains a photo: prints the prediction and the explanation's summary, writes the tensors and the heat map.
+"""Explain a photo: print the prediction and the explanation's summary, write the tensors and the heat map.
 
 explain.py photo.jpg --model lanet
 explain.py photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
@@ -26,7 +26,7 @@ FORMS = {
     "application/x-safetensors": ".safetensors",
 }
 ROWS = 10
-"""Most groups of a summary."""
+"""Number of groups in a summary, at most."""
 DEFAULT_FORMS = ("application/json", "application/gzip", "image/png")
 
 
@@ -39,11 +39,11 @@ def explain(
     accept: tuple[str, ...] = DEFAULT_FORMS,
     files: dict[str, Path] | None = None,
 ) -> list[Path]:
-    """Asks for a prediction and for the explanation in each form; prints what came, and returns the files written.
+    """Ask for a prediction and for the explanation in each form; prints what came, and returns the files written.
 
     Args:
-        options: of the explanation, short ones as text.
-        files: options that are files, by name.
+        options: Options of the explanation, short ones as text.
+        files: Options that are files, by name.
 
     Raises:
         ClientError: the server refused, with its reason.

@@ -1,4 +1,4 @@
-"""Prints a key of the server on this machine, for the header ``Authorization: Bearer KEY``."""
+"""Print a key of the server on this machine, for the header ``Authorization: Bearer KEY``."""
 
 from __future__ import annotations
 

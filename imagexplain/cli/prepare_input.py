@@ -1,4 +1,4 @@
-"""Writes a photo as the JSON of nested lists that the original servers took.
+"""Write a photo as the JSON of nested lists that the original servers took.
 
     prepare_input.py IMAGE CLASS OUT.json                    for classifiers: H×W×3 RGB, with target_class
     prepare_input.py IMAGE OUT.json [--layout hwc|chw]       for mask servers: BGR; each takes both layouts
@@ -39,7 +39,7 @@ def mask_input(photo: Photo, layout: Layout) -> bytes:
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
-    """Runs the command line; exits with 2 on wrong usage and 1 on a file that cannot be read or written."""
+    """Run the command line; exits with 2 on wrong usage and 1 on a file that cannot be read or written."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Write a photo as the JSON of nested lists that the original servers took.",

@@ -1,4 +1,4 @@
-"""Starts, stops and shows the TorchServe that serves the model store.
+"""Start, stop or show the TorchServe that serves the model store.
 
 `start` returns when every model of the store has a READY worker, or fails with the worker's own error; with
 `--foreground` it stays until the server ends, or until SIGTERM or Ctrl-C stop it. `stop` lets the server answer what

@@ -1,4 +1,4 @@
-"""What the client scripts share: an authorised connection to a server, and photos as it takes them."""
+"""An authorised connection to a server, which sends photos in the forms that the server takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class ClientError(RuntimeError):
-    """No server, or an answer that is not a success; the message says which, in the server's words."""
+    """A missing server, or an answer that is not a success; the message says which, in the server's words."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Client:
     def post(
         self, path: str, body: bytes, media: str, *, accept: str = "*/*", options: Mapping[str, Any] | None = None
     ) -> Answer:
-        """Posts a body; `options` are those of an explanation. Raises ClientError."""
+        """Post a body; `options` are those of an explanation. Raises ClientError."""
         headers = {**self.headers, "Content-Type": media, "Accept": accept}
         if options:
             headers["X-Explain-Options"] = urlencode(options)
@@ -71,7 +71,7 @@ class Client:
         return Answer(answer.content, answer.headers.get("Content-Type", ""), seconds)
 
     def photo(self, path: str, photo: Path, *, files: Mapping[str, Path] | None = None, **settings: Any) -> Answer:
-        """Posts an encoded photo as it is; with further files, JSON and images, all of them as JSON.
+        """Post an encoded photo as it is; with further files, JSON and images, all of them as JSON.
 
         Raises:
             ClientError: no answer, or no success.

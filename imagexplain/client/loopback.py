@@ -18,7 +18,7 @@ def urlopen(request: str | Request, timeout: float) -> HTTPResponse:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine's alone; names other than localhost are not looked up."""
+    """Tell whether a host's name or address is this machine's alone; names other than localhost are not looked up."""
     name = host.strip("[]").rstrip(".").lower()
     try:
         return ipaddress.ip_address(name).is_loopback
@@ -27,7 +27,7 @@ def is_loopback(host: str) -> bool:
 
 
 def stays_here(url: str) -> bool:
-    """Whether a request to the address does not leave this machine."""
+    """Tell whether a request to the address stays on this machine."""
     host = urlsplit(url).hostname or ""
     return is_loopback(host) or host in (ANYWHERE, "::")
 

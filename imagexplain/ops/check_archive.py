@@ -1,4 +1,4 @@
-"""What can be known of a model archive before TorchServe loads it."""
+"""Checks of a model archive before TorchServe loads it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(archive: Path) -> str:
 
 
 def unpacked_bytes(archive: Path) -> int:
-    """What the archive's files take on the disk."""
+    """Bytes that the archive's files take on the disk."""
     with zipfile.ZipFile(archive) as content:
         return sum(entry.file_size for entry in content.infolist())
 
@@ -68,7 +68,7 @@ def _model(archive: Path, content: zipfile.ZipFile) -> str:
 
 
 def _has_handler(handler: str, files: set[str]) -> bool:
-    """Whether TorchServe finds the handler: a file or a module of the archive, or one of its own."""
+    """Tell whether TorchServe finds the handler: a file or a module of the archive, or one of its own."""
     module = handler.partition(":")[0]
     path = PurePosixPath(module.removesuffix(".py").replace(".", "/"))
     if {module, f"{path}.py", f"{path}/__init__.py"} & files:

@@ -33,13 +33,13 @@ _ESTABLISHED = "01"
 def drain(server: Server, seconds: float, waiting: Callable[[float], None] = lambda _: None) -> bool:
     """Wait until the server has answered all that it has accepted.
 
-    A model's queue being empty, a request of ours is put into it: a single worker answers it after all before it.
-    Several workers must be idle besides. At last nothing must be left in the sockets that a client has yet to read.
+    Once a model's queue is empty, a request of ours is put into it: a single worker answers it after all before it.
+    Several workers must be idle besides. At last the sockets must hold nothing that a client has yet to read.
 
     Args:
-        server: Server that runs.
-        seconds: Most to wait.
-        waiting: Told now and then for how many seconds it has been waited.
+        server: Running server.
+        seconds: Seconds to wait, at most.
+        waiting: Function that is called now and then with the seconds waited so far.
 
     Returns:
         Whether nothing was left; False too if the server does not answer, so that nothing can be known.
@@ -96,7 +96,7 @@ def _ready(about: dict[str, Any]) -> list[int]:
 
 
 def _comes_back(server: Server, model: str, left: float) -> bool:
-    """Whether a request to the model is answered in time, which follows all earlier ones; empty, it costs nothing."""
+    """Tell whether a request to the model, behind all earlier ones, is answered in time; empty, it costs nothing."""
     request = Request(f"{server.inference}/predictions/{model}", headers=server.headers())
     try:
         with urlopen(request, timeout=left):

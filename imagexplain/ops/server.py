@@ -37,7 +37,7 @@ LONGEST_SOCKET_PATH = 80  # characters of the directory; a Unix socket's whole p
 DRAIN_SECONDS = 60.0
 LOOK_SECONDS = 0.2
 SPARE_BYTES = 64_000_000
-"""Room for logs and state beside the unpacked archives."""
+"""Bytes of room for logs and state beside the unpacked archives."""
 
 
 class ServerError(RuntimeError):
@@ -109,7 +109,7 @@ class Server:
 
 
 def birth(process: psutil.Process) -> float:
-    """When a process began, by the clock that nobody sets: in ticks since the system started, where Linux says so."""
+    """The start of a process, by the clock that nobody sets: in ticks since the system started, where Linux says so."""
     try:
         return float(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, IndexError):
@@ -126,7 +126,7 @@ def start(
     timeout_s: float = 600,
     drain_s: float = DRAIN_SECONDS,
 ) -> Server:
-    """Starts TorchServe on the archives of `store` and waits until each has a READY worker.
+    """Start TorchServe on the archives of `store` and wait until each has a READY worker.
 
     The ports are those of `config.properties`, or the five from `port` upwards: inference, management, metrics and the
     two of gRPC. The first is on `host`, the others on the loopback. A server that runs already on the same archives and
@@ -177,7 +177,7 @@ def find(run: Path) -> Server | None:
 
 
 def stop(run: Path, *, quiet: bool = False, drain_s: float = DRAIN_SECONDS) -> bool:
-    """Stops the server of this run directory, and its workers; False when none was running.
+    """Stop the server of this run directory, and its workers; False when none was running.
 
     What the server has accepted is answered before, for `drain_s` seconds at most; see `imagexplain.ops.drain`. An
     interruption meanwhile ends the server at once.
@@ -346,7 +346,7 @@ def _scratch(run: Path) -> Path:
 
 
 def _wait(server: Server, timeout_s: float) -> None:
-    """Returns when every worker of every model is READY. Raises ServerError at the first failure."""
+    """Wait until every worker of every model is READY. Raises ServerError at the first failure."""
     begun = said = time.monotonic()
     while True:
         alive = server.process() is not None
@@ -385,7 +385,7 @@ def _states(server: Server) -> dict[str, list[str]]:
 
 
 def _fault(server: Server) -> str | None:
-    """Why a model cannot load, from the logs: the worker's own error, or the archive's."""
+    """The reason why a model cannot load, from the logs: the worker's own error, or the archive's."""
     log = _read(server.logs / "ts_log.log")
     broken = re.search(r"Failed to load model: (\S+)\n(.*)", log)
     if broken:
@@ -403,7 +403,7 @@ def _fault(server: Server) -> str | None:
 
 
 def _worker_lines(log: str, model: str) -> dict[str, list[str]]:
-    """What each worker of a model wrote to its output and its error stream, from TorchServe's log of them all."""
+    """The lines of each worker of a model, from its output and its error stream, in TorchServe's log of them all."""
     lines: dict[str, list[str]] = {}
     thread = rf"W-\d+-({re.escape(model)}\S*-std(?:out|err))"
     for match in re.finditer(rf"^\S+ \[\w+ *\] {thread} MODEL_LOG - (.*)$", log, re.MULTILINE):
@@ -458,7 +458,7 @@ def _configured_ports(root: Path) -> dict[str, int]:
 
 
 def _check_free(host: str, ports: dict[str, int], running: Server | None = None) -> None:
-    """Raises ServerError if TorchServe could not listen there, once the server that runs has given up its ports."""
+    """Raise ServerError if TorchServe could not listen there, once the server that runs has given up its ports."""
     family, address = _resolved(host)
     for use, port in ports.items():
         if not 0 < port < 2**16 - 1:  # as far as TorchServe's numbers go
@@ -550,7 +550,7 @@ def _bytes_below(folder: Path) -> int:
 
 @contextmanager
 def _alone(run: Path) -> Iterator[None]:
-    """Keeps two starts with one run directory apart. Raises ServerError if another one is under way."""
+    """Keep two starts with one run directory apart. Raises ServerError if another one is under way."""
     handle = os.open(run, os.O_RDONLY)
     try:
         try:
@@ -586,7 +586,7 @@ def _tail(path: Path, lines: int = 15) -> str:
 
 
 def stay(server: Server, drain_s: float) -> int:
-    """Waits for the end of the server, and is it on a signal; returns the exit status."""
+    """Wait for the end of the server, and end it on a signal; returns the exit status."""
     run = Path(server.run)
     try:
         while server.process():

@@ -13,7 +13,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Signals that end the process do so as exceptions, as Ctrl-C does: what must be cleaned up is."""
+    """Turn signals that end the process into exceptions, as Ctrl-C does, so that all is cleaned up."""
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -34,7 +34,7 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Signals that end the process wait for the end of the block."""
+    """Hold signals that end the process back until the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

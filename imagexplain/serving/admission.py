@@ -1,4 +1,4 @@
-"""What a request would take beside the model's evaluations, and what its answer would weigh, before any of it is done.
+"""Estimates of a request's work beside the model's evaluations and of its answer's size, made before any of it is done.
 
 Seconds go to :meth:`imagexplain.serving.deadline.Deadline.admit`; they are those of one slow core, and rather too many
 than few.
@@ -19,47 +19,47 @@ from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.prepared_request import PreparedRequest
 from imagexplain.vision.detections import Detections
 
-MOST_DRAWN = 2**28
-"""Bytes of the images of a baseline of several draws; what is computed from them takes some ten times as much."""
+MAX_DRAWN_BYTES = 2**28
+"""Bytes that the images of a baseline of several draws may take; what is made of them takes some ten times as much."""
 
 SECONDS_PER_BLURRED = 3e-7
-"""Of a value of an image that is blurred."""
+"""Seconds for each value of an image that is blurred."""
 
 SECONDS_PER_DRAWN = 4e-8
-"""Of a value of a random image."""
+"""Seconds for each value of a random image."""
 
 SECONDS_PER_SHARE = 1e-9
-"""Of a pixel of a group whose share of one gradient is summed."""
+"""Seconds for each pixel of a group whose share of one gradient is summed."""
 
 SECONDS_PER_PIXEL = 1e-6
-"""Of a pixel of a picture."""
+"""Seconds for each pixel of a picture."""
 
 SECONDS_PER_MASK_PIXEL = {PNG: 6e-8, JSON: 2e-8}
-"""Of a pixel of an instance's mask: drawn with its outline, and written in runs."""
+"""Seconds for each pixel of an instance's mask, by media type: drawn with its outline, or written in runs."""
 
 SECONDS_PER_LISTED = 1e-7
-"""Of a part of the image and a group that may hold it."""
+"""Seconds for each disjoint part of the image and each group that may hold it."""
 
 SECONDS_PER_PAIR = 1e-10
-"""Of a part and two groups, one of which may hold the other."""
+"""Seconds for each disjoint part and each pair of groups, one of which may hold the other."""
 
 GRADIENTS_LEFT = 0.85
-"""What gzip leaves of gradients, at least: all but their sign and exponent is noise."""
+"""Part of the bytes of gradients that gzip leaves, at least: all but their sign and exponent is noise."""
 
 POINTS_LEFT = 0.9
-"""What gzip leaves of the points of a path, at least, relative to what it leaves of one of them."""
+"""Part that gzip leaves of the points of a path, at least, relative to the part that it leaves of one of them."""
 
 MASKS_LEFT = 1 / 32
-"""What counts of masks in gzip. It leaves less, but they have to be held before."""
+"""Part of the bytes of masks that counts in gzip. It leaves less, but they have to be held in memory before."""
 
 
 def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline) -> None:
     """Refuse a baseline that would take too much memory or time, before it is made.
 
     Args:
-        request: as parsed.
+        request: Parsed request.
         size: (H, W) of the model's input.
-        deadline: of the batch; the baseline is made at once, so that nothing stays committed.
+        deadline: Deadline of the batch; the baseline is made at once, so that nothing stays committed.
 
     Raises:
         RequestError: 413 for too many draws or too long a time, 503 if there is no time left.
@@ -71,7 +71,7 @@ def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline) 
     image = 4 * values
     # A refinement keeps some gradients of every path, however little it may keep.
     refined = request.by_path and request.path.tolerance is not None
-    most = MOST_BYTES // (image * (START + 1)) if refined else MOST_DRAWN // image
+    most = MOST_BYTES // (image * (START + 1)) if refined else MAX_DRAWN_BYTES // image
     if draws > max(1, most):
         beside = " and a tolerance" if refined else ""
         wanted = f"wanted at most {max(1, most)} draws with a model input of {size[0]} × {size[1]}{beside}"
@@ -129,7 +129,7 @@ def check_masks(count: int, size: tuple[int, int], media: str, max_bytes: int) -
 
 
 def nodes_that_fit(sample: PreparedRequest, classes: int, max_bytes: int) -> int:
-    """The nodes that a refined path may have at most for its answer, and for what a request may keep of its draws."""
+    """Largest number of nodes of a refined path that fits its answer and the memory that its draws may keep."""
     kept = MOST_BYTES // (4 * sample.image.numel() * len(sample.baselines))
     each = bytes_per_step(sample, max_bytes)
     if each == 0:
@@ -138,7 +138,7 @@ def nodes_that_fit(sample: PreparedRequest, classes: int, max_bytes: int) -> int
 
 
 def bytes_per_step(sample: PreparedRequest, max_bytes: int) -> float:
-    """What each step adds to the answer, at least; nothing where the answer holds no step."""
+    """Bytes that each step adds to the answer, at least; 0 where the answer holds no step."""
     request = sample.request
     if not request.by_path or request.accept not in (GZIP, SAFETENSORS):
         return 0.0
@@ -155,7 +155,7 @@ def bytes_per_step(sample: PreparedRequest, max_bytes: int) -> float:
 
 
 def bytes_beside_steps(sample: PreparedRequest, classes: int) -> float:
-    """What the rest of the answer takes, at least."""
+    """Bytes that the rest of the answer takes, at least."""
     request, groups = sample.request, sample.groups
     pixels = sample.image[0].numel()
     if request.accept == PNG:

@@ -1,4 +1,4 @@
-"""What a worker remembers: scores and path integrals of recent images, so that other masks cost no model evaluation."""
+"""A worker's cache: scores and path integrals of recent images, so that other masks cost no model evaluation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 
-LEAST = 2048
+MIN_ENTRY_BYTES = 2048
 """Bytes that an entry counts as at least: a key, a tensor's own objects and a place in the table take about 1,000."""
 
 
 class Cache(Generic[Value]):
-    """The values last used, at most so many bytes of them; used by one thread.
+    """A cache of the values last used, at most so many bytes of them; for one thread.
 
-    An entry counts as what its tensors keep alive, and never as less than :data:`LEAST`.
+    An entry counts as the bytes that its tensors keep alive, and never as less than :data:`MIN_ENTRY_BYTES`.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -31,19 +31,19 @@ class Cache(Generic[Value]):
         return None if entry is None else entry[0]
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Remember a value; one that is larger than the whole cache is not kept."""
-        size = max(size_of(value), LEAST)
+        """Cache a value, unless it is larger than the whole cache."""
+        size = max(size_of(value), MIN_ENTRY_BYTES)
         if size <= self._entries.maxsize:
             self._entries[key] = (value, size)
 
     @property
     def bytes(self) -> int:
-        """What the entries count as."""
+        """Bytes that the entries count as."""
         return int(self._entries.currsize)
 
 
 def digest(*tensors: Tensor) -> bytes:
-    """A key for the contents of tensors: equal values, shapes and dtypes, equal digests."""
+    """A digest of the contents of tensors: equal for equal values, shapes and dtypes."""
     state = blake2b(digest_size=20)
     for tensor in tensors:
         state.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -52,10 +52,10 @@ def digest(*tensors: Tensor) -> bytes:
 
 
 def size_of(value: object) -> int:
-    """Bytes that the tensors and arrays within a value keep alive: their storages, of which they may be a part, once.
+    """Bytes that the tensors and arrays within a value keep alive: their whole storages, each counted once.
 
     Args:
-        value: a tensor, an array, or dataclasses and sequences of them; anything else counts as nothing.
+        value: Tensor, array, or dataclasses and sequences of these; anything else counts as nothing.
     """
     storages: dict[int, int] = {}
 

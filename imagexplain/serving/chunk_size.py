@@ -1,4 +1,4 @@
-"""How many path points to evaluate at once: as many as keep the processor busy and fit the memory."""
+"""The number of path points to evaluate at once: as many as keep the processor busy and fit the memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 from imagexplain.serving.free_memory import free_memory
 
-LARGEST = 64
-"""More rows than this gain nothing: the matrix products are at their full rate."""
+MAX_CHUNK = 64
+"""Path points beyond which a chunk gains nothing: the matrix products are at their full rate."""
 
 CPU_BUDGET = 1024**3
 """Bytes for what a chunk keeps for its backward pass; its temporaries come on top. More gains nothing: the maps of a
@@ -22,9 +22,9 @@ FREE_MEMORY_FRACTION = 0.25
 
 
 def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = None) -> int:
-    """The number of path points of ``example``'s shape (1, C, H, W) to evaluate at once, 1 … :data:`LARGEST`.
+    """The number of path points of ``example``'s shape (1, C, H, W) to evaluate at once, 1 … :data:`MAX_CHUNK`.
 
-    ``forward`` is what is differentiated, where that is not the whole network.
+    ``forward`` is the function to differentiate, where that is not the whole network.
     """
     per_point = bytes_per_point(network, example, forward)
     if example.device.type == "cuda":
@@ -32,7 +32,7 @@ def chunk_size(network: nn.Module, example: Tensor, forward: Forward | None = No
         budget = FREE_MEMORY_FRACTION * free
     else:
         budget = min(CPU_BUDGET, FREE_MEMORY_FRACTION * free_memory())
-    return max(1, min(LARGEST, int(budget // max(per_point, 1))))
+    return max(1, min(MAX_CHUNK, int(budget // max(per_point, 1))))
 
 
 def bytes_per_point(network: nn.Module, example: Tensor, forward: Forward | None = None) -> int:

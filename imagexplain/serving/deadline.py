@@ -14,24 +14,24 @@ EMA_WEIGHT = 0.3
 CHUNK_SHARE = 0.1
 """Part of the budget that one chunk may take, so that the check between two chunks comes often enough."""
 
-NOTABLE = 1.0
-"""Seconds from which work that cannot be checked on its way is worth an admission of its own."""
+MIN_ADMITTED_SECONDS = 1.0
+"""Seconds from which work that never checks the deadline on its way is worth an admission of its own."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A budget of seconds for one batch, and what one point of a path costs.
+    """A budget of seconds for one batch, with the estimated cost of a path point.
 
     All work that a request asks for is admitted here before it is done, be it counted in points or in seconds.
 
     Attributes:
-        ends: clock reading by which the batch must be computed.
-        budget: seconds a batch may take in all.
-        seconds_per_point: estimate, of one point among many.
-        always_admitted: Number of points that are always tried when they are alone: the estimate is only one, and
-            without a pass it would never be corrected.
-        committed: seconds of the work already admitted.
-        clock: seconds, monotonic.
+        ends: Clock reading by which the batch must be computed.
+        budget: Seconds that a batch may take in all.
+        seconds_per_point: Estimate of the seconds that one point among many takes.
+        always_admitted: Number of points that are always tried when they are alone: without a pass, a wrong estimate
+            would never be corrected.
+        committed: Seconds of the work already admitted.
+        clock: Monotonic clock, seconds.
     """
 
     ends: float
@@ -58,9 +58,9 @@ class Deadline:
         Where the work is done at once, the deadline as it was goes on: the clock counts what is done.
 
         Args:
-            points: of a path, or what costs as much.
-            field: of the request that decides how many.
-            seconds: estimate of what else is to be done, beside the model's evaluations.
+            points: Number of path points, or of what costs as much.
+            field: Field of the request that decides the number, for the error.
+            seconds: Estimate of all other work, beside the model's evaluations.
 
         Raises:
             RequestError: 413 if they would not fit an empty batch either, 503 if they do not fit beside the others.
@@ -94,7 +94,7 @@ class Deadline:
         self._check(f"{remaining} path points were left")
 
     def check_rows(self, rows: int) -> None:
-        """The same where rows are counted that have gone through the model.
+        """The same check where the evaluations made so far are counted.
 
         Raises:
             RequestError: 503.
@@ -102,7 +102,7 @@ class Deadline:
         self._check(f"{rows} evaluations were not enough")
 
     def check_start(self) -> None:
-        """The same before a photo's instances are looked for, where earlier requests of the batch took the time.
+        """The same check before a photo's instances are predicted, where earlier requests of the batch took the time.
 
         Raises:
             RequestError: 503.
@@ -110,7 +110,7 @@ class Deadline:
         self._check("the batch was full before this photo's turn", "image")
 
     def check_masks(self) -> None:
-        """The same between two masks that are brought to the model's frame.
+        """The same check between two masks that are brought into the model's frame.
 
         Raises:
             RequestError: 503.

@@ -16,8 +16,8 @@ def free_memory(root: Path = ROOT, own: Path = OWN) -> int:
     """Bytes that are free for this process.
 
     Args:
-        root: where control groups are mounted.
-        own: the kernel's list of those that the process is in.
+        root: Mount point of the control groups.
+        own: File in which the kernel lists those that the process is in.
     """
     return least_free(psutil.virtual_memory().available, root, own)
 
@@ -30,9 +30,9 @@ def least_free(host: int, root: Path, own: Path) -> int:
     as the root, under another path than ``own`` tells; what cannot be read bounds nothing.
 
     Args:
-        host: bytes.
-        root: mount point of version 2, or of version 1 with ``memory`` below it.
-        own: file of lines ``number:controllers:path``.
+        host: Bytes that the host has free.
+        root: Mount point of version 2, or of version 1 with ``memory`` below it.
+        own: File of lines ``number:controllers:path``.
     """
     try:
         lines = own.read_text().splitlines()
@@ -55,7 +55,7 @@ def least_free(host: int, root: Path, own: Path) -> int:
 
 
 def _left(group: Path) -> list[int]:
-    """What a group leaves, for each limit that it has."""
+    """Bytes that a group leaves, for each limit that it has."""
     v2 = [limit for name in _V2 if (limit := _number(group / name)) is not None]
     v1 = _number(group / _V1)
     if v2:

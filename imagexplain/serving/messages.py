@@ -1,4 +1,4 @@
-"""What comes to a worker and what leaves it, whoever carries it: TorchServe, another engine, or a test."""
+"""Requests and responses of a worker, whoever carries them: TorchServe, another engine, or a test."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from imagexplain.api.request import Kind
 
 @dataclass(frozen=True)
 class RawRequest:
-    """A request as it came.
+    """A request as it came, not yet parsed.
 
     Attributes:
         parts: The body under ``body`` or ``data``, or one entry for each part of a multipart form.
         headers: Names in lower case.
-        kind: Which of the two endpoints was called.
+        kind: Endpoint that was called.
     """
 
     parts: Mapping[str, Any]
@@ -25,7 +25,7 @@ class RawRequest:
 
     @property
     def fresh(self) -> bool:
-        """The client's wish for nothing that is remembered from earlier requests (RFC 9111, 5.2.1.4)."""
+        """The client's wish for an answer without cached results (RFC 9111, 5.2.1.4)."""
         return "no-cache" in self.headers.get("cache-control", "").lower()
 
     @property

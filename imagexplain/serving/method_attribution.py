@@ -1,4 +1,4 @@
-"""From samples to maps by any plan but the path's: see :mod:`imagexplain.serving.path_attribution` for that one."""
+"""Attribution maps of prepared requests, by any plan but the path's: :mod:`imagexplain.serving.path_attribution`."""
 
 from __future__ import annotations
 
@@ -41,32 +41,31 @@ from imagexplain.serving.path_attribution import (
 from imagexplain.serving.prepared_request import Groups, PreparedRequest
 
 MIN_EVALUATIONS_FOR_TIMING = 20
-"""Points that a map must be estimated to cost for its time to tell how slow a method is; in less, others count."""
+"""Path points that a map must be estimated to cost for its time to measure its method; in less, other work counts."""
 
 
 class Inspected(Model, Protocol):
     """A model that methods may look into.
 
     Attributes:
-        plain: the network under its authors' names; where there is none, a function of images.
-        facts: What is known of it; this module adds to them.
+        original_network: Network under its authors' names; where there is none, a function of images.
+        facts: Facts known of the model; this module adds to them.
     """
 
     @property
-    def plain(self) -> Callable[[], Forward]: ...
+    def original_network(self) -> Callable[[], Forward]: ...
     @property
     def facts(self) -> ModelFacts: ...
 
 
 @dataclass(frozen=True)
 class AttributionMap:
-    """The map of one sample.
+    """The attribution map of one request.
 
     Attributes:
         attribution: (C, H, W) or (1, H, W), on the CPU.
         score: f(input).
-        evaluations: rows that went through the model for it; of rows that were evaluated for several samples at once,
-            its part.
+        evaluations: Number of the model's evaluations for it; of those made for several requests at once, its part.
     """
 
     attribution: Tensor
@@ -74,8 +73,8 @@ class AttributionMap:
     evaluations: int
 
 
-def resolved(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
-    """The sample with its plan's layer named, where its methods look at one.
+def resolve_layer(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
+    """The request with its plan's layer named in full, where its methods look at one.
 
     Raises:
         RequestError: 400 for a layer that the model does not have, with the nearest names; 422 where there is none to
@@ -86,7 +85,7 @@ def resolved(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
         return sample
     with _told(model, sample):
         if plan.layer not in model.facts.layers:
-            network = network_of(plan.name, model.plain())
+            network = network_of(plan.name, model.original_network())
             image = sample.image[None].to(model.device)
             name = layer_name(plan, network, image)
             assert name is not None
@@ -98,11 +97,11 @@ def resolved(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a map is estimated to take.
+    """The estimated cost of a map.
 
     Attributes:
-        points: of a path that take as long as the evaluations.
-        seconds: beside the model.
+        points: Number of path points that take as long as the evaluations.
+        seconds: Seconds of work beside the model.
     """
 
     points: int
@@ -110,7 +109,7 @@ class Cost:
 
 
 def costs(model: Inspected, sample: PreparedRequest) -> dict[str, Cost]:
-    """What the map of each of the plan's methods takes, whatever such maps have taken so far."""
+    """The estimated cost of each of the plan's methods, before correction by what such maps have taken so far."""
     plan, groups = sample.request.plan, sample.groups
     size = (sample.image.shape[1], sample.image.shape[2])
     draws = len(sample.baselines) if starts(plan) else 1
@@ -125,14 +124,14 @@ def costs(model: Inspected, sample: PreparedRequest) -> dict[str, Cost]:
 
 
 def cost(model: Inspected, sample: PreparedRequest) -> Cost:
-    """What the sample's map takes, by what maps of its methods have taken so far."""
+    """The estimated cost of the request's map, corrected by what maps of its methods have taken so far."""
     plan, found = sample.request.plan, costs(model, sample)
     points = sum(own.points * model.facts.cost_ratio_of(method, _layer(plan, method)) for method, own in found.items())
     return Cost(math.ceil(points), sum(own.seconds for own in found.values()))
 
 
 def key_of(sample: PreparedRequest, target: int) -> tuple[object, ...]:
-    """What a sample's explanation depends on, be it a path's or a map."""
+    """The cache key of a request's explanation, be it path integrals or a map."""
     plan = sample.request.plan
     if sample.request.by_path:
         return path_key(sample, target)
@@ -146,7 +145,7 @@ def key_of(sample: PreparedRequest, target: int) -> tuple[object, ...]:
 
 
 def batches(samples: Sequence[PreparedRequest]) -> list[list[int]]:
-    """The indices of the samples, those together that can be evaluated at once: of one plan, and alike in shape."""
+    """The indices of the requests, grouped by what can be evaluated at once: one plan, and equal shapes."""
     found: dict[object, list[int]] = {}
     for index, sample in enumerate(samples):
         plan = sample.request.plan
@@ -163,22 +162,24 @@ def compute_maps(
     before_rows: Callable[[int], None] | None = None,
     seconds_per_point: float = 0.0,
 ) -> list[AttributionMap]:
-    """The maps of samples that can be evaluated at once.
+    """The maps of requests that can be evaluated at once.
 
     Args:
-        model: which.
-        samples: of one of :func:`batches`.
-        targets: class indices.
-        scores: (classes,) of each sample.
-        before_rows: called before rows go through the model, with how many have by then; what it raises ends the work.
-        seconds_per_point: of a path, by which the methods' own slowness is told; 0 to learn nothing.
+        model: Model that is explained.
+        samples: Requests of one of :func:`batches`.
+        targets: Index of the class of each.
+        scores: (classes,) pre-softmax scores of each.
+        before_rows: Function called before each evaluation, with the number of evaluations, these included; what it
+            raises ends the work.
+        seconds_per_point: Seconds that a path point takes, by which the methods' cost ratios are measured; 0 to learn
+            nothing.
 
     Raises:
-        RequestError: 400 for an option's value, 422 for a method without meaning for the model.
+        RequestError: 400 for an option's value, 422 for a method that the model does not support.
     """
     plan = samples[0].request.plan
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
-    network = model.plain() if plan.needs_original else model.network
+    network = model.original_network() if plan.needs_original else model.network
     images = torch.stack([sample.image for sample in samples]).to(model.device)
     classes, material = torch.tensor(list(targets), device=model.device), _material(samples, plan, model.device)
     maps = []
@@ -196,7 +197,7 @@ def compute_maps(
 def response_payload(
     model: Model, sample: PreparedRequest, target: int, scores: Tensor, explanation: PathAttribution | AttributionMap
 ) -> dict[str, Any]:
-    """What ``/explanations`` can answer with, be it a path's or a map; `select` picks from it."""
+    """All entries that an answer of ``/explanations`` may have, be it a path's or a map's; `select` picks from them."""
     if isinstance(explanation, AttributionMap):
         return map_result(model, sample, target, scores, explanation)
     return explanation_result(model, sample, target, scores, explanation)
@@ -205,7 +206,7 @@ def response_payload(
 def map_result(
     model: Model, sample: PreparedRequest, target: int, scores: Tensor, found: AttributionMap
 ) -> dict[str, Any]:
-    """Everything ``/explanations`` can answer with; :func:`imagexplain.api.response.select` picks from it."""
+    """All entries that a map's answer may have; :func:`imagexplain.api.response.select` picks from them."""
     request, plan = sample.request, sample.request.plan
     result: dict[str, Any] = {
         "map": found.attribution.unsqueeze(0),
@@ -243,12 +244,12 @@ def sums_of(found: AttributionMap, groups: Groups) -> Tensor:
 
 
 def _by_groups(sample: PreparedRequest) -> bool:
-    """Whether the sample's map depends on the groups that are scored."""
+    """Tell whether the request's map depends on the groups that are scored."""
     return sample.groups is not None and not sample.request.plan.takes.isdisjoint(("groups", "segments"))
 
 
 def _masks(sample: PreparedRequest) -> Tensor | None:
-    """(S, H, W) bool segments on which the sample's map depends."""
+    """(S, H, W) bool segments on which the request's map depends."""
     if sample.groups is None or not _by_groups(sample):
         return None
     family = sample.groups.family
@@ -276,7 +277,7 @@ def _layer(plan: AttributionConfig, method: str) -> str | None:
 def _learning(
     model: Inspected, samples: Sequence[PreparedRequest], method: str, seconds_per_point: float
 ) -> Iterator[None]:
-    """Measures a method's maps, to know better next time; one that was given up has been measured as well."""
+    """Measure the time of a method's maps, to correct the next estimate; one that was given up is measured as well."""
     own = [costs(model, sample)[method] for sample in samples]
     points, beside = sum(one.points for one in own), sum(one.seconds for one in own)
     started, finished = time.perf_counter(), False
@@ -294,7 +295,7 @@ def _learning(
 
 @contextmanager
 def watched(network: Forward, before_rows: Callable[[int], None] | None = None) -> Iterator[tuple[Forward, list[int]]]:
-    """The network as it is, and a list of one number: the rows that have gone through it."""
+    """The network, and a list of one number: the evaluations that it has made."""
     rows = [0]
 
     def count(images: Tensor) -> None:
@@ -319,7 +320,7 @@ def watched(network: Forward, before_rows: Callable[[int], None] | None = None) 
 
 @contextmanager
 def _told(model: Inspected, sample: PreparedRequest) -> Iterator[None]:
-    """Turns what the library says of a request's options, its layer or the model into an answer to the client."""
+    """Turn the library's errors about a request's options, its layer or the model into refusals."""
     try:
         yield
         return

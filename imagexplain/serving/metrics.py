@@ -1,4 +1,4 @@
-"""What operators count: thin writes to the metrics that `monitoring/metrics.yaml` declares.
+"""Metrics for operators: thin writes to those that `monitoring/metrics.yaml` declares.
 
 Only fixed words and numbers are written here, never text that a client sent: TorchServe passes metrics on through the
 worker's standard output, one line per write.
@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = ("prediction", "explanation")
 OUTCOMES = ("ok", *WORDS.values())
 # TorchServe's histograms end at 10 seconds, so slower requests are counted by these bounds (seconds) as well.
 DURATIONS = {"up_to_1s": 1.0, "up_to_10s": 10.0, "up_to_30s": 30.0, "up_to_60s": 60.0, "up_to_120s": 120.0}
-LONGEST = "over_120s"
+OVER_LONGEST_BOUND = "over_120s"
 CACHE = ("hit", "miss")
 
 
@@ -28,7 +28,7 @@ MetricType = Literal["counter", "gauge", "histogram"]
 
 
 class MetricSink(Protocol):
-    """The way to whoever collects metrics."""
+    """A collector of metrics."""
 
     def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
         """Add to a counter, set a gauge, or observe a value for a histogram."""
@@ -36,14 +36,13 @@ class MetricSink(Protocol):
 
 @dataclass(frozen=True)
 class ExplanationCount:
-    """What one explanation took.
+    """The counted cost of one explanation.
 
     Attributes:
-        evaluations: Points at which the gradient was taken for it, or rows that went through the model for a map; 0
-            where it was cached.
+        evaluations: Number of the model's evaluations for it: path points, or those of a map; 0 where it was cached.
         relative_residual: Relative size of the residual (>= 0); None for a map, which has none.
         groups: Number of groups that were scored.
-        cached: It was remembered from an earlier request.
+        cached: Flag for an explanation from the cache.
     """
 
     evaluations: int
@@ -54,7 +53,7 @@ class ExplanationCount:
 
 def duration_label(seconds: float) -> str:
     """The bounded label of a duration: each request falls under exactly one."""
-    return next((label for label, bound in DURATIONS.items() if seconds <= bound), LONGEST)
+    return next((label for label, bound in DURATIONS.items() if seconds <= bound), OVER_LONGEST_BOUND)
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,11 @@ class Metrics:
     model_name: str
 
     def prime(self) -> None:
-        """Lets every counter and gauge stand at 0 before the first request; histograms have no such write."""
+        """Set every counter and gauge to 0 before the first request; histograms have no such write."""
         for kind in KINDS:
             for outcome in OUTCOMES:
                 self._count("explain_requests_total", 0, kind, outcome)
-            for label in (*DURATIONS, LONGEST):
+            for label in (*DURATIONS, OVER_LONGEST_BOUND):
                 self._count("explain_duration_total", 0, kind, label)
         for known in CACHE:
             self._count("explain_cache_total", 0, known)
@@ -79,18 +78,18 @@ class Metrics:
         self._write("gauge", "explain_relative_residual", 0)
 
     def stage(self, stage: Stage, kind: Kind, seconds: float) -> None:
-        """Observes the seconds that one stage of one request took."""
+        """Observe the seconds that one stage of one request took."""
         self._write("histogram", f"explain_{stage}_seconds", seconds, kind)
 
     def request(self, kind: Kind, outcome: str, seconds: float, request_bytes: int, response_bytes: int) -> None:
-        """Counts one answered request; an outcome that is not one of OUTCOMES counts as internal."""
+        """Count one answered request; an outcome that is not one of OUTCOMES counts as internal."""
         self._count("explain_requests_total", 1, kind, outcome if outcome in OUTCOMES else "internal")
         self._count("explain_duration_total", 1, kind, duration_label(seconds))
         self._sum("request_bytes", request_bytes)
         self._sum("response_bytes", response_bytes)
 
     def explanation(self, count: ExplanationCount) -> None:
-        """Counts what one explanation took."""
+        """Count the cost of one explanation."""
         self._sum("evaluations", count.evaluations)
         self._sum("groups", count.groups)
         self._count("explain_cache_total", 1, CACHE[0] if count.cached else CACHE[1])

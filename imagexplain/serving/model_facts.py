@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from imagexplain.serving.deadline import ema
 
-MOST = 32.0
-"""How much slower or quicker than estimated a method is taken to be, at most."""
+MAX_COST_RATIO = 32.0
+"""Factor by which a method is taken to be slower or quicker than estimated, at most."""
 
-AT_ONCE = 4.0
-"""How much further than what is known one measurement may point: a busy moment must not lock a method out."""
+MAX_RATIO_CHANGE = 4.0
+"""Factor between a known cost ratio and one measurement of it, at most: a busy moment must not lock a method out."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class ModelFacts:
     map_cost_ratio: dict[tuple[str, str | None], float] = field(default_factory=dict)
 
     def cost_ratio_of(self, method: str, layer: str | None = None) -> float:
-        """What the method's evaluations take, relative to what they are estimated to take without knowing it."""
+        """Time of the method's evaluations, relative to the estimate that does not know it."""
         return self.map_cost_ratio.get((method, layer), 1.0)
 
     def learn(self, method: str, layer: str | None, ratio: float, *, finished: bool) -> None:
@@ -40,5 +40,5 @@ class ModelFacts:
         known = self.cost_ratio_of(method, layer)
         if not finished and ratio <= known:
             return
-        seen = min(max(ratio, known / AT_ONCE), known * AT_ONCE)
-        self.map_cost_ratio[method, layer] = min(max(ema(known, seen, 1), 1 / MOST), MOST)
+        seen = min(max(ratio, known / MAX_RATIO_CHANGE), known * MAX_RATIO_CHANGE)
+        self.map_cost_ratio[method, layer] = min(max(ema(known, seen, 1), 1 / MAX_COST_RATIO), MAX_COST_RATIO)

@@ -1,4 +1,4 @@
-"""From samples to results: the prediction and the explanation of a batch by one served model."""
+"""Predictions and path attributions of a batch by one served model, and the results that answers are made of."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from imagexplain.serving.prepared_request import Groups, PreparedRequest
 Item = TypeVar("Item")
 
 TOP = 5
-"""How many of the best classes a summary lists."""
+"""Number of the best classes that a summary lists."""
 
-FEWEST = 16
-"""Path points for which a refinement must find time; what it needs beyond them it takes while there is time."""
+MIN_PATH_POINTS = 16
+"""Path points for which a refinement must find time; it takes more of them while there is time."""
 
 
 class Model(Protocol):
-    """What is explained.
+    """A model that is explained.
 
     Attributes:
-        spec: name and labels.
-        network: (N, 3, H, W) to pre-softmax scores (N, classes).
-        device: where it lives.
-        chunk: path points evaluated at once.
+        spec: Spec with the name and labels.
+        network: Function from (N, 3, H, W) to pre-softmax scores (N, classes).
+        device: Device of the network.
+        chunk: Number of path points evaluated at once.
     """
 
     @property
@@ -52,12 +52,12 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class PathAttribution:
-    """The path integrals of one sample.
+    """The path integrals of one request.
 
     Attributes:
-        integrals: one for each draw of the baseline.
-        converged: whether the tolerance was met; None if none was asked for.
-        stability: the largest relative change of a group's attribution at the last refinement; None likewise.
+        integrals: Path integral of each draw of the baseline.
+        converged: Flag for a tolerance that was met; None if none was asked for.
+        stability: Largest relative change of a group's attribution at the last refinement; None likewise.
     """
 
     integrals: tuple[PathIntegral, ...]
@@ -103,13 +103,13 @@ def predict(model: Model, images: Sequence[Tensor]) -> Tensor:
         return torch.cat([model.network(rows) for rows in inputs.split(model.chunk)]).cpu()
 
 
-def explain(
+def integrate_paths(
     model: Model,
     samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None = None,
 ) -> list[PathAttribution]:
-    """The path integrals of each sample's target score: those of a fixed rule all in one pass."""
+    """The path integrals of each request's target score: those of a fixed quadrature all in one pass."""
     fixed = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is None]
     refined = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is not None]
     found: dict[int, PathAttribution] = {}
@@ -134,7 +134,7 @@ def _integrate(
         inputs,
         starts,
         classes,
-        [rule(sample.request) for sample in per_path],
+        [quadrature_of(sample.request) for sample in per_path],
         chunk=model.chunk,
         keep_steps=[wants_steps(sample.request) for sample in per_path],
         groups=[_absolute_masks(sample, model) for sample in per_path],
@@ -189,7 +189,7 @@ def _refine(
 def _paths(
     model: Model, samples: Sequence[PreparedRequest], targets: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    """Inputs, baselines and targets of all paths, and how many paths each sample has."""
+    """Inputs, baselines and targets of all paths, and the number of paths of each request."""
     draws = [len(sample.baselines) for sample in samples]
     counts = torch.tensor(draws)
     inputs = torch.stack([sample.image for sample in samples]).repeat_interleave(counts, 0)
@@ -203,16 +203,16 @@ def _split(items: Sequence[Item], counts: Sequence[int]) -> list[list[Item]]:
     return [[next(iterator) for _ in range(count)] for count in counts]
 
 
-def points(sample: PreparedRequest) -> int:
-    """The path points that a sample's explanation evaluates, ends included; at least so many with a tolerance."""
+def path_points(sample: PreparedRequest) -> int:
+    """Number of path points that a request's explanation evaluates, ends included; with a tolerance, a lower bound."""
     path, draws = sample.request.path, len(sample.baselines)
     if path.tolerance is not None:
-        return draws * min(path.steps, FEWEST)
-    return draws * points_on(rule(sample.request))
+        return draws * min(path.steps, MIN_PATH_POINTS)
+    return draws * points_on(quadrature_of(sample.request))
 
 
 def path_key(sample: PreparedRequest, target: int) -> tuple[object, ...]:
-    """What a sample's explanation depends on; masks are not part of it unless they decide what is computed."""
+    """The cache key of a request's path integrals; masks are part of it only where they decide what is computed."""
     request = sample.request
     masks = None
     if sample.groups is not None and (request.path.tolerance is not None or _wants_absolute(request)):
@@ -229,17 +229,17 @@ def path_key(sample: PreparedRequest, target: int) -> tuple[object, ...]:
 
 
 def is_cacheable(explanation: PathAttribution) -> bool:
-    """Whether the same request would get the same answer again: not where time ran out, which a next try may have."""
+    """Tell whether a request would get the same answer again: not where time ran out, for a next try may have more."""
     return explanation.converged is not False
 
 
-def rule(request: Request) -> Quadrature:
+def quadrature_of(request: Request) -> Quadrature:
     """The quadrature of a request without a tolerance."""
     return quadrature(request.path.quadrature, request.path.steps)
 
 
 def wants_steps(request: Request) -> bool:
-    """Whether the answer holds a tensor with one entry for each step."""
+    """Tell whether the answer holds a tensor with one entry for each step."""
     return request.accept in (GZIP, SAFETENSORS) and not set(PER_STEP).isdisjoint(request.outputs)
 
 
@@ -258,14 +258,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def prediction_result(model: Model, scores: Tensor) -> dict[str, Any]:
-    """What ``/predictions`` answers with, from one row of scores (classes,)."""
+    """The entries of an answer of ``/predictions``, from one row of scores (classes,)."""
     return {"model": model.spec.name, "predictions": ranking(model, scores), "output": scores.unsqueeze(0)}
 
 
 def explanation_result(
     model: Model, sample: PreparedRequest, target: int, scores: Tensor, explanation: PathAttribution
 ) -> dict[str, Any]:
-    """Everything ``/explanations`` can answer with; :func:`imagexplain.api.response.select` picks from it."""
+    """All entries that a path's answer may have; :func:`imagexplain.api.response.select` picks from them."""
     request, path = sample.request, sample.request.path
     attribution = explanation.attribution
     result: dict[str, Any] = {
@@ -301,14 +301,14 @@ def explanation_result(
 
 
 def scores_of(explanation: PathAttribution, groups: Groups) -> GroupScores:
-    """The table of a sample's groups."""
+    """The scores of a request's groups."""
     attribution = torch.stack([integral.attribution for integral in explanation.integrals])
     difference = torch.stack([integral.difference for integral in explanation.integrals])
     return group_scores(attribution, difference, groups.family)
 
 
 def group_result(explanation: PathAttribution, groups: Groups) -> dict[str, Any]:
-    """What an answer says of groups: tensors (G,) by name, the same as a table of rows, and the disjoint parts."""
+    """An answer's entries about groups: tensors (G,) by name, the same as a table of rows, and the disjoint parts."""
     family, scores = groups.family, scores_of(explanation, groups)
     columns = {
         "attribution": scores.attribution,
@@ -368,7 +368,7 @@ def group_table(columns: dict[str, Tensor], groups: Groups) -> dict[str, Any]:
 
 
 def target_result(model: Model, scores: Tensor, target: int) -> dict[str, Any]:
-    """What an explanation says of the scores (classes,) and of the class that it explains."""
+    """The entries of an explanation about the scores (classes,) and the class that it explains."""
     return {"output": scores.unsqueeze(0), "target_class": target, "target_label": model.spec.labels[target]}
 
 

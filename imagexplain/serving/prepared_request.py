@@ -1,4 +1,4 @@
-"""A request brought into the model's frame: its image, where its path starts, and the groups to be scored."""
+"""A preprocessed request: model input, baselines and the pixel groups to score, all in model coordinates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagexplain.attribution.groups.families import Family, family
 from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
-from imagexplain.serving.deadline import NOTABLE, Deadline
+from imagexplain.serving.deadline import MIN_ADMITTED_SECONDS, Deadline
 from imagexplain.vision.geometry import Geometry, Preprocess, apply
 from imagexplain.vision.masks import PhotoMasks, to_model
 from imagexplain.vision.preprocess import ModelInput
@@ -33,9 +33,9 @@ class Groups:
     """The groups of one request, over the model's input.
 
     Attributes:
-        family: what importance is shared out over.
-        cropped: by label, the part of a sent mask's area that the model's crop cut off, where it did.
-        rescued: labels of masks that are too small for the model's grid and keep their best pixel.
+        family: Family of groups over which importance is shared out.
+        cropped: Part of a sent mask's area that the model's crop cut off, by label, where it did.
+        rescued: Labels of masks that are too small for the model's grid and keep their best pixel.
     """
 
     family: Family
@@ -48,13 +48,13 @@ class PreparedRequest:
     """A request with its image in model space; tensors are on the CPU.
 
     Attributes:
-        request: as parsed.
+        request: Parsed request.
         image: (3, H, W) model input.
-        geometry: the map from the photo to it.
-        key: digest of the image, by which results on it are remembered.
-        preprocess: what made the image so.
-        baselines: (D, 3, H, W), one for each draw.
-        groups: what is to be scored beside pixels, if anything.
+        geometry: Map from the photo to it.
+        key: Digest of the image, by which results on it are cached.
+        preprocess: Preprocessing that made the image.
+        baselines: (D, 3, H, W) baselines, one for each draw.
+        groups: Groups to score beside pixels, if any.
     """
 
     request: Request
@@ -66,7 +66,7 @@ class PreparedRequest:
     groups: Groups | None = None
 
 
-def prepare(
+def prepare_request(
     request: Request,
     seen: ModelInput,
     found: PhotoMasks | None = None,
@@ -77,16 +77,16 @@ def prepare(
     """Bring a request into model space.
 
     Args:
-        request: as parsed.
-        seen: its photo.
-        found: the segments that another model found on it.
-        limits: bound the groups that come out.
-        deadline: by when all must be done; none, if not given.
-        key: digest of the photo's input, where it is known.
+        request: Parsed request.
+        seen: Model input of its photo.
+        found: Segments that another model found on it.
+        limits: Bounds on the groups that come out.
+        deadline: Deadline of all this work; none, if not given.
+        key: Digest of the photo's input, where it is known.
 
     Raises:
         RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
-            this model's frame has no place for, 503 where the time that is left does not do, or is over.
+            does not fit this model's frame, 503 where the time that is left is too short, or is over.
     """
     key = digest(seen.image) if key is None else key
     starts = _baselines(request.baseline, seen)
@@ -95,7 +95,7 @@ def prepare(
 
 
 def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:
-    """(D, 3, H, W) where the paths start."""
+    """(D, 3, H, W) baselines of the paths."""
     image, preprocess = seen.image, seen.preprocess
     match choice.name:
         case "zero":
@@ -141,7 +141,7 @@ def _groups(
             label: lost for label, lost in zip(brought.labels, brought.cropped.tolist(), strict=True) if lost > 0
         }
         rescued += brought.rescued
-    if request.segments is not None and not request.segments.by_neighbour:
+    if request.segments is not None and not request.segments.is_remote:
         made = _segments(request.segments, seen, room)
         masks.append(made)
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
@@ -164,7 +164,7 @@ def _room(
             there in the time that is left; before any is made.
     """
     asked = 0
-    if segments is not None and not segments.by_neighbour:
+    if segments is not None and not segments.is_remote:
         cells = min(segments.rows, size[0]) * min(segments.columns, size[1])
         asked = cells if segments.name == "grid" else min(segments.n_segments, size[0] * size[1])
     pixels = size[0] * size[1]
@@ -179,13 +179,13 @@ def _room(
         seconds = SECONDS_PER_GROUP_PIXEL * pixels * (sent + asked)
         if segments is not None and segments.name == "slic":
             seconds += SECONDS_PER_SLIC_PIXEL * pixels
-        if seconds >= NOTABLE:
+        if seconds >= MIN_ADMITTED_SECONDS:
             deadline.admit(field="masks" if sent else "segments", seconds=seconds)
     return most - sent
 
 
 def numbered(masks: PhotoMasks) -> PhotoMasks:
-    """The same masks; where several have the same label, these are numbered, so that an answer can tell them apart."""
+    """The same masks, those of one label numbered, so that an answer can tell them apart."""
     times = Counter(masks.labels)
     seen: Counter[str] = Counter()
     labels = []

@@ -7,7 +7,8 @@ all who ask, and leaves its failures in its own process. But nobody else is serv
 - A segmenter that is being asked does not ask, and one that asks is asked by classifiers alone: no ring of workers
   waits for itself. Locks say so, which the kernel releases when a worker dies: a shared one on the spec of whoever is
   asked, an exclusive one on the asking segmenter's own. So of a segmenter's workers one at a time may ask.
-- The questions of a batch go out together, equal ones once, and all of them have ``SHARE`` of the batch's time.
+- The questions of a batch go out together, equal ones once, and all of them have ``BUDGET_FRACTION`` of the batch's
+  time.
 - Whoever lets that pass is not asked for as long as a batch may take; then one batch tries again.
 """
 
@@ -41,11 +42,11 @@ from imagexplain.vision.masks import PhotoMasks, parse_masks
 logger = logging.getLogger(__name__)
 
 ADDRESS = "http://127.0.0.1:8080"
-"""Where config.properties puts the inference endpoints; TorchServe's own variable says otherwise."""
+"""Address of the inference endpoints in config.properties; TorchServe's own variable overrides it."""
 
 KEY_FILE = "key_file.json"
 
-SHARE = 0.2
+BUDGET_FRACTION = 0.2
 """Part of a batch's time within which its segments must be there, 19 s of 96: so long may others have to wait."""
 
 
@@ -63,7 +64,7 @@ class NoAnswerError(RequestError):
 
 
 class Ask(Protocol):
-    """The way to a segmenter's answer: :func:`segments_of`, or what it has answered already."""
+    """A function that gives a segmenter's answer: :func:`segments_of`, or one that looks up answers that have come."""
 
     def __call__(
         self, name: str, photo: Photo, limits: Limits, *, threshold: float | None, ends: float, fresh: bool = False
@@ -72,7 +73,7 @@ class Ask(Protocol):
 
 
 class Spec(msgspec.Struct):
-    """What matters here of a model's ``spec.json``."""
+    """The fields of a model's ``spec.json`` that matter here."""
 
     name: str
     handler: str
@@ -90,7 +91,7 @@ class Question(NamedTuple):
 
 @dataclass
 class RemoteSegments:
-    """What a worker knows of the models beside its own, from batch to batch.
+    """A worker's knowledge of the models beside its own, from batch to batch.
 
     Attributes:
         own: Name of the worker's model.
@@ -109,21 +110,21 @@ class RemoteSegments:
     clock: Callable[[], float] = time.monotonic
 
     def ask(self, batch: Iterable[tuple[Request, bool]], ends: float) -> Ask:
-        """Put all questions of a batch and wait for the answers, ``SHARE`` of the budget at most.
+        """Put all questions of a batch and wait for the answers, ``BUDGET_FRACTION`` of the budget at most.
 
         Args:
-            batch: Requests, each with whether its client wants nothing that is remembered.
+            batch: Requests, each with a flag for a client that wants no cached results.
             ends: Clock reading by which the batch must have been answered.
 
         Returns:
-            The way to the answers, for :func:`fetch_segments`.
+            The function that gives the answers, for :func:`fetch_segments`.
         """
         photos: dict[Question, Photo] = {}
         for request, fresh in batch:
             asked = request.segments
-            if asked is not None and asked.by_neighbour and asked.name != self.own:
+            if asked is not None and asked.is_remote and asked.name != self.own:
                 photos[_question(asked.name, request.photo, asked.threshold, fresh)] = request.photo
-        answers = self._answers(photos, min(ends, self.clock() + SHARE * self.budget)) if photos else {}
+        answers = self._answers(photos, min(ends, self.clock() + BUDGET_FRACTION * self.budget)) if photos else {}
 
         def answered(
             name: str, photo: Photo, limits: Limits, *, threshold: float | None, ends: float, fresh: bool = False
@@ -152,7 +153,7 @@ class RemoteSegments:
         return answers
 
     def _allow(self, name: str, locks: ExitStack) -> None:
-        """Hold what keeps others from asking in a ring.
+        """Hold the locks that keep workers from asking one another in a ring.
 
         Raises:
             RequestError: 422 for a name that is no segmenter's; 503 for one that cannot be asked now.
@@ -185,7 +186,7 @@ class RemoteSegments:
             except Exception as error:  # raised again where it is that request's alone
                 return error
 
-        threads = ThreadPoolExecutor(max(1, len(asked)), "neighbour")
+        threads = ThreadPoolExecutor(max(1, len(asked)), "remote-segments")
         futures = {question: threads.submit(answer, question) for question in asked}
         wait(futures.values(), timeout=ends - self.clock())
         threads.shutdown(wait=False)  # a socket's own time limit counts from byte to byte
@@ -205,12 +206,12 @@ def fetch_segments(
     """The segments that another model finds, where the request asks for them; see :func:`segments_of`.
 
     Args:
-        request: as parsed.
-        own: name of the model that asks; its only worker would wait for itself.
-        limits: bound the number of masks.
-        ends: clock reading by which the segmenter must have answered.
-        fresh: the segmenter is to remember nothing, either.
-        ask: way to the answer, by default a question of its own.
+        request: Parsed request.
+        own: Name of the model that asks; its only worker would wait for itself.
+        limits: Bounds on the number of masks.
+        ends: Clock reading by which the segmenter must have answered.
+        fresh: Flag for a segmenter that must not use cached results, either.
+        ask: Function that gives the answer; by default a question of its own.
 
     Returns:
         The request, with its fallback as its segments where the other model does not answer; and the segments.
@@ -219,7 +220,7 @@ def fetch_segments(
         RequestError: like :func:`segments_of`, for a failure without a fallback; 422 for the model itself.
     """
     asked = request.segments
-    if asked is None or not asked.by_neighbour:
+    if asked is None or not asked.is_remote:
         return request, None
     if asked.name == own:
         raise _finds_none(own)
@@ -240,12 +241,12 @@ def segments_of(
     """The instances that a segmenter of this server finds on a photo, labelled and in order of their scores.
 
     Args:
-        name: the segmenter's.
-        photo: sent as the file it came as, or as a PNG.
-        limits: bound the number of masks.
-        threshold: what scores must exceed, None for the segmenter's own.
-        ends: reading of the monotonic clock by which it must have answered.
-        fresh: it is to look anew.
+        name: Name of the segmenter.
+        photo: Photo, sent as the file it came as, or as a PNG.
+        limits: Bounds on the number of masks.
+        threshold: Score that instances must exceed; None for the segmenter's own threshold.
+        ends: Reading of the monotonic clock by which it must have answered.
+        fresh: Flag for an answer without cached results.
 
     Raises:
         RequestError: 503 if it does not answer, not in time, or fails; 422 if there is no such segmenter.
@@ -272,7 +273,7 @@ def segments_of(
 
 
 def _address() -> str:
-    """Where this server is asked from within: by way of the loopback where it listens on every interface."""
+    """The address at which this server is asked from within: the loopback's, where it listens on every interface."""
     address = os.environ.get("TS_INFERENCE_ADDRESS", ADDRESS)
     return address.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
 

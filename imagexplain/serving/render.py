@@ -40,7 +40,7 @@ SIGMA = 0.05
 """Standard deviation of that smoothing, as a fraction of the input's shorter side."""
 
 LISTED = 12
-"""Most segments with a number and a row of the legend: those of the largest attributions."""
+"""Number of segments with a number and a row of the legend, at most: those of the largest attributions."""
 
 _EXPLAINED = (255, 214, 0)
 
@@ -50,9 +50,9 @@ class ExplainedInstance:
     """The instance whose score is explained.
 
     Attributes:
-        index: Its place among the detections.
-        score: Its probability.
-        cut_out: Its mask over the photo.
+        index: Index among the detections.
+        score: Probability of the instance.
+        cut_out: Mask over the photo.
     """
 
     index: int
@@ -60,7 +60,7 @@ class ExplainedInstance:
     cut_out: CroppedMask
 
 
-def picture(
+def render(
     model: Model,
     sample: PreparedRequest,
     target: int,
@@ -75,12 +75,12 @@ def picture(
     holds in a segment, for a pixel, and the part of the map's magnitude.
 
     Args:
-        model: name and labels.
-        sample: of the request.
+        model: Model, for its name and labels.
+        sample: Prepared request.
         target: Index of the class.
-        scores: (classes,) of the image.
-        explanation: of the target.
-        instance: of a segmenter, outlined.
+        scores: (classes,) scores of the image.
+        explanation: Explanation of the target's score.
+        instance: Instance of a segmenter, which is outlined.
     """
     asked, photo = sample.request.picture, sample.request.photo.image
     factor = magnification(photo.size) if asked.annotated else 1
@@ -150,9 +150,9 @@ def sigma_of(plan: AttributionConfig, size: Sequence[int], fraction: float | Non
     """The standard deviation, pixels, that a map over an input of (height, width) is smoothed by before it is drawn.
 
     Args:
-        plan: of the map.
+        plan: Plan of the map.
         size: Height and width of the input.
-        fraction: of the shorter side, as the client wants it.
+        fraction: Fraction of the shorter side that the client wants; None for the default.
     """
     if fraction is None:
         speckled = any(METHODS[method].speckled for method in plan.methods)

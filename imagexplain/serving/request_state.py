@@ -1,7 +1,7 @@
-"""One request on its way through a worker: how long each stage took, and its answer or failure.
+"""One request on its way through a worker: the time of each stage, and its answer or failure.
 
-What a stage makes of a request is handed on beside its state, as pairs of the two, so that each stage gets what it
-needs in full; who has failed is not among the pairs that come out.
+A stage's output is handed on beside the request's state, as pairs of the two, so that each stage gets all that it
+needs; requests that have failed are not among the pairs that come out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RequestState:
     Attributes:
         raw: The request.
         answer: The encoded result, once there is one.
-        explained: What is counted of its explanation.
+        explained: Counted cost of its explanation.
         failure: The reason why there will be no answer.
         seconds: Time that each stage took.
         started: Clock reading at its arrival.
@@ -92,7 +92,7 @@ class RequestState:
 def run_each(
     pairs: Sequence[tuple[RequestState, Before]], stage: Stage, work: Callable[[Before], After]
 ) -> list[tuple[RequestState, After]]:
-    """Do the work of a stage for one after the other; who fails, fails alone."""
+    """Do the work of a stage for one request after the other; one that fails, fails alone."""
     found = []
     for state, before in pairs:
         with state.stage(stage):

@@ -1,4 +1,4 @@
-"""What every handler does with what TorchServe tells it at the start."""
+"""Device, limits and other models of a worker, from TorchServe's properties and the spec."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def limits(spec: ModelSpec) -> Limits:
     )
 
 
-def neighbours(spec: ModelSpec, archive: Path) -> RemoteSegments:
+def remote_segments(spec: ModelSpec, archive: Path) -> RemoteSegments:
     """The other models of the server, whose archives are unpacked beside this one; nothing is known of them yet."""
     return RemoteSegments(spec.name, archive, limits(spec), spec.serving.deadline_s)

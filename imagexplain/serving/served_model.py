@@ -27,24 +27,24 @@ from imagexplain.vision.geometry import Preprocess
 
 @dataclass(frozen=True)
 class ServedModel:
-    """Everything that answering a request needs to know about the model.
+    """A loaded classifier, with all that answering a request needs to know about it.
 
     Attributes:
-        spec: the archive's resolved spec.
-        preprocess: how photos become inputs.
-        network: frozen, (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
-        plain: the same network with the modules that its authors gave it, whose layers can be named; built when the
-            worker loads.
-        device: where it lives.
-        chunk: path points evaluated at once.
-        seconds_per_point: of one path point within a chunk, measured after loading.
-        facts: What is known of it since.
+        spec: Resolved spec of the archive.
+        preprocess: Preprocessing of photos.
+        network: Frozen network from (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
+        original_network: Same network with the modules that its authors gave it, whose layers can be named; built
+            when the worker loads.
+        device: Device of the network.
+        chunk: Number of path points evaluated at once.
+        seconds_per_point: Seconds that one path point within a chunk takes, measured after loading.
+        facts: Facts learnt of the model since.
     """
 
     spec: ClassifierSpec
     preprocess: Preprocess
     network: nn.Module
-    plain: Callable[[], nn.Module]
+    original_network: Callable[[], nn.Module]
     device: torch.device
     chunk: int
     seconds_per_point: float

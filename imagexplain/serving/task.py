@@ -33,11 +33,11 @@ class Decoded:
     """A parsed request and its photo as the model sees it.
 
     Attributes:
-        request: As parsed, with its fallback as its segments where another model found none.
-        seen: Its photo.
+        request: Parsed request, with its fallback as its segments where another model found none.
+        seen: Model input of its photo.
         key: Digest of the model's input.
         masks: Segments that another model found on the photo.
-        fresh: Nothing may be taken from earlier requests.
+        fresh: Flag for a request that must not be answered from cached results.
     """
 
     request: Request
@@ -57,7 +57,7 @@ class ExplainedScore:
         scores: (classes,) pre-softmax scores of the photo, on the CPU.
         seconds_per_point: Estimate of the time that a point of a path takes.
         masks: Segments that the model itself found on the photo, where the request asks for these.
-        key: What the explanation depends on beside the request, the photo and the target.
+        key: Part of the cache key beside the request, the photo and the target.
         instance: Instance whose score it is, for the picture.
         result: Entries that this kind adds to the answer.
     """
@@ -85,7 +85,7 @@ class Task(Protocol[P]):
 
     Attributes:
         contract: Options and answers.
-        batched: Photos have one size, so that a batch is computed at once; else one request after the other.
+        batched: Flag for photos of one size, so that a batch is computed at once; else one request after the other.
     """
 
     contract: ClassVar[Contract]
@@ -115,7 +115,7 @@ class Task(Protocol[P]):
         ...
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> Sequence[P]:
-        """The predictions for photos, from memory where they are there. Raises RequestError once the time is over."""
+        """The predictions for photos, cached ones where they are there. Raises RequestError once the time is over."""
         ...
 
     def payload(self, decoded: Decoded, prediction: P, deadline: Deadline) -> Payload:

@@ -50,7 +50,7 @@ class TorchServeHandler(Generic[T]):
 
 
 def raw_request(row: dict[str, Any], index: int, context: Any) -> RawRequest:
-    """One row of a batch.
+    """The request in one row of a batch.
 
     TorchServe keeps the names of headers as they were sent, and puts the parts of a form among them, each with a table
     of its own headers in place of a value. A name in two spellings is a list (RFC 9110, 5.3). Which endpoint was called
@@ -72,5 +72,5 @@ class TorchServeMetrics:
     store: Any
 
     def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
-        """Counters add the value, gauges keep it, histograms observe it."""
+        """Add to a counter, set a gauge, or observe a value for a histogram."""
         self.store.get_metric(name, MetricTypes(metric)).add_or_update(value, list(labels))

@@ -27,16 +27,16 @@ from imagexplain.serving.method_attribution import (
     compute_maps,
     cost,
     key_of,
-    resolved,
+    resolve_layer,
     response_payload,
 )
 from imagexplain.serving.metrics import ExplanationCount, Metrics, MetricSink
-from imagexplain.serving.path_attribution import PathAttribution, explain, is_cacheable, points
-from imagexplain.serving.prepared_request import PreparedRequest, prepare
+from imagexplain.serving.path_attribution import PathAttribution, integrate_paths, is_cacheable, path_points
+from imagexplain.serving.prepared_request import PreparedRequest, prepare_request
 from imagexplain.serving.remote_segments import Ask, RemoteSegments, fetch_segments
-from imagexplain.serving.render import picture
+from imagexplain.serving.render import render
 from imagexplain.serving.request_state import RequestState, run_batch_or_each, run_each
-from imagexplain.serving.runtime import limits, neighbours
+from imagexplain.serving.runtime import limits, remote_segments
 from imagexplain.serving.task import Decoded, ExplainedScore, Task
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Admitted:
     Attributes:
         sample: The request in the model's frame.
         score: The score to be explained.
-        key: What its explanation is remembered by.
+        key: Cache key of its explanation.
         deadline: The batch's, with the speed of this model.
     """
 
@@ -63,13 +63,13 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Explained:
-    """An explanation, and what it is of.
+    """An explanation, with its request and score.
 
     Attributes:
         sample: The request in the model's frame.
         score: The score that is explained.
         explanation: Path integrals, or a map.
-        cached: It was remembered from an earlier request.
+        cached: Flag for an explanation from the cache.
     """
 
     sample: PreparedRequest
@@ -80,19 +80,19 @@ class Explained:
 
 @dataclass
 class Worker(Generic[T]):
-    """A model that answers requests, with what it remembers of those before.
+    """A model that answers requests, with its cache of explanations.
 
     Attributes:
         task: The model.
         limits: Upper bounds of one request.
-        neighbours: The other models of the server.
-        explanations: What was computed for recent requests.
-        metrics: What operators count.
+        remote_segments: The other models of the server.
+        explanations: Cache of the explanations of recent requests.
+        metrics: Metrics for operators.
     """
 
     task: T
     limits: Limits
-    neighbours: RemoteSegments
+    remote_segments: RemoteSegments
     explanations: Cache[PathAttribution | AttributionMap]
     metrics: Metrics
 
@@ -101,15 +101,15 @@ class Worker(Generic[T]):
         """A worker that has answered nothing yet.
 
         Args:
-            task: Its model.
+            task: Loaded model.
             archive: Directory of the unpacked archive; those of the other models lie beside it.
-            sink: Where metrics go.
+            sink: Collector of metrics.
         """
         spec = task.spec
         metrics = Metrics(sink, spec.name)
         metrics.prime()
         logger.info("%s", task.describe())
-        return cls(task, limits(spec), neighbours(spec, archive), Cache(spec.limits.cache_bytes), metrics)
+        return cls(task, limits(spec), remote_segments(spec, archive), Cache(spec.limits.cache_bytes), metrics)
 
     def handle(self, requests: Sequence[RawRequest]) -> list[Response]:
         """One response for each request, in order."""
@@ -117,13 +117,13 @@ class Worker(Generic[T]):
         deadline = Deadline.starting_now(budget, 0, self.task.spec.explain.steps + 2)
         states = [RequestState(raw) for raw in requests]
         parsed = run_each([(state, state.raw) for state in states], "decode", self._parse)
-        ask = self.neighbours.ask([(request, state.raw.fresh) for state, request in parsed], deadline.ends)
+        ask = self.remote_segments.ask([(request, state.raw.fresh) for state, request in parsed], deadline.ends)
         for batch in [parsed] if self.task.batched else [[pair] for pair in parsed]:
             self._answer(batch, ask, deadline)
         return [state.respond(self.metrics) for state in states]
 
     def _answer(self, batch: list[tuple[RequestState, Request]], ask: Ask, deadline: Deadline) -> None:
-        """The answers to a batch, in its states."""
+        """Answer a batch; the answers go into its states."""
         raw = [(state, (state.raw, request)) for state, request in batch]
         decoded = run_each(raw, "decode", partial(self._decode, ask, deadline))
         predicted = run_batch_or_each(decoded, "attribute", partial(self._predict, deadline))
@@ -183,14 +183,14 @@ class Worker(Generic[T]):
         height, width = decoded.seen.image.shape[1:]
         admit_baseline(decoded.request, (height, width), deadline)
         masks = decoded.masks if score.masks is None else score.masks
-        return prepare(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key), score
+        return prepare_request(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key), score
 
     def _admit(
         self, sample: PreparedRequest, score: ExplainedScore, deadline: Deadline, *, fresh: bool
     ) -> tuple[Admitted | Explained, Deadline]:
-        """Settle whether the explanation is known, or that there is time for it; and the time that is committed."""
+        """Take the explanation from the cache, or admit it if there is time, which the returned deadline commits."""
         request, deadline = sample.request, replace(deadline, seconds_per_point=score.seconds_per_point)
-        sample = resolved(score.model, sample)
+        sample = resolve_layer(score.model, sample)
         check_answer(sample, len(score.scores), self.task.spec.limits.max_response_bytes)
         beside = seconds_of_answer(sample)
         with_answer = deadline.admit(field="accept" if request.accept == PNG else "masks", seconds=beside)
@@ -199,7 +199,7 @@ class Worker(Generic[T]):
         if known is not None:
             return Explained(sample, score, known, cached=True), with_answer
         if request.by_path:
-            total = points(sample)
+            total = path_points(sample)
             committed = deadline.admit(total, seconds=beside + seconds_of_shares(sample, total))
         else:
             estimate = cost(score.model, sample)
@@ -209,7 +209,7 @@ class Worker(Generic[T]):
     def _integrate(self, batch: Sequence[Admitted]) -> list[Explained]:
         """Path integrals of a batch, all of one model."""
         samples = [one.sample for one in batch]
-        total = left = sum(map(points, samples))
+        total = left = sum(map(path_points, samples))
         started = time.perf_counter()
 
         def before_chunk(remaining: int) -> None:
@@ -218,7 +218,7 @@ class Worker(Generic[T]):
             batch[0].deadline.check(remaining)
 
         try:
-            found = explain(batch[0].score.model, samples, [one.score.target for one in batch], before_chunk)
+            found = integrate_paths(batch[0].score.model, samples, [one.score.target for one in batch], before_chunk)
             left = 0
         finally:  # a pass that was given up has measured the speed as well
             if left < total and not any(seconds_of_shares(sample, 1) for sample in samples):
@@ -247,7 +247,7 @@ class Worker(Generic[T]):
         score, most = one.score, self.task.spec.limits.max_response_bytes
         accept = one.sample.request.accept
         if accept == PNG:
-            drawing = picture(score.model, one.sample, score.target, score.scores, one.explanation, score.instance)
+            drawing = render(score.model, one.sample, score.target, score.scores, one.explanation, score.instance)
             return encode({}, PNG, picture=drawing, max_bytes=most)
         result = response_payload(score.model, one.sample, score.target, score.scores, one.explanation)
         return encode(select({**result, **score.result}, one.sample.request), accept, max_bytes=most)

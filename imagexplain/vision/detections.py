@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imagexplain.vision.mask_crops import CroppedMask, whole
+from imagexplain.vision.mask_crops import CroppedMask, stack_full_masks
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Detections:
     @property
     def masks(self) -> Tensor:
         """(N, H, W) bool, of the photo's size; made anew each time."""
-        return torch.from_numpy(whole(self.cut_outs, self.size))
+        return torch.from_numpy(stack_full_masks(self.cut_outs, self.size))
 
     @property
     def nbytes(self) -> int:

@@ -50,7 +50,7 @@ class CroppedMask:
         return int(np.count_nonzero(self.mask))
 
 
-def trimmed(mask: NDArray[np.bool_]) -> CroppedMask:
+def crop_to_content(mask: NDArray[np.bool_]) -> CroppedMask:
     """The smallest cut-out of a mask (H, W); that of an empty one has no pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
@@ -59,7 +59,7 @@ def trimmed(mask: NDArray[np.bool_]) -> CroppedMask:
     return CroppedMask(part.copy(), (int(rows[0]), int(columns[0])))  # not a view, which would keep the whole
 
 
-def whole(cut_outs: Sequence[CroppedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
+def stack_full_masks(cut_outs: Sequence[CroppedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
     """The masks (N, H, W) over a photo of that height and width. Pages without a mask take no memory."""
     masks = np.zeros((len(cut_outs), *size), dtype=np.bool_)
     for mask, cut_out in zip(masks, cut_outs, strict=True):

@@ -25,6 +25,6 @@ class ModelInput:
     preprocess: Preprocess
 
 
-def view(photo: Photo, preprocess: Preprocess) -> ModelInput:
+def preprocess(photo: Photo, settings: Preprocess) -> ModelInput:
     """A photo as a model with inputs of a fixed size sees it; raises like :func:`imagexplain.vision.geometry.apply`."""
-    return ModelInput(*apply(photo.image, preprocess), preprocess)
+    return ModelInput(*apply(photo.image, settings), settings)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imagexplain.errors import RequestError, shown
 from imagexplain.vision.rectangles import Rectangles
 
-_LONGEST = 7  # digits of a 32-bit number
+_MAX_DIGITS = 7  # digits of a 32-bit number
 _MOST_PIXELS = 2**31
 """A mask has fewer, in fewer runs, each of them no longer than the mask: their sum is below 2^62 and cannot wrap."""
 
@@ -184,8 +184,8 @@ def _unpacked(digits: NDArray[np.uint8], last: NDArray[np.bool_], field: str) ->
         return ends
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
-    if lengths.max() > _LONGEST:
-        raise RequestError(400, field, f"wanted numbers of at most {_LONGEST} digits in counts, got {lengths.max()}")
+    if lengths.max() > _MAX_DIGITS:
+        raise RequestError(400, field, f"wanted numbers of at most {_MAX_DIGITS} digits in counts, got {lengths.max()}")
     place = np.arange(digits.size) - np.repeat(starts, lengths)
     numbers = np.add.reduceat((digits & 31).astype(np.int64) << (5 * place), starts)
     numbers -= np.where(digits[ends] & 16, 1 << (5 * lengths), 0)

@@ -24,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 from imagexplain.archive.build import ROOT, build_all
-from imagexplain.serving import remote_segments as neighbour
+from imagexplain.serving import remote_segments
 from tests.answers.cases import Asked, Case, cases
 from tests.serving.fake_torchserve import Context
 from tests.threads import one_thread
@@ -102,7 +102,7 @@ def served(models: Models) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        with mock.patch.object(neighbour, "_key", return_value="none"):
+        with mock.patch.object(remote_segments, "_key", return_value="none"):
             yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()

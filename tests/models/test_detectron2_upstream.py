@@ -191,9 +191,9 @@ def test_both_engines_see_and_find_the_same() -> None:
         model = SegmenterSpec.model_validate(spec | {"engine": engine})
         segmenter = engines.build(model, small_state(), None, torch.device("cpu"))
         assert segmenter.classes == 3
-        seen = segmenter.look(photo)
-        found = segmenter.find(seen, THRESHOLD)
-        answers.append((found, segmenter.class_scores(seen, found.anchors[0])(seen.image[None])))
+        seen = segmenter.preprocess(photo)
+        found = segmenter.predict(seen, THRESHOLD)
+        answers.append((found, segmenter.score_function(seen, found.anchors[0])(seen.image[None])))
     (ours, our_scores), (theirs, their_scores) = answers
     assert theirs.masks.shape[1:] == (120, 90)
     assert_equal(ours, theirs)

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from imagexplain.models.segmenters.mask_pasting import paste_masks
-from imagexplain.vision.mask_crops import MasksTooLargeError, whole
+from imagexplain.vision.mask_crops import MasksTooLargeError, stack_full_masks
 from tests.models.reference import FIXTURES
 
 
 def pasted_masks(masks: list[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    return torch.from_numpy(whole(paste_masks(masks, boxes, size), size))
+    return torch.from_numpy(stack_full_masks(paste_masks(masks, boxes, size), size))
 
 
 @pytest.mark.upstream

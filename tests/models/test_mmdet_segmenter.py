@@ -55,7 +55,7 @@ def walk() -> Walk:
     segmenter = build(config, deterministic.reference_cascade())
     with np.load(FIXTURES / "swin/intermediates.npz") as arrays:
         upstream = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    seen = segmenter.look(np.array(Image.open(FIXTURES / "swin/china_bgr.png"))[:, :, ::-1])
+    seen = segmenter.preprocess(np.array(Image.open(FIXTURES / "swin/china_bgr.png"))[:, :, ::-1])
     between: dict[str, Tensor] = {"inputs": seen.inputs}
     model, roi_head = segmenter.model, segmenter.model.roi_head
     spied = {
@@ -72,7 +72,7 @@ def walk() -> Walk:
     with pytest.MonkeyPatch.context() as patch:
         for (module, method), named in spied.items():
             patch.setattr(module, method, spy(getattr(module, method), named, between))
-        detections = segmenter.find(seen)
+        detections = segmenter.predict(seen)
     features = [between[f"fpn_{i}"] for i in range(5)]
     rois = upstream["fixed_rois"]
     with torch.no_grad():  # every stage of the reference sees the same regions
@@ -150,7 +150,7 @@ def small(request: pytest.FixtureRequest) -> MMDetSegmenter:
 def plainly(segmenter: MMDetSegmenter, picture: NDArray[np.uint8]) -> Any:
     """What mmdet itself finds."""
     with torch.no_grad():
-        seen = segmenter.look(picture)
+        seen = segmenter.preprocess(picture)
         return segmenter.model.predict(seen.inputs, [seen.sample], rescale=True)[0].pred_instances
 
 
@@ -234,8 +234,8 @@ def test_no_proposals(small: MMDetSegmenter, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_score_at_the_photo_is_the_detections(small: MMDetSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Softmax over the classes and the background, which is asked for by counting it as a class."""
-    seen = small.look(photo(40, 70))
-    found = small.find(seen, 0)
+    seen = small.preprocess(photo(40, 70))
+    found = small.predict(seen, 0)
     monkeypatch.setattr(small._box_heads()[-1], "num_classes", 4)
     for anchor, label, score in zip(found.anchors, found.labels, found.scores, strict=True):
         with torch.no_grad():
@@ -245,10 +245,10 @@ def test_the_score_at_the_photo_is_the_detections(small: MMDetSegmenter, monkeyp
 
 def test_anchors_are_in_the_inputs_pixels(small: MMDetSegmenter) -> None:
     """A photo of half the model's size: the last stage's region lies near the box, twice as far."""
-    seen = small.look(photo(32, 48))
+    seen = small.preprocess(photo(32, 48))
     assert (seen.image_size, seen.photo_size) == ((64, 96), (32, 48))
     assert seen.inputs.shape == (1, 3, 64, 96)
-    found = small.find(seen)
+    found = small.predict(seen)
     assert found.anchors.shape == (len(found), len(small._box_heads()), 4)
     assert float(found.anchors.max()) > 48
     assert (found.anchors >= 0).all() and (found.anchors <= torch.tensor([96, 64, 96, 64])).all()
@@ -256,8 +256,8 @@ def test_anchors_are_in_the_inputs_pixels(small: MMDetSegmenter) -> None:
 
 def test_gradient_equals_differences(small: MMDetSegmenter) -> None:
     """In float64, along random directions, by steps so short that hardly a ReLU meets its kink."""
-    seen = small.look(photo(40, 70))
-    anchor = small.find(seen).anchors[1]
+    seen = small.preprocess(photo(40, 70))
+    anchor = small.predict(seen).anchors[1]
     small.model.double()
     try:
         inputs = torch.cat([seen.inputs, 0.5 * seen.inputs]).double().requires_grad_()
@@ -275,8 +275,8 @@ def test_gradient_equals_differences(small: MMDetSegmenter) -> None:
 
 
 def test_batches_do_not_mix(small: MMDetSegmenter) -> None:
-    first, second = (small.look(photo(40, 70, seed)).inputs for seed in (0, 1))
-    anchor = small.find(small.look(photo(40, 70))).anchors[0]
+    first, second = (small.preprocess(photo(40, 70, seed)).inputs for seed in (0, 1))
+    anchor = small.predict(small.preprocess(photo(40, 70))).anchors[0]
     with torch.no_grad():
         together = small.class_logits(torch.cat([first, second]), anchor)
         apart = torch.cat([small.class_logits(x, anchor) for x in (first, second)])
@@ -287,8 +287,8 @@ def test_batches_do_not_mix(small: MMDetSegmenter) -> None:
 
 def test_nothing_of_the_model_changes(small: MMDetSegmenter) -> None:
     before = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
-    seen = small.look(photo(40, 70))
-    anchor = small.find(seen).anchors[0]
+    seen = small.preprocess(photo(40, 70))
+    anchor = small.predict(seen).anchors[0]
     torch.autograd.grad(small.class_logits(seen.inputs.requires_grad_(), anchor).sum(), seen.inputs)
     assert not any(parameter.requires_grad for parameter in small.model.parameters())
     assert not any(module.training for module in small.model.modules())
@@ -353,7 +353,7 @@ def test_any_other_segmenter_goes_mmdets_own_way(single_stage: tuple[dict[str, A
     assert len(some) == (found.scores > found.scores[4]).sum()
     assert found.anchors.shape == (len(found), 0, 4)
     with pytest.raises(ConfigError, match="CondInst scores no regions"):
-        segmenter.class_logits(segmenter.look(picture).inputs, found.anchors[0])
+        segmenter.class_logits(segmenter.preprocess(picture).inputs, found.anchors[0])
 
 
 def test_published_names(small: MMDetSegmenter) -> None:

@@ -62,7 +62,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierHandler:
     def broken(*_: Any) -> Any:
         raise AssertionError("the model was evaluated")
 
-    monkeypatch.setattr("imagexplain.serving.worker.explain", broken)
+    monkeypatch.setattr("imagexplain.serving.worker.integrate_paths", broken)
     return made(tmp_path, max_response_bytes=8 * IMAGE)
 
 
@@ -270,7 +270,7 @@ def test_nothing_is_made_for_an_instance_that_is_not_there(
     segmenter: SegmenterHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Superpixels of a large photo take half a minute."""
-    monkeypatch.setattr("imagexplain.serving.worker.prepare", None)
+    monkeypatch.setattr("imagexplain.serving.worker.prepare_request", None)
     context = Context(headers=[explanation("threshold=1&segments=slic")])
     (body,) = segmenter.handle([{"body": bytearray(png())}], context)
     assert (context.statuses[0], json.loads(body)["field"]) == (422, "threshold")

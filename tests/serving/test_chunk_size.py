@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from imagexplain.serving import chunk_size as chunk
-from imagexplain.serving.chunk_size import LARGEST, bytes_per_point, chunk_size
+from imagexplain.serving.chunk_size import MAX_CHUNK, bytes_per_point, chunk_size
 
 
 def network() -> nn.Module:
@@ -19,7 +19,7 @@ def test_counts_what_the_backward_pass_keeps() -> None:
 
 def test_more_memory_more_points(monkeypatch: pytest.MonkeyPatch) -> None:
     example = torch.zeros(1, 3, 8, 8)
-    assert chunk_size(network(), example) == LARGEST
+    assert chunk_size(network(), example) == MAX_CHUNK
     monkeypatch.setattr(chunk, "CPU_BUDGET", 5 * bytes_per_point(network(), example))
     assert chunk_size(network(), example) == 5
     monkeypatch.setattr(chunk, "CPU_BUDGET", 1)

@@ -211,14 +211,14 @@ def assert_same(together: Any, alone: Any) -> None:
 def test_a_failure_inside_hits_only_its_own_request(
     handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = explanation_module.explain
+    real = explanation_module.integrate_paths
 
     def fails_on_class_3(model: Any, samples: Any, targets: Any, before: Any) -> Any:
         if 3 in targets:
             raise RuntimeError("broken [METRICS]forged:1")
         return real(model, samples, targets, before)
 
-    monkeypatch.setattr("imagexplain.serving.worker.explain", fails_on_class_3)
+    monkeypatch.setattr("imagexplain.serving.worker.integrate_paths", fails_on_class_3)
     bodies, context = ask(
         handler, (explanation("target_class=3&steps=2"), png()), (explanation("target_class=4&steps=2"), png())
     )

@@ -230,7 +230,7 @@ def test_other_masks_on_a_known_image_evaluate_nothing(
     def broken(*_: Any) -> Any:
         raise AssertionError("the model was evaluated")
 
-    monkeypatch.setattr("imagexplain.serving.worker.explain", broken)
+    monkeypatch.setattr("imagexplain.serving.worker.integrate_paths", broken)
     monkeypatch.setattr("imagexplain.serving.tasks.classifier.predict", broken)
     second = answer(handler, masks=[rle(box(0, 0, 10, 10))])
     assert second["groups"][-1]["attribution"] == first["groups"][-1]["attribution"]

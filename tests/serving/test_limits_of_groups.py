@@ -16,10 +16,10 @@ from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving import prepared_request as sample
 from imagexplain.serving.deadline import Deadline
-from imagexplain.serving.prepared_request import PreparedRequest, prepare
+from imagexplain.serving.prepared_request import PreparedRequest, prepare_request
 from imagexplain.vision import superpixels
 from imagexplain.vision.geometry import Preprocess
-from imagexplain.vision.preprocess import view
+from imagexplain.vision.preprocess import preprocess
 from imagexplain.vision.rectangles import Rectangles
 from imagexplain.vision.rle import Runs, write
 from imagexplain.vision.superpixels import SlicSettings, one_hot, slic
@@ -40,7 +40,7 @@ def asked(options: str = "", masks: list[np.ndarray] | None = None, side: int = 
 
 
 def prepared(request: Request, limits: Limits, deadline: Deadline | None = None) -> PreparedRequest:
-    return prepare(request, view(request.photo, PREPROCESS), None, limits, deadline)
+    return prepare_request(request, preprocess(request.photo, PREPROCESS), None, limits, deadline)
 
 
 def stripes(count: int, side: int = SIDE) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from imagexplain.attribution.methods import xrai as regions
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
-from imagexplain.serving import remote_segments as neighbour
+from imagexplain.serving import remote_segments
 from imagexplain.serving.remote_segments import fetch_segments
 from imagexplain.vision.decode import decode
 from tests.serving.fake_torchserve import Context
@@ -93,7 +93,7 @@ def asking(fallback: str = "") -> Request:
 
 @pytest.fixture
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbour, "_key", lambda: "secret")
+    monkeypatch.setattr(remote_segments, "_key", lambda: "secret")
 
 
 TOO_LARGE = {"code": 413, "field": "image", "message": "wanted at most 12 pixels, got 6 × 4"}

@@ -132,7 +132,7 @@ def test_a_served_map_is_the_librarys(handlers: dict[str, ClassifierHandler]) ->
     handler = handlers["resnet"]
     _, answer = one(handler, "method=grad_cam&target_class=2", "application/gzip")
     image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
-    expected = library.grad_cam(handler.worker.task.model.plain(), image[None], 2)
+    expected = library.grad_cam(handler.worker.task.model.original_network(), image[None], 2)
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-6)
     assert answer["layer"] == "layer3"  # of the next, one place is left
 
@@ -313,7 +313,7 @@ def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
     image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
     for method in ("guided_backprop", "deep_lift"):
         _, answer = one(handler, f"method={method}&target_class=0", "application/gzip")
-        expected = getattr(library, method)(handler.worker.task.model.plain(), image[None], 0)
+        expected = getattr(library, method)(handler.worker.task.model.original_network(), image[None], 0)
         assert torch.allclose(answer["map"], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -359,5 +359,5 @@ def test_our_own_networks_are_asked_under_their_authors_names(tmp_path: Path) ->
     handler.initialize(Context(model_dir=write_bit(tmp_path)))
     (tmp_path / WEIGHTS_FILE).unlink()  # no request reads it
     status, answer = one(handler, "method=grad_cam")
-    assert status == 200 and answer["layer"] in dict(handler.worker.task.model.plain().named_modules())
+    assert status == 200 and answer["layer"] in dict(handler.worker.task.model.original_network().named_modules())
     assert one(handler, f"method=layer_cam&layer={answer['layer']}")[0] == 200

@@ -11,8 +11,8 @@ from imagexplain.ops.server import ROOT
 from imagexplain.serving.metrics import (
     DURATIONS,
     KINDS,
-    LONGEST,
     OUTCOMES,
+    OVER_LONGEST_BOUND,
     ExplanationCount,
     Metrics,
     MetricType,
@@ -75,7 +75,7 @@ def test_labels_are_bounded() -> None:
     Metrics(recorder, "small").request("prediction", "[METRICS]forged", 0.1, 1, 1)
     assert recorder.written[0][3] == ("small", "prediction", "internal")
     assert [duration_label(s) for s in (0, 1, 1.01, 120, 121, float("inf"))] == [
-        "up_to_1s", "up_to_1s", "up_to_10s", "up_to_120s", LONGEST, LONGEST
+        "up_to_1s", "up_to_1s", "up_to_10s", "up_to_120s", OVER_LONGEST_BOUND, OVER_LONGEST_BOUND
     ]  # fmt: skip
 
 

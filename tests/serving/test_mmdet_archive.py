@@ -75,7 +75,7 @@ def test_its_instances_are_segments(handler: SegmenterHandler) -> None:
 
 
 def test_what_the_model_sees_is_its_photo(handler: SegmenterHandler) -> None:
-    seen = handler.worker.task.engine.look(decode(png(height=64, width=96), Limits()))
+    seen = handler.worker.task.engine.preprocess(decode(png(height=64, width=96), Limits()))
     rgb = (seen.preprocess.rgb(seen.image) * 255).round().permute(1, 2, 0).numpy()
     assert np.array_equal(rgb, pixels(height=64, width=96))
 

@@ -19,7 +19,7 @@ from imagexplain.api.request import parse
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
-from imagexplain.serving import remote_segments as neighbour
+from imagexplain.serving import remote_segments
 from imagexplain.serving.remote_segments import fetch_segments, segments_of
 from imagexplain.vision import rle
 from imagexplain.vision.decode import Photo, decode
@@ -66,7 +66,7 @@ def photo() -> Photo:
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbour, "_key", lambda: "secret")
+    monkeypatch.setattr(remote_segments, "_key", lambda: "secret")
 
 
 def ask(photo: Photo, address: str, monkeypatch: pytest.MonkeyPatch, left: float = 5.0, **options: Any) -> Any:

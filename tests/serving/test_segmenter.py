@@ -254,7 +254,7 @@ def test_hundreds_of_instances_in_a_large_photo(tmp_path: Path) -> None:
         Context(model_dir=write_model(tmp_path, settings=settings, resize={"shorter": 128, "longer": 256}))
     )
     photo = png(height=2000, width=3000)
-    detections = handler.worker.task.engine.find(handler.worker.task.engine.look(decode(photo, Limits())), 0)
+    detections = handler.worker.task.engine.predict(handler.worker.task.engine.preprocess(decode(photo, Limits())), 0)
     assert len(detections) == 300 and detections.nbytes < 300 * 2000 * 3000 / 2
     rows = found(handler, "threshold=0", photo)
     assert len(rows) == 300 and all(row["segmentation"]["size"] == [2000, 3000] for row in rows)

@@ -72,7 +72,7 @@ def test_memory_stays_flat_over_hundreds_of_methods(tmp_path: Path) -> None:
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_timm(tmp_path, "resnet")))
     handler.worker.explanations = Cache(200_000)
-    resident, statuses, hooks = [], Counter[int](), handler.worker.task.model.plain()
+    resident, statuses, hooks = [], Counter[int](), handler.worker.task.model.original_network()
     for number in range(0, REQUESTS, 3):
         asked = [explanation(MIXED[(number + place) % len(MIXED)], "application/gzip") for place in range(3)]
         context = Context(headers=asked)

@@ -30,7 +30,7 @@ def networks(handler: ClassifierHandler) -> Iterator[list[nn.Module]]:
     """The handler's networks, whose hooks are taken off again."""
     found = [
         part
-        for part in (handler.worker.task.model.network, handler.worker.task.model.plain())
+        for part in (handler.worker.task.model.network, handler.worker.task.model.original_network())
         if isinstance(part, nn.Module)
     ]
     assert found
@@ -74,15 +74,15 @@ def test_an_error_of_a_users_pipeline_is_not_the_clients() -> None:
         def __init__(self, error: ValueError) -> None:
             self.error = error
 
-        def look(self, _: object) -> None:
+        def preprocess(self, _: object) -> None:
             raise self.error
 
     photo = Photo(Image.new("RGB", (8, 8)), "image", "RGB")
     with pytest.raises(ValueError, match="size: not understood") as own:
-        MMDetBackend(Segmenter(ValueError("size: not understood"))).look(photo)  # type: ignore[arg-type]
+        MMDetBackend(Segmenter(ValueError("size: not understood"))).preprocess(photo)  # type: ignore[arg-type]
     assert not isinstance(own.value, RequestError)
     with pytest.raises(RequestError, match="422 image: photo: too narrow"):
-        MMDetBackend(Segmenter(PhotoError("photo: too narrow"))).look(photo)  # type: ignore[arg-type]
+        MMDetBackend(Segmenter(PhotoError("photo: too narrow"))).preprocess(photo)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

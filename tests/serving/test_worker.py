@@ -21,7 +21,7 @@ from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.serving.worker import Worker
 from imagexplain.vision.geometry import Preprocess
-from imagexplain.vision.preprocess import ModelInput, view
+from imagexplain.vision.preprocess import ModelInput, preprocess
 from tests.wire.photos import jpeg
 
 SPEC = ClassifierSpec.model_validate(
@@ -48,7 +48,7 @@ class Brightness:
         mean = images.mean((1, 2, 3))
         return torch.stack([-mean, mean], 1)
 
-    def plain(self):
+    def original_network(self):
         return self.network
 
 
@@ -72,7 +72,7 @@ class Meter:
         return "a meter"
 
     def preprocess(self, request: Request) -> ModelInput:
-        return view(request.photo, Preprocess(**self.spec.preprocess.model_dump()))
+        return preprocess(request.photo, Preprocess(**self.spec.preprocess.model_dump()))
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[float]:
         if any(one.request.photo.size == (1, 1) for one in batch):

@@ -9,7 +9,7 @@ import torch
 
 from imagexplain.api.options import (
     Baseline,
-    Path,
+    PathOptions,
     Segments,
     baseline_options,
     path_options,
@@ -21,23 +21,23 @@ from imagexplain.limits import Limits
 from tests.wire.photos import png
 
 LIMITS = Limits(max_steps=100, max_groups=50, max_draws=8)
-USUAL = Path(20)
-ADAPTIVE = Path(30, 0.05)
+USUAL = PathOptions(20)
+ADAPTIVE = PathOptions(30, 0.05)
 
 
 @pytest.mark.parametrize(
     ("given", "default", "wanted"),
     [
-        ({}, USUAL, Path(20)),
-        ({"steps": 7, "quadrature": "left"}, USUAL, Path(7, None, "left")),
-        ({"tolerance": 0.01}, USUAL, Path(100, 0.01)),  # as many steps as it takes, up to the limit
-        ({"tolerance": 1, "steps": 40}, USUAL, Path(40, 1.0)),
-        ({}, ADAPTIVE, Path(30, 0.05)),
-        ({"steps": 7}, ADAPTIVE, Path(7)),  # who names the steps wants so many
-        ({"tolerance": 0.5}, ADAPTIVE, Path(30, 0.5)),
+        ({}, USUAL, PathOptions(20)),
+        ({"steps": 7, "quadrature": "left"}, USUAL, PathOptions(7, None, "left")),
+        ({"tolerance": 0.01}, USUAL, PathOptions(100, 0.01)),  # as many steps as it takes, up to the limit
+        ({"tolerance": 1, "steps": 40}, USUAL, PathOptions(40, 1.0)),
+        ({}, ADAPTIVE, PathOptions(30, 0.05)),
+        ({"steps": 7}, ADAPTIVE, PathOptions(7)),  # who names the steps wants so many
+        ({"tolerance": 0.5}, ADAPTIVE, PathOptions(30, 0.5)),
     ],
 )
-def test_steps_or_a_tolerance(given: dict[str, Any], default: Path, wanted: Path) -> None:
+def test_steps_or_a_tolerance(given: dict[str, Any], default: PathOptions, wanted: PathOptions) -> None:
     assert path_options(given, LIMITS, default) == wanted
 
 
@@ -72,7 +72,7 @@ def test_segments() -> None:
     assert segment_options({"segments": "grid", "rows": 2}, LIMITS) == Segments("grid", rows=2, columns=4)
     by_model = {"segments": "swin", "threshold": 0.25, "fallback": "grid", "rows": 2}
     wanted = Segments("swin", rows=2, threshold=0.25, fallback="grid")
-    assert segment_options(by_model, LIMITS) == wanted and wanted.by_neighbour
+    assert segment_options(by_model, LIMITS) == wanted and wanted.is_remote
 
 
 def test_switches() -> None:

@@ -37,7 +37,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", 
 AVERAGING_COUNTER = "n_averaged"
 """The one entry of ``AveragedModel`` that is not of the network, a count."""
 
-_DEEPEST = 3
+_MAX_DEPTH = 3
 _LISTED = 8
 
 Mismatch = tuple[str, tuple[int, ...], tuple[int, ...]]
@@ -152,7 +152,7 @@ def _found(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
     """The mappings that hold tensors, with the keys that lead to them, the one to take first."""
     if not isinstance(content, Mapping):
         return
-    if len(path) < _DEEPEST:
+    if len(path) < _MAX_DEPTH:
         for wrapper in WRAPPERS:
             yield from _found(content.get(wrapper), (*path, wrapper))
     if any(isinstance(value, Tensor | Stored) for value in content.values()):
@@ -161,7 +161,7 @@ def _found(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 def _innermost(content: Any) -> Any:
     """What stands where a state dict was to be looked for, so that a message can say what it is."""
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         inner = [content[wrapper] for wrapper in WRAPPERS if isinstance(content, Mapping) and wrapper in content]
         mappings = [value for value in inner if isinstance(value, Mapping)]
         if not mappings:

@@ -29,7 +29,7 @@ from imagexplain.models.segmenters.tensormask import (
     without_constants,
 )
 from imagexplain.vision.detections import Detections
-from imagexplain.vision.mask_crops import trimmed
+from imagexplain.vision.mask_crops import crop_to_content
 
 DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 """Blocks per stage of the ResNets that upstream has, among those of bottlenecks, and their names."""
@@ -86,7 +86,7 @@ def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float)
     found = _postprocess(result, (masks, windows), *size)
     pasted = found.pred_masks.bool().cpu().numpy() if found.has("pred_masks") else ()
     found = found.to("cpu")
-    cut_outs = tuple(map(trimmed, pasted))
+    cut_outs = tuple(map(crop_to_content, pasted))
     return Detections(found.pred_boxes.tensor, found.scores, found.pred_classes, cut_outs, size, found.anchors)
 
 

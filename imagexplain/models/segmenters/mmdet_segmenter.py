@@ -30,7 +30,7 @@ from imagexplain.models.example_photo import example_photo
 from imagexplain.models.segmenters import mmcv_ext
 from imagexplain.models.segmenters.mmdet_config import ConfigError, checked, resolve
 from imagexplain.vision.detections import Detections
-from imagexplain.vision.mask_crops import CroppedMask, check_room, trimmed
+from imagexplain.vision.mask_crops import CroppedMask, check_room, crop_to_content
 
 __all__ = ["ConfigError", "MMDetInput", "MMDetSegmenter", "build", "resolve"]
 
@@ -110,7 +110,7 @@ class MMDetSegmenter:
         self.model.to(device)
         return self
 
-    def look(self, photo: NDArray[np.uint8] | Tensor) -> MMDetInput:
+    def preprocess(self, photo: NDArray[np.uint8] | Tensor) -> MMDetInput:
         """A photo as the model sees it.
 
         Args:
@@ -143,15 +143,15 @@ class MMDetSegmenter:
         return MMDetInput(data["inputs"], tuple(sample.img_shape[:2]), (height, width), sample)
 
     def segment(self, photo: NDArray[np.uint8] | Tensor, threshold: float | None = None) -> Detections:
-        """The instances in a photo: :meth:`find` in what :meth:`look` sees."""
-        return self.find(self.look(photo), threshold)
+        """The instances in a photo: :meth:`predict` in what :meth:`preprocess` sees."""
+        return self.predict(self.preprocess(photo), threshold)
 
     @torch.no_grad()
-    def find(self, seen: MMDetInput, threshold: float | None = None) -> Detections:
+    def predict(self, seen: MMDetInput, threshold: float | None = None) -> Detections:
         """The instances in a photo.
 
         Args:
-            seen: from :meth:`look`.
+            seen: from :meth:`preprocess`.
             threshold: scores must lie above it; default, the configuration's. A single-stage model applies its own
                 first, so that a lower one finds no more.
 
@@ -163,13 +163,13 @@ class MMDetSegmenter:
             MasksTooLargeError: a two-stage detector's boxes are of more pixels of the photo than masks may have.
         """
         with _quiet():
-            return self._find_in_stages(seen, threshold) if self.explains else self._find(seen, threshold)
+            return self._predict_in_stages(seen, threshold) if self.explains else self._predict(seen, threshold)
 
     def class_logits(self, inputs: Tensor, anchor: Tensor) -> Tensor:
         """The class scores of one detection's regions, differentiable with respect to the inputs.
 
         Args:
-            inputs: (B, 3, h, w), as :attr:`Seen.inputs`.
+            inputs: (B, 3, h, w), as :attr:`MMDetInput.inputs`.
             anchor: (stages, 4), a row of :attr:`Detections.anchors`; the same for all inputs.
 
         Returns:
@@ -212,7 +212,7 @@ class MMDetSegmenter:
         sample = DetDataSample(metainfo={**meta, "scale_factor": (1.0, 1.0), "img_id": 0, "img_path": None})
         seen = MMDetInput(torch.zeros(1, 3, *size), size, size, sample)
         if not self.explains:
-            self.find(seen, 0)
+            self.predict(seen, 0)
             return
         # One region instead of all that are proposed: hundreds would take seconds.
         region = torch.tensor([[4.0, 4.0, 28.0, 28.0]])
@@ -225,7 +225,7 @@ class MMDetSegmenter:
 
     def _rehearse_pipeline(self) -> None:
         try:
-            looks = [self.look(example_photo()) for _ in range(LOOKS)]
+            looks = [self.preprocess(example_photo()) for _ in range(LOOKS)]
         except ConfigError:
             raise
         except Exception as error:  # a step may raise anything
@@ -235,7 +235,7 @@ class MMDetSegmenter:
         if not same or any(look.sample.metainfo.get("flip") for look in looks):
             raise ConfigError("pipeline: wanted steps that keep a photo as it is but for its size; one turns it over")
 
-    def _find_in_stages(self, seen: MMDetInput, threshold: float | None) -> Detections:
+    def _predict_in_stages(self, seen: MMDetInput, threshold: float | None) -> Detections:
         """Proposals, boxes, suppression, then the masks of what is left."""
         from mmdet.models.layers import multiclass_nms
         from mmengine.structures import InstanceData
@@ -265,7 +265,7 @@ class MMDetSegmenter:
         stages = [each[regions, 1:] for each in rois] if rois else [boxes.new_zeros(0, 4)] * len(self._box_heads())
         return _detections(found, cut_outs, seen, torch.stack(stages, dim=1))
 
-    def _find(self, seen: MMDetInput, threshold: float | None) -> Detections:
+    def _predict(self, seen: MMDetInput, threshold: float | None) -> Detections:
         """mmdet's own way through any detector."""
         (sample,) = self.model.predict(seen.inputs, [seen.sample], rescale=True)
         found = sample.pred_instances
@@ -352,7 +352,7 @@ def _area_in_photo(boxes: Tensor, seen: MMDetInput) -> float:
 
 
 def _cut_outs(masks: Tensor) -> list[CroppedMask]:
-    return [trimmed(mask) for mask in masks.bool().cpu().numpy()]
+    return [crop_to_content(mask) for mask in masks.bool().cpu().numpy()]
 
 
 def _detections(found: Any, cut_outs: list[CroppedMask], seen: MMDetInput, anchors: Tensor) -> Detections:

@@ -17,10 +17,10 @@ from imagexplain.serving.deadline import Deadline, ema
 from imagexplain.serving.path_attribution import predict, prediction_result
 from imagexplain.serving.served_model import ServedModel, load
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
-from imagexplain.vision.preprocess import ModelInput, view
+from imagexplain.vision.preprocess import ModelInput, preprocess
 
 SCORES_SHARE = 1 / 16
-"""Size of the memory of scores, relative to that of explanations."""
+"""Size of the cache of scores, relative to that of explanations."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Classifier:
 
     def preprocess(self, request: Request) -> ModelInput:
         """The photo at the model's size."""
-        return view(request.photo, self.model.preprocess)
+        return preprocess(request.photo, self.model.preprocess)
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Tensor]:
         """(classes,) pre-softmax scores of each photo, on the CPU."""

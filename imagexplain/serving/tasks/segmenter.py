@@ -32,7 +32,7 @@ from imagexplain.errors import RequestError, shown
 from imagexplain.serving.admission import check_masks, seconds_of_instances
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.chunk_size import chunk_size
-from imagexplain.serving.deadline import NOTABLE, Deadline, ema
+from imagexplain.serving.deadline import MIN_ADMITTED_SECONDS, Deadline, ema
 from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.render import ExplainedInstance
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
@@ -52,10 +52,10 @@ class InstanceModel:
 
     Attributes:
         spec: Name and labels.
-        network: (N, 3, H, W) to pre-softmax scores (N, classes).
-        device: Where it lives.
-        chunk_of: Number of path points evaluated at once; found out when it is first needed.
-        facts: What is known of the segmenter's scores.
+        network: Function from (N, 3, H, W) to pre-softmax scores (N, classes).
+        device: Device of the segmenter.
+        chunk_of: Function that finds the number of path points to evaluate at once, when it is first needed.
+        facts: Facts known of the segmenter's scores.
     """
 
     spec: SegmenterSpec
@@ -66,11 +66,11 @@ class InstanceModel:
 
     @property
     def chunk(self) -> int:
-        """Path points evaluated at once."""
+        """Number of path points evaluated at once."""
         return self.chunk_of()
 
-    def plain(self) -> Forward:
-        """What methods may look into: nothing but a function."""
+    def original_network(self) -> Forward:
+        """The score function: there is no network of it alone that methods could look into."""
         return self.network
 
 
@@ -79,12 +79,12 @@ class Segmenter:
     """A segmenter, the instances of recent photos, and the running estimate of its speed.
 
     Attributes:
-        engine: The network behind one interface.
-        device: Where it lives.
-        instances: What was found on recent photos.
-        facts: What is known of its scores.
+        engine: Network behind one interface.
+        device: Device of the network.
+        instances: Cache of the instances found on recent photos.
+        facts: Facts known of its scores.
         seconds_per_pixel: Estimate of the time that a path point takes for each pixel of the input; 0 before the first.
-        chunks: Path points evaluated at once by the input's size.
+        chunks: Number of path points evaluated at once, by the input's size.
     """
 
     contract: ClassVar[Contract] = Contract(
@@ -123,8 +123,8 @@ class Segmenter:
         return f"{self.spec.name} on {self.device} by {self.spec.engine}"
 
     def preprocess(self, request: Request) -> ModelInput:
-        """The photo as the network sees it."""
-        seen, most = self.engine.look(request.photo), self.spec.limits.max_input_pixels
+        """The model input of the photo."""
+        seen, most = self.engine.preprocess(request.photo), self.spec.limits.max_input_pixels
         height, width = seen.image.shape[1:]
         if height * width > most:
             wanted = f"wanted at most {most:,} pixels as the model sees them, got {width} × {height}"
@@ -133,16 +133,16 @@ class Segmenter:
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Detections]:
         """The instances whose score exceeds the threshold."""
-        return [self._find(one, deadline) for one in batch]
+        return [self._predict(one, deadline) for one in batch]
 
-    def _find(self, decoded: Decoded, deadline: Deadline) -> Detections:
+    def _predict(self, decoded: Decoded, deadline: Deadline) -> Detections:
         threshold = self._threshold(decoded.request)
         key = (decoded.key, decoded.seen.geometry, threshold)
         found = None if decoded.fresh else self.instances.get(key)
         if found is None:
             deadline.check_start()
             try:
-                found = self.engine.find(decoded.seen, threshold)
+                found = self.engine.predict(decoded.seen, threshold)
             except MasksTooLargeError as error:
                 hint = "raise the threshold, or send a smaller photo"
                 raise RequestError(413, "threshold", f"{error}: {hint}") from None
@@ -155,7 +155,7 @@ class Segmenter:
     def payload(self, decoded: Decoded, prediction: Detections, deadline: Deadline) -> Payload:
         """The instances: tensors, run-length masks, or a picture."""
         request = decoded.request
-        if (seconds := seconds_of_instances(prediction, request.accept)) >= NOTABLE:
+        if (seconds := seconds_of_instances(prediction, request.accept)) >= MIN_ADMITTED_SECONDS:
             deadline.admit(field="accept", seconds=seconds)
         if request.accept == PNG:
             annotated = request.picture.annotated
@@ -197,7 +197,7 @@ class Segmenter:
         """The class score of the instance that is asked for, or of the best one."""
         request, image, found = decoded.request, decoded.seen.image, prediction
         instance = self._instance(request, found)
-        forward = self.engine.class_scores(decoded.seen, found.anchors[instance])
+        forward = self.engine.score_function(decoded.seen, found.anchors[instance])
         scores, seconds = self._timed(forward, image)
         if not self.seconds_per_pixel:
             # Until a path was taken, forward passes are all that tells how fast the worker is: the better of two, for

@@ -20,7 +20,7 @@ from handlers.classifier import ClassifierHandler
 from imagexplain.api.request import Request, parse
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
-from imagexplain.serving import remote_segments as neighbour
+from imagexplain.serving import remote_segments
 from imagexplain.serving.remote_segments import RemoteSegments, fetch_segments
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import explanation, png, prediction, write_model
@@ -65,7 +65,7 @@ def server(answer: Callable[[str], bytes], environment: pytest.MonkeyPatch) -> I
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbour, "_key", lambda: "secret")
+    monkeypatch.setattr(remote_segments, "_key", lambda: "secret")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def unpacked(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def neighbours(unpacked: Path, own: str, budget: float = 50) -> RemoteSegments:
+def remote(unpacked: Path, own: str, budget: float = 50) -> RemoteSegments:
     return RemoteSegments(own, unpacked / f"hash of {own}", Limits(), budget)
 
 
@@ -114,8 +114,8 @@ def test_nobody_but_a_segmenter_is_asked(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch, own: str, name: str, words: str
 ) -> None:
     with server(lambda _: FOUND, monkeypatch) as asked:
-        (outcome,) = joined(neighbours(unpacked, own), wanting(name))
-        (allowed,) = joined(neighbours(unpacked, own), wanting(name, fallback="slic"))
+        (outcome,) = joined(remote(unpacked, own), wanting(name))
+        (allowed,) = joined(remote(unpacked, own), wanting(name, fallback="slic"))
     assert isinstance(outcome, str) and outcome.startswith("422") and words in outcome
     assert allowed == outcome and asked == []
 
@@ -126,7 +126,7 @@ def test_what_is_no_archive_of_ours_is_no_segmenter(unpacked: Path, monkeypatch:
         (unpacked / name / "spec.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     (unpacked / "file").touch()
     with server(lambda _: FOUND, monkeypatch):
-        assert joined(neighbours(unpacked, "bit"), wanting("swin")) == [("cat",)]
+        assert joined(remote(unpacked, "bit"), wanting("swin")) == [("cat",)]
 
 
 def test_equal_questions_of_a_batch_go_out_once_and_all_of_them_together(
@@ -147,7 +147,7 @@ def test_equal_questions_of_a_batch_go_out_once_and_all_of_them_together(
         wanting("lanet"),
     ]
     with server(answer, monkeypatch) as asked:
-        outcomes = joined(neighbours(unpacked, "bit"), *batch)
+        outcomes = joined(remote(unpacked, "bit"), *batch)
     assert outcomes[:5] == [("cat",), ("cat",), ("cat",), "slic", ("cat",)]
     assert str(outcomes[5]).startswith("422")
     assert sorted(asked) == ["swin", "swin", "tensormask"]
@@ -163,7 +163,7 @@ def test_equal_bytes_of_another_size_are_another_photo(unpacked: Path, monkeypat
         for rows, columns in ((2, 12), (4, 6))
     ]
     with server(lambda _: FOUND, monkeypatch) as asked:
-        joined(neighbours(unpacked, "bit"), *batch)
+        joined(remote(unpacked, "bit"), *batch)
     assert asked == ["swin", "swin"]
 
 
@@ -171,7 +171,7 @@ def test_who_does_not_answer_is_left_alone_for_a_while_and_then_tried(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hung, later = threading.Event(), 0.0
-    asking = neighbours(unpacked, "bit", budget=2)
+    asking = remote(unpacked, "bit", budget=2)
     asking.clock = lambda: time.monotonic() + later
 
     def answer(name: str) -> bytes:
@@ -201,7 +201,7 @@ def test_who_does_not_answer_is_left_alone_for_a_while_and_then_tried(
 
 
 def test_a_refusal_is_no_silence(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asking = neighbours(unpacked, "bit")
+    asking = remote(unpacked, "bit")
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", "http://127.0.0.1:9")
     assert "cannot be reached" in joined(asking, wanting("swin"))[0]
     with server(lambda _: b'{"detections": 5}', monkeypatch):
@@ -230,7 +230,7 @@ def test_an_answer_that_drips_in_is_none(unpacked: Path, monkeypatch: pytest.Mon
     threading.Thread(target=listening.serve_forever, daemon=True).start()
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", f"http://127.0.0.1:{listening.server_port}")
     try:
-        assert "did not answer in time" in joined(neighbours(unpacked, "bit", budget=2), wanting("swin"))[0]
+        assert "did not answer in time" in joined(remote(unpacked, "bit", budget=2), wanting("swin"))[0]
     finally:
         stop.set()
         listening.shutdown()
@@ -252,7 +252,7 @@ class Workers:
         with self.busy[own]:
             if all_busy is not None:
                 all_busy.wait()
-            return joined(neighbours(self.unpacked, own), wanting(segmenter))[0]
+            return joined(remote(self.unpacked, own), wanting(segmenter))[0]
 
 
 @pytest.mark.parametrize("ring", [("swin", "tensormask"), ("swin", "tensormask", "third")])
@@ -294,12 +294,12 @@ def test_a_classifier_may_ask_a_segmenter_that_asks(unpacked: Path, monkeypatch:
 
     with server(answer, monkeypatch):
         swin = threading.Thread(
-            target=lambda: outcomes.update(swin=joined(neighbours(unpacked, "swin"), wanting("tensormask")))
+            target=lambda: outcomes.update(swin=joined(remote(unpacked, "swin"), wanting("tensormask")))
         )
         swin.start()
         assert asking.wait(20)
-        (refused,) = joined(neighbours(unpacked, "tensormask"), wanting("swin"))
-        assert joined(neighbours(unpacked, "bit"), wanting("swin")) == [("cat",)]
+        (refused,) = joined(remote(unpacked, "tensormask"), wanting("swin"))
+        assert joined(remote(unpacked, "bit"), wanting("swin")) == [("cat",)]
         answered.set()
         swin.join()
     assert "503 tensormask is being asked itself" in refused and outcomes == {"swin": [("cat",)]}
@@ -313,7 +313,7 @@ def test_a_worker_that_dies_leaves_no_lock(unpacked: Path, monkeypatch: pytest.M
         server(lambda _: FOUND, monkeypatch),
     ):
         assert other.stdout is not None and other.stdout.readline()
-        asking = neighbours(unpacked, "swin")
+        asking = remote(unpacked, "swin")
         assert "tensormask is asking another one itself" in joined(asking, wanting("tensormask"))[0]
         other.kill()
         other.wait()
@@ -330,7 +330,7 @@ def test_many_may_ask_one_segmenter(unpacked: Path, monkeypatch: pytest.MonkeyPa
     outcomes: list[Any] = []
 
     def explain(own: str) -> None:
-        outcomes.extend(joined(neighbours(unpacked, own), wanting("swin")))
+        outcomes.extend(joined(remote(unpacked, own), wanting("swin")))
 
     with server(answer, monkeypatch):
         threads = [threading.Thread(target=explain, args=(own,)) for own in ("bit", "lanet", "tensormask")]
@@ -348,8 +348,8 @@ def test_a_hung_segmenter_harms_those_alone_who_wait_for_it(tmp_path: Path, monk
     (other / "spec.json").write_text('{"name": "swin", "handler": "segmenter"}')
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=write_model(model)))
-    assert handler.worker.neighbours.budget == handler.worker.task.model.spec.serving.deadline_s
-    handler.worker.neighbours.budget = 2
+    assert handler.worker.remote_segments.budget == handler.worker.task.model.spec.serving.deadline_s
+    handler.worker.remote_segments.budget = 2
     never = threading.Event()
 
     def answer(_: str) -> bytes:
