@@ -46,9 +46,9 @@ class IntegratedGradients(GradientAttribution):
     Attributions are float32 or better as well, and detached.
 
     Args:
-        forward_func: maps the inputs, and further arguments behind them, to an output with a row for each of the
-            inputs' rows, each row independent of the others.
-        multiply_by_inputs: multiply the mean gradient by inputs − baselines; False returns the mean gradient.
+        forward_func: Function from the inputs, and further arguments behind them, to an output with a row for each of
+            the inputs' rows, each row independent of the others.
+        multiply_by_inputs: Factor inputs − baselines on the mean gradient; False returns the mean gradient itself.
     """
 
     def __init__(self, forward_func: Callable[..., Tensor], multiply_by_inputs: bool = True) -> None:
@@ -68,21 +68,21 @@ class IntegratedGradients(GradientAttribution):
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
-        """Integrated gradients, with Captum's sign of the convergence delta.
+        """Attribute by integrated gradients, with Captum's sign of the convergence delta.
 
         Args:
-            inputs: tensor (N, ...), or a tuple of tensors with N rows each. Whole numbers become floating-point.
-            baselines: number or tensor that broadcasts to the inputs, or a tuple with one for each; 0 by default.
-            target: index of the score to explain, or a list or tensor with one for each row; tuples of indices where a
+            inputs: Tensor (N, ...), or a tuple of tensors with N rows each. Whole numbers become floating-point.
+            baselines: Number or tensor that broadcasts to the inputs, or a tuple with one for each; 0 by default.
+            target: Index of the score to explain, or a list or tensor with one for each row; tuples of indices where a
                 row's output has several axes. None where the output has one score a row.
-            additional_forward_args: argument of the forward function behind the inputs, or a tuple of them. Tensors
+            additional_forward_args: Argument of the forward function behind the inputs, or a tuple of them. Tensors
                 have a row for each of the inputs' or one for all; the rest is the same for every row.
-            n_steps: number of path points of each row, at least 1.
-            method: name of the quadrature, a key of :data:`CAPTUM_RULES` or of
+            n_steps: Number of path points of each row, at least 1.
+            method: Name of the quadrature, a key of :data:`CAPTUM_RULES` or of
                 :data:`~imagexplain.attribution.paths.quadrature.RULES`.
-            internal_batch_size: number of path points evaluated at once, at most; by default all, as in Captum.
-            return_convergence_delta: return (attributions, delta) with delta (N,) = Σ attributions − (f(x) − f(b)),
-                which says how far the quadrature is off, unless ``multiply_by_inputs`` is False.
+            internal_batch_size: Largest number of path points evaluated at once; by default all, as in Captum.
+            return_convergence_delta: Pair (attributions, delta) as the result, with delta (N,) = Σ attributions − (f(x)
+                − f(b)), the error of the quadrature unless ``multiply_by_inputs`` is False.
 
         Returns:
             Attributions shaped like the inputs, a tuple where these are.
@@ -98,7 +98,7 @@ class IntegratedGradients(GradientAttribution):
         return (attributions, _delta(integrals, maps)) if return_convergence_delta else attributions
 
     def attribute_future(self) -> None:
-        """Not implemented, nor is it for Captum's class."""
+        """Raise NotImplementedError, as Captum's class does."""
         raise NotImplementedError("attribute_future is not implemented for integrated gradients")
 
     def has_convergence_delta(self) -> bool:
@@ -116,13 +116,14 @@ class IntegratedGradients(GradientAttribution):
         target: Target = None,
         additional_forward_args: object = None,
     ) -> Tensor:
-        """Σ attributions − (f(end point) − f(start point)) of each row, (N,).
+        """Convergence delta (N,): Σ attributions − (f(end point) − f(start point)) of each row.
 
         Unlike Captum's, it does not add up all classes where no target is named.
 
         Args:
-            attributions: of the inputs, a tuple where these are.
-            start_point, end_point: baselines and inputs, which like all else are as in :meth:`attribute`.
+            attributions: Attributions of the inputs, a tuple where these are.
+            start_point, end_point: Baselines and inputs; these, the target and the further arguments are as in
+                :meth:`attribute`.
 
         Raises:
             ArgumentError: arguments that do not fit, by name.
@@ -206,11 +207,11 @@ class IntegratedDirectionalGradients(IntegratedGradients):
         return_convergence_delta: bool = False,
         feature_mask: Tensor | tuple[Tensor] | None = None,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
-        """As :meth:`IntegratedGradients.attribute`, but each pixel carries the directional gradient of its group.
+        """Attribute as :meth:`IntegratedGradients.attribute`; each pixel carries the directional gradient of its group.
 
         Args:
-            inputs: tensor (N, C, H, W), or a tuple of that one.
-            feature_mask: labels of groups, from 0, whole numbers of any dtype, the channels of a pixel belonging
+            inputs: Tensor (N, C, H, W), or a tuple of one such tensor.
+            feature_mask: Labels of groups, from 0, whole numbers of any dtype, the channels of a pixel belonging
                 together: (H, W) for all images, (N, H, W), or with an axis for the channels (1 or N, 1 or C, H, W), as
                 NoiseTunnel wants it; by default every pixel is a group.
 
@@ -244,12 +245,13 @@ class IntegratedDirectionalGradients(IntegratedGradients):
         additional_forward_args: object = None,
         feature_mask: Tensor | tuple[Tensor] | None = None,
     ) -> Tensor:
-        """Σ ‖Δ_S‖ · IDG(S) − (f(end point) − f(start point)) of each row, (N,), over its groups S.
+        """Convergence delta (N,): Σ ‖Δ_S‖ · IDG(S) − (f(end point) − f(start point)) of each row, over its groups S.
 
         Args:
-            attributions: directional gradients, (N, 1, H, W).
-            start_point, end_point, target, additional_forward_args: as in :meth:`IntegratedGradients.attribute`.
-            feature_mask: that of the attributions.
+            attributions: Directional gradients, (N, 1, H, W).
+            start_point, end_point, target, additional_forward_args: Arguments as in
+                :meth:`IntegratedGradients.attribute`.
+            feature_mask: Groups of the attributions, as :meth:`attribute` took them.
 
         Raises:
             ArgumentError: arguments that do not fit, by name.

@@ -19,10 +19,10 @@ def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str
     """The network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        architecture: one of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
-        state: the checkpoint's tensors, as :func:`imagexplain.models.checkpoints.checkpoint.read` returns them. Float32
+        architecture: One of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
+        state: The checkpoint's tensors, as :func:`imagexplain.models.checkpoints.checkpoint.read` returns them. Float32
             tensors are shared with the network.
-        arguments: of a model of timm, see :mod:`imagexplain.models.classifiers.timm_network`; all that the others need
+        arguments: Of a model of timm, see :mod:`imagexplain.models.classifiers.timm_network`; all that the others need
             to know follows from the shapes of the tensors.
 
     Raises:

@@ -31,10 +31,10 @@ class Tile:
     """A picture with what is written around it.
 
     Attributes:
-        picture: RGB.
-        name: in large type below it.
-        note: in small type below that.
-        family: neighbours of the same one share a heading.
+        picture: RGB image.
+        name: In large type below it.
+        note: In small type below that.
+        family: Neighbours of the same one share a heading.
     """
 
     picture: Image.Image
@@ -47,10 +47,10 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, title: str, footer: str) 
     """The tiles in rows, in order, each centred in a cell of the size of the largest.
 
     Args:
-        tiles: at least one.
-        columns: at most so many in a row, at least 1.
-        title: one line above them; cut where it is longer than a row.
-        footer: one line below them, beside the scale of colours of a heat map.
+        tiles: At least one.
+        columns: At most so many in a row, at least 1.
+        title: One line above them; cut where it is longer than a row.
+        footer: One line below them, beside the scale of colours of a heat map.
 
     Returns:
         An RGB image; :func:`places` says where the pictures' cells lie.

@@ -17,9 +17,9 @@ class Detections:
     Attributes:
         boxes: (N, 4) float32 x0, y0, x1, y1 in photo pixels.
         scores: (N,) float32 probabilities, descending.
-        labels: (N,) int64 classes, from 0.
+        labels: Classes (N,), int64, from 0.
         cut_outs: N masks.
-        size: height and width of the photo.
+        size: Height and width of the photo.
         anchors: (N, …) where the model found each: the windows or regions whose class scores can be asked for again.
     """
 

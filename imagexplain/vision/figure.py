@@ -125,7 +125,7 @@ def figure(panel: Image.Image, caption: Caption, photo: tuple[int, int], factor:
     """The panel with its caption.
 
     Args:
-        panel: RGB.
+        panel: RGB image.
         caption: Its texts, which go into the image's ``info`` in any case.
         photo: Width and height of the photo.
         factor: The photo's magnification in the panel; None to leave the panel bare.

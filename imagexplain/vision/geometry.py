@@ -135,7 +135,7 @@ class Geometry:
         areas are whole numbers of such units: nothing is rounded, and what a mask does not touch has exactly none.
 
         Args:
-            mask: over the photo.
+            mask: Over the photo.
 
         Returns:
             (h, w) int64 in 1 / (resized height · resized width) photo pixels, of the part of the input that the mask
@@ -169,7 +169,7 @@ class Geometry:
 
         Args:
             labels: int64.
-            outside: what pixels that the model does not see take.
+            outside: What pixels that the model does not see take.
         """
         top, left, height, width = self.box
         rows = _squares(self.photo[0], self.resized[0], top, height)

@@ -40,7 +40,7 @@ class HeatMap:
 
     Attributes:
         values: (H, W) float32, finite; positive supports.
-        sigma: standard deviation of the Gaussian that smoothed them, in pixels of the input; 0 for none.
+        sigma: Standard deviation of the Gaussian that smoothed them, in pixels of the input; 0 for none.
     """
 
     values: Tensor
@@ -51,7 +51,7 @@ def smoothed(attribution: Tensor, sigma: float = 0.0) -> HeatMap:
     """The signed sum over channels, smoothed by a Gaussian; smoothing leaves the sum over the image as it is.
 
     Args:
-        attribution: (H, W), (C, H, W) or (1, C, H, W), over the model's input.
+        attribution: Attribution (H, W), (C, H, W) or (1, C, H, W) over the model's input.
         sigma: Standard deviation in pixels of the input, at least 0.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
@@ -76,7 +76,7 @@ def overlay(
 
     Args:
         photo: Upright RGB photo; not changed.
-        attribution: (H, W), (C, H, W) or (1, C, H, W), over the model's input.
+        attribution: Attribution (H, W), (C, H, W) or (1, C, H, W) over the model's input.
         geometry: How the photo became the model's input; by default it was stretched.
         percentile: In (0, 100], of the magnitudes that are not zero.
         sigma: Standard deviation of the Gaussian that smooths the map, in pixels of the input.
@@ -105,9 +105,9 @@ def veiled(photo: Image.Image, strength: Callable[[slice], Floats], geometry: Ge
     """The faded grey photo, (H, W, 3), under a veil of colour; hatched outside the model's view.
 
     Args:
-        photo: RGB.
-        strength: gives the strengths of a slice of the rows, clipped to [−1, 1].
-        geometry: the map from the photo to the model's input.
+        photo: RGB image.
+        strength: Gives the strengths of a slice of the rows, clipped to [−1, 1].
+        geometry: The map from the photo to the model's input.
     """
     width, height = photo.size
     seen_rows, seen_columns = seen(geometry)

@@ -34,11 +34,11 @@ def drawn(
     """The photo with all instances.
 
     Args:
-        photo: upright RGB photo; not changed.
-        found: instances over it.
-        labels: names of the classes.
-        model: name of the model, for the title.
-        annotated: with a title, a number in each of the surest instances, and a legend; else of the photo's size.
+        photo: Upright RGB photo; not changed.
+        found: Instances over it.
+        labels: Names of the classes.
+        model: Name of the model, for the title.
+        annotated: With a title, a number in each of the surest instances, and a legend; else of the photo's size.
     """
     scale = magnification(photo.size) if annotated else 1
     panel = masked(magnified(photo, scale), [enlarged(cut_out, scale) for cut_out in found.cut_outs])

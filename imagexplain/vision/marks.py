@@ -88,8 +88,8 @@ def numbered(panel: Image.Image, marks: Sequence[Mark], em: int) -> Image.Image:
     """The panel with its numbers, in dark figures with a light rim; a small region gets a small number. Drawn in place.
 
     Args:
-        panel: RGB.
-        marks: what to write where.
+        panel: RGB image.
+        marks: What to write where.
         em: Size of the largest numbers, pixels.
     """
     draw = ImageDraw.Draw(panel)

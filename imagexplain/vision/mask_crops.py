@@ -31,7 +31,7 @@ class CroppedMask:
     """A part of the photo that holds all of a mask.
 
     Attributes:
-        mask: (h, w) bool.
+        mask: Mask (h, w), bool.
         corner: (top, left) of it in the photo.
     """
 

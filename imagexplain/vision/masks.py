@@ -48,9 +48,9 @@ class PhotoMasks:
     """Masks over an upright photo.
 
     Attributes:
-        size: the photo's (height, width).
-        labels: one for each mask.
-        shapes: the masks.
+        size: The photo's (height, width).
+        labels: Names, one for each mask.
+        shapes: The masks.
     """
 
     size: Size
@@ -69,10 +69,10 @@ class ModelMasks:
 
     Attributes:
         masks: (S, H, W) bool, empty for a mask that lies outside the frame or is empty itself.
-        labels: one for each mask.
+        labels: Names, one for each mask.
         cropped: (S,) float64, the part of each mask's area that lies outside the frame, exactly 0 or 1 where
             none or all of it does; 0 for an empty mask.
-        rescued: labels of masks that cover no pixel by the threshold and keep the one that they cover best.
+        rescued: Labels of masks that cover no pixel by the threshold and keep the one that they cover best.
     """
 
     masks: Tensor
@@ -85,12 +85,12 @@ def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
     """The masks in an option's value.
 
     Args:
-        value: a list of COCO masks (``{"size", "counts"}``, or an annotation that holds one as ``segmentation``, with
+        value: A list of COCO masks (``{"size", "counts"}``, or an annotation that holds one as ``segmentation``, with
             an optional ``label``, ``category_name`` or ``name``); a PNG as bytes or base64 text, whose values are
             labels and 0 the background; nested lists (S, H, W) or (H, W) of booleans or of 0 and 1. An empty list is no
             masks: what a segmenter that found nothing says.
         photo: (height, width) of the upright photo.
-        limits: bounds pixels and masks.
+        limits: Bounds pixels and masks.
 
     Raises:
         RequestError: 400 for what cannot be read, 413 for too many, 422 for masks of another size than the photo.
@@ -128,9 +128,9 @@ def to_model(masks: PhotoMasks, geometry: Geometry, before_mask: Callable[[], No
     that no small object is lost.
 
     Args:
-        masks: over the photo.
-        geometry: how the photo became the model's input.
-        before_mask: called before each of them; what it raises ends the work.
+        masks: Over the photo.
+        geometry: Map from the photo to the model's input.
+        before_mask: Called before each of them; what it raises ends the work.
     """
     height, width = geometry.box[2:]
     found = np.zeros((len(masks.labels), height, width), dtype=np.bool_)

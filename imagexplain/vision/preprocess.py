@@ -16,8 +16,8 @@ class ModelInput:
 
     Attributes:
         image: (3, H, W) model input, on the CPU.
-        geometry: the map from the photo to it.
-        preprocess: what made it so; its size is the image's.
+        geometry: The map from the photo to it.
+        preprocess: What made it so; its size is the image's.
     """
 
     image: Tensor

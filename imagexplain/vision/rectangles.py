@@ -21,8 +21,8 @@ class Rectangles:
     """Rectangles that do not overlap; each of the four is (N,) int64, in pixels of the photo.
 
     Attributes:
-        top, bottom: first row, and the one after the last.
-        left, right: first column, and the one after the last.
+        top, bottom: First row, and the one after the last.
+        left, right: First column, and the one after the last.
     """
 
     top: Integers
@@ -71,8 +71,8 @@ def of_labels(
     """The runs of equal labels other than 0 of (h, w), along its rows, and the label of each.
 
     Args:
-        labels: from 0.
-        corner: place (top, left) in the photo.
+        labels: From 0.
+        corner: Place (top, left) in the photo.
         most: Number of runs at which to stop; what is returned then has more.
     """
     height, width = labels.shape

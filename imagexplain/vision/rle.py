@@ -80,8 +80,8 @@ def read(
     """The runs of ``{"size": [height, width], "counts": text or list}``.
 
     Args:
-        value: as COCO has it.
-        field: of the request, for errors.
+        value: As COCO has it.
+        field: Of the request, for errors.
         photo: Height and width that the mask must have; any, if not given.
         most: Largest number of runs.
 
@@ -125,9 +125,9 @@ def write(
     """``{"size", "counts"}`` of a mask, the counts as text.
 
     Args:
-        mask: (h, w) bool.
-        corner: its place (top, left) in the photo, in which all else is 0.
-        size: height and width of the photo; default: the mask's own.
+        mask: Mask (h, w), bool.
+        corner: Its place (top, left) in the photo, in which all else is 0.
+        size: Height and width of the photo; default: the mask's own.
     """
     height, width = size or mask.shape
     top, left = corner

@@ -31,10 +31,10 @@ def coloured(photo: Image.Image, labels: Tensor, strengths: Tensor, geometry: Ge
     """The photo under a veil of colour per segment, with outlines.
 
     Args:
-        photo: upright RGB photo; not changed.
+        photo: Upright RGB photo; not changed.
         labels: (H, W) int64 over the model's input, the segment that each pixel shows, see :func:`smallest`.
         strengths: (G,) in [−1, 1]; positive supports.
-        geometry: how the photo became the model's input; what it cut off stays without colour.
+        geometry: How the photo became the model's input; what it cut off stays without colour.
 
     Returns:
         An RGB image of the photo's size.
@@ -54,8 +54,8 @@ def marks(masks: Tensor, labels: Tensor, listed: Sequence[int], geometry: Geomet
     Args:
         masks: (G, H, W) bool over the model's input.
         labels: (H, W) of them, see :func:`smallest`.
-        listed: rows of ``masks``, in the order of their numbers.
-        geometry: how the photo became the model's input.
+        listed: Rows of ``masks``, in the order of their numbers.
+        geometry: Map from the photo to the model's input.
     """
     top, left, height, width = geometry.box
     scale = (geometry.photo[0] / geometry.resized[0], geometry.photo[1] / geometry.resized[1])

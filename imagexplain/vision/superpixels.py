@@ -18,8 +18,8 @@ class SlicSettings:
     """How superpixels are made (Achanta et al. 2012, SLIC).
 
     Attributes:
-        n_segments: about how many.
-        compactness: how much nearness weighs against colour. With skimage's own 10, textured pictures of 32×32 pixels
+        n_segments: About how many.
+        compactness: How much nearness weighs against colour. With skimage's own 10, textured pictures of 32×32 pixels
             fall into as few as 6 of 50 pieces; with 20 into 25 to 39 of them, and of 224×224 pixels into 41 to 51.
     """
 
@@ -50,7 +50,7 @@ def slic(rgb: Tensor, settings: SlicSettings | None = None, most: int | None = N
 
     Args:
         rgb: (3, H, W) in [0, 1].
-        settings: see there.
+        settings: See there.
         most: Largest number of superpixels. Their seeds stand on a grid of whole pixels, so that on a small picture
             there may be twice as many as asked for; with too many, fewer are asked for, until they are not.
 

@@ -1,4 +1,4 @@
-"""BagCAM: channels' products of gradient and activation, each weighted by its mean."""
+"""BagCAM: products of gradient and activation, weighted by their means."""
 
 from __future__ import annotations
 

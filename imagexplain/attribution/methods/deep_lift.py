@@ -62,10 +62,11 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     windows gives what it gained to the image's winner, and what it lost to the baseline's.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space; twice as many rows are evaluated at once.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        baselines: (B, C, H, W) what the images are compared with; zeros by default.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space; twice as many rows are evaluated at once.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        baselines: Baselines (B, C, H, W) with which the images are compared; zeros by default.
 
     Returns:
         (B, C, H, W), signed, in units of the score; sums to f(x) − f(b).
@@ -94,7 +95,7 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
 
 
 class _Rescaled(torch.autograd.Function):
-    """A function of rows, first the images' and then the baselines', whose backward pass is the rescale rule."""
+    """Function of rows, first the images' and then the baselines', whose backward pass is the rescale rule."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, function: Callable[[Tensor], Tensor], pools: bool) -> Tensor:
@@ -123,7 +124,9 @@ class _Rescaled(torch.autograd.Function):
 
 
 def _size(values: Tensor, results: Tensor | None) -> Tensor:
-    """The largest of what rounds in a difference of images and baselines, and in that of their results; for each."""
+    """Larger of two magnitudes: what rounds in a difference of images and baselines, and in that of their results; for
+    each.
+    """
     sizes = values.detach().abs()
     if results is not None:
         torch.maximum(sizes, results.detach().abs(), out=sizes)
@@ -131,7 +134,7 @@ def _size(values: Tensor, results: Tensor | None) -> Tensor:
 
 
 class _Rescaling(FunctionCalls):
-    """Replaces calls of the functions that have a rule by :class:`_Rescaled`."""
+    """Replacement of calls of the functions that have a rule by :class:`_Rescaled`."""
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs = dict(kwargs)

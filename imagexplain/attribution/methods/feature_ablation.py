@@ -31,12 +31,14 @@ def feature_ablation(
     """Drop of the score when one group alone is absent, at each of its pixels. Captum's ``FeatureAblation``.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
-        baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
-        chunk: rows evaluated at once, at most.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        groups: Group numbers (B, H, W) or, for all images, (H, W), int64: pixels of equal number are a group. Any
+            numbers will do.
+        baselines: Values of absent pixels: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        chunk: Largest number of rows evaluated at once.
 
     Returns:
         (B, 1, H, W) signed, in units of the score.

@@ -28,7 +28,7 @@ def grad_cam_plusplus(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """Grad-CAM++ (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
+    """Grad-CAM++: channels weighted by positive gradients (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
 
     The paper's Y = exp(y) multiplies an image's whole map by exp(y), which is left out as in the authors' code.
     """

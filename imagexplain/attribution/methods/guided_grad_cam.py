@@ -16,15 +16,16 @@ from imagexplain.errors import ArgumentError
 
 
 def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) -> Tensor:
-    """The product of a fine map, reduced to one channel, and a coarse one, resized to it.
+    """Multiply a fine map, reduced to one channel, by a coarse one, resized to it.
 
     A fine map of several channels is reduced to the one of largest absolute value at each pixel, with its sign
     (Simonyan et al. 2013, arXiv 1312.6034, section 3.1, but for the sign).
 
     Args:
-        first_map: (B, C, H, W), such as a gradient.
-        second_map: (B, 1, h, w), such as a class activation map; resized bilinearly, ``align_corners=False``.
-        normalized: scale both maps to 0..1 before and their product after, by
+        first_map: Fine maps (B, C, H, W), such as a gradient.
+        second_map: Coarse maps (B, 1, h, w), such as a class activation map; resized bilinearly,
+            ``align_corners=False``.
+        normalized: Scaling of both maps to 0..1 before and of their product after, by
             :func:`~imagexplain.attribution.postprocess.normalize` with ``channels="max"``: only what is positive in
             both counts. This is the ``CombinedWrapper`` of pytorch_attribution, but for the 1e-5 that it adds to
             divisors.
@@ -59,7 +60,8 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *
     The paper keeps the three channels; here :func:`combine` reduces them.
 
     Args:
-        model, images, targets, layer: as in :mod:`imagexplain.attribution.class_activation_maps`.
+        model, images, targets, layer: Arguments that all class activation maps share, see
+            :mod:`imagexplain.attribution.class_activation_maps`.
 
     Returns:
         (B, 1, H, W), signed.

@@ -1,4 +1,4 @@
-"""The image times the gradient of a class's score."""
+"""Product of the image and the gradient of a class's score."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from imagexplain.attribution.targets import Targets
 @register(family="gradients", needs={"gradients"}, speckled=True, peer=Peer("Captum", "InputXGradient"))
 @isolated
 def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
-    """Image times gradient, signed; complete for a piecewise linear model without biases.
+    """Input × gradient: the image times the gradient, signed; complete for a piecewise linear model without biases.
 
     Args:
-        model, images, targets, create_graph: as for :func:`~imagexplain.attribution.methods.gradient.gradient`.
+        model, images, targets, create_graph: Arguments as for
+            :func:`~imagexplain.attribution.methods.gradient.gradient`.
 
     Returns:
         (B, C, H, W), in units of the score.

@@ -34,18 +34,19 @@ def integrated_gradients(
     chunk: int = 32,
     create_graph: bool = False,
 ) -> Tensor:
-    """Difference from a baseline times the mean gradient on the straight path from it.
+    """Integrated gradients: the difference from a baseline times the mean gradient on the straight path from it.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        baselines: (B, C, H, W) where the paths begin; zeros by default.
-        steps: path points of each image, at least 1.
-        rule: of the quadrature, a key of :data:`~imagexplain.attribution.paths.quadrature.RULES`.
-        chunk: path points evaluated at once, at most.
-        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
-            that it can be part of a training loss.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        baselines: Starting points (B, C, H, W) of the paths; zeros by default.
+        steps: Number of path points of each image, at least 1.
+        rule: Quadrature rule, a key of :data:`~imagexplain.attribution.paths.quadrature.RULES`.
+        chunk: Largest number of path points evaluated at once.
+        create_graph: Maps stay differentiable, with respect to the model's parameters and to images that require a
+            gradient, so that they can be part of a training loss.
 
     Returns:
         (B, C, H, W), signed, in units of the score; sums to f(x) − f(b) but for the quadrature's error.

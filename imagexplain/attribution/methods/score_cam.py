@@ -1,4 +1,4 @@
-"""Score-CAM: a channel weighs what the score of the image is where the channel lets it through."""
+"""Score-CAM: channels weighted by the score of the image where they let it through."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ def score_cam(
 
     s resizes A_k to the image (bilinear, ``align_corners=False``; the paper does not say) and scales it to 0..1; a
     channel that is the same everywhere shows nothing. The score of the baseline, which the paper subtracts, cancels in
-    the softmax. Without gradients: K further evaluations an image.
+    the softmax. No gradient is taken: there are K further evaluations an image.
 
     Args:
-        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
-        chunk: masked images evaluated at once, at most; no more than these are in memory.
+        model, images, targets, layer, upsample: Arguments that all class activation maps share, see
+            :mod:`imagexplain.attribution.class_activation_maps`.
+        chunk: Largest number of masked images evaluated at once; no more than these are in memory.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.

@@ -1,4 +1,4 @@
-"""XGrad-CAM: channels weighted by their gradients' average over the activation's mass."""
+"""XGrad-CAM: channels weighted by their gradients, averaged over the activation's mass."""
 
 from __future__ import annotations
 

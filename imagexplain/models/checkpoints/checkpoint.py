@@ -93,9 +93,9 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], name: Callable[[str], st
     file's layout leaves at an odd address are copied, see :func:`aligned`.
 
     Args:
-        model: architecture without weights.
-        state: tensors by the checkpoint's names; floats of any width, used as float32.
-        name: from a name in ``model.state_dict()`` to the checkpoint's name.
+        model: Architecture without weights.
+        state: Tensors by the checkpoint's names; floats of any width, used as float32.
+        name: From a name in ``model.state_dict()`` to the checkpoint's name.
 
     Raises:
         CheckpointError: listing every missing, unexpected and wrongly shaped tensor.
@@ -156,8 +156,8 @@ def notes(taken: str, others: Mapping[str, str]) -> dict[str, str]:
     """Metadata for a safetensors file, empty where there is nothing to note: one entry, since several have no order.
 
     Args:
-        taken: keys under which the weights lay in the checkpoint, see :class:`StateDict`.
-        others: further names of stored tensors, see :func:`shared`; :func:`load` gives them back.
+        taken: Keys under which the weights lay in the checkpoint, see :class:`StateDict`.
+        others: Further names of stored tensors, see :func:`shared`; :func:`load` gives them back.
     """
     content = {"taken": taken, "shared": dict(others)}
     kept = {key: value for key, value in content.items() if value}

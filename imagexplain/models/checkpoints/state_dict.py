@@ -47,8 +47,8 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be read, or that does not fit the model. The message is fit for a terminal.
 
     Attributes:
-        missing: names that the model has and the checkpoint has not.
-        unexpected: names that the checkpoint has and the model has not.
+        missing: Names that the model has and the checkpoint has not.
+        unexpected: Names that the checkpoint has and the model has not.
         misshapen: (name, wanted shape, given shape) where the two differ.
     """
 
@@ -84,10 +84,10 @@ class StateDict:
     """The weights of a checkpoint file.
 
     Attributes:
-        tensors: by name, floats as float32, on the CPU; tensors that share memory in the file share it here.
-        taken: the keys under which they lie, such as ``state_dict_ema``; empty where nothing is around them.
-        beside: the keys of the other state dicts of the file, which are not taken.
-        classes: what the file says that its classes are, by index; None where it does not.
+        tensors: By name, floats as float32, on the CPU; tensors that share memory in the file share it here.
+        taken: The keys under which they lie, such as ``state_dict_ema``; empty where nothing is around them.
+        beside: The keys of the other state dicts of the file, which are not taken.
+        classes: What the file says that its classes are, by index; None where it does not.
     """
 
     tensors: dict[str, Tensor]
@@ -100,9 +100,9 @@ def state_dict(content: Any, source: str) -> StateDict:
     """The state dict in what a checkpoint file holds.
 
     Args:
-        content: the file's outermost object; tensors, or :class:`Stored` ones, of which only those taken are loaded.
+        content: The file's outermost object; tensors, or :class:`Stored` ones, of which only those taken are loaded.
             What lies beside the state dict is dropped.
-        source: the file's name, for messages.
+        source: The file's name, for messages.
 
     Raises:
         CheckpointError: no state dict, or something in it that is not a tensor.

@@ -39,7 +39,7 @@ def from_authors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A detector's state dict under mmdet 3's names, in mmdet 3's channel order.
 
     Args:
-        state: an authors' detector, see :func:`is_authors`. Names outside the backbone stay as they are.
+        state: An authors' detector, see :func:`is_authors`. Names outside the backbone stay as they are.
 
     Raises:
         ValueError: a downsampling layer whose channels are not those of four pixels.

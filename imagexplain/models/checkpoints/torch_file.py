@@ -77,7 +77,7 @@ def load(path: Path | str) -> StateDict:
     """The state dict of a file, floats as float32, on the CPU; everything beside it is dropped.
 
     Args:
-        path: what ``torch.save`` wrote: a state dict, flat or under one of :data:`state_dict.WRAPPERS`.
+        path: What ``torch.save`` wrote: a state dict, flat or under one of :data:`state_dict.WRAPPERS`.
 
     Returns:
         Tensors that share a storage in the file are views of one storage here: it is read once, however many names it
@@ -101,7 +101,7 @@ class Placeholder:
     """Stands for an object of a class that is not built. Swallows whatever a pickle does to an object.
 
     Attributes:
-        stands_for: the class or function, as the file names it.
+        stands_for: The class or function, as the file names it.
     """
 
     __slots__ = ()
@@ -151,7 +151,7 @@ class _Storage:
         """All of them, (n,), floats as float32.
 
         Args:
-            dtype: what a storage of plain bytes holds, which the tensor says; of others, the storage's class says it.
+            dtype: What a storage of plain bytes holds, which the tensor says; of others, the storage's class says it.
 
         Raises:
             ValueError: another class than those of :data:`DTYPES`.

@@ -38,9 +38,9 @@ class Size(NamedTuple):
     """Dimensions of a BiT network.
 
     Attributes:
-        layers: units in each of the four blocks.
-        channels: width of each block.
-        stem: width before the first block.
+        layers: Units in each of the four blocks.
+        channels: Width of each block.
+        stem: Width before the first block.
     """
 
     layers: tuple[int, ...]
@@ -67,10 +67,10 @@ def bit(layers: tuple[int, ...], channels: tuple[int, ...], stem: int, classes: 
     """An untrained network: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        layers: units in each of the four blocks, each at least 1.
-        channels: width of each block, multiples of 128, so that 32 groups divide the bottleneck too.
-        stem: width before the first block, a multiple of 32.
-        classes: number of logits.
+        layers: Units in each of the four blocks, each at least 1.
+        channels: Width of each block, multiples of 128, so that 32 groups divide the bottleneck too.
+        stem: Width before the first block, a multiple of 32.
+        classes: Number of logits.
 
     Raises:
         ValueError: an argument outside these ranges.
@@ -96,7 +96,7 @@ def build(state: Mapping[str, Tensor]) -> nn.Module:
     """The network of a checkpoint, in ``eval()``; every argument is inferred from the shapes.
 
     Args:
-        state: under the names of the authors' PyTorch code (``body.block1.unit01.conv1.weight``) or of their ``.npz``
+        state: Under the names of the authors' PyTorch code (``body.block1.unit01.conv1.weight``) or of their ``.npz``
             files (``resnet/block1/unit01/a/standardized_conv2d/kernel``).
 
     Raises:

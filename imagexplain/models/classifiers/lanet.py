@@ -35,8 +35,8 @@ class Genotype:
     """What a cell computes. State 0 is the output of the cell before the previous one, state 1 of the previous one.
 
     Attributes:
-        nodes: per node two (operation, index of the state it is applied to); their sum is the next state.
-        outputs: states that no node uses; the cell returns them stacked along the channels.
+        nodes: Per node two (operation, index of the state it is applied to); their sum is the next state.
+        outputs: States that no node uses; the cell returns them stacked along the channels.
     """
 
     nodes: tuple[tuple[tuple[str, int], tuple[str, int]], ...]
@@ -66,7 +66,7 @@ class StandardisedConv2d(nn.Conv2d):
     """A convolution whose filters are used with mean 0 and (unbiased) standard deviation 1.
 
     Attributes:
-        eps: added to a filter's standard deviation, not to its variance.
+        eps: Added to a filter's standard deviation, not to its variance.
     """
 
     eps = 1e-5
@@ -224,7 +224,7 @@ class LaNet(nn.Module):
     logits (B, classes); in training the pair (logits, auxiliary logits or None).
 
     Attributes:
-        drop_path_prob: probability with which training drops a branch, in [0, 1); usually raised from epoch to epoch.
+        drop_path_prob: Probability with which training drops a branch, in [0, 1); usually raised from epoch to epoch.
     """
 
     def __init__(

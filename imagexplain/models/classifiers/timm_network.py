@@ -26,8 +26,8 @@ def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     """An untrained network, on the default device.
 
     Args:
-        name: as ``timm.list_models()`` has it, with or without the tag of pretrained weights (``.a1_in1k``).
-        arguments: of ``timm.create_model`` and of the architecture (``num_classes``, ``img_size``, …).
+        name: As ``timm.list_models()`` has it, with or without the tag of pretrained weights (``.a1_in1k``).
+        arguments: Of ``timm.create_model`` and of the architecture (``num_classes``, ``img_size``, …).
 
     Raises:
         ValueError: timm has no such architecture, or it does not take such arguments.
@@ -49,9 +49,9 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
     """The network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        name: as for :func:`create`.
-        state: the checkpoint's tensors as timm writes or publishes them. Its classifier says how many classes.
-        arguments: as for :func:`create`; ``num_classes`` need not be among them.
+        name: As for :func:`create`.
+        state: The checkpoint's tensors as timm writes or publishes them. Its classifier says how many classes.
+        arguments: As for :func:`create`; ``num_classes`` need not be among them.
 
     Raises:
         ValueError: as for :func:`create`.

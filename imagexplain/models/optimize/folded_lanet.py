@@ -22,7 +22,7 @@ class FoldedLaNet(nn.Module):
     """Images (N, 3, H, W) to logits (N, classes).
 
     Args:
-        folded: a LaNet without batch norms, as :func:`imagexplain.models.optimize.folding.fold` leaves it; its layers
+        folded: A LaNet without batch norms, as :func:`imagexplain.models.optimize.folding.fold` leaves it; its layers
             are shared.
     """
 

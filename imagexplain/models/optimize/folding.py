@@ -36,7 +36,7 @@ def fold(model: nn.Module) -> nn.Module:
     norms are gone, and so is the auxiliary head, which only training evaluates.
 
     Args:
-        model: from :func:`imagexplain.models.build`; it is left as it is.
+        model: From :func:`imagexplain.models.build`; it is left as it is.
 
     Returns:
         The copy, in ``eval()``, no parameter requiring a gradient.

@@ -45,7 +45,7 @@ class WindowedConv2d(nn.Module):
     """A convolution on a map of known size: one matrix product for each distinct window of the map.
 
     Args:
-        convolution: ungrouped, undilated, zero-padded.
+        convolution: Ungrouped, undilated, zero-padded.
         size: (H, W) of the maps it will see.
     """
 
@@ -91,7 +91,7 @@ def specialise(network: nn.Module, example: Tensor) -> nn.Module:
     """A copy of a frozen network, specialised to inputs of ``example``'s size.
 
     Args:
-        network: in ``eval()``, its parameters frozen; left as it is.
+        network: In ``eval()``, its parameters frozen; left as it is.
         example: (1, C, H, W).
 
     Returns:

@@ -39,8 +39,8 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
     """Upstream's network of a checkpoint, in ``eval()``, frozen.
 
     Args:
-        state: tensors under detectron2's names.
-        settings: default: the 6× configuration.
+        state: Tensors under detectron2's names.
+        settings: Settings of the network; those of the 6× configuration by default.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, of a wrong shape, or contradicts the settings; or upstream
@@ -63,10 +63,10 @@ def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float)
     """What is in a photo: see :func:`imagexplain.models.segmenters.tensormask.detect`.
 
     Args:
-        network: from :func:`build`.
-        image: (1, 3, H, W), normalised.
-        size: height and width of the photo, in which boxes and masks are wanted.
-        threshold: detections have a greater probability.
+        network: Network from :func:`build`.
+        image: Normalised image (1, 3, H, W).
+        size: Height and width of the photo, in which boxes and masks are wanted.
+        threshold: Probability that every detection exceeds.
     """
     from detectron2.structures import ImageList
     from tensormask.arch import _postprocess
@@ -95,9 +95,9 @@ def class_logits_at(network: Any, images: Tensor, anchor: tuple[int, int, int, i
     :func:`imagexplain.models.segmenters.tensormask.class_logits_at`.
 
     Args:
-        network: from :func:`build`.
-        images: (B, 3, H, W), normalised.
-        anchor: identity of the window: level, row, column, index of its size. Upstream's pyramid is computed whole, of
+        network: Network from :func:`build`.
+        images: Normalised images (B, 3, H, W).
+        anchor: Identity of the window: level, row, column, index of its size. Upstream's pyramid is computed whole, of
             its head one level.
     """
     level, row, column, index = anchor

@@ -22,9 +22,9 @@ def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -
     """Binary masks in the photo, each as the part of it that its box covers.
 
     Args:
-        masks: one (h, w) per box, in [0, 1]; the sizes may differ.
+        masks: One (h, w) per box, in [0, 1]; the sizes may differ.
         boxes: (N, 4) x0, y0, x1, y1 in pixels of the photo; they may reach beyond it.
-        size: height and width of the photo.
+        size: Height and width of the photo.
 
     Raises:
         MasksTooLargeError: the boxes are of more pixels than may be kept; none is pasted.

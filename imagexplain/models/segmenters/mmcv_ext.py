@@ -74,7 +74,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     Args:
         boxes: (N, 4) as x1, y1, x2, y2.
         scores: (N,).
-        iou_threshold: a box that overlaps a better one by more is dropped.
+        iou_threshold: A box that overlaps a better one by more is dropped.
         offset: 1 where a box from x1 to x2 is x2 − x1 + 1 wide, as old models count; else 0.
 
     Returns:
@@ -102,15 +102,15 @@ def roi_align_forward(
     """RoIAlign (He et al., arXiv 1703.06870), written into ``output``.
 
     Args:
-        features: (B, C, H, W).
+        features: Images (B, C, H, W).
         rois: (N, 5) as index into the batch, x1, y1, x2, y2 in pixels of the model's input.
         output: (N, C, aligned_height, aligned_width); overwritten.
-        argmax_y, argmax_x: of no use here, they belong to maximum pooling.
-        aligned_height, aligned_width: bins per RoI.
-        spatial_scale: pixels of ``features`` per pixel of the input.
-        sampling_ratio: samples per bin and axis; 0 for as many as the bin has pixels.
+        argmax_y, argmax_x: Of no use here, they belong to maximum pooling.
+        aligned_height, aligned_width: Bins per RoI.
+        spatial_scale: Pixels of ``features`` per pixel of the input.
+        sampling_ratio: Samples per bin and axis; 0 for as many as the bin has pixels.
         pool_mode: :data:`AVERAGE`.
-        aligned: whether a pixel's value sits at its centre, that is, coordinates are shifted by half a pixel.
+        aligned: Whether a pixel's value sits at its centre, that is, coordinates are shifted by half a pixel.
 
     Raises:
         MissingOperatorError: for maximum pooling.

@@ -56,7 +56,7 @@ def resolve(file: Path | str) -> dict[str, Any]:
     """What inference needs of a configuration. Runs the file when it is Python: only for files that are trusted.
 
     Args:
-        file: a configuration of mmdet 3, ``.py``, ``.json`` or ``.yaml``. ``_base_`` is followed.
+        file: A configuration of mmdet 3, ``.py``, ``.json`` or ``.yaml``. ``_base_`` is followed.
 
     Returns:
         ``model``; ``pipeline``, the steps from a photo to the model's input; ``classes``, the labels by index, or None
@@ -99,7 +99,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration as mmdet's registries take it.
 
     Args:
-        config: what :func:`resolve` returned, possibly by way of JSON.
+        config: What :func:`resolve` returned, possibly by way of JSON.
 
     Returns:
         The same keys, with tuples again tuples, without what would fetch weights, and with norms that need no process

@@ -50,8 +50,8 @@ class MMDetInput:
 
     Attributes:
         inputs: (1, 3, h, w) float32, the model's input.
-        image_size: height and width of the photo within it, without the padding.
-        photo_size: height and width of the photo.
+        image_size: Height and width of the photo within it, without the padding.
+        photo_size: Height and width of the photo.
         sample: mmdet's record of the same.
     """
 
@@ -70,7 +70,7 @@ class MMDetSegmenter:
 
     Attributes:
         model: mmdet's detector, in ``eval()``, without gradients of parameters.
-        classes: the labels by index, or None where the configuration does not name them.
+        classes: The labels by index, or None where the configuration does not name them.
     """
 
     def __init__(self, model: Any, pipeline: Any, classes: tuple[str, ...] | None) -> None:
@@ -151,8 +151,8 @@ class MMDetSegmenter:
         """The instances in a photo.
 
         Args:
-            seen: from :meth:`look`.
-            threshold: scores must lie above it; default, the configuration's. A single-stage model applies its own
+            seen: From :meth:`look`.
+            threshold: Scores must lie above it; default, the configuration's. A single-stage model applies its own
                 first, so that a lower one finds no more.
 
         Returns:
@@ -283,8 +283,8 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MMDetSegmen
     """The segmenter of a checkpoint, in ``eval()``, on the CPU.
 
     Args:
-        config: what :func:`resolve` returned, possibly by way of JSON; no code in it is run.
-        state: the checkpoint's tensors, under mmdet 3's names or those of the published Swin detectors.
+        config: What :func:`resolve` returned, possibly by way of JSON; no code in it is run.
+        state: The checkpoint's tensors, under mmdet 3's names or those of the published Swin detectors.
 
     Raises:
         ConfigError: a configuration that is not resolved, wants code imported, or does not fit mmdet; the message says

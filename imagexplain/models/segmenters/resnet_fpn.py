@@ -38,9 +38,9 @@ class Stage(NamedTuple):
     """Dimensions of one stage of the ResNet.
 
     Attributes:
-        blocks: residual blocks.
-        bottleneck: channels of a block's 3×3 convolution.
-        channels: channels of a block's output.
+        blocks: Residual blocks.
+        bottleneck: Channels of a block's 3×3 convolution.
+        channels: Channels of a block's output.
     """
 
     blocks: int

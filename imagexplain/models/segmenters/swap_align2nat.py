@@ -35,8 +35,8 @@ def swap_align2nat(x: Tensor, lambda_: int) -> Tensor:
     """Every window's mask.
 
     Args:
-        x: aligned mask logits (N, V·V, H, W).
-        lambda_: how many times fewer positions and how many times larger masks, at least 1.
+        x: Aligned mask logits (N, V·V, H, W).
+        lambda_: How many times fewer positions and how many times larger masks, at least 1.
 
     Returns:
         (N, λV·λV, ⌈H/λ⌉, ⌈W/λ⌉), natural.
@@ -57,10 +57,10 @@ def masks_at(x: Tensor, lambda_: int, locations: Tensor, offset: tuple[int, int]
     """The masks of some windows only: what :func:`swap_align2nat` returns there, without the rest.
 
     Args:
-        x: aligned mask logits (N, V·V, H, W); or a crop of them that contains all the windows' pixels.
-        lambda_: as in :func:`swap_align2nat`.
+        x: Aligned mask logits (N, V·V, H, W); or a crop of them that contains all the windows' pixels.
+        lambda_: Ratio of the two grids, as in :func:`swap_align2nat`.
         locations: (L, 3) int64: index of the picture, and row and column in the coarse grid.
-        offset: row and column of the crop's first position in the whole tensor.
+        offset: Row and column of the crop's first position in the whole tensor.
 
     Returns:
         (L, λV, λV).
@@ -88,10 +88,10 @@ def covered(lambda_: int, size: int, locations: Tensor, shape: tuple[int, int]) 
     """The positions that some windows read: the least rectangle that contains them, within the tensor.
 
     Args:
-        lambda_: as in :func:`swap_align2nat`.
+        lambda_: Ratio of the two grids, as in :func:`swap_align2nat`.
         size: V.
         locations: (L, 3) as in :func:`masks_at`, at least one.
-        shape: height and width of the aligned tensor.
+        shape: Height and width of the aligned tensor.
 
     Returns:
         First row, first column, and the row and column after the last.

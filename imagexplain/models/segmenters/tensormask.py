@@ -49,14 +49,14 @@ class TensorMaskSettings:
     """What the tensors of a checkpoint do not tell. Defaults: the 6× configuration.
 
     Attributes:
-        mask_sizes: side V of the masks at the finest level, one per window of a position. A window spans V units, so
+        mask_sizes: Side V of the masks at the finest level, one per window of a position. A window spans V units, so
             these are the sizes of the anchors too: see :attr:`anchor_sizes`.
-        score_threshold: detections have a greater probability.
-        candidates: so many most probable (window, class) pairs go into non-maximum suppression.
-        nms_threshold: of two boxes of one class that overlap by a greater IoU, the less probable one is dropped.
-        detections: at most so many are kept per picture.
-        pixel_mean: subtracted from blue, green and red in 0 … 255.
-        pixel_std: then divided by.
+        score_threshold: Probability that every detection exceeds.
+        candidates: So many most probable (window, class) pairs go into non-maximum suppression.
+        nms_threshold: Of two boxes of one class that overlap by a greater IoU, the less probable one is dropped.
+        detections: At most so many are kept per picture.
+        pixel_mean: Subtracted from blue, green and red in 0 … 255.
+        pixel_std: Then divided by.
     """
 
     mask_sizes: tuple[int, ...] = (11, 15)
@@ -78,12 +78,12 @@ class TensorMaskSize:
     """Dimensions of a network. Defaults: the published ones, 36,514,370 parameters.
 
     Attributes:
-        classes: number of classes.
-        stem: channels before the first stage of the ResNet.
-        stages: its four stages.
-        channels: channels of the feature pyramid.
-        convs: convolutions in each tower of the head.
-        towers: channels of the class, box and mask tower.
+        classes: Number of classes.
+        stem: Channels before the first stage of the ResNet.
+        stages: Its four stages.
+        channels: Channels of the feature pyramid.
+        convs: Convolutions in each tower of the head.
+        towers: Channels of the class, box and mask tower.
     """
 
     classes: int = 80
@@ -101,7 +101,7 @@ class HeadOutputs:
     Attributes:
         logits: (B, A, K, H, W), before the sigmoid.
         deltas: (B, A, 4, H, W).
-        features: the maps themselves, from which :meth:`TensorMaskHead.masks` computes masks.
+        features: The maps themselves, from which :meth:`TensorMaskHead.masks` computes masks.
     """
 
     logits: tuple[Tensor, ...]
@@ -116,7 +116,7 @@ class Selection:
     Attributes:
         boxes: (N, 4) float32 x0, y0, x1, y1 in pixels; they may reach beyond the picture.
         scores: (N,) float32 probabilities.
-        labels: (N,) int64 classes, from 0.
+        labels: Classes (N,), int64, from 0.
         anchors: (N, 4) int64 identities: level, row, column, index of the window's size.
     """
 
@@ -132,8 +132,8 @@ class TensorMask(nn.Module):
     def __init__(self, size: TensorMaskSize, settings: TensorMaskSettings, norm: Norm = FrozenBatchNorm2d) -> None:
         """
         Args:
-            size: dimensions.
-            settings: everything else.
+            size: Dimensions.
+            settings: Everything else.
             norm: ``nn.BatchNorm2d`` to train from random weights.
         """
         super().__init__()
@@ -161,10 +161,10 @@ def detect(
     """What is in a photo. Boxes lie within it and are not empty; anchors are those of :class:`Selection`.
 
     Args:
-        network: in ``eval()``.
-        image: (1, 3, H, W), normalised.
-        size: height and width of the photo, in which boxes and masks are wanted; default: H and W.
-        threshold: instead of the settings' ``score_threshold``.
+        network: Network in ``eval()``.
+        image: Normalised image (1, 3, H, W).
+        size: Height and width of the photo, in which boxes and masks are wanted; default: H and W.
+        threshold: Probability threshold in place of the settings' ``score_threshold``.
 
     Raises:
         ValueError: ``image`` has another shape.
@@ -181,9 +181,9 @@ def select(network: TensorMask, features: Sequence[Tensor], threshold: float | N
     """The windows of one picture that are kept, by probability and non-maximum suppression within each class.
 
     Args:
-        network: in ``eval()``.
-        features: of all levels, each (1, C, H, W).
-        threshold: instead of the settings' ``score_threshold``.
+        network: Network in ``eval()``.
+        features: Feature maps of all levels, each (1, C, H, W).
+        threshold: Probability threshold in place of the settings' ``score_threshold``.
     """
     settings = network.settings
     threshold = settings.score_threshold if threshold is None else threshold
@@ -208,11 +208,11 @@ def in_photo(
     """From the picture's pixels to the photo's: boxes clipped, empty ones dropped, masks pasted.
 
     Args:
-        network: in ``eval()``.
-        features: of all levels, each (1, C, H, W).
-        selected: in pixels of the picture.
-        given: height and width of the picture that the network saw, without padding.
-        size: height and width of the photo.
+        network: Network in ``eval()``.
+        features: Feature maps of all levels, each (1, C, H, W).
+        selected: In pixels of the picture.
+        given: Height and width of the picture that the network saw, without padding.
+        size: Height and width of the photo.
     """
     scale = selected.boxes.new_tensor([size[1] / given[1], size[0] / given[0]] * 2)
     limit = selected.boxes.new_tensor([size[1], size[0]] * 2)
@@ -232,9 +232,9 @@ def class_logits_at(network: TensorMask, images: Tensor, anchor: tuple[int, int,
     non-maximum suppression and no mask in it. Of the head, only what this window depends on is computed.
 
     Args:
-        network: in ``eval()``.
-        images: (B, 3, H, W), normalised.
-        anchor: identity of the window: level, row, column, index of its size.
+        network: Network in ``eval()``.
+        images: Normalised images (B, 3, H, W).
+        anchor: Identity of the window: level, row, column, index of its size.
 
     Returns:
         (B, K), before the sigmoid.
@@ -296,8 +296,8 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
     """The network of a checkpoint, in ``eval()``; its dimensions are inferred from the shapes.
 
     Args:
-        state: tensors under detectron2's names.
-        settings: default: the 6× configuration.
+        state: Tensors under detectron2's names.
+        settings: Settings of the network; those of the 6× configuration by default.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, of a wrong shape, or contradicts the settings.
@@ -339,8 +339,8 @@ def size_of(state: Mapping[str, Tensor], windows: int) -> TensorMaskSize:
     """The dimensions that a checkpoint's shapes tell.
 
     Args:
-        state: tensors under detectron2's names.
-        windows: sizes of windows per position.
+        state: Tensors under detectron2's names.
+        windows: Sizes of windows per position.
     """
 
     def channels(name: str) -> int:

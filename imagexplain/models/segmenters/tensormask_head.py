@@ -56,10 +56,10 @@ def within(layers: Callable[[Tensor], Tensor], x: Tensor, part: Rectangle, reach
     """``part.of(layers(x))``, computed from the part of x that it depends on.
 
     Args:
-        layers: convolutions that keep height and width.
-        x: (B, C, H, W).
-        part: where the output is wanted.
-        reach: distance, in positions, to the farthest input that an output depends on.
+        layers: Convolutions that keep height and width.
+        x: Images (B, C, H, W).
+        part: Where the output is wanted.
+        reach: Distance, in positions, to the farthest input that an output depends on.
     """
     seen = part.grown(reach, x)
     # Zeros that the layers put around the crop are wrong inside the map, but spread no further than the margin.
@@ -70,9 +70,9 @@ class TensorMaskHead(nn.Module):
     """Towers and predictors, the same for all levels.
 
     Attributes:
-        classes: number of classes, K.
+        classes: Number of classes, K.
         mask_sizes: V of each of the A windows at a position.
-        reach: distance to the farthest input that a class logit or a box delta depends on.
+        reach: Distance to the farthest input that a class logit or a box delta depends on.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class TensorMaskHead(nn.Module):
     ) -> None:
         """
         Args:
-            channels: of the feature maps.
-            classes: number of classes.
-            convs: convolutions in each tower.
-            towers: channels of the class, box and mask tower.
+            channels: Of the feature maps.
+            classes: Number of classes.
+            convs: Convolutions in each tower.
+            towers: Channels of the class, box and mask tower.
             mask_sizes: V of each window.
         """
         super().__init__()
@@ -117,10 +117,10 @@ class TensorMaskHead(nn.Module):
         """A level's mask features at the finest resolution.
 
         Args:
-            finest: outputs of ``mask_subnet`` for level 0, (B, C, H, W).
-            coarse: outputs of ``mask_subnet`` for the level.
+            finest: Outputs of ``mask_subnet`` for level 0, (B, C, H, W).
+            coarse: Outputs of ``mask_subnet`` for the level.
             level: 0 is the finest.
-            part: where the result is wanted; default: everywhere.
+            part: Where the result is wanted; default: everywhere.
         """
         if level:
             coarse = F.interpolate(coarse, scale_factor=2**level, mode="bilinear", align_corners=False)
@@ -132,7 +132,7 @@ class TensorMaskHead(nn.Module):
         """The masks of some windows.
 
         Args:
-            features: feature maps of all levels, each (B, C, H, W).
+            features: Feature maps of all levels, each (B, C, H, W).
             anchors: (N, 5) int64: picture, level, row, column, index of the window's size.
 
         Returns:
