@@ -35,8 +35,9 @@ class Inputs:
 
     @property
     def values(self) -> Tensor:
-        """Inputs in one tensor: (N, C, H, W) where that is the only input, else all features (N, 1, 1, F); float32 or
-        better.
+        """Inputs in one tensor: (N, C, H, W) where that is the only input, else all features (N, 1, 1, F).
+
+        Its precision is float32 or better.
         """
         return self._laid(self.parts)
 

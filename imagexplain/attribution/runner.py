@@ -30,7 +30,7 @@ FORWARD_SHARE = 1 / 3
 """Cost of a forward pass, as a share of a forward and a backward pass."""
 
 SECONDS_PER_OPERATION = 1e-10
-"""Time of an operation in a large matrix product or decomposition, in float64 on one slow core; half of it was measured."""
+"""Time of an operation in a large matrix product or decomposition, float64 on a slow core; half of it was measured."""
 
 
 @dataclass(frozen=True)

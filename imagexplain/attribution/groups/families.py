@@ -47,8 +47,9 @@ class DisjointParts:
 
     @cached_property
     def incidence(self) -> Tensor:
-        """Incidence matrix (A, S), float64, 1 where a part lies in a mask: it turns sums over parts into sums over
-        masks.
+        """Incidence matrix (A, S), float64, 1 where a part lies in a mask.
+
+        Sums over parts times this are sums over masks.
         """
         return self.members.double()
 

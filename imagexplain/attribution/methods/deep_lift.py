@@ -124,9 +124,7 @@ class _Rescaled(torch.autograd.Function):
 
 
 def _size(values: Tensor, results: Tensor | None) -> Tensor:
-    """Larger of two magnitudes: what rounds in a difference of images and baselines, and in that of their results; for
-    each.
-    """
+    """Largest of what rounds in a difference of images and baselines, and in that of their results; for each."""
     sizes = values.detach().abs()
     if results is not None:
         torch.maximum(sizes, results.detach().abs(), out=sizes)

@@ -30,8 +30,7 @@ def eigen_cam(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """Eigen-CAM: the first principal component of A, the same for every class
-    (Muhammad, Yeasin 2020, arXiv 2008.00299).
+    """Eigen-CAM: A's first principal component, the same for every class (Muhammad, Yeasin 2020, arXiv 2008.00299).
 
     Channels are centred first. Of the two signs the component gets that of the mean activation's part in it; where
     that is 0, as behind a plain layer norm, its largest value is positive. Targets are only checked.

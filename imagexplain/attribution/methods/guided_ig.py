@@ -1,6 +1,4 @@
-"""Guided IG: integrated gradients along a path that the model chooses, on which what changes the score least goes
-first.
-"""
+"""Guided IG: integrated gradients along a path that the model chooses: what changes the score least goes first."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""IDGI: score differences along a straight path, shared out by the squared gradient; IG without its explanation
-noise.
-"""
+"""IDGI: score differences along a straight path, shared out by the squared gradient: IG without its noise."""
 
 from __future__ import annotations
 

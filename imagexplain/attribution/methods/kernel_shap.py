@@ -31,9 +31,7 @@ OPERATIONS_PER_MEMBER = 1000
 
 
 def _regression_operations(work: Workload) -> float:
-    """Operations of the draws and the regression: half as many equations are made triangular, and the triangle is
-    decomposed.
-    """
+    """Operations of drawing coalitions, making half as many equations triangular, and decomposing the triangle."""
     groups = work.groups
     coalitions = min(work.options["samples"], 2**groups - 2) if groups else 0
     return work.draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2)

@@ -103,9 +103,7 @@ def _draws(
 
 
 def _masks(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
-    """Masks (N, H, W) in 0..1: the grids enlarged by one cell more than the image needs, and cut out at their
-    shifts.
-    """
+    """Masks (N, H, W) in 0..1: the grids enlarged by one cell more than the image needs, cut out at their shifts."""
     cells = grids.shape[1]
     sides = [(cells + 1) * -(-side // cells) for side in (height, width)]
     large = F.interpolate(grids.unsqueeze(1), size=sides, mode="bilinear", align_corners=False).squeeze(1)

@@ -21,7 +21,7 @@ MOST_PREFIX = 8
 """Largest number of prefix tokens (class, distillation, registers) of a model that does not state their number."""
 
 LARGEST_DISTORTION = 1.5
-"""Factor by which a map may be wider or narrower than its image, beyond rounding, as convolutions without padding make it."""
+"""Factor by which a map may be wider or narrower than its image, beyond rounding; unpadded convolutions do so."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
 def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = None) -> nn.Module:
-    """Upstream's network of a checkpoint, in ``eval()``, frozen.
+    """Build upstream's network of a checkpoint, in ``eval()``, frozen.
 
     Args:
         state: Tensors under detectron2's names.
@@ -60,7 +60,7 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
 
 @torch.no_grad()
 def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float) -> Detections:
-    """What is in a photo: see :func:`imagexplain.models.segmenters.tensormask.detect`.
+    """Detect the instances in a photo: see :func:`imagexplain.models.segmenters.tensormask.detect`.
 
     Args:
         network: Network from :func:`build`.
@@ -91,8 +91,9 @@ def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float)
 
 
 def class_logits_at(network: Any, images: Tensor, anchor: tuple[int, int, int, int]) -> Tensor:
-    """The class logits (B, K) of one window, differentiable: see
-    :func:`imagexplain.models.segmenters.tensormask.class_logits_at`.
+    """Class logits (B, K) of one window, differentiable.
+
+    See :func:`imagexplain.models.segmenters.tensormask.class_logits_at`.
 
     Args:
         network: Network from :func:`build`.
@@ -107,7 +108,7 @@ def class_logits_at(network: Any, images: Tensor, anchor: tuple[int, int, int, i
 
 
 class _SwapAlign2Nat(nn.Module):
-    """Upstream's layer where its operator runs, ours elsewhere."""
+    """SwapAlign2Nat layer: upstream's where its operator runs, ours elsewhere."""
 
     def __init__(self, upstream: Any) -> None:
         super().__init__()
@@ -187,7 +188,7 @@ def _features(network: Any, images: Tensor) -> list[Tensor]:
 
 
 def _identities(boxes: Tensor, settings: TensorMaskSettings) -> Tensor:
-    """The reverse of :func:`~imagexplain.models.segmenters.tensormask.anchor_boxes`, where all boxes differ."""
+    """Windows of boxes that all differ: the reverse of :func:`~imagexplain.models.segmenters.tensormask.anchor_boxes`."""
     sizes = boxes.new_tensor(settings.anchor_sizes).flatten()
     which = (boxes[:, 2:3] - boxes[:, :1] - sizes).abs().argmin(1)
     level = which // len(settings.mask_sizes)

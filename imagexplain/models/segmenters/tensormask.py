@@ -38,25 +38,26 @@ from imagexplain.models.segmenters.tensormask_head import Rectangle, TensorMaskH
 from imagexplain.vision.detections import Detections
 
 DELTA_WEIGHTS = (1.5, 1.5, 0.75, 0.75)
-"""Deltas are predicted as multiples of 1 / these: dx, dy, dw, dh."""
+"""Weights of the deltas dx, dy, dw, dh, which are predicted as multiples of 1 / these."""
 
 LOG_SCALE_LIMIT = log(1000 / 16)
-"""A box is at most 62.5 times as wide or high as its anchor."""
+"""Largest logarithm of a scale: a box is at most 62.5 times as wide or high as its anchor."""
 
 
 @dataclass(frozen=True)
 class TensorMaskSettings:
-    """What the tensors of a checkpoint do not tell. Defaults: the 6× configuration.
+    """Settings that the tensors of a checkpoint do not tell. Defaults: the 6× configuration.
 
     Attributes:
         mask_sizes: Side V of the masks at the finest level, one per window of a position. A window spans V units, so
             these are the sizes of the anchors too: see :attr:`anchor_sizes`.
         score_threshold: Probability that every detection exceeds.
-        candidates: So many most probable (window, class) pairs go into non-maximum suppression.
-        nms_threshold: Of two boxes of one class that overlap by a greater IoU, the less probable one is dropped.
-        detections: At most so many are kept per picture.
-        pixel_mean: Subtracted from blue, green and red in 0 … 255.
-        pixel_std: Then divided by.
+        candidates: Number of most probable (window, class) pairs that go into non-maximum suppression.
+        nms_threshold: Largest IoU of two boxes of one class; of two that overlap by more, the less probable one is
+            dropped.
+        detections: Largest number of detections kept per picture.
+        pixel_mean: Means, subtracted from blue, green and red in 0 … 255.
+        pixel_std: Standard deviations, by which the difference is divided.
     """
 
     mask_sizes: tuple[int, ...] = (11, 15)
@@ -80,9 +81,9 @@ class TensorMaskSize:
     Attributes:
         classes: Number of classes.
         stem: Channels before the first stage of the ResNet.
-        stages: Its four stages.
+        stages: Four stages of the ResNet.
         channels: Channels of the feature pyramid.
-        convs: Convolutions in each tower of the head.
+        convs: Number of convolutions in each tower of the head.
         towers: Channels of the class, box and mask tower.
     """
 
@@ -96,12 +97,12 @@ class TensorMaskSize:
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """Everything that training compares with the truth; one tensor per level, of feature maps (B, C, H, W).
+    """Outputs that training compares with the truth; one tensor per level, of feature maps (B, C, H, W).
 
     Attributes:
-        logits: (B, A, K, H, W), before the sigmoid.
-        deltas: (B, A, 4, H, W).
-        features: The maps themselves, from which :meth:`TensorMaskHead.masks` computes masks.
+        logits: Class logits (B, A, K, H, W), before the sigmoid.
+        deltas: Box deltas (B, A, 4, H, W).
+        features: Feature maps themselves, from which :meth:`TensorMaskHead.masks` computes masks.
     """
 
     logits: tuple[Tensor, ...]
@@ -111,13 +112,13 @@ class HeadOutputs:
 
 @dataclass(frozen=True)
 class Selection:
-    """The windows that are kept, most probable first.
+    """Windows that are kept, most probable first.
 
     Attributes:
-        boxes: (N, 4) float32 x0, y0, x1, y1 in pixels; they may reach beyond the picture.
-        scores: (N,) float32 probabilities.
+        boxes: Boxes (N, 4), float32, x0, y0, x1, y1 in pixels; they may reach beyond the picture.
+        scores: Probabilities (N,), float32.
         labels: Classes (N,), int64, from 0.
-        anchors: (N, 4) int64 identities: level, row, column, index of the window's size.
+        anchors: Identities (N, 4), int64: level, row, column, index of the window's size.
     """
 
     boxes: Tensor
@@ -127,14 +128,15 @@ class Selection:
 
 
 class TensorMask(nn.Module):
-    """The network. Its ``forward`` is what training needs; a photo goes through :func:`detect`."""
+    """TensorMask network. Its ``forward`` is what training needs; a photo goes through :func:`detect`."""
 
     def __init__(self, size: TensorMaskSize, settings: TensorMaskSettings, norm: Norm = FrozenBatchNorm2d) -> None:
-        """
+        """Build the network of these dimensions.
+
         Args:
-            size: Dimensions.
-            settings: Everything else.
-            norm: ``nn.BatchNorm2d`` to train from random weights.
+            size: Dimensions of the network.
+            settings: Settings beside the dimensions.
+            norm: Batch norm; ``nn.BatchNorm2d`` to train from random weights.
         """
         super().__init__()
         self.settings = settings
@@ -142,14 +144,14 @@ class TensorMask(nn.Module):
         self.head = TensorMaskHead(size.channels, size.classes, size.convs, size.towers, settings.mask_sizes)
 
     def forward(self, images: Tensor) -> HeadOutputs:
-        """From normalised images (B, 3, H, W)."""
+        """Compute the outputs for normalised images (B, 3, H, W)."""
         features = self.backbone(padded(images))
         logits, deltas = (tuple(map(predict, features)) for predict in (self.head.logits, self.head.deltas))
         return HeadOutputs(logits, deltas, features)
 
 
 def normalised(images: Tensor, settings: TensorMaskSettings) -> Tensor:
-    """Model space: (B, 3, H, W) blue, green, red in 0 … 255 (float), less the mean, divided by the deviation."""
+    """Normalise images (B, 3, H, W), blue, green, red in 0 … 255 (float): less the mean, divided by the deviation."""
     mean, std = (images.new_tensor(values)[:, None, None] for values in (settings.pixel_mean, settings.pixel_std))
     return (images - mean) / std
 
@@ -158,7 +160,9 @@ def normalised(images: Tensor, settings: TensorMaskSettings) -> Tensor:
 def detect(
     network: TensorMask, image: Tensor, size: tuple[int, int] | None = None, threshold: float | None = None
 ) -> Detections:
-    """What is in a photo. Boxes lie within it and are not empty; anchors are those of :class:`Selection`.
+    """Detect the instances in a photo.
+
+    Boxes lie within it and are not empty; anchors are those of :class:`Selection`.
 
     Args:
         network: Network in ``eval()``.
@@ -178,7 +182,7 @@ def detect(
 
 
 def select(network: TensorMask, features: Sequence[Tensor], threshold: float | None = None) -> Selection:
-    """The windows of one picture that are kept, by probability and non-maximum suppression within each class.
+    """Select the windows of one picture to keep, by probability and non-maximum suppression within each class.
 
     Args:
         network: Network in ``eval()``.
@@ -205,12 +209,12 @@ def select(network: TensorMask, features: Sequence[Tensor], threshold: float | N
 def in_photo(
     network: TensorMask, features: Sequence[Tensor], selected: Selection, given: tuple[int, int], size: tuple[int, int]
 ) -> Detections:
-    """From the picture's pixels to the photo's: boxes clipped, empty ones dropped, masks pasted.
+    """Bring detections from the picture's pixels to the photo's: boxes clipped, empty ones dropped, masks pasted.
 
     Args:
         network: Network in ``eval()``.
         features: Feature maps of all levels, each (1, C, H, W).
-        selected: In pixels of the picture.
+        selected: Windows that are kept, in pixels of the picture.
         given: Height and width of the picture that the network saw, without padding.
         size: Height and width of the photo.
     """
@@ -226,7 +230,7 @@ def in_photo(
 
 
 def class_logits_at(network: TensorMask, images: Tensor, anchor: tuple[int, int, int, int]) -> Tensor:
-    """The class logits of one window, differentiable with respect to the images.
+    """Class logits of one window, differentiable with respect to the images.
 
     The window stays where it is while the images change, so this is a smooth function: there is no ranking, no
     non-maximum suppression and no mask in it. Of the head, only what this window depends on is computed.
@@ -254,7 +258,7 @@ def class_logits_at(network: TensorMask, images: Tensor, anchor: tuple[int, int,
 
 
 def identities(shapes: Sequence[tuple[int, int]], windows: int, device: torch.device | None = None) -> Tensor:
-    """All windows (M, 4) int64 of feature maps of these heights and widths: level, row, column, index of the size."""
+    """Windows (M, 4), int64, of feature maps of these heights and widths: level, row, column, index of the size."""
     axes = [
         torch.cartesian_prod(*(torch.arange(n, device=device) for n in (height, width, windows)))
         for height, width in shapes
@@ -263,7 +267,7 @@ def identities(shapes: Sequence[tuple[int, int]], windows: int, device: torch.de
 
 
 def anchor_boxes(anchors: Tensor, settings: TensorMaskSettings) -> Tensor:
-    """Windows (N, 4) int64 to their boxes (N, 4) float32 x0, y0, x1, y1 in pixels, centred on multiples of the unit."""
+    """Boxes (N, 4), float32 x0, y0, x1, y1 in pixels, of windows (N, 4) int64, centred on multiples of the unit."""
     level, row, column, index = anchors.unbind(1)
     stride = torch.tensor(STRIDES, device=anchors.device)[level]
     half = torch.tensor(settings.anchor_sizes, device=anchors.device)[level, index] / 2
@@ -272,7 +276,7 @@ def anchor_boxes(anchors: Tensor, settings: TensorMaskSettings) -> Tensor:
 
 
 def decoded(deltas: Tensor, boxes: Tensor) -> Tensor:
-    """Deltas (N, 4) dx, dy, dw, dh applied to boxes (N, 4): moved by parts of their size, scaled by exponentials."""
+    """Boxes (N, 4) moved and scaled by deltas (N, 4) dx, dy, dw, dh: by parts of their size, and by exponentials."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     deltas = deltas / deltas.new_tensor(DELTA_WEIGHTS)
     centres = boxes[:, :2] + 0.5 * sizes + deltas[:, :2] * sizes
@@ -293,7 +297,7 @@ def _deltas_at(head: TensorMaskHead, features: Sequence[Tensor], anchors: Tensor
 
 
 def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = None) -> TensorMask:
-    """The network of a checkpoint, in ``eval()``; its dimensions are inferred from the shapes.
+    """Build the network of a checkpoint, in ``eval()``; its dimensions are inferred from the shapes.
 
     Args:
         state: Tensors under detectron2's names.
@@ -314,7 +318,7 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
 
 
 def without_constants(state: Mapping[str, Tensor], settings: TensorMaskSettings) -> dict[str, Tensor]:
-    """The weights alone.
+    """Weights of a state dict, without its constants.
 
     Checkpoints published before 2021 hold the pixels' mean and deviation and the anchors' corners too; these have to
     agree with the settings.
@@ -331,16 +335,16 @@ def without_constants(state: Mapping[str, Tensor], settings: TensorMaskSettings)
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a :class:`TensorMask`, under detectron2's names."""
+    """State dict of a :class:`TensorMask`, under detectron2's names."""
     return checkpoint.exported(model)
 
 
 def size_of(state: Mapping[str, Tensor], windows: int) -> TensorMaskSize:
-    """The dimensions that a checkpoint's shapes tell.
+    """Dimensions that a checkpoint's shapes tell.
 
     Args:
         state: Tensors under detectron2's names.
-        windows: Sizes of windows per position.
+        windows: Number of sizes of windows per position.
     """
 
     def channels(name: str) -> int:
