@@ -89,12 +89,12 @@ class RequestError(Exception):
 
 
 def shown(value: object) -> str:
-    """``value`` as a short text that is safe to show back to whoever sent it."""
+    """Short text of ``value`` that is safe to show back to whoever sent it."""
     return _repr.repr(value)
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """The sentence for a name that is none of ``known``: the nearest of them, and all of them if they are few."""
+    """Sentence for a name that is none of ``known``: the nearest of them, and all of them if they are few."""
     names = list(known)
     near = get_close_matches(name, names, n=3) if isinstance(name, str) and len(name) <= _LONGEST_NAME else []
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
@@ -103,7 +103,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """The first few of names that a client sent, and how many there are."""
+    """First few of the names that a client sent, and how many there are."""
     names = list(names)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(map(shown, names[:5])) or "(none)") + more

@@ -14,7 +14,7 @@ class Limits:
             ``max_request_size``, whose own refusal has an empty body.
         max_pixels: Pixels of the photo, read from its header before anything is decoded.
         max_side: Pixels of the photo's longer side; heat maps are drawn at the photo's size.
-        max_steps: Points on the integration path.
+        max_steps: Number of points on the integration path.
         max_samples: Noisy or masked copies of the image, coalitions, or draws of a method.
         max_groups: Masks that are sent and segments that are made, together.
         max_runs: Runs of pixels of all masks that are sent, along rows or columns: what bringing them into the model's

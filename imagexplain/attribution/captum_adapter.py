@@ -49,6 +49,14 @@ class IntegratedGradients(GradientAttribution):
         forward_func: Function from the inputs, and further arguments behind them, to an output with a row for each of
             the inputs' rows, each row independent of the others.
         multiply_by_inputs: Factor inputs − baselines on the mean gradient; False returns the mean gradient itself.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain.attribution.captum_adapter import IntegratedGradients
+        >>> explainer = IntegratedGradients(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))
+        >>> maps, delta = explainer.attribute(rand(2, 3, 8, 8), target=[1, 4], return_convergence_delta=True)
+        >>> maps.shape, delta.abs().max().item() < 1e-5
+        (torch.Size([2, 3, 8, 8]), True)
     """
 
     def __init__(self, forward_func: Callable[..., Tensor], multiply_by_inputs: bool = True) -> None:
@@ -185,6 +193,15 @@ class IntegratedDirectionalGradients(IntegratedGradients):
     Groups are of the pixels of one input (N, C, H, W); several inputs and other shapes are refused. A directional
     gradient is along the inputs' difference from the baselines, be it large or small, so that there is nothing to leave
     out, and ``multiply_by_inputs=False`` is refused as well.
+
+    Example:
+        >>> from torch import arange, nn, rand
+        >>> from imagexplain.attribution.captum_adapter import IntegratedDirectionalGradients
+        >>> explainer = IntegratedDirectionalGradients(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))
+        >>> halves = (arange(8) // 4).expand(8, 8)  # the left and the right half
+        >>> maps = explainer.attribute(rand(1, 3, 8, 8), target=2, feature_mask=halves)
+        >>> maps.shape, len(maps.unique())
+        (torch.Size([1, 1, 8, 8]), 2)
     """
 
     def __init__(self, forward_func: Callable[..., Tensor], multiply_by_inputs: bool = True) -> None:
@@ -302,6 +319,6 @@ def _end_scores(forward: Callable[[Tensor, Tensor], Tensor], *ends: Tensor) -> l
 
 
 def _delta(integrals: list[PathIntegral], maps: list[Tensor]) -> Tensor:
-    """Σ map − (f(x) − f(b)) of each row, (N,)."""
+    """Convergence delta (N,) of each row: Σ map − (f(x) − f(b))."""
     totals = zip(torch.stack([own.sum(dtype=torch.float64) for own in maps]).tolist(), integrals, strict=True)
     return maps[0].new_tensor([total - (own.score - own.baseline_score) for total, own in totals])

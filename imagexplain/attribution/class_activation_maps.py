@@ -42,7 +42,7 @@ from imagexplain.attribution.targets import Targets, target_scores
 from imagexplain.errors import LayerError
 
 Rule = Callable[[Tensor, Tensor], Tensor]
-"""A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
+"""Function from A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
 
 
 def activation_map(
@@ -71,7 +71,7 @@ def activation_map(
 
 
 def weighted(activation: Tensor, weights: Tensor) -> Tensor:
-    """Σ_k w_k A_k: (B, K, h, w) and (B, K) to (B, 1, h, w)."""
+    """Weighted sum Σ_k w_k A_k: (B, K, h, w) and (B, K) to (B, 1, h, w)."""
     return torch.einsum("bk,bkhw->bhw", weights, activation).unsqueeze(1)
 
 

@@ -17,7 +17,7 @@ CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": lambda maps: maps.amax(1, keepdim=True),
     "abs": lambda maps: maps.abs().sum(1, keepdim=True),
 }
-"""How channels become one: the sum keeps completeness, "abs" sums magnitudes and so forgets the sign."""
+"""Reductions of the channels to one: the sum keeps completeness, "abs" sums magnitudes and so forgets the sign."""
 
 
 def normalize(maps: Tensor, *, channels: str = "sum") -> Tensor:
@@ -36,6 +36,12 @@ def normalize(maps: Tensor, *, channels: str = "sum") -> Tensor:
 
     Raises:
         ValueError: another shape, an unknown rule, or values that are not finite.
+
+    Example:
+        >>> from torch import tensor
+        >>> from imagexplain import normalize
+        >>> normalize(tensor([[[[-3.0, 1.0, 2.0]]]]))
+        tensor([[[[0.0000, 0.5000, 1.0000]]]])
     """
     _check_maps(maps)
     if channels not in CHANNELS:
@@ -76,6 +82,15 @@ def localize(maps: Tensor, *, threshold: float = 0.2) -> Localization:
         ValueError: another shape or threshold, or values that are not finite.
 
     Source: Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", arXiv 1512.04150, section 3.2.
+
+    Example:
+        >>> from torch import zeros
+        >>> from imagexplain import localize
+        >>> maps = zeros(1, 1, 8, 8)
+        >>> maps[0, 0, 2:5, 3:7] = 1
+        >>> found = localize(maps)
+        >>> found.boxes, found.masks.sum().item()
+        (tensor([[3, 2, 7, 5]]), 12)
     """
     from scipy import ndimage  # takes half a second
 
@@ -102,6 +117,12 @@ def iou(masks: Tensor, others: Tensor) -> Tensor:
 
     Raises:
         ValueError: not two batches of masks of equal shape.
+
+    Example:
+        >>> from torch import tensor
+        >>> from imagexplain import iou
+        >>> iou(tensor([[[True, True, False]]]), tensor([[[False, True, True]]]))  # one pixel of three
+        tensor([0.3333], dtype=torch.float64)
     """
     for name, given in (("masks", masks), ("others", others)):
         if given.ndim != 3 or given.dtype != torch.bool:

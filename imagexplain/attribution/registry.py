@@ -63,7 +63,7 @@ class Peer:
         package: Name by which it is known.
         kind: Name of its class.
         note: Reason why the maps differ; empty where the definition is the same.
-        token_note: The same for layers of tokens, None where it is the same reason.
+        token_note: Reason for layers of tokens, None where it is the same.
         double: Precision: True to compare in float64, where in float32 the smallest difference sends the path
             elsewhere.
     """

@@ -22,7 +22,7 @@ from imagexplain.attribution.targets import Targets, check, classes_of, classes_
 from imagexplain.errors import UnsupportedModelError
 
 Rule = Callable[[Tensor, list[AttentionLayer], Tensor, Tensor], Tensor]
-"""Scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
+"""Function from scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
 
 
 def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets, upsample: bool, chunk: int) -> Tensor:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from imagexplain.attribution.paths.path_integral import Forward
 
 Targets = int | Sequence[int] | Tensor | None
-"""One class for all images, one for each, or None for the class that the model predicts."""
+"""Classes to explain: one for all images, one for each, or None for the class that the model predicts."""
 
 
 def classes_of(scores: Tensor, targets: Targets) -> Tensor:

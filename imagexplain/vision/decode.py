@@ -85,7 +85,7 @@ class Photo:
 
     Attributes:
         image: RGB image, after EXIF orientation.
-        source_format: ``JPEG``, ``PNG``, ``WebP`` or ``list``.
+        source_format: Format of the source: ``JPEG``, ``PNG``, ``WebP`` or ``list``.
         mode: Pillow mode of the file as it came (``CMYK``, ``P``, ``I;16``, …); for lists ``L``, ``RGB`` or ``RGBA``.
         encoded: Encoded file itself, None for lists.
     """

@@ -77,7 +77,7 @@ def overlay(
     Args:
         photo: Upright RGB photo; not changed.
         attribution: Attribution (H, W), (C, H, W) or (1, C, H, W) over the model's input.
-        geometry: How the photo became the model's input; by default it was stretched.
+        geometry: Map from the photo to the model's input; by default the photo was stretched.
         percentile: Percentile, in (0, 100], of the magnitudes that are not zero, at which full colour is reached.
         sigma: Standard deviation of the Gaussian that smooths the map, in pixels of the input.
 

@@ -67,6 +67,15 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
         ValueError: shapes that do not match.
 
     Source: the definitions of the paper, through the identity ∫∇f·Δ_S/‖Δ_S‖ dα = Σ_{p∈S} IG_p / ‖Δ_S‖.
+
+    Example:
+        >>> from torch import arange, ones
+        >>> from imagexplain.attribution.groups.directional import group_scores
+        >>> from imagexplain.attribution.groups.families import family
+        >>> left = (arange(8) < 4).expand(1, 8, 8)
+        >>> scores = group_scores(ones(3, 8, 8), ones(3, 8, 8), family(left, ["left"]))
+        >>> scores.attribution, scores.dividend.sum().item()
+        (tensor([ 96.,  96., 192.], dtype=torch.float64), 1.0)
     """
     if attribution.shape != difference.shape or attribution.ndim not in (3, 4):
         given = f"{tuple(attribution.shape)} and {tuple(difference.shape)}"

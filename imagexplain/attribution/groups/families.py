@@ -99,6 +99,14 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
 
     Raises:
         ValueError: no pixels, masks that are not (S, H, W) bool, more parts, or another number of labels.
+
+    Example:
+        >>> from torch import arange
+        >>> from imagexplain.attribution.groups.families import family
+        >>> left = (arange(8) < 4).expand(1, 8, 8)
+        >>> groups = family(left, ["left"])
+        >>> groups.labels, groups.area.tolist()
+        (('left', 'rest', 'whole image'), [32, 32, 64])
     """
     _check(segments)
     if len(labels) != len(segments):

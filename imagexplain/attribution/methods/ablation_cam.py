@@ -59,6 +59,14 @@ def ablation_cam(
         ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Desai, Ramaswamy, WACV 2020. Own, for Captum has no such method.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import ablation_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = ablation_cam(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     if chunk < 1:
         raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")

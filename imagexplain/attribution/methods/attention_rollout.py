@@ -63,6 +63,15 @@ def attention_rollout(
             :func:`imagexplain.attribution.network.attention_capture.attention_layers`), or what does not fit the model.
 
     Source: Abnar, Zuidema 2020, arXiv 2005.00928, equation 1 and section 3.
+
+    Example:
+        >>> import timm
+        >>> from torch import rand
+        >>> from imagexplain import attention_rollout
+        >>> network = timm.create_model("test_vit", num_classes=5)
+        >>> maps = attention_rollout(network, rand(1, 3, 160, 160), upsample=False)
+        >>> maps.shape, 0 < maps.sum().item() < 1  # the class token has the rest
+        (torch.Size([1, 1, 10, 10]), True)
     """
     if head_fusion not in FUSIONS:
         raise ArgumentError("head_fusion", f"wanted one of {', '.join(FUSIONS)}, got {head_fusion!r}")

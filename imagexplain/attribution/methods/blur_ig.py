@@ -78,6 +78,13 @@ def blur_ig(
             score, or what does not fit the model.
 
     Source: Xu, Venugopalan, Sundararajan, CVPR 2020, arXiv 2004.03383; the kernel is scipy's, cut at 4 σ.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import blur_ig
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> blur_ig(network, rand(2, 3, 8, 8), targets=[1, 4], steps=20, max_sigma=8).shape
+        torch.Size([2, 3, 8, 8])
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")

@@ -78,6 +78,15 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     Source: Shrikumar, Greenside, Kundaje 2017, arXiv 1704.02685; as gradients: Ancona et al. 2018,
     arXiv 1711.06104. Own, because Captum's rules see only modules that run once, pass the plain gradient through all
     else, and miss the score where a pool's windows overlap or it stands next to another non-linearity.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import deep_lift
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = deep_lift(network, images, targets=3)
+        >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-5)
+        True
     """
     classes = classes_to_explain(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()

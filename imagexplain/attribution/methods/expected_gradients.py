@@ -57,6 +57,14 @@ def expected_gradients(
 
     Source: Erion et al. 2021, arXiv 1906.10670. Own, because Captum's GradientShap takes its draws from
     NumPy's and torch's global generators, row by row, so that a map depends on its batch mates.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import expected_gradients
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images, photos = rand(2, 3, 8, 8), rand(10, 3, 8, 8)
+        >>> expected_gradients(network, images, targets=[1, 4], references=photos, samples=20).shape
+        torch.Size([2, 3, 8, 8])
     """
     if samples < 1:
         raise ArgumentError("samples", f"wanted at least 1, got {samples}")

@@ -45,6 +45,15 @@ def feature_ablation(
 
     Raises:
         ArgumentError: arguments that do not fit, by name.
+
+    Example:
+        >>> from torch import arange, nn, rand
+        >>> from imagexplain import feature_ablation
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> halves = (arange(8) // 4).expand(8, 8)  # the left and the right half
+        >>> maps = feature_ablation(network, rand(1, 3, 8, 8), targets=3, groups=halves)
+        >>> maps.shape, len(maps.unique())
+        (torch.Size([1, 1, 8, 8]), 2)
     """
     from captum.attr import FeatureAblation  # takes seconds
 

@@ -117,6 +117,14 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
             that counts there.
 
     Source: arXiv 1905.00780, section 4.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import full_grad
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = full_grad(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     parts = full_gradient(model, images, targets)
     missing = missing_share(parts.score, [parts.input, *parts.biases]).max().item()

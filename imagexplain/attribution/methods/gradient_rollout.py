@@ -51,6 +51,15 @@ def gradient_rollout(
         ValueError: as for :func:`~imagexplain.attribution.methods.attention_rollout.attention_rollout`.
 
     Source: Chefer, Gur, Wolf 2021, arXiv 2103.15679, equations 5 and 6.
+
+    Example:
+        >>> import timm
+        >>> from torch import rand
+        >>> from imagexplain import gradient_rollout
+        >>> network = timm.create_model("test_vit", num_classes=5)
+        >>> maps = gradient_rollout(network, rand(1, 3, 160, 160), targets=3)
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([1, 1, 160, 160]), True)
     """
     return rollout_maps(_gradient_rollout, model, images, targets, upsample, chunk)
 

@@ -50,6 +50,13 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
 
     Source: Springenberg et al. 2014, arXiv 1412.6806. Own, because Captum sees only nn.ReLU modules and
     hooks them.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import guided_backprop
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> guided_backprop(network, rand(2, 3, 8, 8), targets=[1, 4]).shape
+        torch.Size([2, 3, 8, 8])
     """
     with _GuidedReLUs() as relus:
         maps = gradient(model, images, targets)

@@ -35,6 +35,15 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
 
     Raises:
         ValueError: maps of other shapes.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import combine, grad_cam, gradient
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> product = combine(gradient(network, images, 1), grad_cam(network, images, 1), normalized=True)
+        >>> product.shape, 0 <= product.min().item() <= product.max().item() <= 1
+        (torch.Size([2, 1, 8, 8]), True)
     """
     if first_map.ndim != 4 or second_map.ndim != 4 or second_map.shape[:2] != (len(first_map), 1):
         given = f"{tuple(first_map.shape)} and {tuple(second_map.shape)}"
@@ -68,6 +77,15 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *
 
     Raises:
         ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import combine, grad_cam, guided_backprop, guided_grad_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> product = combine(guided_backprop(network, images, 1), grad_cam(network, images, 1))
+        >>> guided_grad_cam(network, images, 1).equal(product)
+        True
     """
     from imagexplain.attribution.methods.guided_backprop import guided_backprop
 

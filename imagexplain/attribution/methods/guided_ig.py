@@ -59,6 +59,15 @@ def guided_ig(
         ValueError: steps below 1, a fraction or max_dist outside 0..1, or what does not fit the model.
 
     Source: Kapishnikov et al., CVPR 2021, arXiv 2106.09788.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import guided_ig, integrated_gradients
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> straight = integrated_gradients(network, images, 1, rule="left", steps=16)
+        >>> allclose(guided_ig(network, images, 1, steps=16, max_dist=0), straight, atol=1e-5)
+        True
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")

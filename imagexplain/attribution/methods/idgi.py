@@ -53,6 +53,15 @@ def idgi(
         ValueError: steps or chunk below 1, or what does not fit the model.
 
     Source: Yang, Wang, Bilgic, CVPR 2023, arXiv 2303.14242.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import idgi
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = idgi(network, images, targets=3)
+        >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-5)
+        True
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")

@@ -27,6 +27,14 @@ def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *,
         ValueError: as for :func:`~imagexplain.attribution.methods.gradient.gradient`.
 
     Source: Shrikumar et al. 2016, arXiv 1605.01713.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import input_x_gradient
+        >>> network = nn.Sequential(nn.Conv2d(3, 5, 8, bias=False), nn.ReLU(), nn.Flatten())
+        >>> images = rand(2, 3, 8, 8)
+        >>> allclose(input_x_gradient(network, images, 3).sum((1, 2, 3)), network(images)[:, 3], atol=1e-5)
+        True
     """
     product = images * gradient(model, images, targets, create_graph=create_graph)
     return product if create_graph else product.detach()

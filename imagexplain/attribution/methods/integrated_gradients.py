@@ -55,6 +55,15 @@ def integrated_gradients(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Sundararajan, Taly, Yan 2017, arXiv 1703.01365, equation 1.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import integrated_gradients
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = integrated_gradients(network, images, targets=3, steps=200)
+        >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-2)
+        True
     """
     classes = classes_to_explain(model, images, targets, chunk)
     end = images if create_graph else images.detach()

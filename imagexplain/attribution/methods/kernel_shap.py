@@ -84,6 +84,15 @@ def kernel_shap(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Lundberg, Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874, theorem 2.
+
+    Example:
+        >>> from torch import allclose, arange, nn, rand
+        >>> from imagexplain import kernel_shap
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> image, halves = rand(1, 3, 8, 8), (arange(8) // 4).expand(8, 8)
+        >>> left, right = kernel_shap(network, image, targets=3, groups=halves)[0, 0, 0, [0, 4]]
+        >>> allclose(left + right, (network(image) - network(0 * image))[0, 3], atol=1e-5)
+        True
     """
     if samples < 2:
         raise ArgumentError("samples", f"wanted at least 2, got {samples}")

@@ -62,6 +62,14 @@ def occlusion(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 4.2.
+
+    Example:
+        >>> from torch import ones
+        >>> from imagexplain import occlusion
+        >>> def brightness(rows):
+        ...     return rows.sum((1, 2, 3)).unsqueeze(1)
+        >>> occlusion(brightness, ones(1, 3, 4, 4), size=2, stride=2).unique()  # a window covers 2 · 2 · 3 ones
+        tensor([12.])
     """
     classes, scores = classes_and_scores(model, images, targets, chunk)
     covers = fill_values("fill", fill, images)

@@ -63,6 +63,14 @@ def rise(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Petsiuk, Das, Saenko 2018, arXiv 1806.07421, sections 3.1 and 3.2.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import rise
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = rise(network, rand(2, 3, 8, 8), targets=[1, 4], samples=100, cells=4)
+        >>> maps.shape, 0 <= maps.min().item() <= maps.max().item() <= 1  # probabilities
+        (torch.Size([2, 1, 8, 8]), True)
     """
     classes = classes_to_explain(model, images, targets, chunk)
     hidden = fill_values("baselines", baselines, images)

@@ -53,6 +53,14 @@ def score_cam(
         ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Wang et al. 2020, arXiv 1910.01279, algorithm 1. Own, for Captum has no such method.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import score_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = score_cam(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     if chunk < 1:
         raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")

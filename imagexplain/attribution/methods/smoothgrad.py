@@ -61,6 +61,17 @@ def smooth(
 
     Source: Smilkov et al. 2017, arXiv 1706.03825; square and variance: Hooker et al. 2019, arXiv 1806.10758,
     and Adebayo et al. 2018, arXiv 1810.03292 and 1810.03307.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import input_x_gradient, smooth
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> smooth(input_x_gradient, network, images, targets=1, samples=8).shape
+        torch.Size([2, 3, 8, 8])
+        >>> plain = input_x_gradient(network, images, targets=1)
+        >>> smooth(input_x_gradient, network, images, targets=1, std=0).allclose(plain, atol=1e-6)  # no noise
+        True
     """
     if samples < 1:
         raise ArgumentError("samples", f"wanted at least 1, got {samples}")
@@ -98,7 +109,19 @@ def smoothgrad(
     chunk: int = 32,
     create_graph: bool = False,
 ) -> Tensor:
-    """SmoothGrad: :func:`smooth` of the plain gradient."""
+    """SmoothGrad: :func:`smooth` of the plain gradient.
+
+    Arguments, result and errors are those of :func:`smooth`.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import smoothgrad
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = smoothgrad(network, images, targets=1, samples=8, seed=3)
+        >>> maps.shape, maps.equal(smoothgrad(network, images, targets=1, samples=8, seed=3))
+        (torch.Size([2, 3, 8, 8]), True)
+    """
     return smooth(
         partial(gradient, create_graph=create_graph),
         model,

@@ -90,6 +90,15 @@ def xrai(
     Source: Kapishnikov, Bolukbasi, Viégas, Terry 2019, "XRAI: Better Attributions Through Regions", arXiv 1906.02825,
     algorithm 1, as in Google PAIR's ``saliency``, whose quicker and coarser variant is not offered: here sums over
     segments are kept up to date and not computed anew, so that each pixel of each segment is visited once.
+
+    Example:
+        >>> from torch import arange, nn, rand, stack
+        >>> from imagexplain import gradient, xrai
+        >>> network, images = nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), rand(1, 3, 16, 16)
+        >>> left, parts = (arange(16) < 8).expand(16, 16), gradient(network, images, 1)
+        >>> maps = xrai(network, images, 1, attributions=parts, segments=[stack([left, ~left])])
+        >>> maps.sum().allclose(parts.amax(1).sum(), atol=1e-5), len(maps.unique())
+        (True, 2)
     """
     _check(images, attributions, segments, pictures, least, steps)
     masks: Iterable[NDArray[np.bool_]]

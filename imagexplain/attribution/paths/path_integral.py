@@ -131,6 +131,15 @@ def integrate(
         ValueError: shapes or lengths that do not match, or a chunk below 1.
 
     Source: arXiv 1703.01365, equation 1, discretised as in section 5 with quadrature weights.
+
+    Example:
+        >>> from torch import nn, rand, tensor, zeros
+        >>> from imagexplain.attribution.paths.path_integral import integrate
+        >>> from imagexplain.attribution.paths.quadrature import quadrature
+        >>> network, rules = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), [quadrature("midpoint", 10)]
+        >>> (own,) = integrate(network, rand(1, 3, 8, 8), zeros(1, 3, 8, 8), tensor([2]), rules, chunk=16)
+        >>> own.attribution.shape, abs(own.residual) < 1e-5
+        (torch.Size([3, 8, 8]), True)
     """
     inputs, baselines, count = inputs.detach(), baselines.detach(), len(inputs)
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)

@@ -82,6 +82,12 @@ def quadrature(rule: str, steps: int) -> Quadrature:
 
     Raises:
         ValueError: unknown rule, or fewer steps than it needs.
+
+    Example:
+        >>> from imagexplain.attribution.paths.quadrature import quadrature
+        >>> rule = quadrature("midpoint", 4)
+        >>> rule.nodes.tolist(), rule.weights.tolist()
+        ([0.125, 0.375, 0.625, 0.875], [0.25, 0.25, 0.25, 0.25])
     """
     if rule not in RULES:
         raise ArgumentError("quadrature", f"wanted one of {', '.join(RULES)}, got {rule!r}")

@@ -188,7 +188,7 @@ def _features(network: Any, images: Tensor) -> list[Tensor]:
 
 
 def _identities(boxes: Tensor, settings: TensorMaskSettings) -> Tensor:
-    """Windows of boxes that all differ: the reverse of :func:`~imagexplain.models.segmenters.tensormask.anchor_boxes`."""
+    """Windows of boxes that all differ; reverses :func:`~imagexplain.models.segmenters.tensormask.anchor_boxes`."""
     sizes = boxes.new_tensor(settings.anchor_sizes).flatten()
     which = (boxes[:, 2:3] - boxes[:, :1] - sizes).abs().argmin(1)
     level = which // len(settings.mask_sizes)

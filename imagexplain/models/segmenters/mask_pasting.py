@@ -48,7 +48,7 @@ def _window(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
 
 
 def _weights(start: int, stop: int, low: Tensor, high: Tensor, size: int) -> Tensor:
-    """Weights (pixel, mask pixel) of linear interpolation along an axis, for pixels from ``start`` to before ``stop``."""
+    """Weights (pixel, mask pixel) of linear interpolation along an axis, for pixels ``start`` to before ``stop``."""
     centres = torch.arange(start, stop, device=low.device, dtype=low.dtype) + 0.5
     positions = (centres - low) / (high - low) * size - 0.5
     return (1 - (positions[:, None] - torch.arange(size, device=low.device)).abs()).clamp(min=0)
