@@ -23,7 +23,7 @@ def missing_share(whole: Tensor, parts: Sequence[Tensor], terms: Sequence[Tensor
     Args:
         whole: Sums (B,) that the parts should have.
         parts: Parts of the score, each (B, …), all of one size in the sum.
-        terms: Terms (B,) each, where ``whole`` is a difference of several.
+        terms: Terms (B,) of which ``whole`` is the difference, where it is one.
     """
     totals = [part.flatten(1).sum(1, dtype=torch.float64) for part in parts]
     # norm() would take half as long again.

@@ -64,8 +64,7 @@ class Peer:
         kind: Name of its class.
         note: Reason why the maps differ; empty where the definition is the same.
         token_note: Reason for layers of tokens, None where it is the same.
-        double: Precision: True to compare in float64, where in float32 the smallest difference sends the path
-            elsewhere.
+        double: Comparison in float64, where in float32 the smallest difference sends the path elsewhere.
     """
 
     package: Literal["pytorch-grad-cam", "Captum", "PAIR"]

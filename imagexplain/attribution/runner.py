@@ -216,7 +216,7 @@ def _maps(
 def evaluations(
     plan: AttributionConfig, size: tuple[int, int], *, draws: int = 1, groups: int = 0, channels: int = 0
 ) -> int:
-    """Approximate cost of the map of one image, in rows of a forward and a backward pass; a forward alone counts less.
+    """Approximate number of evaluations, forward and backward, for the map of one image; a forward pass counts less.
 
     Args:
         plan: Methods, their options and the layer.

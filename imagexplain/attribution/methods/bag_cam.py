@@ -1,4 +1,4 @@
-"""BagCAM: products of gradient and activation, weighted by their means."""
+"""BagCAM: each channel's product of gradient and activation, weighted by its mean."""
 
 from __future__ import annotations
 

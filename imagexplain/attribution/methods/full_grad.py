@@ -44,7 +44,7 @@ class FullGradient:
 
     @property
     def relative_residual(self) -> Tensor:
-        """Share |residual| (B,) of the sum of the parts' sizes, those of the layers, not of the places."""
+        """Residual's size (B,) relative to the sum of the parts' sizes, those of the layers, not of the places."""
         sizes = sum(total.abs() for total in _totals([self.input, *self.biases])) + self.score.abs()
         return self.residual.abs() / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
 

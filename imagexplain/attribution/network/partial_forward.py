@@ -23,7 +23,7 @@ class PartialForward:
         activation: Output (B, …) of the layer for them.
         run: Function from image indices (n,) and the layer's outputs for them (n, …) to scores (n, classes); quickest
             where all rows are of one image.
-        resumes: Kind of run: True if it skips what comes before the layer.
+        resumes: Resumption: a run skips what comes before the layer.
     """
 
     scores: Tensor

@@ -62,7 +62,7 @@ class AdaptiveIntegral:
         integral: Path integral; its ``evaluations`` count all nodes, the two ends included.
         nodes: Nodes (n,), float64, ascending from 0 to 1.
         weights: Quadrature weights (n,), float64, non-negative, of sum 1.
-        converged: Verdict: True if all three errors that follow are within the tolerance.
+        converged: Convergence: all three errors that follow are within the tolerance.
         stability: Largest change of a group's attribution by the last refinement.
         missed: Residual of the trapezoid rule, without the leaning of the weights: its error in the score difference.
         uncertainty: Two standard deviations of the group whose attribution is least certain.

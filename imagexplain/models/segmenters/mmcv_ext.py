@@ -110,8 +110,8 @@ def roi_align_forward(
         spatial_scale: Pixels of ``features`` per pixel of the input.
         sampling_ratio: Number of samples per bin and axis; 0 for as many as the bin has pixels.
         pool_mode: Kind of pooling, :data:`AVERAGE`.
-        aligned: Pixel convention: True where a pixel's value sits at its centre, that is, coordinates are shifted by
-            half a pixel.
+        aligned: Convention of pixels: a value sits at the pixel's centre, that is, coordinates are shifted by half a
+            pixel.
 
     Raises:
         MissingOperatorError: for maximum pooling.
