@@ -54,7 +54,7 @@ __all__ = [
     "xgrad_cam",
     "xrai",
 ]
-"""The public surface: methods, and what is done with their maps."""
+"""Public names: the methods, and functions that work on their maps."""
 
 
 def __getattr__(name: str) -> Any:

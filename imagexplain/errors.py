@@ -30,11 +30,11 @@ _repr.maxlevel = 2
 
 
 class ArgumentError(ValueError):
-    """An argument of the library that does not fit.
+    """Argument of the library that does not fit.
 
     Attributes:
         field: Name of the argument.
-        message: What was wanted and what was given, in words.
+        message: Words that say what was wanted and what was given.
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -59,8 +59,8 @@ class RequestError(Exception):
 
     Attributes:
         status: HTTP status code, one of ``WORDS``.
-        field: The part of the request at fault (``image``, ``img_data``, ``steps``, ``accept``, …).
-        message: What was wanted and what was given, in words.
+        field: Part of the request at fault (``image``, ``img_data``, ``steps``, ``accept``, …).
+        message: Words that say what was wanted and what was given.
     """
 
     def __init__(self, status: int, field: str, message: str) -> None:
@@ -77,11 +77,11 @@ class RequestError(Exception):
 
     @property
     def error(self) -> str:
-        """The status as a short word for machines, such as ``bad_request``."""
+        """Status as a short word for machines, such as ``bad_request``."""
         return WORDS[self.status]
 
     def body(self) -> bytes:
-        """The answer's body: the JSON object ``{"code", "error", "field", "message"}``."""
+        """Body of the answer: the JSON object ``{"code", "error", "field", "message"}``."""
         import msgspec  # which the library does without
 
         text = {"error": self.error, "field": _encodable(self.field), "message": _encodable(self.message)}
@@ -89,12 +89,12 @@ class RequestError(Exception):
 
 
 def shown(value: object) -> str:
-    """``value`` as a short text that is safe to show back to whoever sent it."""
+    """Short text of ``value`` that is safe to show back to whoever sent it."""
     return _repr.repr(value)
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """The sentence for a name that is none of ``known``: the nearest of them, and all of them if they are few."""
+    """Sentence for a name that is none of ``known``: the nearest of them, and all of them if they are few."""
     names = list(known)
     near = get_close_matches(name, names, n=3) if isinstance(name, str) and len(name) <= _LONGEST_NAME else []
     hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
@@ -103,7 +103,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """The first few of names that a client sent, and how many there are."""
+    """First few of the names that a client sent, and how many there are."""
     names = list(names)
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(map(shown, names[:5])) or "(none)") + more
@@ -114,5 +114,5 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _encodable(text: str) -> str:
-    """``text`` without lone surrogates, which a header or a JSON string can smuggle in and UTF-8 cannot carry."""
+    """Text without lone surrogates, which a header or a JSON string can smuggle in and UTF-8 cannot carry."""
     return text.encode("utf-8", "replace").decode("utf-8")

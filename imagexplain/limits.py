@@ -1,4 +1,4 @@
-"""How large a request may be."""
+"""Upper bounds of one request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Limits:
     """Upper bounds of one request; what lies above is answered with 413.
 
     Attributes:
-        max_bytes: Bytes of the body, or of all parts of a multipart form. Keep it below TorchServe's
+        max_bytes: Bytes of the body, or of all parts of a multipart form. Should be below TorchServe's
             ``max_request_size``, whose own refusal has an empty body.
         max_pixels: Pixels of the photo, read from its header before anything is decoded.
         max_side: Pixels of the photo's longer side; heat maps are drawn at the photo's size.
-        max_steps: Points on the integration path.
+        max_steps: Number of points on the integration path.
         max_samples: Noisy or masked copies of the image, coalitions, or draws of a method.
         max_groups: Masks that are sent and segments that are made, together.
         max_runs: Runs of pixels of all masks that are sent, along rows or columns: what bringing them into the model's

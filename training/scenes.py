@@ -96,7 +96,7 @@ class Instance:
 
     @property
     def class_index(self) -> int | None:
-        """Its index in CLASSES, None for a distractor."""
+        """Index in CLASSES, None for a distractor."""
         return CLASSES.index(self.kind) if self.kind in CLASSES else None
 
 

@@ -70,7 +70,7 @@ class TensorMaskBackend:
         settings: Settings that the weights do not tell.
         classes: Number of classes.
         device: Device of the network.
-        resize: Resize of photos before the network; None for none.
+        resize: Size limits of photos before the network; None for none.
     """
 
     network: nn.Module

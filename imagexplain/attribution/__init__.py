@@ -20,13 +20,13 @@ UTILITIES = {
     "normalize": "postprocess",
     "smooth": "methods.smoothgrad",
 }
-"""What is done with methods and their maps."""
+"""Functions that work on methods and their maps, by name, each with its module."""
 
 __all__ = ["METHODS", "UTILITIES", *METHODS, *UTILITIES]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a method when it is first named."""
+    """Import a method when it is first named."""
     if name in METHODS:
         return METHODS[name].function
     if name not in UTILITIES:

@@ -1,4 +1,4 @@
-"""Where a path starts, when that depends on the image or on chance.
+"""Baselines of a path that depend on the image or on chance.
 
 A baseline stands for the absence of evidence. What equals it gets no attribution, whatever it means to the model, so
 that no single one is right for every image (Sturmfels, Lundberg, Lee, "Visualizing the Impact of Feature Attribution
@@ -15,18 +15,18 @@ from torch import Tensor
 from imagexplain.errors import ArgumentError
 
 PIECE = 2**21
-"""Values of the rows that are transformed at once."""
+"""Number of values that are transformed at once."""
 
 
 def image_mean(image: Tensor) -> Tensor:
-    """The image's mean colour everywhere: (C, H, W) to (C, H, W), in any space."""
+    """Image of the mean colour: (C, H, W) to (C, H, W), in any space."""
     return image.mean((1, 2), keepdim=True).expand_as(image)
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
-    """The image (C, H, W) under a Gaussian of standard deviation ``sigma`` pixels; its edge goes on beyond the frame.
+    """Blur an image (C, H, W) by a Gaussian of standard deviation ``sigma`` pixels, its edges continued outwards.
 
-    The kernel is scipy's, cut at 4 σ. By Fourier transforms, so that the time does not grow with sigma.
+    The kernel is scipy's, cut at 4 σ. It is applied by Fourier transforms, so that the time does not grow with sigma.
 
     Raises:
         ValueError: sigma is not positive.
@@ -40,10 +40,10 @@ def blurred(image: Tensor, sigma: float) -> Tensor:
 
 
 def _blurred_rows(values: Tensor, sigma: float) -> Tensor:
-    """(C, H, W) float64 blurred along its last axis.
+    """Blur (C, H, W) float64 along the last axis.
 
-    What lies beyond an edge is constant: its part is the edge's value times the kernel's sum over there, so that no
-    more of the kernel than the row's own length is transformed.
+    Beyond an edge the row continues with the edge's value, whose contribution is that value times the kernel's sum over
+    there; so no more of the kernel than the row's own length is transformed.
     """
     width = values.shape[-1]
     offsets = torch.arange(int(4 * sigma + 0.5) + 1, dtype=torch.float64)
@@ -64,12 +64,12 @@ def _blurred_rows(values: Tensor, sigma: float) -> Tensor:
 
 
 def uniform_noise(low: Tensor, high: Tensor, draws: int, seed: int) -> Tensor:
-    """(draws, C, H, W): every value between its bounds, all equally likely; equal seeds give equal draws.
+    """Uniform noise (draws, C, H, W): every value between its bounds, all equally likely; equal seeds, equal draws.
 
     Args:
-        low, high: (C, H, W) bounds, say a black and a white photo.
-        draws: at least 1. The first draws of a longer series are those of a shorter one.
-        seed: of a generator of its own, on the CPU.
+        low, high: Bounds (C, H, W), say a black and a white photo.
+        draws: Number of draws, at least 1. The first draws of a longer series are those of a shorter one.
+        seed: Seed of a generator of its own, on the CPU.
     """
     if draws < 1:
         raise ArgumentError("draws", f"wanted at least 1, got {draws}")

@@ -46,9 +46,17 @@ class IntegratedGradients(GradientAttribution):
     Attributions are float32 or better as well, and detached.
 
     Args:
-        forward_func: maps the inputs, and further arguments behind them, to an output with a row for each of the
-            inputs' rows, each row independent of the others.
-        multiply_by_inputs: multiply the mean gradient by inputs − baselines; False returns the mean gradient.
+        forward_func: Function from the inputs, and further arguments behind them, to an output with a row for each of
+            the inputs' rows, each row independent of the others.
+        multiply_by_inputs: Factor inputs − baselines on the mean gradient; False returns the mean gradient itself.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain.attribution.captum_adapter import IntegratedGradients
+        >>> explainer = IntegratedGradients(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))
+        >>> maps, delta = explainer.attribute(rand(2, 3, 8, 8), target=[1, 4], return_convergence_delta=True)
+        >>> maps.shape, delta.abs().max().item() < 1e-5
+        (torch.Size([2, 3, 8, 8]), True)
     """
 
     def __init__(self, forward_func: Callable[..., Tensor], multiply_by_inputs: bool = True) -> None:
@@ -68,21 +76,21 @@ class IntegratedGradients(GradientAttribution):
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
-        """Integrated gradients, with Captum's sign of the convergence delta.
+        """Attribute by integrated gradients, with Captum's sign of the convergence delta.
 
         Args:
-            inputs: tensor (N, ...), or a tuple of tensors with N rows each. Whole numbers become floating-point.
-            baselines: number or tensor that broadcasts to the inputs, or a tuple with one for each; 0 by default.
-            target: index of the score to explain, or a list or tensor with one for each row; tuples of indices where a
+            inputs: Tensor (N, ...), or a tuple of tensors with N rows each. Whole numbers become floating-point.
+            baselines: Number or tensor that broadcasts to the inputs, or a tuple with one for each; 0 by default.
+            target: Index of the score to explain, or a list or tensor with one for each row; tuples of indices where a
                 row's output has several axes. None where the output has one score a row.
-            additional_forward_args: argument of the forward function behind the inputs, or a tuple of them. Tensors
+            additional_forward_args: Argument of the forward function behind the inputs, or a tuple of them. Tensors
                 have a row for each of the inputs' or one for all; the rest is the same for every row.
-            n_steps: number of path points of each row, at least 1.
-            method: name of the quadrature, a key of :data:`CAPTUM_RULES` or of
+            n_steps: Number of path points of each row, at least 1.
+            method: Name of the quadrature, a key of :data:`CAPTUM_RULES` or of
                 :data:`~imagexplain.attribution.paths.quadrature.RULES`.
-            internal_batch_size: number of path points evaluated at once, at most; by default all, as in Captum.
-            return_convergence_delta: return (attributions, delta) with delta (N,) = Σ attributions − (f(x) − f(b)),
-                which says how far the quadrature is off, unless ``multiply_by_inputs`` is False.
+            internal_batch_size: Largest number of path points evaluated at once; by default all, as in Captum.
+            return_convergence_delta: Pair (attributions, delta) as the result, with delta (N,) = Σ attributions − (f(x)
+                − f(b)), the error of the quadrature unless ``multiply_by_inputs`` is False.
 
         Returns:
             Attributions shaped like the inputs, a tuple where these are.
@@ -98,7 +106,7 @@ class IntegratedGradients(GradientAttribution):
         return (attributions, _delta(integrals, maps)) if return_convergence_delta else attributions
 
     def attribute_future(self) -> None:
-        """Not implemented, nor is it for Captum's class."""
+        """Raise NotImplementedError, as Captum's class does."""
         raise NotImplementedError("attribute_future is not implemented for integrated gradients")
 
     def has_convergence_delta(self) -> bool:
@@ -116,13 +124,14 @@ class IntegratedGradients(GradientAttribution):
         target: Target = None,
         additional_forward_args: object = None,
     ) -> Tensor:
-        """Σ attributions − (f(end point) − f(start point)) of each row, (N,).
+        """Convergence delta (N,): Σ attributions − (f(end point) − f(start point)) of each row.
 
         Unlike Captum's, it does not add up all classes where no target is named.
 
         Args:
-            attributions: of the inputs, a tuple where these are.
-            start_point, end_point: baselines and inputs, which like all else are as in :meth:`attribute`.
+            attributions: Attributions of the inputs, a tuple where these are.
+            start_point, end_point: Baselines and inputs; these, the target and the further arguments are as in
+                :meth:`attribute`.
 
         Raises:
             ArgumentError: arguments that do not fit, by name.
@@ -184,6 +193,15 @@ class IntegratedDirectionalGradients(IntegratedGradients):
     Groups are of the pixels of one input (N, C, H, W); several inputs and other shapes are refused. A directional
     gradient is along the inputs' difference from the baselines, be it large or small, so that there is nothing to leave
     out, and ``multiply_by_inputs=False`` is refused as well.
+
+    Example:
+        >>> from torch import arange, nn, rand
+        >>> from imagexplain.attribution.captum_adapter import IntegratedDirectionalGradients
+        >>> explainer = IntegratedDirectionalGradients(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))
+        >>> halves = (arange(8) // 4).expand(8, 8)  # the left and the right half
+        >>> maps = explainer.attribute(rand(1, 3, 8, 8), target=2, feature_mask=halves)
+        >>> maps.shape, len(maps.unique())
+        (torch.Size([1, 1, 8, 8]), 2)
     """
 
     def __init__(self, forward_func: Callable[..., Tensor], multiply_by_inputs: bool = True) -> None:
@@ -206,11 +224,11 @@ class IntegratedDirectionalGradients(IntegratedGradients):
         return_convergence_delta: bool = False,
         feature_mask: Tensor | tuple[Tensor] | None = None,
     ) -> TensorOrTuple | tuple[TensorOrTuple, Tensor]:
-        """As :meth:`IntegratedGradients.attribute`, but each pixel carries the directional gradient of its group.
+        """Attribute as :meth:`IntegratedGradients.attribute`; each pixel carries the directional gradient of its group.
 
         Args:
-            inputs: tensor (N, C, H, W), or a tuple of that one.
-            feature_mask: labels of groups, from 0, whole numbers of any dtype, the channels of a pixel belonging
+            inputs: Tensor (N, C, H, W), or a tuple of one such tensor.
+            feature_mask: Labels of groups, from 0, whole numbers of any dtype, the channels of a pixel belonging
                 together: (H, W) for all images, (N, H, W), or with an axis for the channels (1 or N, 1 or C, H, W), as
                 NoiseTunnel wants it; by default every pixel is a group.
 
@@ -244,12 +262,13 @@ class IntegratedDirectionalGradients(IntegratedGradients):
         additional_forward_args: object = None,
         feature_mask: Tensor | tuple[Tensor] | None = None,
     ) -> Tensor:
-        """Σ ‖Δ_S‖ · IDG(S) − (f(end point) − f(start point)) of each row, (N,), over its groups S.
+        """Convergence delta (N,): Σ ‖Δ_S‖ · IDG(S) − (f(end point) − f(start point)) of each row, over its groups S.
 
         Args:
-            attributions: directional gradients, (N, 1, H, W).
-            start_point, end_point, target, additional_forward_args: as in :meth:`IntegratedGradients.attribute`.
-            feature_mask: that of the attributions.
+            attributions: Directional gradients, (N, 1, H, W).
+            start_point, end_point, target, additional_forward_args: Arguments as in
+                :meth:`IntegratedGradients.attribute`.
+            feature_mask: Groups of the attributions, as :meth:`attribute` took them.
 
         Raises:
             ArgumentError: arguments that do not fit, by name.
@@ -300,6 +319,6 @@ def _end_scores(forward: Callable[[Tensor, Tensor], Tensor], *ends: Tensor) -> l
 
 
 def _delta(integrals: list[PathIntegral], maps: list[Tensor]) -> Tensor:
-    """Σ map − (f(x) − f(b)) of each row, (N,)."""
+    """Convergence delta (N,) of each row: Σ map − (f(x) − f(b))."""
     totals = zip(torch.stack([own.sum(dtype=torch.float64) for own in maps]).tolist(), integrals, strict=True)
     return maps[0].new_tensor([total - (own.score - own.baseline_score) for total, own in totals])

@@ -26,8 +26,8 @@ class Inputs:
     """The inputs of a forward function, laid side by side in one tensor through which a path can be taken.
 
     Attributes:
-        parts: inputs (N, ...), floating-point and detached; what was given in whole numbers has the default dtype.
-        is_tuple: answer with a tuple, as the inputs came as one.
+        parts: Inputs (N, ...), floating-point and detached; those given as whole numbers have the default dtype.
+        is_tuple: Form of the answer: a tuple where the inputs came as one.
     """
 
     parts: tuple[Tensor, ...]
@@ -35,12 +35,15 @@ class Inputs:
 
     @property
     def values(self) -> Tensor:
-        """(N, C, H, W) where that is the only input's shape, else (N, 1, 1, F) all features; float32 or better."""
+        """Inputs in one tensor: (N, C, H, W) where that is the only input, else all features (N, 1, 1, F).
+
+        Its precision is float32 or better.
+        """
         return self._laid(self.parts)
 
     @property
     def is_image(self) -> bool:
-        """One input (N, C, H, W), and no other."""
+        """Test for a single input (N, C, H, W)."""
         return len(self.parts) == 1 and self.parts[0].ndim == 4
 
     def baselines(self, given: Baselines) -> Tensor:
@@ -99,11 +102,11 @@ def read_inputs(given: object) -> Inputs:
 
 
 def read_target(given: Target | np.ndarray[Any, Any], count: int) -> Tensor:
-    """The place of each row's score behind the first axis of the output, (N, D) int64; D = 0 where none is named.
+    """Place of each row's score behind the first axis of the output, (N, D) int64; D = 0 where none is named.
 
     Args:
-        given: an index or a tuple of indices for all rows, or a list or a tensor with one for each.
-        count: N, the number of rows.
+        given: Index or tuple of indices for all rows, or a list or a tensor with one for each.
+        count: Number N of rows.
 
     Raises:
         ValueError: ``target: …`` for other types, or as many as there are not rows.
@@ -134,8 +137,8 @@ def selected(output: object, places: Tensor) -> Tensor:
     """The scores at the given places of the output, (n, 1).
 
     Args:
-        output: (n, ...) of the forward function.
-        places: (n, D) as :func:`read_target` has them.
+        output: Output (n, ...) of the forward function.
+        places: Places (n, D) from :func:`read_target`.
 
     Raises:
         ValueError: ``forward_func: …`` where the output does not have a row for each input, ``target: …`` where a place
@@ -163,14 +166,14 @@ def selected(output: object, places: Tensor) -> Tensor:
 
 
 def read_arguments(given: object, count: int) -> Callable[[Tensor], tuple[Any, ...]]:
-    """What a forward function takes behind its inputs, by the rows (n,) that these are of.
+    """Read what a forward function takes behind its inputs, as a function of the rows (n,) of the inputs.
 
     A tensor has its own row for each of the inputs', or one for all; a tensor without axes and everything else is the
     same for every row.
 
     Args:
-        given: None, one argument, or a tuple of them.
-        count: N, the number of the inputs' rows.
+        given: Further arguments: None, one, or a tuple of them.
+        count: Number N of the inputs' rows.
 
     Raises:
         ValueError: ``additional_forward_args: …`` for a tensor of another number of rows.
@@ -198,9 +201,9 @@ def read_feature_mask(given: object, images: Tensor) -> Tensor:
     """The group of each pixel, (N, H, W) int64 on the images' device, numbered from 0 without gaps in each image.
 
     Args:
-        given: labels from 0, whole numbers of any dtype, (H, W) or (1, H, W) for all images, (N, H, W) for each, or
+        given: Labels from 0, whole numbers of any dtype, (H, W) or (1, H, W) for all images, (N, H, W) for each, or
             with an axis for the channels, (1 or N, 1 or C, H, W), along which they are equal; None for single pixels.
-        images: (N, C, H, W).
+        images: Images (N, C, H, W).
 
     Raises:
         ValueError: ``feature_mask: …`` for anything else.

@@ -10,13 +10,14 @@ map to 0..1 in NumPy.
 All take the same arguments.
 
 Args:
-    model: a module in ``eval()``, (B, C, H, W) to scores (B, classes); left as it was.
-    images: (B, C, H, W) in model-input space.
-    targets: a class for all images, one for each, or None for the predicted ones.
-    layer: its dotted name or the module itself; None for :func:`imagexplain.attribution.network.layers.default_layer`,
-        whose search costs one further pass of one image. Outputs may be maps, channels-last maps or tokens.
-    upsample: resize the map to the images' (bilinear, ``align_corners=False``) or leave it at the layer's size.
-    create_graph: keep the map differentiable, by the images and by the parameters.
+    model: Module in ``eval()`` that turns (B, C, H, W) into scores (B, classes); left as it was.
+    images: Images (B, C, H, W) in model-input space.
+    targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+    layer: Dotted name of the layer or the module itself; None for
+        :func:`imagexplain.attribution.network.layers.default_layer`, whose search costs one further pass of one image.
+        Outputs may be maps, channels-last maps or tokens.
+    upsample: Size of the map: the images' (bilinear, ``align_corners=False``) if True, else the layer's.
+    create_graph: Maps stay differentiable, with respect to the images and to the parameters.
 
 Returns:
     (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
@@ -41,7 +42,7 @@ from imagexplain.attribution.targets import Targets, target_scores
 from imagexplain.errors import LayerError
 
 Rule = Callable[[Tensor, Tensor], Tensor]
-"""A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
+"""Function from A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
 
 
 def activation_map(
@@ -53,7 +54,7 @@ def activation_map(
     upsample: bool,
     create_graph: bool,
 ) -> Tensor:
-    """The map by a rule, of the arguments that all methods take."""
+    """Compute the map that a rule gives, from the arguments that all methods take."""
     module = chosen_layer(model, images, layer)
     scores, activation = scores_and_activation(model, images, module, create_graph=create_graph)
     check_graph(scores.requires_grad)
@@ -70,12 +71,12 @@ def activation_map(
 
 
 def weighted(activation: Tensor, weights: Tensor) -> Tensor:
-    """Σ_k w_k A_k: (B, K, h, w) and (B, K) to (B, 1, h, w)."""
+    """Weighted sum Σ_k w_k A_k: (B, K, h, w) and (B, K) to (B, 1, h, w)."""
     return torch.einsum("bk,bkhw->bhw", weights, activation).unsqueeze(1)
 
 
 def shown(raw: Tensor, images: Tensor, upsample: bool, create_graph: bool = False) -> Tensor:
-    """The map's positive part, at the images' size if that is wanted: (B, 1, h, w) to (B, 1, H, W)."""
+    """Positive part of a map (B, 1, h, w), resized to the images, (B, 1, H, W), where that is wanted."""
     positive = raw.relu() if create_graph else raw.detach().relu()
     if not upsample:
         return positive
@@ -83,6 +84,6 @@ def shown(raw: Tensor, images: Tensor, upsample: bool, create_graph: bool = Fals
 
 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient, and 0 where the denominator is 0; there its derivative is 0 too, not NaN."""
+    """Quotient that is 0 where the denominator is 0; its derivative there is 0 too, not NaN."""
     zero = denominator == 0
     return torch.where(zero, 0.0, numerator / torch.where(zero, 1.0, denominator))

@@ -15,15 +15,15 @@ ROUNDINGS = 16
 
 
 def missing_share(whole: Tensor, parts: Sequence[Tensor], terms: Sequence[Tensor] = ()) -> Tensor:
-    """(B,) the share of each image's score that its parts do not make up, beyond rounding.
+    """Share (B,) of each image's score that its parts do not make up, beyond rounding.
 
     It is relative to the sum of the parts' sizes and the score's. Rounding grows with what is summed, element by
     element, of which most may cancel; a fault does not.
 
     Args:
-        whole: (B,) what the parts should sum to.
-        parts: each (B, …), of one size in the sum.
-        terms: (B,) each, of which `whole` is the difference, where it is one.
+        whole: Sums (B,) that the parts should have.
+        parts: Parts of the score, each (B, …), all of one size in the sum.
+        terms: Terms (B,) of which ``whole`` is the difference, where it is one.
     """
     totals = [part.flatten(1).sum(1, dtype=torch.float64) for part in parts]
     # norm() would take half as long again.

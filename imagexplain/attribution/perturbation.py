@@ -9,7 +9,7 @@ from imagexplain.errors import ArgumentError
 
 
 def fill_values(name: str, values: float | Tensor | None, images: Tensor) -> Tensor:
-    """What stands for absence, as (B, C, H, W) like the images: a number, a tensor that broadcasts, or None for 0.
+    """Values of absent pixels, (B, C, H, W) like the images: from a number, a tensor that broadcasts, or None for 0.
 
     Raises:
         ValueError: a shape that does not broadcast.
@@ -22,7 +22,7 @@ def fill_values(name: str, values: float | Tensor | None, images: Tensor) -> Ten
 
 
 def numbered(groups: Tensor, images: Tensor) -> Tensor:
-    """(B, H, W) int64 on the images' device, each image's groups numbered from 0 without gaps."""
+    """Group numbers (B, H, W), int64 on the images' device, each image's groups numbered from 0 without gaps."""
     wanted = (len(images), *images.shape[2:])
     if groups.dtype != torch.int64 or groups.shape not in (wanted, wanted[1:]):
         raise ArgumentError(

@@ -1,4 +1,4 @@
-"""Finished maps: scaled to 0..1 for the eye, cut at a threshold for localisation, compared as masks."""
+"""Postprocessing of maps: scaling to 0..1 for the eye, a threshold for localisation, overlap of masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": lambda maps: maps.amax(1, keepdim=True),
     "abs": lambda maps: maps.abs().sum(1, keepdim=True),
 }
-"""How channels become one: the sum keeps completeness, "abs" sums magnitudes and so forgets the sign."""
+"""Reductions of the channels to one: the sum keeps completeness, "abs" sums magnitudes and so forgets the sign."""
 
 
 def normalize(maps: Tensor, *, channels: str = "sum") -> Tensor:
@@ -27,15 +27,21 @@ def normalize(maps: Tensor, *, channels: str = "sum") -> Tensor:
     range then (all zero, all negative, constant) gives zeros.
 
     Args:
-        maps: (B, C, H, W), signed or not, finite; left as it is.
-        channels: a key of :data:`CHANNELS`; "max" is what ``normalize_saliency`` of pytorch_attribution does, which
-            gives NaN for a map without range.
+        maps: Maps (B, C, H, W), signed or not, finite; left as they are.
+        channels: Reduction of the channels, a key of :data:`CHANNELS`; "max" is what ``normalize_saliency`` of
+            pytorch_attribution does, which gives NaN for a map without range.
 
     Returns:
         (B, 1, H, W) in 0..1, float32 or better.
 
     Raises:
         ValueError: another shape, an unknown rule, or values that are not finite.
+
+    Example:
+        >>> from torch import tensor
+        >>> from imagexplain import normalize
+        >>> normalize(tensor([[[[-3.0, 1.0, 2.0]]]]))
+        tensor([[[[0.0000, 0.5000, 1.0000]]]])
     """
     _check_maps(maps)
     if channels not in CHANNELS:
@@ -52,11 +58,11 @@ def normalize(maps: Tensor, *, channels: str = "sum") -> Tensor:
 
 @dataclass(frozen=True)
 class Localization:
-    """Where a batch of maps sees the object.
+    """Box and mask of the object in each map of a batch.
 
     Attributes:
-        boxes: (B, 4) int64 x0, y0, x1, y1 in pixels, x1 and y1 exclusive; zeros if nothing was found.
-        masks: (B, H, W) bool, the component within the box.
+        boxes: Boxes (B, 4), int64, x0, y0, x1, y1 in pixels, x1 and y1 exclusive; zeros if nothing was found.
+        masks: Masks (B, H, W), bool, of the component within the box.
     """
 
     boxes: Tensor
@@ -64,18 +70,27 @@ class Localization:
 
 
 def localize(maps: Tensor, *, threshold: float = 0.2) -> Localization:
-    """Box and mask of the largest connected part of each map above a fraction of its maximum.
+    """Localise the object: box and mask of the largest connected part of each map above a fraction of its maximum.
 
     Pixels that touch at a corner are connected. Of components of equal size the first in reading order is taken.
 
     Args:
-        maps: (B, 1, H, W), finite; negative values count as nothing.
-        threshold: in [0, 1); pixels above threshold · maximum stay. 0.2 is the paper's.
+        maps: Maps (B, 1, H, W), finite; negative values count as 0.
+        threshold: Fraction of the maximum, in [0, 1): pixels above threshold · maximum stay. 0.2 is the paper's.
 
     Raises:
         ValueError: another shape or threshold, or values that are not finite.
 
     Source: Zhou et al. 2016, "Learning Deep Features for Discriminative Localization", arXiv 1512.04150, section 3.2.
+
+    Example:
+        >>> from torch import zeros
+        >>> from imagexplain import localize
+        >>> maps = zeros(1, 1, 8, 8)
+        >>> maps[0, 0, 2:5, 3:7] = 1
+        >>> found = localize(maps)
+        >>> found.boxes, found.masks.sum().item()
+        (tensor([[3, 2, 7, 5]]), 12)
     """
     from scipy import ndimage  # takes half a second
 
@@ -98,10 +113,16 @@ def localize(maps: Tensor, *, threshold: float = 0.2) -> Localization:
 
 
 def iou(masks: Tensor, others: Tensor) -> Tensor:
-    """(B,) float64 intersection over union of (B, H, W) bool masks, pair by pair; 0 where both are empty.
+    """Intersection over union of masks (B, H, W), bool, pair by pair: (B,) float64, 0 where both are empty.
 
     Raises:
         ValueError: not two batches of masks of equal shape.
+
+    Example:
+        >>> from torch import tensor
+        >>> from imagexplain import iou
+        >>> iou(tensor([[[True, True, False]]]), tensor([[[False, True, True]]]))  # one pixel of three
+        tensor([0.3333], dtype=torch.float64)
     """
     for name, given in (("masks", masks), ("others", others)):
         if given.ndim != 3 or given.dtype != torch.bool:

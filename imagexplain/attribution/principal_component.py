@@ -10,10 +10,10 @@ from imagexplain.attribution.class_activation_maps import quotient
 
 
 def first_component(maps: Tensor) -> Tensor:
-    """The projection of each place on the first right singular vector of the (hw × K) matrix, centred by column.
+    """Projection of each place on the first right singular vector of the (hw × K) matrix, centred by column.
 
-    By eigenvectors of the smaller Gram matrix, in float64 to make up for the squares. For ResNet-18's last maps,
-    singular values take seven times as long.
+    It is computed from eigenvectors of the smaller Gram matrix, in float64 to make up for the squares. For ResNet-18's
+    last maps, singular values take seven times as long.
     """
     places = maps.flatten(2).transpose(1, 2)
     places = places - places.mean(1, keepdim=True)

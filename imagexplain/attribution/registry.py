@@ -42,7 +42,7 @@ class Workload:
 
     Attributes:
         options: Value of each of the method's options, by name.
-        size: (H, W) of the image, of three channels.
+        size: Height and width (H, W) of the image, of three channels.
         draws: Number of draws of the baseline.
         groups: Number of groups of pixels.
         channels: Number of channels of the layer, where a method takes them one by one.
@@ -63,8 +63,8 @@ class Peer:
         package: Name by which it is known.
         kind: Name of its class.
         note: Reason why the maps differ; empty where the definition is the same.
-        token_note: The same for layers of tokens, None where it is the same reason.
-        double: Compare in float64: in float32 the smallest difference sends the path elsewhere.
+        token_note: Reason for layers of tokens, None where it is the same.
+        double: Comparison in float64, where in float32 the smallest difference sends the path elsewhere.
     """
 
     package: Literal["pytorch-grad-cam", "Captum", "PAIR"]
@@ -75,7 +75,7 @@ class Peer:
 
 
 def nothing(_: Workload) -> float:
-    """The cost of what is not done."""
+    """Zero cost of a step that a method does not have."""
     return 0
 
 
@@ -84,18 +84,18 @@ class Method:
     """All that is known of a method.
 
     Attributes:
-        function: The method itself: (model, images, targets, …) to maps.
+        function: Function of the method: (model, images, targets, …) to maps.
         family: Kind of the method.
         needs: Properties that it needs of a model.
         forward_passes: Number of forward passes without gradients for the map of one image, beyond the image's own.
         gradient_passes: Number of forward and backward passes, likewise.
         operations: Number of floating-point operations beside the model, where that depends on the options.
-        by_channel: Whether it takes the channels of its layer one by one.
-        coarse: Whether its maps have one channel that is nowhere negative: what a fine map may be multiplied with.
-        speckled: Whether its maps alternate in sign from pixel to pixel, so that sums over a neighbourhood tell more.
-        sensitivity: Whether a map says how much a value matters, not what it adds to the score: its channels join as
-            magnitudes.
-        centred: Whether a map is high everywhere, so that only what differs from its mean tells.
+        by_channel: Evaluation of the channels of its layer one by one.
+        coarse: Coarseness: its maps have one channel, nowhere negative, with which a fine map may be multiplied.
+        speckled: Speckle: its maps alternate in sign from pixel to pixel, so that sums over a neighbourhood tell more.
+        sensitivity: Sensitivity in place of contribution: a map says how much a value matters, not what it adds to the
+            score, and its channels join as magnitudes.
+        centred: Offset: its maps are high everywhere, so that only the difference from their mean tells.
         tried_by: Name of a method that supports the same models and takes less time to try; None for itself.
         peer: Another package's implementation, if there is one.
     """
@@ -121,17 +121,17 @@ class Method:
 
     @property
     def needs_module(self) -> bool:
-        """Whether it looks into a network, for which a mere function of images will not do."""
+        """Test whether it looks into a network, for which a mere function of images will not do."""
         return "module" in self.needs
 
     @property
     def needs_original(self) -> bool:
-        """Whether it supports some networks only, and those as their authors wrote them, not folded."""
+        """Test whether it supports some networks only, and those as their authors wrote them, not folded."""
         return not self.needs.isdisjoint(("module", "attention", "nonlinearities"))
 
     @cached_property
     def parameters(self) -> Mapping[str, Any]:
-        """Its options and inputs, each with its default; one without a default has `...`."""
+        """Options and inputs of the method, each with its default; one without a default has `...`."""
         return {
             name: ... if parameter.default is parameter.empty else parameter.default
             for name, parameter in inspect.signature(self.function).parameters.items()
@@ -140,7 +140,7 @@ class Method:
 
     @cached_property
     def options(self) -> Mapping[str, Any]:
-        """The parameters that are plain values, each with its default."""
+        """Parameters that are plain values, each with its default."""
         return {name: default for name, default in self.parameters.items() if name not in INPUTS}
 
 
@@ -169,14 +169,14 @@ class Registry(Mapping[str, Method]):
         return name in self._records or name in self._files
 
     def __getitem__(self, name: str) -> Method:
-        """The record of a method, whose file is imported if need be."""
+        """Record of a method, whose file is imported if need be."""
         if name not in self._records and name in self._files:
             import_module(f"{self._package}.{name}")
         return self._records[name]
 
     @property
     def options(self) -> Mapping[str, type]:
-        """The type of every option of any method, by name, in alphabetical order."""
+        """Type of every option of any method, by name, in alphabetical order."""
         found = {name: type(default) for method in self.values() for name, default in method.options.items()}
         return dict(sorted(found.items()))
 
@@ -186,7 +186,7 @@ class Registry(Mapping[str, Method]):
             self[name]
 
     def add(self, method: Method) -> None:
-        """Take a method in.
+        """Add a method.
 
         Raises:
             ValueError: a name, an argument, a family or a need that does not fit.
@@ -230,7 +230,7 @@ def register(
     tried_by: str | None = None,
     peer: Peer | None = None,
 ) -> Callable[[F], F]:
-    """Decorate a method with what is known of it, which makes it one; see :class:`Method` for the arguments.
+    """Register a method: decorate its function with the facts that :class:`Method` lists.
 
     .. code-block:: python
 

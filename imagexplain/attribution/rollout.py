@@ -1,4 +1,4 @@
-"""Rollout: how much of each patch reached the tokens that the scores are read from, by the attention of all layers.
+"""Rollout: the share of each patch in the tokens that the scores are read from, by the attention of all layers.
 
 A relation of the tokens after a layer to those before it is a matrix for each layer, and rollout is their product. Only
 the rows of the tokens that are read are wanted, so that one row is carried back through the layers, and no product of
@@ -22,11 +22,11 @@ from imagexplain.attribution.targets import Targets, check, classes_of, classes_
 from imagexplain.errors import UnsupportedModelError
 
 Rule = Callable[[Tensor, list[AttentionLayer], Tensor, Tensor], Tensor]
-"""Scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
+"""Function from scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
 
 
 def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets, upsample: bool, chunk: int) -> Tensor:
-    """The maps (B, 1, H, W) by a rule, a chunk of images at a time."""
+    """Compute the maps (B, 1, H, W) that a rule gives, a chunk of images at a time."""
     check(images, chunk)
     given = None if targets is None else classes_to_explain(model, images, targets, chunk)
     maps = []
@@ -39,7 +39,7 @@ def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets,
 
 
 def _read(scores: Tensor, last: AttentionLayer) -> Tensor:
-    """(B, tokens) which tokens after the last attention the scores are a function of, each image's sum 1."""
+    """Weights (B, tokens) of the tokens after the last attention that the scores are read from, each image's sum 1."""
     # Weights that differ, for the sum of the scores itself is constant in some models.
     weights = torch.arange(1, scores.shape[1] + 1, device=scores.device).expand_as(scores)
     (gradient,) = attention_gradients(scores, weights, [last])
@@ -52,39 +52,39 @@ def _read(scores: Tensor, last: AttentionLayer) -> Tensor:
 
 
 def attention_gradients(scores: Tensor, weights: Tensor, layers: list[AttentionLayer]) -> tuple[Tensor, ...]:
-    """Those of each image's weighted scores by each layer's attention; images do not interact."""
+    """Gradients of each image's weighted scores with respect to each layer's attention; images do not interact."""
     outputs = [layer.output for layer in layers]
     return torch.autograd.grad(scores, outputs, weights.to(scores), retain_graph=True, materialize_grads=True)
 
 
 def split_heads(layer: AttentionLayer, values: Tensor) -> Tensor:
-    """(B, windows, heads, T, T) of the values of a layer's attention."""
+    """Attention (B, windows, heads, T, T) from the values of a layer's attention."""
     return values.reshape(layer.shape)
 
 
 def without_padding(relation: Tensor, layer: AttentionLayer) -> Tensor:
-    """(B, windows, T, T) without what tokens take from padding."""
+    """Relation (B, windows, T, T) without what tokens take from padding."""
     return relation * (layer.places < layer.tokens).unsqueeze(1)
 
 
 def to_windows(row: Tensor, layer: AttentionLayer) -> Tensor:
-    """(B, tokens) to (B, windows, T), 0 at padding."""
+    """Cut a row (B, tokens) into windows (B, windows, T), 0 at padding."""
     return torch.cat([row, row.new_zeros(len(row), 1)], 1)[:, layer.places]
 
 
 def to_row(windows: Tensor, layer: AttentionLayer) -> Tensor:
-    """(B, windows, T) to (B, tokens), without padding."""
+    """Join windows (B, windows, T) to a row (B, tokens), without padding."""
     row = windows.new_zeros(len(windows), layer.tokens + 1)
     return row.scatter(1, layer.places.flatten().expand(len(row), -1), windows.flatten(1))[:, :-1]
 
 
 def times(windows: Tensor, relation: Tensor) -> Tensor:
-    """(B, windows, T) rows times (B, windows, T, T)."""
+    """Multiply rows (B, windows, T) by relations (B, windows, T, T)."""
     return torch.einsum("bws,bwst->bwt", windows, relation)
 
 
 def unmerged(row: Tensor, layers: list[AttentionLayer], index: int) -> Tensor:
-    """(B, tokens) before a layer to those after the layer before it, which a merging may lie between.
+    """Carry a row (B, tokens) from before a layer to after the layer before it, which a merging may lie between.
 
     Merging pads a side that is odd; the mean is that of the tokens that there are.
     """

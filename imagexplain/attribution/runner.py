@@ -1,7 +1,7 @@
 """A configured attribution as a value, and its run: what a server, a sheet or a study asks for.
 
 Methods differ in what they want beside images and classes: a layer, a baseline, groups of pixels. An
-:class:`AttributionConfig` says which method, :class:`AttributionInputs` hold whatever there is, and :func:`run` hands
+:class:`AttributionConfig` names the method, :class:`AttributionInputs` hold whatever there is, and :func:`run` hands
 each method what it takes.
 """
 
@@ -27,10 +27,10 @@ from imagexplain.attribution.targets import Targets
 from imagexplain.errors import UnsupportedModelError
 
 FORWARD_SHARE = 1 / 3
-"""What a forward pass costs beside a forward and a backward pass."""
+"""Cost of a forward pass, as a share of a forward and a backward pass."""
 
 SECONDS_PER_OPERATION = 1e-10
-"""Of a large matrix product or decomposition in float64 on one slow core; half of it was measured."""
+"""Time of an operation in a large matrix product or decomposition, float64 on a slow core; half of it was measured."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,15 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class AttributionConfig:
-    """How a map is made.
+    """Configuration of a map: its method, or two, with options, layer and smoothing.
 
     Attributes:
-        methods: one of :data:`imagexplain.attribution.METHODS`, or two whose maps are multiplied, the fine one first.
-        options: of the methods, by name; a method gets those that it takes.
-        layer: dotted name of the layer for methods that look at one, None for the model's default.
-        smoothing: of each map over noise, if any.
-        normalized: scale two maps and their product to 0..1; see
+        methods: Name of one of :data:`imagexplain.attribution.METHODS`, or of two whose maps are multiplied, the fine
+            one first.
+        options: Options of the methods, by name; a method gets those that it takes.
+        layer: Dotted name of the layer for methods that look at one, None for the model's default.
+        smoothing: Noise over which each map is averaged, if any.
+        normalized: Scaling of two maps and their product to 0..1; see
             :func:`imagexplain.attribution.methods.guided_grad_cam.combine`.
     """
 
@@ -64,26 +65,26 @@ class AttributionConfig:
 
     @property
     def name(self) -> str:
-        """The method, or both with a sign of multiplication."""
+        """Name of the method, or of both with a sign of multiplication."""
         return " × ".join(self.methods)
 
     @property
     def takes(self) -> frozenset[str]:
-        """The options and inputs that the methods take."""
+        """Options and inputs that the methods take."""
         return frozenset().union(*(METHODS[method].parameters for method in self.methods))
 
     @property
     def by_module(self) -> bool:
-        """Whether a method looks into the model, for which a function of images will not do."""
+        """Test whether a method looks into the model, for which a function of images will not do."""
         return any(METHODS[method].needs_module for method in self.methods)
 
     @property
     def needs_original(self) -> bool:
-        """Whether a method wants the network as its authors wrote it, for which a folded one will not do."""
+        """Test whether a method wants the network as its authors wrote it, for which a folded one will not do."""
         return any(METHODS[method].needs_original for method in self.methods)
 
     def settings(self) -> dict[str, Any]:
-        """The options by name, given or not, and the smoothing's."""
+        """Options by name, given or not, and the smoothing's."""
         usual = {name: value for method in self.methods for name, value in METHODS[method].options.items()}
         given = dict(self.options)
         return {name: given.get(name, usual[name]) for name in sorted(usual)}
@@ -91,13 +92,14 @@ class AttributionConfig:
 
 @dataclass(frozen=True, eq=False)
 class AttributionInputs:
-    """What there is for methods that want more than images and classes.
+    """Inputs of methods that take more than images and classes.
 
     Attributes:
-        baselines: (D, B, C, H, W) where paths begin and what absence looks like; maps are averaged over the draws D.
-        groups: (B, H, W) int64, the disjoint groups of each image.
-        segments: for each image (S, H, W) bool, which may overlap.
-        pictures: (B, H, W, 3) uint8, the images as the eye sees them.
+        baselines: Baselines (D, B, C, H, W): starts of paths, and values of absent pixels; maps are averaged over the
+            draws D.
+        groups: Disjoint groups of each image, (B, H, W) int64.
+        segments: Masks (S, H, W) of each image, bool, which may overlap.
+        pictures: Pictures (B, H, W, 3), uint8: the images as the eye sees them.
     """
 
     baselines: Tensor | None = None
@@ -106,7 +108,7 @@ class AttributionInputs:
     pictures: Tensor | None = None
 
     def at(self, rows: Tensor) -> AttributionInputs:
-        """That of some images, or of copies of them, by their indices (n,)."""
+        """Inputs of some images, or of copies of them, by their indices (n,)."""
         return AttributionInputs(
             baselines=None if self.baselines is None else self.baselines[:, rows],
             groups=None if self.groups is None else self.groups[rows],
@@ -118,15 +120,16 @@ class AttributionInputs:
 def run(
     plan: AttributionConfig, model: Forward, images: Tensor, targets: Tensor, inputs: AttributionInputs, *, chunk: int
 ) -> Tensor:
-    """The maps of a batch.
+    """Compute the maps of a batch.
 
     Args:
-        plan: which.
-        model: (N, C, H, W) to pre-softmax scores (N, classes); a module where the plan looks inside.
-        images: (B, C, H, W) in model-input space, B at least 1.
-        targets: (B,) int64 class indices.
-        inputs: what there is.
-        chunk: rows evaluated at once, at most.
+        plan: Methods, their options and the layer.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes); a module where the plan looks
+            inside.
+        images: Images (B, C, H, W) in model-input space, B at least 1.
+        targets: Class indices (B,), int64.
+        inputs: Baselines, groups, segments and pictures, as far as there are any.
+        chunk: Largest number of rows evaluated at once.
 
     Returns:
         (B, C, H, W) or (B, 1, H, W), detached.
@@ -140,7 +143,7 @@ def run(
 
 
 def product(plan: AttributionConfig, maps: Sequence[Tensor]) -> Tensor:
-    """The map of a plan from those of its methods, one or two: themselves, or multiplied as the plan says."""
+    """Map of a plan from those of its methods, one or two: the map itself, or both multiplied as the plan says."""
     return maps[0] if len(maps) == 1 else combine(*maps, normalized=plan.normalized)
 
 
@@ -187,7 +190,7 @@ def _maps(
     inputs: AttributionInputs,
     chunk: int,
 ) -> Tensor:
-    """The maps of a batch by one method, averaged over the draws of the baseline."""
+    """Maps of a batch by one method, averaged over the draws of the baseline."""
     takes, given = METHODS[method].parameters, dict(plan.options)
     options = {name: given[name] for name in given if name in takes}
     offered = {
@@ -213,14 +216,14 @@ def _maps(
 def evaluations(
     plan: AttributionConfig, size: tuple[int, int], *, draws: int = 1, groups: int = 0, channels: int = 0
 ) -> int:
-    """How many rows of a forward and a backward pass the map of one image costs, about; a forward alone counts less.
+    """Approximate number of evaluations, forward and backward, for the map of one image; a forward pass counts less.
 
     Args:
-        plan: which.
-        size: (H, W) of the image.
-        draws: of the baseline.
-        groups: of pixels.
-        channels: of the layer that a method takes one by one.
+        plan: Methods, their options and the layer.
+        size: Height and width (H, W) of the image.
+        draws: Number of draws of the baseline.
+        groups: Number of groups of pixels.
+        channels: Number of channels of the layer, for a method that takes them one by one.
     """
     rows = 0.0
     for method, work in _workloads(plan, Workload({}, size, draws, groups, channels)):
@@ -229,13 +232,13 @@ def evaluations(
 
 
 def seconds_beside(plan: AttributionConfig, size: tuple[int, int], *, draws: int = 1, groups: int = 0) -> float:
-    """How long the map of one image takes at most beside the model's evaluations, where that depends on its options.
+    """Largest time of the map of one image beside the model's evaluations, where that depends on its options.
 
     Args:
-        plan: which.
-        size: (H, W) of the image, of three channels.
-        draws: of the baseline.
-        groups: of pixels.
+        plan: Methods, their options and the layer.
+        size: Height and width (H, W) of the image, which has three channels.
+        draws: Number of draws of the baseline.
+        groups: Number of groups of pixels.
     """
     works = _workloads(plan, Workload({}, size, draws, groups))
     each = sum(method.operations(work) for method, work in works) * SECONDS_PER_OPERATION
@@ -243,20 +246,20 @@ def seconds_beside(plan: AttributionConfig, size: tuple[int, int], *, draws: int
 
 
 def _workloads(plan: AttributionConfig, size: Workload) -> Iterator[tuple[Method, Workload]]:
-    """Each of the plan's methods with its own options."""
+    """Methods of the plan, each with its own options."""
     for name in plan.methods:
         yield METHODS[name], replace(size, options=replace(plan, methods=(name,)).settings())
 
 
 def network_of(name: str, model: Forward) -> nn.Module:
-    """The model as the network that a method looks into; raises UnsupportedModelError for any other function."""
+    """Model as the network that a method looks into; raises UnsupportedModelError for any other function."""
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"{name} wants a network to look into, got a score at one place of it")
     return model
 
 
 def layer_name(plan: AttributionConfig, model: nn.Module, images: Tensor) -> str | None:
-    """The dotted name of the layer that the plan's methods look at, None where they look at none; raises like them."""
+    """Dotted name of the layer that the plan's methods look at, None where they look at none; raises like them."""
     if "layer" not in plan.takes:
         return None
     layer = chosen_layer(model, images, plan.layer)
@@ -266,19 +269,20 @@ def layer_name(plan: AttributionConfig, model: nn.Module, images: Tensor) -> str
 @isolated
 @torch.no_grad()
 def channels_of(model: nn.Module, images: Tensor, layer: str) -> int:
-    """The number of channels that a layer puts out; raises LayerError where it puts out none."""
+    """Number of channels that a layer puts out; raises LayerError where it puts out none."""
     module = model.get_submodule(layer)
     _, activation = scores_and_activation(model, images[:1], module)
     return activation.shape[stated_layout(model, module, activation.shape, images[:1].shape).channels]
 
 
 def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str, str]:
-    """The methods that a model does not support, each with what it says.
+    """Methods that a model does not support, each with the message of its refusal.
 
     Args:
-        model: as for :func:`run`.
-        images: (B, C, H, W), of which the first is tried.
-        methods: to be tried, those that look at what the model is made of; the others work for any model.
+        model: Model as for :func:`run`.
+        images: Images (B, C, H, W), of which the first is tried.
+        methods: Names of the methods in question; only those that depend on what the model is made of are tried, the
+            others work for any model.
     """
     target = images.new_zeros(1, dtype=torch.int64)
 

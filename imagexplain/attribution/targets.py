@@ -1,4 +1,4 @@
-"""Which score an attribution is of: classes as researchers name them, one for each image, and the images' scores."""
+"""Targets, the classes whose scores are explained: as researchers name them, one for each image, and their scores."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from imagexplain.attribution.paths.path_integral import Forward
 
 Targets = int | Sequence[int] | Tensor | None
-"""One class for all images, one for each, or None for the class that the model predicts."""
+"""Classes to explain: one for all images, one for each, or None for the class that the model predicts."""
 
 
 def classes_of(scores: Tensor, targets: Targets) -> Tensor:
-    """(B,) int64 class indices on the scores' device.
+    """Class indices (B,), int64, on the scores' device.
 
     Args:
-        scores: (B, classes) of the model, from which None takes the largest.
-        targets: see :data:`Targets`.
+        scores: Scores (B, classes) of the model, from which None takes the largest.
+        targets: Classes as :data:`Targets` names them.
 
     Raises:
         ValueError: not one class for each image, or a class that the model does not have.
@@ -46,7 +46,7 @@ def check_classes(scores: Tensor, classes: Tensor) -> None:
 
 
 def target_scores(scores: Tensor, targets: Targets) -> Tensor:
-    """(B,) each image's score of its class, differentiable."""
+    """Score of each image's class, (B,), differentiable."""
     return scores.gather(1, classes_of(scores, targets).unsqueeze(1)).squeeze(1)
 
 
@@ -59,13 +59,13 @@ def check_images(images: Tensor) -> None:
 
 
 def classes_to_explain(model: Forward, images: Tensor, targets: Targets, chunk: int) -> Tensor:
-    """(B,) int64 classes, for methods that have no use for the images' own scores.
+    """Class indices (B,), int64, for methods that have no use for the images' own scores.
 
-    The model runs only where the classes are those that it predicts. Whether it has the classes that are given comes
-    out with the first scores, of which :func:`target_scores` takes no others.
+    The model runs only where the classes are those that it predicts. A class that the model does not have is refused
+    with the first scores, by :func:`target_scores`.
 
     Args:
-        chunk: images evaluated at once, at most.
+        chunk: Largest number of images evaluated at once.
 
     Raises:
         ValueError: images that are not floating-point (B, C, H, W), a chunk below 1, or not one class for each image.
@@ -78,12 +78,12 @@ def classes_to_explain(model: Forward, images: Tensor, targets: Targets, chunk: 
 
 
 def classes_and_scores(model: Forward, images: Tensor, targets: Targets, chunk: int) -> tuple[Tensor, Tensor]:
-    """(B,) int64 classes of the images as they are, and the (B,) scores of these classes, without a graph.
+    """Classes (B,), int64, of the images as they are, and the scores (B,) of these classes, without a graph.
 
-    For methods that go on to evaluate the model at other points.
+    It serves methods that go on to evaluate the model at other points.
 
     Args:
-        chunk: images evaluated at once, at most.
+        chunk: Largest number of images evaluated at once.
 
     Raises:
         ValueError: images that are not floating-point (B, C, H, W), a chunk below 1, or targets that do not fit.
@@ -103,7 +103,7 @@ def check(images: Tensor, chunk: int) -> None:
 
 
 def _one_each(targets: int | Sequence[int] | Tensor, count: int, device: torch.device) -> Tensor:
-    """(count,) int64."""
+    """Class indices (count,), int64."""
     given = torch.as_tensor(targets, device=device)
     if given.is_floating_point() or given.dtype == torch.bool or given.ndim > 1:
         raise ArgumentError(

@@ -1,4 +1,4 @@
-"""The architectures, one file each, and what a checkpoint of each becomes. Knows nothing of attribution or HTTP."""
+"""Model architectures, one file each, and their networks from checkpoints. Knows nothing of attribution or HTTP."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ tensors. One is imported when it is asked for, for timm and torchvision take a h
 
 
 def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> nn.Module:
-    """The network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
+    """Build the network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        architecture: one of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
-        state: the checkpoint's tensors, as :func:`imagexplain.models.checkpoints.checkpoint.read` returns them. Float32
-            tensors are shared with the network.
-        arguments: of a model of timm, see :mod:`imagexplain.models.classifiers.timm_network`; all that the others need
-            to know follows from the shapes of the tensors.
+        architecture: Name of the architecture: one of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of
+            timm.
+        state: Tensors of the checkpoint, as :func:`imagexplain.models.checkpoints.checkpoint.read` returns them.
+            Float32 tensors are shared with the network.
+        arguments: Arguments of a model of timm, see :mod:`imagexplain.models.classifiers.timm_network`; all that the
+            others need to know follows from the shapes of the tensors.
 
     Raises:
         ValueError: an unknown architecture, or arguments that it does not take.

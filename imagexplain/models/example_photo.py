@@ -1,4 +1,4 @@
-"""A photo on which models are tried before anybody sends one."""
+"""Photo on which models are tried before anybody sends one."""
 
 from __future__ import annotations
 

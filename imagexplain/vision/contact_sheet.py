@@ -1,4 +1,4 @@
-"""Pictures side by side on one sheet, each under its family and over its name: what is to be compared at one glance."""
+"""Contact sheet: pictures side by side, each under its family and over its name, to be compared at one glance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from imagexplain.vision.lettering import Font, drawable, fitted, font, length, w
 MARGIN = 24
 GAP = 14
 BAND = 28
-"""Above each picture, for the family."""
+"""Height of the band above each picture, for the family."""
 CAPTION = 46
-"""Below each picture, for the name and a note."""
+"""Height of the band below each picture, for the name and a note."""
 HEADER = 40
 FOOTER = 44
 
@@ -31,10 +31,10 @@ class Tile:
     """A picture with what is written around it.
 
     Attributes:
-        picture: RGB.
-        name: in large type below it.
-        note: in small type below that.
-        family: neighbours of the same one share a heading.
+        picture: RGB image.
+        name: Name, in large type below it.
+        note: Note, in small type below that.
+        family: Family; neighbours of the same one share a heading.
     """
 
     picture: Image.Image
@@ -44,13 +44,13 @@ class Tile:
 
 
 def contact_sheet(tiles: Sequence[Tile], columns: int, title: str, footer: str) -> Image.Image:
-    """The tiles in rows, in order, each centred in a cell of the size of the largest.
+    """Draw the tiles in rows, in order, each centred in a cell of the size of the largest.
 
     Args:
-        tiles: at least one.
-        columns: at most so many in a row, at least 1.
-        title: one line above them; cut where it is longer than a row.
-        footer: one line below them, beside the scale of colours of a heat map.
+        tiles: Tiles, at least one.
+        columns: Largest number of tiles in a row, at least 1.
+        title: Line above them; cut where it is longer than a row.
+        footer: Line below them, beside the scale of colours of a heat map.
 
     Returns:
         An RGB image; :func:`places` says where the pictures' cells lie.
@@ -84,7 +84,10 @@ def contact_sheet(tiles: Sequence[Tile], columns: int, title: str, footer: str) 
 
 
 def places(tiles: Sequence[Tile], columns: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """(left, top) of each tile's cell, pixels, and (width, height) of the sheet; raises like :func:`contact_sheet`."""
+    """Place (left, top) of each tile's cell and (width, height) of the sheet, in pixels.
+
+    Raises like :func:`contact_sheet`.
+    """
     if not tiles:
         raise ValueError("tiles: wanted at least one, got none")
     if columns < 1:
@@ -100,7 +103,7 @@ def places(tiles: Sequence[Tile], columns: int) -> tuple[list[tuple[int, int]], 
 
 
 def greyed(picture: Image.Image, text: str) -> Image.Image:
-    """The picture faded to a light grey under a text, which is wrapped and, where it is too long, cut."""
+    """Fade the picture to a light grey under a text, which is wrapped and, where it is too long, cut."""
     grey = ImageEnhance.Color(picture).enhance(0)
     faded = Image.blend(grey, Image.new("RGB", picture.size, (236, 236, 238)), 0.86)
     note = font(_NOTE)
@@ -134,6 +137,6 @@ def _write(
 
 
 def _scale(width: int, height: int) -> Image.Image:
-    """The colours of a heat map, from all against to all for."""
+    """Colours of a heat map, from all against to all for."""
     strength = np.tile(np.linspace(-1, 1, width, dtype=np.float32), (height, 1))
     return Image.fromarray(veil(np.full((height, width), 236, dtype=np.uint8), strength))

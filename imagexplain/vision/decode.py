@@ -1,4 +1,4 @@
-"""A photo out of what a client sent: an encoded file, or a nested list of integers.
+"""Decoder of the photos that clients send: an encoded file, or a nested list of integers.
 
 Whatever arrives becomes upright RGB, 8 bits a channel:
 
@@ -76,7 +76,7 @@ _NOT_STRUCTURE = b"0123456789 \t\r\n"
 _NOT_VALUES = b"[] \t\r\n"
 _RANGE = "integers in 0..255"
 _SMALL = 2_000_000
-"""Bytes of JSON up to which a bad list is parsed to find the very entry at fault; a hostile one of 30 MB takes 10 s."""
+"""Size of JSON, in bytes, up to which a bad list is parsed to find the entry at fault; a hostile 30 MB take 10 s."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class Photo:
     """An upright photo.
 
     Attributes:
-        image: RGB, after EXIF orientation.
-        source_format: ``JPEG``, ``PNG``, ``WebP`` or ``list``.
+        image: RGB image, after EXIF orientation.
+        source_format: Format of the source: ``JPEG``, ``PNG``, ``WebP`` or ``list``.
         mode: Pillow mode of the file as it came (``CMYK``, ``P``, ``I;16``, …); for lists ``L``, ``RGB`` or ``RGBA``.
-        encoded: The file itself, None for lists.
+        encoded: Encoded file itself, None for lists.
     """
 
     image: Image.Image
@@ -97,12 +97,12 @@ class Photo:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width), pixels."""
+        """Height and width, in pixels."""
         return self.image.height, self.image.width
 
 
 def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "image") -> Photo:
-    """The photo in an encoded file.
+    """Decode the photo in an encoded file.
 
     Raises:
         RequestError: 400 empty, truncated or damaged; 413 too many bytes or pixels; 415 none of ``FORMATS``.
@@ -131,7 +131,7 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
 
 
 def from_base64(value: object, field: str = "image") -> bytes:
-    """The bytes of a file that stands in JSON as base64 text. Raises RequestError 400."""
+    """Decode the bytes of a file that stands in JSON as base64 text. Raises RequestError 400."""
     if not isinstance(value, str):
         raise RequestError(400, field, f"wanted a file in base64, got {shown(value)}")
     if value.startswith("data:"):
@@ -151,15 +151,15 @@ def from_list(
     *,
     either: bool = False,
 ) -> Photo:
-    """The photo in a nested list of integers in 0..255.
+    """Decode the photo in a nested list of integers in 0..255.
 
     Args:
-        nested: H×W (grey), H×W×3 or H×W×4 (colour with alpha, composited over white); with ``chw`` 3×H×W. Already
+        nested: Lists H×W (grey), H×W×3 or H×W×4 (colour with alpha, composited over white); with ``chw`` 3×H×W. Already
             parsed lists, or the JSON text of them as bytes or ``msgspec.Raw``, which is read several times faster.
-        layout: Where the channels are.
+        layout: Place of the channels.
         order: Order of the colour channels.
-        either: A list of three channels that does not fit the layout, but does fit the other, is taken as of that one.
-            One that fits both, 3×N×3, is taken as of ``layout``.
+        either: Tolerance of the other layout: a list of three channels that fits only the other is taken as of that
+            one. A list that fits both, 3×N×3, is taken as of ``layout``.
 
     Raises:
         RequestError: 400 for anything that is not such a list, 413 for too many pixels.
@@ -185,7 +185,7 @@ def _sniff(data: bytes) -> str | None:
 
 
 def _seen(data: bytes) -> str:
-    """What unsupported data looks like, for a person."""
+    """Description of unsupported data, for a person."""
     if data[4:8] == b"ftyp":
         return f"an ISO media file ({shown(data[8:12].decode('latin-1'))}, such as HEIC, AVIF or MP4)"
     for magic, name in _OTHER_FORMATS.items():
@@ -232,7 +232,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _pixels(nested: object, layout: Layout, field: str, either: bool) -> tuple[Pixels, Layout]:
-    """``nested`` as a uint8 array, and the layout that its shape fits."""
+    """Pixels of ``nested`` as a uint8 array, and the layout that its shape fits."""
     if isinstance(nested, msgspec.Raw | bytes | bytearray):
         text = bytes(nested if isinstance(nested, msgspec.Raw) else _parse(nested, field, msgspec.Raw))
         array = _read(text)
@@ -277,11 +277,11 @@ def _parse(text: bytes | bytearray, field: str, form: Any = Any) -> Any:
 
 
 def _read(text: bytes) -> NDArray[np.int64] | None:
-    """The array in a valid JSON text, read without making a Python object of every number.
+    """Read the array in a valid JSON text without making a Python object of every number.
 
-    What is left of a regular array of natural numbers without its digits is one element's brackets and commas over
-    and over; if that holds, the digits and commas alone are the array. Anything else (a sign, a fraction, a string, a
-    ragged row) gives None, and the slow way finds the words for it.
+    Without its digits, a regular array of natural numbers is one element's brackets and commas over and over; if that
+    holds, the digits and commas alone are the array. Anything else (a sign, a fraction, a string, a ragged row) gives
+    None, and the slow way finds the words for it.
     """
     shape = _shape(text.translate(None, _NOT_STRUCTURE))
     if not shape:
@@ -295,7 +295,7 @@ def _read(text: bytes) -> NDArray[np.int64] | None:
 
 
 def _shape(brackets: bytes) -> tuple[int, ...] | None:
-    """The shape of a regular nested list, by its brackets and commas alone; None if it is not regular."""
+    """Shape of a regular nested list, by its brackets and commas alone; None if it is not regular."""
     depth = len(brackets) - len(brackets.lstrip(b"["))
     if depth == 0:
         return () if not brackets else None
@@ -312,7 +312,7 @@ def _shape(brackets: bytes) -> tuple[int, ...] | None:
 
 
 def _irregular(text: bytes) -> str:
-    """What keeps a long JSON text from being an array, without parsing it."""
+    """Fault that keeps a long JSON text from being an array, found without parsing it."""
     foreign = text.translate(None, _NOT_STRUCTURE + b"[],")
     if foreign:
         seen = bytes(dict.fromkeys(foreign[:8])).decode("latin-1")
@@ -321,7 +321,7 @@ def _irregular(text: bytes) -> str:
 
 
 def _convert(nested: object, field: str) -> NDArray[np.int64]:
-    """A parsed list as an array; the slow way, with a message for everything that can be wrong with it."""
+    """Convert a parsed list to an array; the slow way, with a message for everything that can be wrong with it."""
     if not isinstance(nested, list | tuple):
         raise RequestError(400, field, f"wanted a nested list of {_RANGE}, got {shown(nested)}")
     shape: list[int] = []

@@ -1,4 +1,4 @@
-"""What an instance segmenter finds in a photo."""
+"""Detections: the instances that a segmenter finds in a photo."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from imagexplain.vision.mask_crops import CroppedMask, stack_full_masks
 
 @dataclass(frozen=True)
 class Detections:
-    """The instances in a photo, the most probable first; on the CPU.
+    """Instances in a photo, the most probable first; on the CPU.
 
     Attributes:
-        boxes: (N, 4) float32 x0, y0, x1, y1 in photo pixels.
-        scores: (N,) float32 probabilities, descending.
-        labels: (N,) int64 classes, from 0.
-        cut_outs: N masks.
-        size: height and width of the photo.
-        anchors: (N, …) where the model found each: the windows or regions whose class scores can be asked for again.
+        boxes: Boxes (N, 4), float32, x0, y0, x1, y1 in photo pixels.
+        scores: Probabilities (N,), float32, descending.
+        labels: Classes (N,), int64, from 0.
+        cut_outs: Masks, N of them, each cut out.
+        size: Height and width of the photo.
+        anchors: Origins (N, …) of the detections in the model: the windows or regions whose class scores can be asked
+            for again.
     """
 
     boxes: Tensor
@@ -35,11 +36,11 @@ class Detections:
 
     @property
     def masks(self) -> Tensor:
-        """(N, H, W) bool, of the photo's size; made anew each time."""
+        """Masks (N, H, W), bool, of the photo's size; made anew each time."""
         return torch.from_numpy(stack_full_masks(self.cut_outs, self.size))
 
     @property
     def nbytes(self) -> int:
-        """Memory that it holds."""
+        """Memory that it holds, in bytes."""
         tensors = (self.boxes, self.scores, self.labels, self.anchors)
         return sum(tensor.nbytes for tensor in tensors) + sum(cut_out.mask.nbytes for cut_out in self.cut_outs)

@@ -1,4 +1,4 @@
-"""A picture as a paper prints it: a title above, the panel with the photo, and the key and the legend beside it.
+"""Figure: a picture as a paper prints it, with a title above, and the key and the legend beside the panel.
 
 The panel lies below the title and above the key and the legend, or left of them where it is upright. Its place is in
 the PNG's text: ``Panel`` is JSON, pixels: ``{"left", "top", "width", "height", "photo": [width, height],
@@ -26,7 +26,7 @@ PALE: Colour = (95, 95, 104)
 PAPER: Colour = (255, 255, 255)
 
 SMALL_PHOTO = 384
-"""Pixels to which the longer side of a smaller photo is enlarged, by a whole factor."""
+"""Length in pixels to which the longer side of a smaller photo is enlarged, by a whole factor."""
 _THIN = 16  # pixels to which the shorter side of a very long photo is, where that makes it no longer than _LONG
 _LONG = 4096
 _LEAST_EM = 13  # pixels
@@ -35,10 +35,10 @@ _LEAST_WIDTH, _COLUMN, _UPRIGHT = 30, 22, 1.15  # em, em, height by width
 
 @dataclass(frozen=True)
 class ColourKey:
-    """The key of a veil of colour.
+    """Key of a veil of colour.
 
     Attributes:
-        scale: The magnitude of full colour, at least 0.
+        scale: Magnitude of full colour, at least 0.
         low: Meaning of blue, empty where nothing is negative.
         high: Meaning of red.
     """
@@ -50,13 +50,13 @@ class ColourKey:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the legend.
+    """Row of the legend.
 
     Attributes:
         text: Drawable name.
         values: Drawable numbers, in columns of their own at the row's end; as many in each row of a legend.
-        colour: Of its swatch, None for no swatch.
-        number: Its mark in the panel, None for none.
+        colour: Colour of its swatch, None for no swatch.
+        number: Number of its mark in the panel, None for none.
     """
 
     text: str
@@ -67,14 +67,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Caption:
-    """All that is written around a panel; drawable texts.
+    """Texts around a panel; all of them drawable.
 
     Attributes:
-        title: In bold type above it.
-        lines: Below the title.
-        key: Of the colours.
-        legend: Of the regions.
-        notes: Below key and legend.
+        title: Title, in bold type above it.
+        lines: Lines below the title.
+        key: Key of the colours.
+        legend: Legend of the regions.
+        notes: Notes below key and legend.
     """
 
     title: str
@@ -84,7 +84,7 @@ class Caption:
     notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """All but the title, line by line."""
+        """Text of all but the title, line by line."""
         rows = [
             "  ".join(part for part in (str(row.number or ""), row.text, *row.values) if part) for row in self.legend
         ]
@@ -92,43 +92,43 @@ class Caption:
 
 
 def em_of(size: tuple[int, int]) -> int:
-    """Pixels of the letters beside a panel of that width and height."""
+    """Size in pixels of the letters beside a panel of that width and height."""
     return max(_LEAST_EM, round(math.sqrt(size[0] * size[1]) / 40))
 
 
 def magnification(size: tuple[int, int]) -> int:
-    """The whole factor by which a photo of that width and height is enlarged, so that letters fit beside it."""
+    """Factor, a whole number, by which a photo of that width and height is enlarged, so that letters fit beside it."""
     longer, shorter = max(size), min(size)
     return max(1, round(SMALL_PHOTO / longer), min(_THIN // shorter, _LONG // longer))
 
 
 def magnified(photo: Image.Image, factor: int) -> Image.Image:
-    """The photo with each pixel as ``factor`` × ``factor`` of them."""
+    """Magnify the photo: each pixel becomes ``factor`` × ``factor`` of them."""
     if factor == 1:
         return photo
     return photo.resize((photo.width * factor, photo.height * factor), Image.Resampling.NEAREST)
 
 
 def shade(strength: float) -> Colour:
-    """The colour of a strength in [−1, 1] on paper, as key and legend show it."""
+    """Colour of a strength in [−1, 1] on paper, as key and legend show it."""
     red, green, blue = veil(np.full((1, 1), 240, dtype=np.uint8), np.full((1, 1), strength, dtype=np.float32))[0, 0]
     return int(red), int(green), int(blue)
 
 
 def number(value: float, *, signed: bool = True) -> str:
-    """A number of three digits, with a typographic minus."""
+    """Number of three digits as text, with a typographic minus."""
     text = f"{value:+#.3g}" if signed and value else f"{value:#.3g}"
     return text.replace("-", "−")
 
 
 def figure(panel: Image.Image, caption: Caption, photo: tuple[int, int], factor: int | None = None) -> Image.Image:
-    """The panel with its caption.
+    """Set the panel with its caption.
 
     Args:
-        panel: RGB.
-        caption: Its texts, which go into the image's ``info`` in any case.
+        panel: RGB image of the panel.
+        caption: Texts of the caption, which go into the image's ``info`` in any case.
         photo: Width and height of the photo.
-        factor: The photo's magnification in the panel; None to leave the panel bare.
+        factor: Magnification of the photo in the panel; None to leave the panel bare.
     """
     place, picture = (0, 0), panel
     if factor is not None:
@@ -140,7 +140,7 @@ def figure(panel: Image.Image, caption: Caption, photo: tuple[int, int], factor:
 
 
 def _set(panel: Image.Image, caption: Caption) -> tuple[Image.Image, tuple[int, int]]:
-    """The whole sheet, and the panel's (left, top) on it."""
+    """Lay out the whole sheet; with it comes the panel's (left, top) on it."""
     em = em_of(panel.size)
     beside = bool(caption.legend) and panel.height > _UPRIGHT * panel.width
     least = _LEAST_WIDTH * em
@@ -196,7 +196,7 @@ def _lines(texts: Sequence[str], width: int, size: int, colour: Colour, *, bold:
 
 
 def _key(key: ColourKey, width: int, em: int) -> Image.Image:
-    """A bar from blue to red between its meanings, over the numbers at its ends and middle."""
+    """Bar from blue to red between its meanings, over the numbers at its ends and middle."""
     face = font(em)
     low, high = (length(text, face) + em / 2 if text else 0 for text in (key.low, key.high))
     bar = max(4 * em, min(round(width - low - high), 18 * em))
@@ -220,7 +220,7 @@ def _key(key: ColourKey, width: int, em: int) -> Image.Image:
 
 
 def _legend(rows: Sequence[Row], width: int, em: int) -> Image.Image:
-    """The rows in as many columns as there is room for, column by column."""
+    """Rows in as many columns as there is room for, column by column."""
     columns = min(max(1, width // (_COLUMN * em)), len(rows))
     gap, step = 2 * em, round(1.5 * em)
     down = -(-len(rows) // columns)

@@ -1,4 +1,4 @@
-"""From a photo to a model's input, and from a map over that input back to the photo.
+"""Geometry of a photo and a model's input: from the one to the other, and from a map back to the photo.
 
 Pixel (r, c) covers the square [r, r + 1) × [c, c + 1): the geometry maps areas, so that a map that goes to the model's
 frame and back stays where it was.
@@ -25,21 +25,22 @@ Kernel = Literal["bilinear", "bspline"]
 MAX_ASPECT = 100
 
 _PIECE = 2**16
-"""Rectangles that are laid onto the model's grid at once; their sums stay below 2^53, where floating point is exact."""
+"""Rectangles laid onto the model's grid at once; their sums stay below 2^53, up to which floating point is exact."""
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a model wants its photos.
+    """Preprocessing of a model's photos.
 
     Attributes:
-        size: Model input (height, width), pixels.
+        size: Height and width of the model's input, pixels.
         mean: Mean of each channel, for values in [0, 1].
         std: Standard deviation of each channel, for values in [0, 1]; positive.
-        fit: ``stretch`` resizes both sides to ``size``; ``crop`` keeps the aspect ratio and cuts the centre out.
-        crop_fraction: With ``crop``, the part of the resized photo's tighter side that the crop keeps, in (0, 1].
+        fit: Way to the size: ``stretch`` resizes both sides to ``size``; ``crop`` keeps the aspect ratio and cuts the
+            centre out.
+        crop_fraction: Part of the resized photo's tighter side that a ``crop`` keeps, in (0, 1].
         interpolation: Filter of the resize.
     """
 
@@ -63,28 +64,28 @@ class Preprocess:
             raise ValueError(f"interpolation: wanted one of {sorted(_RESAMPLING)}, got {self.interpolation!r}")
 
     def grey(self, value: float) -> Tensor:
-        """The model input, (3, H, W) float32, of a photo that is ``value`` everywhere: 0 is black, 1 white."""
+        """Model input, (3, H, W) float32, of a photo that is ``value`` everywhere: 0 is black, 1 white."""
         mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
         return ((value - mean) / std).expand(3, *self.size)
 
     def rgb(self, image: Tensor) -> Tensor:
-        """The pixels of a model input, (3, H, W) float32 in [0, 1]."""
+        """Pixels of a model input, (3, H, W) float32 in [0, 1]."""
         mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
         return (image * std + mean).clamp(0, 1)
 
     def picture(self, image: Tensor) -> Tensor:
-        """The same as the eye sees them, (H, W, 3) uint8."""
+        """Picture of a model input as the eye sees it, (H, W, 3) uint8."""
         return self.rgb(image).mul(255).round().byte().permute(1, 2, 0)
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The map that :func:`apply` used: resize the upright photo, then cut a box out.
+    """Map that :func:`apply` used: resize the upright photo, then cut a box out.
 
     Attributes:
-        photo: Upright photo (height, width), pixels.
-        resized: The resized photo (height, width), pixels.
-        box: The part of the resized photo that the model sees: (top, left, height, width), pixels.
+        photo: Height and width of the upright photo, pixels.
+        resized: Height and width of the resized photo, pixels.
+        box: Part of the resized photo that the model sees: (top, left, height, width), pixels.
     """
 
     photo: Size
@@ -92,11 +93,11 @@ class Geometry:
     box: tuple[int, int, int, int]
 
     def to_photo(self, values: Tensor, kernel: Kernel = "bilinear") -> Tensor:
-        """A map over the model's input, drawn at the photo's size.
+        """Draw a map over the model's input at the photo's size.
 
         Args:
-            values: (H, W) map over the model's input; H × W need not be the input's own size.
-            kernel: ``bilinear`` goes through the values; ``bspline`` (cubic) smooths them and never overshoots.
+            values: Map (H, W) over the model's input; H × W need not be the input's own size.
+            kernel: Kernel: ``bilinear`` goes through the values; ``bspline`` (cubic) smooths them and never overshoots.
 
         Returns:
             (photo height, photo width) float32 map; zero outside the crop.
@@ -109,11 +110,11 @@ class Geometry:
         return rows @ values.detach().to("cpu", torch.float32) @ columns.T
 
     def coverage(self, mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Tensor:
-        """The part of each pixel of the model's input that a mask over the photo covers.
+        """Part of each pixel of the model's input that a mask over the photo covers.
 
         Args:
-            mask: (h, w) over a part of the photo; nothing else of the photo is covered.
-            corner: (top, left) of that part, photo pixels.
+            mask: Mask (h, w) over a part of the photo; nothing else of the photo is covered.
+            corner: Place (top, left) of that part, photo pixels.
 
         Returns:
             (H, W) float64 in [0, 1] over the model's input: exact areas, not samples.
@@ -129,13 +130,13 @@ class Geometry:
         return self.photo[0] * self.photo[1]
 
     def areas(self, mask: Rectangles) -> tuple[NDArray[np.int64], tuple[int, int]]:
-        """The area of a mask over the photo within each pixel of the model's input, exactly.
+        """Area of a mask over the photo within each pixel of the model's input, exactly.
 
         The edges of the photo's pixels and of the model's are multiples of 1 / ``resized`` photo pixels, so that all
         areas are whole numbers of such units: nothing is rounded, and what a mask does not touch has exactly none.
 
         Args:
-            mask: over the photo.
+            mask: Mask over the photo.
 
         Returns:
             (h, w) int64 in 1 / (resized height · resized width) photo pixels, of the part of the input that the mask
@@ -165,11 +166,11 @@ class Geometry:
         return areas, (top, left)
 
     def labels_to_photo(self, labels: Tensor, outside: int) -> Tensor:
-        """A label map (H, W) over the model's input at the photo's size: each photo pixel takes its square's label.
+        """Draw a label map (H, W) over the model's input at the photo's size: each pixel takes its square's label.
 
         Args:
-            labels: int64.
-            outside: what pixels that the model does not see take.
+            labels: Labels (H, W), int64.
+            outside: Label of pixels that the model does not see.
         """
         top, left, height, width = self.box
         rows = _squares(self.photo[0], self.resized[0], top, height)
@@ -179,7 +180,7 @@ class Geometry:
 
 
 def apply(photo: Image.Image, preprocess: Preprocess) -> tuple[Tensor, Geometry]:
-    """The model's input for an upright RGB photo.
+    """Apply a model's preprocessing to an upright RGB photo.
 
     ``stretch`` gives the same numbers as torchvision's Resize((H, W)), ToTensor, Normalize; ``crop`` on a square size
     the same as Resize(⌊H / crop_fraction⌋), CenterCrop(H), ToTensor, Normalize.
@@ -202,7 +203,7 @@ def apply(photo: Image.Image, preprocess: Preprocess) -> tuple[Tensor, Geometry]
 
 
 def fit(photo: Size, preprocess: Preprocess) -> Geometry:
-    """The geometry of a photo of (height, width) pixels under ``preprocess``; raises like :func:`apply`."""
+    """Geometry of a photo of (height, width) pixels under ``preprocess``; raises like :func:`apply`."""
     height, width = preprocess.size
     if preprocess.fit == "stretch":
         return Geometry(photo, (height, width), (0, 0, height, width))
@@ -219,7 +220,7 @@ def fit(photo: Size, preprocess: Preprocess) -> Geometry:
 
 
 def _interpolation(photo: int, resized: int, start: int, length: int, samples: int, kernel: Kernel) -> Tensor:
-    """The (photo, samples) matrix that draws ``samples`` values over one side of the box on ``photo`` pixels.
+    """Matrix (photo, samples) that draws ``samples`` values over one side of the box on ``photo`` pixels.
 
     Rows sum to 1 inside the box and are zero outside it. Where the photo is the coarser of the two, the kernel widens,
     so that no value is skipped.
@@ -243,9 +244,9 @@ class _Side:
     the cell that it lies in by what is left of that cell and in the next by the rest; from a stop on it falls so.
 
     Attributes:
-        cells: (4, N) int64 where the changes are.
-        weights: (4, N) int64 the changes, in 1 / resized of a photo pixel; a cell has as many as the photo has pixels.
-        seen: (N,) bool, whether any of it lies in the frame.
+        cells: Cells (4, N), int64, of the changes.
+        weights: Changes (4, N), int64, in 1 / resized of a photo pixel; a cell has as many as the photo has pixels.
+        seen: Visibility (N,), bool: True where any part of the interval lies in the frame.
     """
 
     cells: NDArray[np.int64]
@@ -263,18 +264,18 @@ class _Side:
         return cls(cells, np.stack([rise, photo - rise, fall, -photo - fall]), end > begin)
 
     def where(self, chosen: NDArray[np.bool_]) -> _Side:
-        """Some of the intervals."""
+        """Select some of the intervals."""
         return _Side(self.cells[:, chosen], self.weights[:, chosen], self.seen[chosen])
 
     @property
     def extent(self) -> tuple[int, int]:
-        """The first cell that they reach, and the number of cells from it to the last."""
+        """Extent of the intervals: the first cell that they reach, and the number of cells from it to the last."""
         first = int(self.cells[0].min())
         return first, int(self.cells[2].max()) + 1 - first
 
 
 def _squares(photo: int, resized: int, start: int, length: int) -> Tensor:
-    """(photo,) int64: in which of the box's pixels the centre of each photo pixel lies, −1 for none."""
+    """Pixel of the box in which the centre of each photo pixel lies, (photo,) int64, −1 for none."""
     position = (2 * torch.arange(photo) + 1) * resized // (2 * photo) - start  # in whole numbers, hence exact
     return torch.where((position >= 0) & (position < length), position, -1)
 

@@ -1,4 +1,4 @@
-"""An attribution drawn over its photo: red supports the class, blue opposes it."""
+"""Heat map: an attribution drawn over its photo, red where it supports the class, blue where it opposes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 PERCENTILE = 99.5
-"""Of a map's magnitudes, where full colour is reached: a few extreme pixels do not pale the rest."""
+"""Percentile of a map's magnitudes at which full colour is reached: a few extreme pixels do not pale the rest."""
 
 # The ends of ColorBrewer's RdBu, apart for every kind of colour blindness.
 _SUPPORTS = np.array([202, 0, 32], dtype=np.float32)
@@ -36,11 +36,11 @@ _STRIP = 256  # rows
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A map over the model's input as it is drawn.
+    """Map over the model's input as it is drawn.
 
     Attributes:
-        values: (H, W) float32, finite; positive supports.
-        sigma: standard deviation of the Gaussian that smoothed them, in pixels of the input; 0 for none.
+        values: Values (H, W), float32, finite; positive supports.
+        sigma: Standard deviation of the Gaussian that smoothed them, in pixels of the input; 0 for none.
     """
 
     values: Tensor
@@ -48,10 +48,10 @@ class HeatMap:
 
 
 def smoothed(attribution: Tensor, sigma: float = 0.0) -> HeatMap:
-    """The signed sum over channels, smoothed by a Gaussian; smoothing leaves the sum over the image as it is.
+    """Sum an attribution over its channels, with sign, and smooth it by a Gaussian, which keeps the sum over the image.
 
     Args:
-        attribution: (H, W), (C, H, W) or (1, C, H, W), over the model's input.
+        attribution: Attribution (H, W), (C, H, W) or (1, C, H, W) over the model's input.
         sigma: Standard deviation in pixels of the input, at least 0.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
@@ -69,16 +69,16 @@ def overlay(
     percentile: float = PERCENTILE,
     sigma: float = 0.0,
 ) -> Image.Image:
-    """The heat map of an attribution over a photo.
+    """Draw the heat map of an attribution over a photo.
 
     Channels are summed with their signs. Full colour is reached at the percentile of the drawn map's magnitude. A map
     of zeros leaves the faded photo.
 
     Args:
         photo: Upright RGB photo; not changed.
-        attribution: (H, W), (C, H, W) or (1, C, H, W), over the model's input.
-        geometry: How the photo became the model's input; by default it was stretched.
-        percentile: In (0, 100], of the magnitudes that are not zero.
+        attribution: Attribution (H, W), (C, H, W) or (1, C, H, W) over the model's input.
+        geometry: Map from the photo to the model's input; by default the photo was stretched.
+        percentile: Percentile, in (0, 100], of the magnitudes that are not zero, at which full colour is reached.
         sigma: Standard deviation of the Gaussian that smooths the map, in pixels of the input.
 
     Returns:
@@ -90,7 +90,10 @@ def overlay(
 def painted(
     photo: Image.Image, heat: HeatMap, geometry: Geometry | None = None, percentile: float = PERCENTILE
 ) -> tuple[Image.Image, float]:
-    """The photo under a heat map, and the magnitude of full colour: 0 for a map of zeros; see :func:`overlay`."""
+    """Paint a heat map over a photo; the magnitude of full colour comes with it, 0 for a map of zeros.
+
+    See :func:`overlay`.
+    """
     height, width = photo.height, photo.width
     if geometry is None:
         geometry = Geometry((height, width), (height, width), (0, 0, height, width))
@@ -102,12 +105,12 @@ def painted(
 
 
 def veiled(photo: Image.Image, strength: Callable[[slice], Floats], geometry: Geometry) -> Bytes:
-    """The faded grey photo, (H, W, 3), under a veil of colour; hatched outside the model's view.
+    """Fade a photo to grey, (H, W, 3), under a veil of colour; hatch it outside the model's view.
 
     Args:
-        photo: RGB.
-        strength: gives the strengths of a slice of the rows, clipped to [−1, 1].
-        geometry: the map from the photo to the model's input.
+        photo: RGB photo.
+        strength: Function from a slice of the rows to their strengths, clipped to [−1, 1].
+        geometry: Map from the photo to the model's input.
     """
     width, height = photo.size
     seen_rows, seen_columns = seen(geometry)
@@ -123,13 +126,13 @@ def veiled(photo: Image.Image, strength: Callable[[slice], Floats], geometry: Ge
 
 
 def veil(grey: Bytes, strength: Floats) -> Bytes:
-    """Greys (H, W) under a colour, (H, W, 3): red above 0 and blue below, the more opaque the larger the magnitude."""
+    """Colour greys (H, W) to (H, W, 3): red above 0 and blue below, the more opaque the larger the magnitude."""
     shade = np.rint(strength.clip(-1, 1) * _LEVELS).astype(np.int32) + _LEVELS  # (H, W) in 0..254
     return _palette().take(shade * 256 + grey, axis=0)
 
 
 def seen(geometry: Geometry) -> tuple[slice, slice]:
-    """The rows and columns of the photo that the model sees."""
+    """Rows and columns of the photo that the model sees."""
     top, left, height, width = geometry.box
     return (
         _range(geometry.photo[0], geometry.resized[0], top, height),
@@ -138,7 +141,7 @@ def seen(geometry: Geometry) -> tuple[slice, slice]:
 
 
 def signed_map(attribution: Tensor) -> Tensor:
-    """The (H, W) float32 sum over channels; entries that are not finite count as zero."""
+    """Sum over channels (H, W), float32; entries that are not finite count as zero."""
     values = attribution.detach().to("cpu", torch.float32)
     if values.ndim == 4 and values.shape[0] == 1:
         values = values[0]
@@ -157,7 +160,7 @@ def _scale(drawn: Floats, percentile: float) -> float:
 
 
 def _range(photo: int, resized: int, start: int, length: int) -> slice:
-    """The photo's pixels along one side whose centres lie in the box."""
+    """Pixels of the photo along one side whose centres lie in the box."""
     first = max(0, math.ceil(start * photo / resized - 0.5))
     return slice(first, max(first, min(photo, math.ceil((start + length) * photo / resized - 0.5))))
 
@@ -169,7 +172,7 @@ def _within(part: slice, length: int) -> NDArray[np.bool_]:
 
 
 def _hatched(grey: Bytes, first_row: int, period: int) -> Bytes:
-    """(H, W, 3) a pale grey with diagonal lines; rows are counted from the photo's first."""
+    """Pale grey (H, W, 3) with diagonal lines; rows are counted from the photo's first."""
     pale = np.rint(255 * _UNSEEN_WHITE + grey * (1 - _UNSEEN_WHITE)).astype(np.int16)
     diagonal = (np.arange(first_row, first_row + grey.shape[0])[:, None] + np.arange(grey.shape[1])) % period
     pale -= _HATCH * (diagonal < max(1, period // 10)).astype(np.int16)
@@ -178,13 +181,13 @@ def _hatched(grey: Bytes, first_row: int, period: int) -> Bytes:
 
 @cache
 def _faded() -> Bytes:
-    """(256,) the grey that each grey of the photo is lightened to."""
+    """Grey that each grey of the photo is lightened to, (256,)."""
     return np.rint(255 * _WHITE + np.arange(256) * (1 - _WHITE)).astype(np.uint8)
 
 
 @cache
 def _palette() -> Bytes:
-    """(255 · 256, 3) the colour of each strength over each grey."""
+    """Colour of each strength over each grey, (255 · 256, 3)."""
     strength = np.linspace(-1, 1, 2 * _LEVELS + 1, dtype=np.float32)[:, None, None]
     grey = np.arange(256, dtype=np.float32)[None, :, None]
     colour = np.where(strength > 0, _SUPPORTS, _OPPOSES)

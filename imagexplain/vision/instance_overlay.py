@@ -18,7 +18,7 @@ from imagexplain.vision.mask_crops import CroppedMask
 
 OPACITY = 0.4
 LISTED = 20
-"""Most instances with a number and a row of the legend: the surest."""
+"""Largest number of instances with a number and a row of the legend: the surest."""
 HUES = (
     *((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167)),
     *((86, 180, 233), (213, 94, 0), (240, 228, 66)),
@@ -31,14 +31,15 @@ GOLDEN = 0.618034  # neighbours in rank get hues far apart
 def drawn(
     photo: Image.Image, found: Detections, labels: Sequence[str], model: str = "", *, annotated: bool = True
 ) -> Image.Image:
-    """The photo with all instances.
+    """Draw all instances over the photo.
 
     Args:
-        photo: upright RGB photo; not changed.
-        found: instances over it.
-        labels: names of the classes.
-        model: name of the model, for the title.
-        annotated: with a title, a number in each of the surest instances, and a legend; else of the photo's size.
+        photo: Upright RGB photo; not changed.
+        found: Instances over it.
+        labels: Names of the classes.
+        model: Name of the model, for the title.
+        annotated: Title, a number in each of the surest instances, and a legend; without them the image has the photo's
+            size.
     """
     scale = magnification(photo.size) if annotated else 1
     panel = masked(magnified(photo, scale), [enlarged(cut_out, scale) for cut_out in found.cut_outs])
@@ -61,7 +62,7 @@ def drawn(
 
 
 def masked(photo: Image.Image, cut_outs: Sequence[CroppedMask]) -> Image.Image:
-    """The photo with each mask under the colour of its rank, the smallest on top, and outlined over all of them."""
+    """Colour each mask in the photo by its rank, the smallest on top, and outline it over all of them."""
     pixels = np.array(photo)
     thickness = max(1, round(em_of(photo.size) / 7))
     order = sorted(range(len(cut_outs)), key=lambda rank: -cut_outs[rank].area)
@@ -75,7 +76,7 @@ def masked(photo: Image.Image, cut_outs: Sequence[CroppedMask]) -> Image.Image:
 def tint(part: NDArray[np.uint8], mask: NDArray[np.bool_], shade: tuple[int, int, int]) -> None:
     """Lay a colour over the pixels of a mask (h, w) in a part (h, w, 3) of a picture.
 
-    By a table, and strip by strip: one mask may fill a photo of 50 megapixels.
+    It works by a table, and strip by strip: one mask may fill a photo of 50 megapixels.
     """
     if mask.size == 0:
         return
@@ -96,7 +97,7 @@ def outline(pixels: NDArray[np.uint8], cut_out: CroppedMask, shade: tuple[int, i
 
 
 def enlarged(cut_out: CroppedMask, scale: int) -> CroppedMask:
-    """The same on a photo of which each pixel has become ``scale`` × ``scale``."""
+    """Enlarge a cut-out to a photo of which each pixel has become ``scale`` × ``scale``."""
     if scale == 1:
         return cut_out
     mask = cut_out.mask.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -104,7 +105,7 @@ def enlarged(cut_out: CroppedMask, scale: int) -> CroppedMask:
 
 
 def colour(rank: int) -> tuple[int, int, int]:
-    """RGB in 0..255 of the instance of that rank."""
+    """Colour of the instance of that rank, RGB in 0..255."""
     if rank < len(HUES):
         return HUES[rank]
     red, green, blue = colorsys.hsv_to_rgb((0.02 + rank * GOLDEN) % 1, 0.85, 0.75)

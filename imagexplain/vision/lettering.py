@@ -20,13 +20,13 @@ from imagexplain.plain_text import spelled
 Font = ImageFont.FreeTypeFont
 
 UNNAMED = "(no label)"
-"""What stands for a label without anything to be seen."""
+"""Text in place of a label without anything to be seen."""
 
 _LEFTWARDS = frozenset({"R", "AL"})
 
 
 def drawable(text: str) -> str:
-    """The text in one line, with a name or code point for all that the font cannot draw; never empty."""
+    """Text in one line, with a name or code point for all that the font cannot draw; never empty."""
     return spelled(text, _has_glyph) or UNNAMED
 
 
@@ -36,7 +36,7 @@ def font(size: int, *, bold: bool = False) -> Font:
 
 
 def length(text: str, face: Font) -> float:
-    """Pixels that a drawable text takes in a line."""
+    """Length of a drawable text in a line, in pixels."""
     return face.getlength(text, **_direction())
 
 
@@ -54,7 +54,7 @@ def write(
 
 
 def fitted(text: str, face: Font, width: float) -> str:
-    """The text, cut where it is wider than so many pixels."""
+    """Text, cut where it is wider than so many pixels."""
     if length(text, face) <= width:
         return text
     kept = bisect_right(range(1, len(text) + 1), width, key=lambda count: length(f"{text[:count]}…", face))
@@ -62,7 +62,7 @@ def fitted(text: str, face: Font, width: float) -> str:
 
 
 def wrapped(text: str, face: Font, width: float, most: int) -> list[str]:
-    """At most so many lines of the text, none wider than so many pixels; the last one is cut where there is more."""
+    """Wrap the text to at most so many lines, none wider than so many pixels; the last is cut where there is more."""
     words = text.split(" ")
     lines: list[str] = []
     while words and len(lines) < most:
@@ -80,7 +80,7 @@ def _has_glyph(letter: str) -> bool:
 
 @cache
 def _glyphs() -> frozenset[int]:
-    """The code points that both weights of the font have."""
+    """Code points that both weights of the font have."""
     from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
     with TTFont(_file(False), lazy=True) as regular, TTFont(_file(True), lazy=True) as bold:
@@ -89,7 +89,7 @@ def _glyphs() -> frozenset[int]:
 
 @cache
 def _shapes() -> bool:
-    """Whether Pillow can order and join the letters of all scripts."""
+    """Test whether Pillow can order and join the letters of all scripts."""
     return bool(features.check("raqm")) and bool(features.check("fribidi"))
 
 

@@ -19,13 +19,13 @@ _SIDE = 160  # pixels of a mask along which the middle of a region is looked for
 
 @dataclass(frozen=True)
 class Mark:
-    """A number in a region.
+    """Number in a region.
 
     Attributes:
-        number: That of the legend.
+        number: Number, the same as in the legend.
         x: Column of its middle, pixels of the panel.
         y: Row of its middle, pixels of the panel.
-        radius: Of the largest circle about the middle that lies within the region, pixels of the panel.
+        radius: Radius of the largest circle about the middle that lies within the region, pixels of the panel.
     """
 
     number: int
@@ -35,10 +35,10 @@ class Mark:
 
 
 def pole(mask: NDArray[np.bool_], pixel: tuple[float, float] = (1.0, 1.0)) -> tuple[float, float, float]:
-    """The middle of the largest circle within a mask, its pole of inaccessibility, and that circle's radius.
+    """Pole of inaccessibility of a mask: the middle of the largest circle within it, and that circle's radius.
 
     Args:
-        mask: (h, w), not empty; a large one is looked at on a coarser grid.
+        mask: Mask (h, w), not empty; a large one is looked at on a coarser grid.
         pixel: Height and width of each of its pixels.
 
     Returns:
@@ -57,7 +57,7 @@ def pole(mask: NDArray[np.bool_], pixel: tuple[float, float] = (1.0, 1.0)) -> tu
 
 
 def apart(mask: NDArray[np.bool_], taken: Iterable[tuple[float, float]], reach: float) -> NDArray[np.bool_]:
-    """The mask without the surroundings of places (row, column) that are taken, or all of it where nothing is left."""
+    """Mask without the surroundings of places (row, column) that are taken, or all of it where nothing is left."""
     free = mask.copy()
     for row, column in taken:
         top, left = max(0, int(row - reach)), max(0, int(column - reach))
@@ -66,7 +66,7 @@ def apart(mask: NDArray[np.bool_], taken: Iterable[tuple[float, float]], reach: 
 
 
 def rim(mask: NDArray[np.bool_], thickness: int = 1) -> NDArray[np.bool_]:
-    """(H, W) the pixels of a mask that lie so near to its edge, or to the picture's."""
+    """Pixels (H, W) of a mask that lie so near to its edge, or to the picture's."""
     if mask.size == 0:
         return mask
     kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), dtype=np.uint8)
@@ -75,7 +75,7 @@ def rim(mask: NDArray[np.bool_], thickness: int = 1) -> NDArray[np.bool_]:
 
 
 def edges(labels: NDArray[np.int64], thickness: int = 1) -> NDArray[np.bool_]:
-    """(H, W) the pixels along which two labels meet."""
+    """Pixels (H, W) along which two labels meet."""
     edge = np.zeros(labels.shape, dtype=np.uint8)
     edge[:-1] |= labels[:-1] != labels[1:]
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
@@ -85,11 +85,13 @@ def edges(labels: NDArray[np.int64], thickness: int = 1) -> NDArray[np.bool_]:
 
 
 def numbered(panel: Image.Image, marks: Sequence[Mark], em: int) -> Image.Image:
-    """The panel with its numbers, in dark figures with a light rim; a small region gets a small number. Drawn in place.
+    """Draw the numbers into the panel, in dark figures with a light rim; a small region gets a small number.
+
+    The panel itself is changed.
 
     Args:
-        panel: RGB.
-        marks: what to write where.
+        panel: RGB image of the panel.
+        marks: Numbers to write, with their places.
         em: Size of the largest numbers, pixels.
     """
     draw = ImageDraw.Draw(panel)

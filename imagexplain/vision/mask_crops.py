@@ -1,4 +1,4 @@
-"""A mask as the part of its photo that holds it: a small object stays small, however large the photo."""
+"""Mask as the part of its photo that holds it: a small object stays small, however large the photo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_PIXELS = 2**30
-"""Of all masks of one photo together, each of which takes a byte: 22 that fill a photo of 48 megapixels."""
+"""Largest number of pixels of all masks of one photo together, a byte each: 22 that fill a photo of 48 megapixels."""
 
 
 class MasksTooLargeError(ValueError):
@@ -28,11 +28,11 @@ def check_room(pixels: float) -> None:
 
 @dataclass(frozen=True, eq=False)
 class CroppedMask:
-    """A part of the photo that holds all of a mask.
+    """Part of the photo that holds all of a mask.
 
     Attributes:
-        mask: (h, w) bool.
-        corner: (top, left) of it in the photo.
+        mask: Mask (h, w), bool.
+        corner: Place (top, left) of it in the photo.
     """
 
     mask: NDArray[np.bool_]
@@ -40,18 +40,18 @@ class CroppedMask:
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Its rows and columns of the photo."""
+        """Rows and columns of the photo that it covers."""
         (top, left), (height, width) = self.corner, self.mask.shape
         return slice(top, top + height), slice(left, left + width)
 
     @property
     def area(self) -> int:
-        """Pixels of the mask."""
+        """Number of pixels of the mask."""
         return int(np.count_nonzero(self.mask))
 
 
 def crop_to_content(mask: NDArray[np.bool_]) -> CroppedMask:
-    """The smallest cut-out of a mask (H, W); that of an empty one has no pixels."""
+    """Cut a mask (H, W) out as small as possible; the cut-out of an empty one has no pixels."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
         return CroppedMask(np.zeros((0, 0), dtype=np.bool_), (0, 0))
@@ -60,7 +60,7 @@ def crop_to_content(mask: NDArray[np.bool_]) -> CroppedMask:
 
 
 def stack_full_masks(cut_outs: Sequence[CroppedMask], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The masks (N, H, W) over a photo of that height and width. Pages without a mask take no memory."""
+    """Masks (N, H, W) over a photo of that height and width. Pages without a mask take no memory."""
     masks = np.zeros((len(cut_outs), *size), dtype=np.bool_)
     for mask, cut_out in zip(masks, cut_outs, strict=True):
         mask[cut_out.window] = cut_out.mask

@@ -28,7 +28,7 @@ from imagexplain.vision.mask_crops import CroppedMask
 from imagexplain.vision.rectangles import Rectangles, of_labels, of_mask
 
 THRESHOLD = 0.5
-"""A pixel of the model's frame belongs to a mask that covers at least this part of it."""
+"""Part of a pixel of the model's frame that a mask must cover at least for the pixel to belong to it."""
 
 _LABEL_MODES = ("1", "L", "P", "I;16", "I")
 _LABELS = ("label", "category_name", "name")
@@ -36,10 +36,10 @@ _LONGEST_LABEL = 200
 
 
 class Shape(Protocol):
-    """One mask in whatever form it came."""
+    """Mask in whatever form it came."""
 
     def rectangles(self) -> Rectangles:
-        """The mask as rectangles over the photo."""
+        """Mask as rectangles over the photo."""
         ...
 
 
@@ -48,9 +48,9 @@ class PhotoMasks:
     """Masks over an upright photo.
 
     Attributes:
-        size: the photo's (height, width).
-        labels: one for each mask.
-        shapes: the masks.
+        size: Height and width of the photo.
+        labels: Names, one for each mask.
+        shapes: Masks in the form in which they came.
     """
 
     size: Size
@@ -59,7 +59,7 @@ class PhotoMasks:
 
     @property
     def cut_outs(self) -> tuple[Callable[[], CroppedMask], ...]:
-        """What draws the masks, one at a time."""
+        """Functions that draw the masks, one at a time."""
         return tuple(partial(_drawn, shape) for shape in self.shapes)
 
 
@@ -68,11 +68,11 @@ class ModelMasks:
     """Masks over a model's input.
 
     Attributes:
-        masks: (S, H, W) bool, empty for a mask that lies outside the frame or is empty itself.
-        labels: one for each mask.
-        cropped: (S,) float64, the part of each mask's area that lies outside the frame, exactly 0 or 1 where
-            none or all of it does; 0 for an empty mask.
-        rescued: labels of masks that cover no pixel by the threshold and keep the one that they cover best.
+        masks: Masks (S, H, W), bool, empty for a mask that lies outside the frame or is empty itself.
+        labels: Names, one for each mask.
+        cropped: Part (S,), float64, of each mask's area that lies outside the frame, exactly 0 or 1 where none or all
+            of it does; 0 for an empty mask.
+        rescued: Names of masks that cover no pixel by the threshold and keep the one that they cover best.
     """
 
     masks: Tensor
@@ -82,15 +82,15 @@ class ModelMasks:
 
 
 def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
-    """The masks in an option's value.
+    """Parse the masks in an option's value.
 
     Args:
-        value: a list of COCO masks (``{"size", "counts"}``, or an annotation that holds one as ``segmentation``, with
-            an optional ``label``, ``category_name`` or ``name``); a PNG as bytes or base64 text, whose values are
-            labels and 0 the background; nested lists (S, H, W) or (H, W) of booleans or of 0 and 1. An empty list is no
-            masks: what a segmenter that found nothing says.
-        photo: (height, width) of the upright photo.
-        limits: bounds pixels and masks.
+        value: List of COCO masks (``{"size", "counts"}``, or an annotation that holds one as ``segmentation``, with an
+            optional ``label``, ``category_name`` or ``name``); a PNG as bytes or base64 text, whose values are labels
+            and 0 the background; nested lists (S, H, W) or (H, W) of booleans or of 0 and 1. An empty list is no masks:
+            what a segmenter that found nothing says.
+        photo: Height and width of the upright photo.
+        limits: Limits of pixels and masks.
 
     Raises:
         RequestError: 400 for what cannot be read, 413 for too many, 422 for masks of another size than the photo.
@@ -122,15 +122,15 @@ def of_cut_outs(cut_outs: Sequence[CroppedMask], size: Size, labels: Sequence[st
 
 
 def to_model(masks: PhotoMasks, geometry: Geometry, before_mask: Callable[[], None] | None = None) -> ModelMasks:
-    """Each mask in the model's frame, by the part of each pixel's square that it covers.
+    """Bring each mask into the model's frame, by the part of each pixel's square that it covers.
 
     A mask with any area in the frame keeps at least the pixel that it covers best (of equally good ones the first), so
     that no small object is lost.
 
     Args:
-        masks: over the photo.
-        geometry: how the photo became the model's input.
-        before_mask: called before each of them; what it raises ends the work.
+        masks: Masks over the photo.
+        geometry: Map from the photo to the model's input.
+        before_mask: Callback before each of them; what it raises ends the work.
     """
     height, width = geometry.box[2:]
     found = np.zeros((len(masks.labels), height, width), dtype=np.bool_)
@@ -158,23 +158,23 @@ def to_model(masks: PhotoMasks, geometry: Geometry, before_mask: Callable[[], No
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A mask that has been drawn already."""
+    """Mask that has been drawn already."""
 
     cut_out: CroppedMask
 
     def rectangles(self) -> Rectangles:
-        """Its runs."""
+        """Runs of the mask."""
         return of_mask(self.cut_out.mask, self.cut_out.corner)
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A mask whose rectangles are known."""
+    """Mask whose rectangles are known."""
 
     known: Rectangles
 
     def rectangles(self) -> Rectangles:
-        """These."""
+        """Rectangles of the mask."""
         return self.known
 
 

@@ -1,4 +1,4 @@
-"""A photo brought into a model's frame."""
+"""Photos brought into a model's frame."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from imagexplain.vision.geometry import Geometry, Preprocess, apply
 
 @dataclass(frozen=True)
 class ModelInput:
-    """A photo as a model sees it.
+    """Photo as a model sees it.
 
     Attributes:
-        image: (3, H, W) model input, on the CPU.
-        geometry: the map from the photo to it.
-        preprocess: what made it so; its size is the image's.
+        image: Input (3, H, W) of the model, on the CPU.
+        geometry: Map from the photo to it.
+        preprocess: Preprocessing that made it so; its size is the image's.
     """
 
     image: Tensor
@@ -26,5 +26,8 @@ class ModelInput:
 
 
 def preprocess(photo: Photo, settings: Preprocess) -> ModelInput:
-    """A photo as a model with inputs of a fixed size sees it; raises like :func:`imagexplain.vision.geometry.apply`."""
+    """Preprocess a photo for a model with inputs of a fixed size.
+
+    Raises like :func:`imagexplain.vision.geometry.apply`.
+    """
     return ModelInput(*apply(photo.image, settings), settings)

@@ -1,4 +1,4 @@
-"""A mask as rectangles of whole pixels: what its edges cost, not what its area does."""
+"""Mask as rectangles of whole pixels: it costs what its edges do, not what its area does."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Rectangles:
     """Rectangles that do not overlap; each of the four is (N,) int64, in pixels of the photo.
 
     Attributes:
-        top, bottom: first row, and the one after the last.
-        left, right: first column, and the one after the last.
+        top, bottom: First row, and the one after the last.
+        left, right: First column, and the one after the last.
     """
 
     top: Integers
@@ -39,15 +39,15 @@ class Rectangles:
         return int(((self.bottom - self.top) * (self.right - self.left)).sum())
 
     def where(self, chosen: NDArray[Any]) -> Rectangles:
-        """Some of them, by index or by a bool for each."""
+        """Select some of them, by index or by a bool for each."""
         return Rectangles(self.top[chosen], self.bottom[chosen], self.left[chosen], self.right[chosen])
 
     def without_empty(self) -> Rectangles:
-        """The same without those that hold no pixel."""
+        """Rectangles without those that hold no pixel."""
         return self.where((self.bottom > self.top) & (self.right > self.left))
 
     def cut_out(self) -> CroppedMask:
-        """The mask, drawn."""
+        """Draw the mask."""
         if len(self) == 0:
             return CroppedMask(np.zeros((0, 0), dtype=np.bool_), (0, 0))
         top, left = int(self.top.min()), int(self.left.min())
@@ -60,7 +60,7 @@ class Rectangles:
 
 
 def of_mask(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Rectangles:
-    """The runs of a mask (h, w), along its rows; ``corner`` is its place (top, left) in the photo."""
+    """Runs of a mask (h, w), along its rows; ``corner`` is its place (top, left) in the photo."""
     strips, _ = of_labels(mask.view(np.uint8), corner)
     return strips
 
@@ -68,11 +68,11 @@ def of_mask(mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Rectan
 def of_labels(
     labels: NDArray[np.integer], corner: tuple[int, int] = (0, 0), most: int | None = None
 ) -> tuple[Rectangles, Integers]:
-    """The runs of equal labels other than 0 of (h, w), along its rows, and the label of each.
+    """Runs of equal labels other than 0 of (h, w), along its rows, and the label of each.
 
     Args:
-        labels: from 0.
-        corner: place (top, left) in the photo.
+        labels: Labels (h, w), from 0.
+        corner: Place (top, left) in the photo.
         most: Number of runs at which to stop; what is returned then has more.
     """
     height, width = labels.shape

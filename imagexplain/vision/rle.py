@@ -1,4 +1,4 @@
-"""COCO's run-length masks: runs of zeros and ones in turn, zeros first, down the columns.
+"""Run-length masks of COCO: runs of zeros and ones in turn, zeros first, down the columns.
 
 Two forms are in use, both as pycocotools writes them: ``counts`` as a list of run lengths, or as text that packs them
 into 5-bit digits. The decoder is our own for two reasons: it says what is wrong with a mask, where pycocotools says
@@ -19,23 +19,23 @@ from imagexplain.vision.rectangles import Rectangles
 
 _MAX_DIGITS = 7  # digits of a 32-bit number
 _MOST_PIXELS = 2**31
-"""A mask has fewer, in fewer runs, each of them no longer than the mask: their sum is below 2^62 and cannot wrap."""
+"""Bound above a mask's pixels and its runs, none longer than the mask: their sum is below 2^62 and cannot wrap."""
 
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """A mask in runs.
+    """Mask in runs.
 
     Attributes:
-        size: (height, width) of the mask.
-        counts: int64 lengths of the runs of zeros and ones in turn, zeros first; they sum to height × width.
+        size: Height and width of the mask.
+        counts: Lengths of the runs of zeros and ones in turn, int64, zeros first; they sum to height × width.
     """
 
     size: tuple[int, int]
     counts: NDArray[np.int64]
 
     def cut_out(self) -> tuple[NDArray[np.bool_], int]:
-        """The columns that the ones lie in, (height, columns) bool, and the first of them."""
+        """Columns that the ones lie in, (height, columns) bool, and the first of them."""
         height = self.size[0]
         ends = np.cumsum(self.counts)
         starts, stops = ends[:-1:2], ends[1::2]
@@ -52,7 +52,7 @@ class Runs:
         return filled.reshape(-1, height).T, first
 
     def rectangles(self) -> Rectangles:
-        """The ones as rectangles: a run that goes on in further columns is parted where it meets them."""
+        """Rectangles of the ones: a run that goes on in further columns is parted where it meets them."""
         height = self.size[0]
         ends = np.cumsum(self.counts)
         starts, stops = ends[:-1:2], ends[1::2]
@@ -67,7 +67,7 @@ class Runs:
         return Rectangles(*map(np.concatenate, zip(head, body, tail, strict=True))).without_empty()
 
     def mask(self) -> NDArray[np.bool_]:
-        """(height, width) bool."""
+        """Mask (height, width), bool."""
         columns, first = self.cut_out()
         mask = np.zeros(self.size, dtype=np.bool_)
         mask[:, first : first + columns.shape[1]] = columns
@@ -77,11 +77,11 @@ class Runs:
 def read(
     value: Mapping[str, Any], field: str = "masks", *, photo: tuple[int, int] | None = None, most: int = _MOST_PIXELS
 ) -> Runs:
-    """The runs of ``{"size": [height, width], "counts": text or list}``.
+    """Read the runs of ``{"size": [height, width], "counts": text or list}``.
 
     Args:
-        value: as COCO has it.
-        field: of the request, for errors.
+        value: Mask as COCO has it.
+        field: Field of the request, for errors.
         photo: Height and width that the mask must have; any, if not given.
         most: Largest number of runs.
 
@@ -122,12 +122,12 @@ def read(
 def write(
     mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0), size: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """``{"size", "counts"}`` of a mask, the counts as text.
+    """Write a mask as ``{"size", "counts"}``, the counts as text.
 
     Args:
-        mask: (h, w) bool.
-        corner: its place (top, left) in the photo, in which all else is 0.
-        size: height and width of the photo; default: the mask's own.
+        mask: Mask (h, w), bool.
+        corner: Place (top, left) of it in the photo, in which all else is 0.
+        size: Height and width of the photo; default: the mask's own.
     """
     height, width = size or mask.shape
     top, left = corner
@@ -159,7 +159,7 @@ def _listed(counts: list[Any], field: str) -> NDArray[np.int64]:
 
 
 def _digits(text: str | bytes, field: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The 5-bit digits of packed counts, with their marks, and where a number ends."""
+    """Digits of packed counts, 5 bits each, with their marks, and where a number ends."""
     try:
         raw = text.encode("ascii") if isinstance(text, str) else text
     except UnicodeEncodeError:
@@ -175,7 +175,7 @@ def _digits(text: str | bytes, field: str) -> tuple[NDArray[np.uint8], NDArray[n
 
 
 def _unpacked(digits: NDArray[np.uint8], last: NDArray[np.bool_], field: str) -> NDArray[np.int64]:
-    """Each number is little-endian digits of 5 bits, offset by 48; 32 marks that more follow, 16 of the last the sign.
+    """Unpack numbers: little-endian digits of 5 bits, offset by 48; 32 marks that more follow, 16 of the last the sign.
 
     From the fourth number on, each is the difference to the number two before it.
     """

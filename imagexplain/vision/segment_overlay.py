@@ -19,7 +19,7 @@ _OUTLINE = np.array([250, 250, 250], dtype=np.uint8)
 
 
 def smallest(masks: Tensor) -> Tensor:
-    """(H, W) int64: for each pixel the smallest group of masks (G, H, W) that it lies in, −1 where it lies in none."""
+    """Smallest group of masks (G, H, W) that each pixel lies in, (H, W) int64, −1 where it lies in none."""
     order = masks.flatten(1).sum(1).argsort(descending=True, stable=True)
     labels = torch.full(masks.shape[1:], -1, dtype=torch.int64)
     for index in order.tolist():  # the smallest is painted last
@@ -28,13 +28,13 @@ def smallest(masks: Tensor) -> Tensor:
 
 
 def coloured(photo: Image.Image, labels: Tensor, strengths: Tensor, geometry: Geometry) -> Image.Image:
-    """The photo under a veil of colour per segment, with outlines.
+    """Draw the photo under a veil of colour per segment, with outlines.
 
     Args:
-        photo: upright RGB photo; not changed.
-        labels: (H, W) int64 over the model's input, the segment that each pixel shows, see :func:`smallest`.
-        strengths: (G,) in [−1, 1]; positive supports.
-        geometry: how the photo became the model's input; what it cut off stays without colour.
+        photo: Upright RGB photo; not changed.
+        labels: Segment that each pixel of the model's input shows, (H, W) int64, see :func:`smallest`.
+        strengths: Strengths (G,) in [−1, 1]; positive supports.
+        geometry: Map from the photo to the model's input; what it cut off stays without colour.
 
     Returns:
         An RGB image of the photo's size.
@@ -47,15 +47,15 @@ def coloured(photo: Image.Image, labels: Tensor, strengths: Tensor, geometry: Ge
 
 
 def marks(masks: Tensor, labels: Tensor, listed: Sequence[int], geometry: Geometry) -> list[Mark]:
-    """The places of the numbers 1, 2, … of the listed segments, each within what is to be seen of its segment.
+    """Places of the numbers 1, 2, … of the listed segments, each within what is to be seen of its segment.
 
     A segment that smaller ones cover wholly has its number where it is widest, away from the others' numbers.
 
     Args:
-        masks: (G, H, W) bool over the model's input.
-        labels: (H, W) of them, see :func:`smallest`.
-        listed: rows of ``masks``, in the order of their numbers.
-        geometry: how the photo became the model's input.
+        masks: Masks (G, H, W), bool, over the model's input.
+        labels: Labels (H, W) of them, see :func:`smallest`.
+        listed: Rows of ``masks``, in the order of their numbers.
+        geometry: Map from the photo to the model's input.
     """
     top, left, height, width = geometry.box
     scale = (geometry.photo[0] / geometry.resized[0], geometry.photo[1] / geometry.resized[1])

@@ -15,12 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SlicSettings:
-    """How superpixels are made (Achanta et al. 2012, SLIC).
+    """Settings of superpixels (Achanta et al. 2012, SLIC).
 
     Attributes:
-        n_segments: about how many.
-        compactness: how much nearness weighs against colour. With skimage's own 10, textured pictures of 32×32 pixels
-            fall into as few as 6 of 50 pieces; with 20 into 25 to 39 of them, and of 224×224 pixels into 41 to 51.
+        n_segments: Approximate number of superpixels.
+        compactness: Weight of nearness against colour. With skimage's own 10, textured pictures of 32×32 pixels fall
+            into as few as 6 of 50 pieces; with 20 into 25 to 39 of them, and of 224×224 pixels into 41 to 51.
     """
 
     n_segments: int = 50
@@ -46,11 +46,11 @@ class GridSettings:
 
 
 def slic(rgb: Tensor, settings: SlicSettings | None = None, most: int | None = None) -> Tensor:
-    """The superpixels of a picture; equal pictures, equal labels.
+    """Cut a picture into superpixels; equal pictures, equal labels.
 
     Args:
-        rgb: (3, H, W) in [0, 1].
-        settings: see there.
+        rgb: Picture (3, H, W) in [0, 1].
+        settings: Settings of the superpixels, see :class:`SlicSettings`.
         most: Largest number of superpixels. Their seeds stand on a grid of whole pixels, so that on a small picture
             there may be twice as many as asked for; with too many, fewer are asked for, until they are not.
 
@@ -77,7 +77,7 @@ def slic(rgb: Tensor, settings: SlicSettings | None = None, most: int | None = N
 
 
 def grid(size: tuple[int, int], settings: GridSettings | None = None) -> Tensor:
-    """(H, W) int64 labels from 0 of a grid's cells, row by row; cells for which there is no pixel are left out."""
+    """Labels (H, W) of a grid's cells, int64, from 0, row by row; cells for which there is no pixel are left out."""
     settings = settings or GridSettings()
     rows = torch.arange(size[0]) * min(settings.rows, size[0]) // size[0]
     columns = torch.arange(size[1]) * min(settings.columns, size[1]) // size[1]
@@ -85,5 +85,5 @@ def grid(size: tuple[int, int], settings: GridSettings | None = None) -> Tensor:
 
 
 def one_hot(labels: Tensor) -> Tensor:
-    """(S, H, W) bool: one mask for each label 0 … S − 1 of (H, W)."""
+    """Masks (S, H, W), bool, one for each label 0 … S − 1 of (H, W)."""
     return labels == torch.arange(int(labels.max()) + 1).view(-1, 1, 1)

@@ -20,22 +20,24 @@ from imagexplain.errors import ArgumentError
 
 @dataclass(frozen=True)
 class GroupScores:
-    """What a family's groups carry; tensors are (G,), float64 unless said otherwise.
+    """Scores of a family's groups; tensors are (G,), float64 unless said otherwise.
 
     ``attribution`` and ``directional`` of a group depend on nothing but the group. ``dividend`` and ``value`` are
     relative to the family: one more group changes them all.
 
     Attributes:
-        attribution: ig_S, the signed part of the score that the group carries; adds up over disjoint groups.
-        directional: IDG(S) = ig_S / ‖Δ_S‖, signed, in units of the score per unit of Δ; 0 where ‖Δ_S‖ = 0.
-        dividend: d(S) = |IDG(S)| / Σ_T |IDG(T)|, in [0, 1]; all 0 where the sum is 0.
-        value: v(S), the sum of the dividends of the groups within S, itself included, in [0, 1].
-        area: pixels, int64.
-        norm: ‖Δ_S‖.
-        attribution_spread: standard deviation of ig_S over the draws of the baseline, 0 for a single one.
-        directional_spread: the same of IDG(S).
-        pixel_dividend: (H, W) d of each single pixel where these belong to the family, else None; 0 for a pixel that is
-            a group of its own.
+        attribution: Attribution ig_S, the signed part of the score that the group carries; adds up over disjoint
+            groups.
+        directional: Directional gradient IDG(S) = ig_S / ‖Δ_S‖, signed, in units of the score per unit of Δ; 0 where
+            ‖Δ_S‖ = 0.
+        dividend: Dividend d(S) = |IDG(S)| / Σ_T |IDG(T)|, in [0, 1]; all 0 where the sum is 0.
+        value: Value v(S), the sum of the dividends of the groups within S, itself included, in [0, 1].
+        area: Number of pixels, int64.
+        norm: Norm ‖Δ_S‖ of the difference from the baseline within the group.
+        attribution_spread: Standard deviation of ig_S over the draws of the baseline, 0 for a single one.
+        directional_spread: Standard deviation of IDG(S), likewise.
+        pixel_dividend: Dividend (H, W) of each single pixel where these belong to the family, else None; 0 for a pixel
+            that is a group of its own.
     """
 
     attribution: Tensor
@@ -50,12 +52,12 @@ class GroupScores:
 
 
 def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> GroupScores:
-    """The table of a family's groups, from integrated gradients.
+    """Compute the table of a family's groups from integrated gradients.
 
     Args:
-        attribution: (C, H, W) integrated gradients; (D, C, H, W) for D draws of the baseline.
-        difference: Δ = input − baseline in model-input space, shaped like the attribution.
-        family: over H × W, on the CPU.
+        attribution: Integrated gradients (C, H, W), or (D, C, H, W) for D draws of the baseline.
+        difference: Difference Δ = input − baseline in model-input space, shaped like the attribution.
+        family: Family of groups over H × W, on the CPU.
 
     Returns:
         Scores on the CPU. Over draws, attribution, directional and norm are means (a mean of ratios, not a ratio of
@@ -65,6 +67,15 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
         ValueError: shapes that do not match.
 
     Source: the definitions of the paper, through the identity ∫∇f·Δ_S/‖Δ_S‖ dα = Σ_{p∈S} IG_p / ‖Δ_S‖.
+
+    Example:
+        >>> from torch import arange, ones
+        >>> from imagexplain.attribution.groups.directional import group_scores
+        >>> from imagexplain.attribution.groups.families import family
+        >>> left = (arange(8) < 4).expand(1, 8, 8)
+        >>> scores = group_scores(ones(3, 8, 8), ones(3, 8, 8), family(left, ["left"]))
+        >>> scores.attribution, scores.dividend.sum().item()
+        (tensor([ 96.,  96., 192.], dtype=torch.float64), 1.0)
     """
     if attribution.shape != difference.shape or attribution.ndim not in (3, 4):
         given = f"{tuple(attribution.shape)} and {tuple(difference.shape)}"
@@ -103,22 +114,22 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
 
 
 def directional(shares: Tensor, norms: Tensor) -> Tensor:
-    """IDG(S) = ig_S / ‖Δ_S‖, and 0 where the norm is 0: a group that does not differ from the baseline has no part."""
+    """Directional gradient IDG(S) = ig_S / ‖Δ_S‖; 0 where the norm is 0, that is, for a group equal to the baseline."""
     return torch.where(norms > 0, shares / norms, 0.0)
 
 
 def group_norms(difference: Tensor, family: Family) -> Tensor:
-    """‖Δ_S‖: (G,) float64 on the CPU from (C, H, W), (D, G) from (D, C, H, W)."""
+    """Norms ‖Δ_S‖ of a family's groups: (G,) float64 on the CPU from (C, H, W), (D, G) from (D, C, H, W)."""
     return (family.parts.sums(difference.to("cpu", torch.float64).square()) @ family.parts.incidence).sqrt()
 
 
 def directional_gradients(attribution: Tensor, difference: Tensor, segments: Tensor) -> Tensor:
-    """IDG(S) for every segment S of a partition, in units of the score per unit of Δ, signed.
+    """Directional gradient IDG(S) of every segment S of a partition, signed, in units of the score per unit of Δ.
 
     Args:
-        attribution: (C, H, W) integrated gradients.
-        difference: (C, H, W) Δ = input − baseline, in model-input space.
-        segments: (H, W) int64 labels 0 … G−1; a segment holds its pixels in every channel.
+        attribution: Integrated gradients (C, H, W).
+        difference: Difference Δ = input − baseline (C, H, W), in model-input space.
+        segments: Labels (H, W), int64, 0 … G−1; a segment holds its pixels in every channel.
 
     Returns:
         (G,) float64; 0 where ‖Δ_S‖ = 0.
@@ -137,6 +148,6 @@ def directional_gradients(attribution: Tensor, difference: Tensor, segments: Ten
 
 
 def _per_draw(values: Tensor) -> Tensor:
-    """(D, C, H, W) float64 on the CPU."""
+    """Attributions as (D, C, H, W) float64 on the CPU."""
     values = values.to("cpu", torch.float64)
     return values if values.ndim == 4 else values.unsqueeze(0)

@@ -27,42 +27,46 @@ class DisjointParts:
     """The coarsest partition of the image in which every mask is a union of parts.
 
     Attributes:
-        atoms: (H, W) int64, the part 0 … A−1 that each pixel lies in.
-        members: (A, S) bool, the masks that contain each part.
+        atoms: Part 0 … A−1 that each pixel lies in, (H, W) int64.
+        members: Membership (A, S), bool: the masks that contain each part.
     """
 
     atoms: Tensor
     members: Tensor
 
     def sums(self, values: Tensor) -> Tensor:
-        """(..., A) float64 sums of maps (..., C, H, W) over channels and each part; together they are the total."""
+        """Sums (..., A), float64, of maps (..., C, H, W) over channels and each part; together they are the total."""
         pixels = values.to(self.atoms.device, torch.float64).sum(-3).flatten(-2)  # (..., H·W)
         sums = pixels.new_zeros(*pixels.shape[:-1], len(self.members))
         return sums.index_add_(-1, self.atoms.flatten(), pixels)
 
     @property
     def area(self) -> Tensor:
-        """(A,) int64 pixels of each part."""
+        """Number of pixels of each part, (A,) int64."""
         return torch.bincount(self.atoms.flatten(), minlength=len(self.members))
 
     @cached_property
     def incidence(self) -> Tensor:
-        """(A, S) float64, 1 where a part lies in a mask: sums over parts times this are sums over masks."""
+        """Incidence matrix (A, S), float64, 1 where a part lies in a mask.
+
+        Sums over parts times this are sums over masks.
+        """
         return self.members.double()
 
 
 @dataclass(frozen=True)
 class Family:
-    """The family M of groups of one image (DESIGN's and the paper's M).
+    """Family M of groups of one image, as the paper calls it.
 
     Attributes:
-        masks: (G, H, W) bool; no two are equal, none is empty. Segments in the order given, the rest, the whole image.
-        labels: (G,) their names.
-        kinds: (G,) what each is.
-        parts: the disjoint parts of its masks.
-        pixels: every single pixel is a group of the family, too; these have no row in ``masks``.
-        dropped: names of the segments that were empty.
-        merged: (name, name of the group whose mask is the same) for each segment that was not kept.
+        masks: Masks (G, H, W), bool; no two are equal, none is empty. Segments in the order given, the rest, the whole
+            image.
+        labels: Names (G,) of the groups.
+        kinds: Kinds (G,) of the groups: segment, rest or whole image.
+        parts: Disjoint parts of the masks.
+        pixels: Single pixels as further groups of the family; these have no row in ``masks``.
+        dropped: Names of the segments that were empty.
+        merged: Pairs (name, name of the group with the same mask), one for each segment that was not kept.
     """
 
     masks: Tensor
@@ -78,23 +82,31 @@ class Family:
 
     @cached_property
     def area(self) -> Tensor:
-        """(G,) int64 pixels of each group."""
+        """Number of pixels of each group, (G,) int64."""
         return (self.parts.area.double() @ self.parts.incidence).long()
 
 
 def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, most_parts: int | None = None) -> Family:
-    """The segments, the rest of the image, and the whole image.
+    """Build the family of an image: its segments, the rest of the image, and the whole image.
 
-    A hierarchy needs no word: a segment that contains others is their coarser node.
+    A hierarchy is given by its masks alone: a segment that contains others is their coarser node.
 
     Args:
-        segments: (S, H, W) bool, which may overlap, nest, repeat or be empty.
-        labels: (S,) names.
-        pixels: take every single pixel into the family as well.
+        segments: Masks (S, H, W), bool, which may overlap, nest, repeat or be empty.
+        labels: Names (S,) of the segments.
+        pixels: Single pixels as further groups of the family.
         most_parts: Largest number of disjoint parts; any, if not given.
 
     Raises:
         ValueError: no pixels, masks that are not (S, H, W) bool, more parts, or another number of labels.
+
+    Example:
+        >>> from torch import arange
+        >>> from imagexplain.attribution.groups.families import family
+        >>> left = (arange(8) < 4).expand(1, 8, 8)
+        >>> groups = family(left, ["left"])
+        >>> groups.labels, groups.area.tolist()
+        (('left', 'rest', 'whole image'), [32, 32, 64])
     """
     _check(segments)
     if len(labels) != len(segments):
@@ -131,13 +143,13 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
 
 
 def containment(family: Family) -> Tensor:
-    """(G, G) bool: whether group S (row) contains group T (column); every group contains itself."""
+    """Containment (G, G), bool: True where group S (row) contains group T (column); every group contains itself."""
     inside = family.parts.members.float()  # (A, G); counts below 2²⁴ are exact
     return (1 - inside).T @ inside == 0  # no part of T lies outside S
 
 
 def parents(family: Family) -> Tensor:
-    """(G,) int64: the smallest other group that contains each group, the earlier of two equally small; −1 for none."""
+    """Smallest other group that contains each group, (G,) int64; the earlier of two equally small, −1 for none."""
     area = family.area
     above = containment(family).fill_diagonal_(False).T  # (G, G): row T, column S ⊃ T
     smallest = torch.where(above, area, area.max() + 1).argmin(1)
@@ -170,7 +182,7 @@ def disjoint_parts(masks: Tensor, most: int | None = None) -> DisjointParts:
 
 
 def _packed(rows: Tensor) -> np.ndarray:
-    """(N, M) bool as (N, bytes) uint8, eight to a byte."""
+    """Bits (N, M) packed eight to a byte: bool to (N, bytes) uint8."""
     return np.packbits(rows.contiguous().cpu().numpy(), axis=1)
 
 

@@ -24,16 +24,16 @@ BLOCK_ELEMENTS = 2**20  # mask elements that are float64 at once: 8 MiB, whateve
 
 @torch.no_grad()
 def group_sums(gradients: Tensor, difference: Tensor, masks: Tensor, *, backend: Backend = "auto") -> Tensor:
-    """Σ_{p∈S} Σ_c gradient · difference for each gradient and each group S.
+    """Sums Σ_{p∈S} Σ_c gradient · difference for each gradient and each group S.
 
     A gradient that is NaN or infinite anywhere makes all sums of its own row so, and of no other row.
 
     Args:
-        gradients: (N, C, H, W) floating point, in any memory layout.
-        difference: (C, H, W) floating point, Δ = input − baseline.
-        masks: (G, H, W) bool, which may overlap.
-        backend: "torch" runs everywhere; "triton" is one CUDA kernel that reads each gradient once, for gradients and
-            differences of at most 32 bits; "auto" takes the kernel where it can run.
+        gradients: Gradients (N, C, H, W), floating point, in any memory layout.
+        difference: Difference Δ = input − baseline (C, H, W), floating point.
+        masks: Masks (G, H, W) of the groups, bool, which may overlap.
+        backend: Implementation: "torch" runs everywhere; "triton" is one CUDA kernel that reads each gradient once, for
+            gradients and differences of at most 32 bits; "auto" takes the kernel where it can run.
 
     Returns:
         (N, G) in units of the score, float32, or float64 if one of the two is. The kernel accumulates in float32, the
@@ -58,7 +58,7 @@ def group_sums(gradients: Tensor, difference: Tensor, masks: Tensor, *, backend:
 
 
 def _torch_group_sums(gradients: Tensor, difference: Tensor, masks: Tensor) -> Tensor:
-    """The reference: Δ · gradient summed over channels, then a product with the masks, a block of groups at a time."""
+    """Reference implementation: Δ · gradient summed over channels, times the masks, a block of groups at a time."""
     # In float64 the result does not depend on the shape of the matrix product, hence not on N, nor on TF32 settings.
     shares = torch.zeros((len(gradients), *masks.shape[1:]), dtype=torch.float64, device=gradients.device)
     for channel, delta in enumerate(difference):
@@ -74,7 +74,7 @@ def _result_dtype(gradients: Tensor, difference: Tensor) -> torch.dtype:
 
 
 def _triton_obstacle(gradients: Tensor, difference: Tensor) -> str | None:
-    """Why the kernel cannot run on these, if it cannot."""
+    """Reason why the kernel cannot run on these tensors, None if it can."""
     if find_spec("triton") is None:
         return "which is not installed"
     for name, given in (("gradients", gradients), ("difference", difference)):

@@ -68,15 +68,15 @@ def _partial_sums(  # type: ignore[no-untyped-def]
 
 
 def triton_group_sums(gradients: Tensor, difference: Tensor, masks: Tensor) -> Tensor:
-    """The kernel's form of :func:`imagexplain.attribution.groups.group_sums.group_sums`, for what that has checked.
+    """Triton kernel of :func:`imagexplain.attribution.groups.group_sums.group_sums`, which has checked the arguments.
 
     The sums of the tiles are added in a fixed order, so that equal inputs give equal bits; atomic additions would not.
 
     Args:
-        gradients: (N, C, H, W) float32, bfloat16 or float16. Contiguous and channels-last tensors, and slices of them
-            along N or C, are read where they lie; others are copied.
-        difference: (C, H, W) of one of these dtypes.
-        masks: (G, H, W) bool, read as they are, a byte a pixel.
+        gradients: Gradients (N, C, H, W), float32, bfloat16 or float16. Contiguous and channels-last tensors, and
+            slices of them along N or C, are read where they lie; others are copied.
+        difference: Difference Δ (C, H, W) of one of these dtypes.
+        masks: Masks (G, H, W), bool, read as they are, a byte a pixel.
 
     Returns:
         (N, G) float32, accumulated in float32.

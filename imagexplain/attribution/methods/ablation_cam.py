@@ -1,4 +1,4 @@
-"""Ablation-CAM: a channel weighs what the score loses without it."""
+"""Ablation-CAM: channels weighted by what the score loses without them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagexplain.attribution.targets import Targets, classes_of, target_scores
 from imagexplain.errors import ArgumentError
 
 LEAST_SCORE = 1e-6
-"""What a drop is divided by at least, as the score itself may be 0."""
+"""Least divisor of a drop, as the score itself may be 0."""
 
 
 @register(
@@ -42,14 +42,15 @@ def ablation_cam(
 ) -> Tensor:
     """Ablation-CAM: Σ_k w_k A_k with w_k = (y − y without channel k) / |y|, ReLU'd.
 
-    Without a channel means with zeros in its place; in a layer of tokens in all of them, prefix tokens included. The
-    paper divides by y, which is the same for positive scores; a negative one would turn the map into its opposite. |y|
-    counts as 1e-6 at least. Without gradients: K further evaluations an image, where possible
-    of what follows the layer only (:func:`imagexplain.attribution.network.partial_forward.split_at`).
+    A channel is removed by zeros in its place; in a layer of tokens in all of them, prefix tokens included. The paper
+    divides by y, which is the same for positive scores; a negative one would turn the map into its opposite. |y| counts
+    as 1e-6 at least. No gradient is taken: there are K further evaluations an image, where possible of what follows the
+    layer only (:func:`imagexplain.attribution.network.partial_forward.split_at`).
 
     Args:
-        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
-        chunk: ablated rows evaluated at once, at most.
+        model, images, targets, layer, upsample: Arguments that all class activation maps share, see
+            :mod:`imagexplain.attribution.class_activation_maps`.
+        chunk: Largest number of ablated rows evaluated at once.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
@@ -58,6 +59,14 @@ def ablation_cam(
         ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Desai, Ramaswamy, WACV 2020. Own, for Captum has no such method.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import ablation_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = ablation_cam(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     if chunk < 1:
         raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
@@ -78,7 +87,7 @@ def ablation_cam(
 
 
 def _without(activation: Tensor, channels: Tensor, dimension: int) -> Tensor:
-    """The rows, each with zeros in one of its channels."""
+    """Rows of an activation, each with zeros in one of its channels."""
     kept = activation.movedim(dimension, 1).clone()
     kept[torch.arange(len(kept), device=kept.device), channels] = 0
     return kept.movedim(1, dimension)

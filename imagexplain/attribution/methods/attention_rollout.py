@@ -27,7 +27,7 @@ FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": lambda attention: attention.amax(2),
     "min": lambda attention: attention.amin(2),
 }
-"""How (B, windows, heads, T, T) become one matrix a window; the paper's is the mean."""
+"""Reductions of (B, windows, heads, T, T) to one matrix a window; the paper's is the mean."""
 
 
 @register(family="attention", needs={"gradients", "module", "attention"}, coarse=True)
@@ -45,15 +45,15 @@ def attention_rollout(
     """Attention rollout: the product of all layers' (A + I) / 2, with rows that sum to 1, the same for every class.
 
     Args:
-        model: a transformer in ``eval()``, (B, C, H, W) to scores (B, classes): one that attends to all its tokens in
-            every layer (ViT, DeiT, BEiT, torchvision's), or timm's Swin, first or second version.
-        images: (B, C, H, W) in model-input space.
-        targets: only checked.
-        head_fusion: a key of :data:`FUSIONS`.
-        discard: share in [0, 1) of each row's smallest attention that counts as 0. Other code does so for each matrix
+        model: Transformer in ``eval()`` that turns (B, C, H, W) into scores (B, classes): one that attends to all its
+            tokens in every layer (ViT, DeiT, BEiT, torchvision's), or timm's Swin, first or second version.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes, which are only checked.
+        head_fusion: Reduction of a layer's heads to one matrix, a key of :data:`FUSIONS`.
+        discard: Share in [0, 1) of each row's smallest attention that counts as 0. Other code does so for each matrix
             as a whole; the paper not at all.
-        upsample: resize the map to the images' (bilinear, ``align_corners=False``) or leave it at the patches' grid.
-        chunk: images evaluated at once, at most.
+        upsample: Size of the map: the images' (bilinear, ``align_corners=False``) if True, else the patches' grid.
+        chunk: Largest number of images evaluated at once.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0; sums to 1 with the prefix tokens, at the grid.
@@ -63,6 +63,15 @@ def attention_rollout(
             :func:`imagexplain.attribution.network.attention_capture.attention_layers`), or what does not fit the model.
 
     Source: Abnar, Zuidema 2020, arXiv 2005.00928, equation 1 and section 3.
+
+    Example:
+        >>> import timm
+        >>> from torch import rand
+        >>> from imagexplain import attention_rollout
+        >>> network = timm.create_model("test_vit", num_classes=5)
+        >>> maps = attention_rollout(network, rand(1, 3, 160, 160), upsample=False)
+        >>> maps.shape, 0 < maps.sum().item() < 1  # the class token has the rest
+        (torch.Size([1, 1, 10, 10]), True)
     """
     if head_fusion not in FUSIONS:
         raise ArgumentError("head_fusion", f"wanted one of {', '.join(FUSIONS)}, got {head_fusion!r}")
@@ -91,7 +100,7 @@ def _rollout(
 
 
 def _stronger(attention: Tensor, layer: AttentionLayer, discard: float) -> Tensor:
-    """(B, windows, T, T) with the smallest share of each row, padding not counted, set to 0."""
+    """Attention (B, windows, T, T) with the smallest share of each row, padding not counted, set to 0."""
     if discard == 0:
         return attention
     padding = layer.places == layer.tokens

@@ -1,4 +1,4 @@
-"""BagCAM: channels' products of gradient and activation, each weighted by its mean."""
+"""BagCAM: each channel's product of gradient and activation, weighted by its mean."""
 
 from __future__ import annotations
 
@@ -24,8 +24,19 @@ def bag_cam(
 ) -> Tensor:
     """BagCAM: Σ_k relu(u_k · G_k ⊙ A_k) with u_k = mean(G_k ⊙ A_k + 1) (Zhu et al. 2022, arXiv 2207.07818).
 
+    A is the layer's output and G the gradient of the target's score by it; arguments, result and errors are those of
+    all class activation maps, see :mod:`imagexplain.attribution.class_activation_maps`.
+
     G is the score's own gradient, as in the other methods. The authors' code takes that of log y, with the backward
     pass of guided backpropagation. u_k is not homogeneous in G, so that their map is not a multiple of this one.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import bag_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = bag_cam(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
 

@@ -16,11 +16,11 @@ from imagexplain.errors import ArgumentError
 Score = Literal["logit", "probability"]
 
 MOST_BYTES = 2**28
-"""Of the matrices by which images are blurred at once."""
+"""Largest size, in bytes, of the matrices by which images are blurred at once."""
 
 
 def _blur_operations(work: Workload) -> float:
-    """Two blurs a step, each a product with a matrix from either side in three channels."""
+    """Operations of two blurs a step, each a product with a matrix from either side in three channels."""
     height, width = work.size
     steps: int = work.options["steps"]
     return steps * 2 * 2 * 3 * height * width * (height + width)
@@ -48,25 +48,27 @@ def blur_ig(
     score: Score = "logit",
     create_graph: bool = False,
 ) -> Tensor:
-    """Gradient integrated along the path on which a Gaussian blur of the image is lifted.
+    """Blur IG: the gradient integrated along the path on which a Gaussian blur of the image is lifted.
 
     map = −Σ_i (σ_{i+1} − σ_i) · ∂G_σ x/∂σ · ∇f(G_σ x) at σ = σ_i, where G_σ is the Gaussian blur; what lies beyond the
     frame counts as 0. Sums to f(x) − f(G_max x), as the steps become many and ``grad_step`` small.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        steps: intervals of the path.
-        max_sigma: standard deviation of the blur at the path's start, in pixels; positive, and at most ten times the
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        steps: Number of intervals of the path.
+        max_sigma: Standard deviation of the blur at the path's start, in pixels; positive, and at most ten times the
             longer side or 100, whichever is more: a wider blur leaves no more of the image.
-        grad_step: Δσ of the difference quotient that stands for ∂/∂σ, in pixels; positive, and at most what
+        grad_step: Step Δσ of the difference quotient that stands for ∂/∂σ, in pixels; positive, and at most what
             max_sigma may be.
-        sqrt: σ_i = √(i · max_sigma / steps) instead of i · max_sigma / steps. The path then starts at √max_sigma.
-        chunk: blurred images evaluated at once, at most.
-        score: f is the target's "logit" or its softmax "probability".
-        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
-            that it can be part of a training loss.
+        sqrt: Spacing of the path: σ_i = √(i · max_sigma / steps) instead of i · max_sigma / steps. The path then starts
+            at √max_sigma.
+        chunk: Largest number of blurred images evaluated at once.
+        score: Function f to explain: the target's "logit" or its softmax "probability".
+        create_graph: Maps stay differentiable, with respect to the model's parameters and to images that require a
+            gradient, so that they can be part of a training loss.
 
     Returns:
         (B, C, H, W), signed, in units of the score.
@@ -76,6 +78,13 @@ def blur_ig(
             score, or what does not fit the model.
 
     Source: Xu, Venugopalan, Sundararajan, CVPR 2020, arXiv 2004.03383; the kernel is scipy's, cut at 4 σ.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import blur_ig
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> blur_ig(network, rand(2, 3, 8, 8), targets=[1, 4], steps=20, max_sigma=8).shape
+        torch.Size([2, 3, 8, 8])
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")
@@ -114,7 +123,7 @@ def blur_ig(
 
 
 def _blur(image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(S, C, H, W): the image (C, H, W) under S blurs, given as the matrices (S, H, H) and (S, W, W)."""
+    """Image (C, H, W) under S blurs, (S, C, H, W), the blurs given as the matrices (S, H, H) and (S, W, W)."""
     return rows.unsqueeze(1) @ image @ columns.mT.unsqueeze(1)
 
 
@@ -124,7 +133,7 @@ def _blur_matrices(sigmas: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tenso
 
 
 def _gaussian_matrices(sigmas: Tensor, length: int) -> Tensor:
-    """(S, length, length): column j of matrix s is the kernel of σ_s about pixel j, without what leaves the frame."""
+    """Matrices (S, length, length): column j of matrix s is the kernel of σ_s about pixel j, cut at the frame."""
     radius = (4 * sigmas + 0.5).floor().view(-1, 1)  # as in scipy.ndimage.gaussian_filter, which truncates at 4 σ
     offsets = torch.arange(max(int(radius.max()) + 1, length), dtype=sigmas.dtype, device=sigmas.device)
     # σ = 0 has radius 0, where any width gives the kernel (1).

@@ -62,10 +62,11 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     windows gives what it gained to the image's winner, and what it lost to the baseline's.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space; twice as many rows are evaluated at once.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        baselines: (B, C, H, W) what the images are compared with; zeros by default.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space; twice as many rows are evaluated at once.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        baselines: Baselines (B, C, H, W) with which the images are compared; zeros by default.
 
     Returns:
         (B, C, H, W), signed, in units of the score; sums to f(x) − f(b).
@@ -77,6 +78,15 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     Source: Shrikumar, Greenside, Kundaje 2017, arXiv 1704.02685; as gradients: Ancona et al. 2018,
     arXiv 1711.06104. Own, because Captum's rules see only modules that run once, pass the plain gradient through all
     else, and miss the score where a pool's windows overlap or it stands next to another non-linearity.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import deep_lift
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = deep_lift(network, images, targets=3)
+        >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-5)
+        True
     """
     classes = classes_to_explain(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
@@ -94,7 +104,7 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
 
 
 class _Rescaled(torch.autograd.Function):
-    """A function of rows, first the images' and then the baselines', whose backward pass is the rescale rule."""
+    """Function of rows, first the images' and then the baselines', whose backward pass is the rescale rule."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, function: Callable[[Tensor], Tensor], pools: bool) -> Tensor:
@@ -123,7 +133,7 @@ class _Rescaled(torch.autograd.Function):
 
 
 def _size(values: Tensor, results: Tensor | None) -> Tensor:
-    """The largest of what rounds in a difference of images and baselines, and in that of their results; for each."""
+    """Largest of what rounds in a difference of images and baselines, and in that of their results; for each."""
     sizes = values.detach().abs()
     if results is not None:
         torch.maximum(sizes, results.detach().abs(), out=sizes)
@@ -131,7 +141,7 @@ def _size(values: Tensor, results: Tensor | None) -> Tensor:
 
 
 class _Rescaling(FunctionCalls):
-    """Replaces calls of the functions that have a rule by :class:`_Rescaled`."""
+    """Replacement of calls of the functions that have a rule by :class:`_Rescaled`."""
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs = dict(kwargs)

@@ -32,8 +32,19 @@ def eigen_cam(
 ) -> Tensor:
     """Eigen-CAM: A's first principal component, the same for every class (Muhammad, Yeasin 2020, arXiv 2008.00299).
 
+    A is the output of the layer; arguments, result and errors are those of all class activation maps, see
+    :mod:`imagexplain.attribution.class_activation_maps`.
+
     Channels are centred first. Of the two signs the component gets that of the mean activation's part in it; where
     that is 0, as behind a plain layer norm, its largest value is positive. Targets are only checked.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import eigen_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> eigen_cam(network, images, targets=1).equal(eigen_cam(network, images, targets=4))
+        True
     """
     module = chosen_layer(model, images, layer)
     with torch.set_grad_enabled(create_graph):

@@ -28,7 +28,19 @@ def eigen_grad_cam(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """Eigen-Grad-CAM: the first principal component of G ⊙ A, its sign as in :func:`eigen_cam` (pytorch_grad_cam)."""
+    """Eigen-Grad-CAM: the first principal component of G ⊙ A, its sign as in :func:`eigen_cam` (pytorch_grad_cam).
+
+    A is the layer's output and G the gradient of the target's score by it; arguments, result and errors are those of
+    all class activation maps, see :mod:`imagexplain.attribution.class_activation_maps`.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import eigen_grad_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = eigen_grad_cam(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
+    """
     return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
 
 

@@ -1,4 +1,4 @@
-"""Integrated gradients averaged over many baselines, by chance: expected gradients."""
+"""Expected gradients: integrated gradients averaged over many baselines, by chance."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ def expected_gradients(
     chunk: int = 32,
     create_graph: bool = False,
 ) -> Tensor:
-    """Mean of (x − b) ⊙ ∇f(b + α(x − b)) over references b and α in [0, 1), drawn together.
+    """Expected gradients: the mean of (x − b) ⊙ ∇f(b + α(x − b)) over references b and α in [0, 1), drawn together.
 
     Every image gets the same draws, so that none depends on its batch mates.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        references: (N, C, H, W) what the image is compared with, say photos of the training set; all equally likely,
-            drawn with replacement.
-        samples: draws; the error falls with their square root.
-        seed: of the draws.
-        chunk: points evaluated at once, at most.
-        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
-            that it can be part of a training loss.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        references: Baselines (N, C, H, W) with which the image is compared, say photos of the training set; all equally
+            likely, drawn with replacement.
+        samples: Number of draws; the error falls with their square root.
+        seed: Seed of the draws.
+        chunk: Largest number of points evaluated at once.
+        create_graph: Maps stay differentiable, with respect to the model's parameters and to images that require a
+            gradient, so that they can be part of a training loss.
 
     Returns:
         (B, C, H, W), signed, in units of the score. Its sum tends to f(x) − mean f(b).
@@ -56,6 +57,14 @@ def expected_gradients(
 
     Source: Erion et al. 2021, arXiv 1906.10670. Own, because Captum's GradientShap takes its draws from
     NumPy's and torch's global generators, row by row, so that a map depends on its batch mates.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import expected_gradients
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images, photos = rand(2, 3, 8, 8), rand(10, 3, 8, 8)
+        >>> expected_gradients(network, images, targets=[1, 4], references=photos, samples=20).shape
+        torch.Size([2, 3, 8, 8])
     """
     if samples < 1:
         raise ArgumentError("samples", f"wanted at least 1, got {samples}")

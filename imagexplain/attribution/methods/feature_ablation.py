@@ -31,18 +31,29 @@ def feature_ablation(
     """Drop of the score when one group alone is absent, at each of its pixels. Captum's ``FeatureAblation``.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
-        baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
-        chunk: rows evaluated at once, at most.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        groups: Group numbers (B, H, W) or, for all images, (H, W), int64: pixels of equal number are a group. Any
+            numbers will do.
+        baselines: Values of absent pixels: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        chunk: Largest number of rows evaluated at once.
 
     Returns:
         (B, 1, H, W) signed, in units of the score.
 
     Raises:
         ArgumentError: arguments that do not fit, by name.
+
+    Example:
+        >>> from torch import arange, nn, rand
+        >>> from imagexplain import feature_ablation
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> halves = (arange(8) // 4).expand(8, 8)  # the left and the right half
+        >>> maps = feature_ablation(network, rand(1, 3, 8, 8), targets=3, groups=halves)
+        >>> maps.shape, len(maps.unique())
+        (torch.Size([1, 1, 8, 8]), 2)
     """
     from captum.attr import FeatureAblation  # takes seconds
 

@@ -24,13 +24,13 @@ NOT_SUCH = (
 
 @dataclass(frozen=True)
 class FullGradient:
-    """The parts of each image's score.
+    """Parts of each image's score.
 
     Attributes:
-        score: (B,) y.
-        input: (B, C, H, W) x ⊙ ∂y/∂x.
-        biases: for each constant b that is added, in order, b ⊙ ∂y/∂(output): (B, K, h, w) where the output has places,
-            else (B, n).
+        score: Score y of each image, (B,).
+        input: Part x ⊙ ∂y/∂x of the input, (B, C, H, W).
+        biases: Part b ⊙ ∂y/∂(output) of each constant b that is added, in order: (B, K, h, w) where the output has
+            places, else (B, n).
     """
 
     score: Tensor
@@ -39,12 +39,12 @@ class FullGradient:
 
     @property
     def residual(self) -> Tensor:
-        """(B,) y − Σ input − Σ biases: 0 if the network is linear between its kinks, but for rounding."""
+        """Residual y − Σ input − Σ biases, (B,): 0 if the network is linear between its kinks, but for rounding."""
         return self.score - sum(_totals([self.input, *self.biases]))
 
     @property
     def relative_residual(self) -> Tensor:
-        """(B,) |residual| beside the sum of the parts' sizes, those of the layers, not of the places."""
+        """Residual's size (B,) relative to the sum of the parts' sizes, those of the layers, not of the places."""
         sizes = sum(total.abs() for total in _totals([self.input, *self.biases])) + self.score.abs()
         return self.residual.abs() / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
 
@@ -57,9 +57,9 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
     constants that the model adds by itself, and the bounds of a ReLU6 where it is at one.
 
     Args:
-        model: a module in ``eval()``, (B, C, H, W) to scores (B, classes).
-        images: (B, C, H, W).
-        targets: see :data:`imagexplain.attribution.targets.Targets`.
+        model: Module in ``eval()`` that turns (B, C, H, W) into scores (B, classes).
+        images: Images (B, C, H, W).
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
 
     Raises:
         ValueError: targets as :func:`imagexplain.attribution.targets.classes_of`; images that are not (B, C, H, W); a
@@ -106,7 +106,7 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
     are last.
 
     Args:
-        model, images, targets: as for :func:`full_gradient`.
+        model, images, targets: Arguments as for :func:`full_gradient`.
 
     Returns:
         (B, 1, H, W), at least 0.
@@ -117,6 +117,14 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
             that counts there.
 
     Source: arXiv 1905.00780, section 4.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import full_grad
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = full_grad(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     parts = full_gradient(model, images, targets)
     missing = missing_share(parts.score, [parts.input, *parts.biases]).max().item()
@@ -127,7 +135,7 @@ def full_grad(model: nn.Module, images: Tensor, targets: Targets = None) -> Tens
 
 
 def _placed(constant: Constant, gradient: Tensor, images: Tensor) -> Tensor:
-    """The part that a constant has in the score, (B, K, h, w) where its output has places, else (B, n)."""
+    """Part of a constant in the score, (B, K, h, w) where its output has places, else (B, n)."""
     part, channels = constant.value * gradient, constant.channels
     if part.ndim == 4 and channels == -1 and not fits(part.shape[1], part.shape[2], images.shape):
         return part.flatten(1)
@@ -144,7 +152,7 @@ def _totals(parts: list[Tensor]) -> list[Tensor]:
 
 
 def _scaled_up(part: Tensor, images: Tensor) -> Tensor:
-    """Σ_k ψ(part_k): (B, K, h, w) to (B, 1, H, W). Resizing is linear, so that the sum may come first."""
+    """Sum Σ_k ψ(part_k): (B, K, h, w) to (B, 1, H, W). Resizing is linear, so that the sum may come first."""
     sizes = part.abs()
     low, high = sizes.amin((2, 3), keepdim=True), sizes.amax((2, 3), keepdim=True)
     scaled = (sizes - low) / torch.where(high > low, high - low, 1.0)

@@ -28,9 +28,20 @@ def grad_cam_plusplus(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """Grad-CAM++ (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
+    """Grad-CAM++: channels weighted by positive gradients (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
+
+    Arguments, result and errors are those of all class activation maps, see
+    :mod:`imagexplain.attribution.class_activation_maps`.
 
     The paper's Y = exp(y) multiplies an image's whole map by exp(y), which is left out as in the authors' code.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import grad_cam_plusplus
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = grad_cam_plusplus(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
 

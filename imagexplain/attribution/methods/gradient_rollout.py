@@ -34,14 +34,15 @@ def gradient_rollout(
 ) -> Tensor:
     """Relevance by attention and its gradient: R ← R + Ā R, with Ā the mean over heads of (∇A ⊙ A)⁺, from R = I.
 
-    Given is R − I: what came through attention. For a class token that is the same, for its own part is not a patch's;
-    with pooling a constant less. Other than in the "gradient rollout" of some code there is no mean with the identity
-    and no scaling of rows.
+    The map is R − I: what came through attention. For a class token that is the same, for its own part is not a
+    patch's; with pooling it is a constant less. Unlike the "gradient rollout" of some code there is no mean with the
+    identity and no scaling of rows.
 
     Args:
-        model, images, upsample, chunk: as for
+        model, images, upsample, chunk: Arguments as for
             :func:`~imagexplain.attribution.methods.attention_rollout.attention_rollout`.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`; their score is what A is differentiated by.
+        targets: Classes to explain, whose scores A is differentiated by: one for all images, one for each, or None for
+            the predicted ones.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
@@ -50,6 +51,15 @@ def gradient_rollout(
         ValueError: as for :func:`~imagexplain.attribution.methods.attention_rollout.attention_rollout`.
 
     Source: Chefer, Gur, Wolf 2021, arXiv 2103.15679, equations 5 and 6.
+
+    Example:
+        >>> import timm
+        >>> from torch import rand
+        >>> from imagexplain import gradient_rollout
+        >>> network = timm.create_model("test_vit", num_classes=5)
+        >>> maps = gradient_rollout(network, rand(1, 3, 160, 160), targets=3)
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([1, 1, 160, 160]), True)
     """
     return rollout_maps(_gradient_rollout, model, images, targets, upsample, chunk)
 

@@ -30,15 +30,16 @@ RELUS_IN_PLACE = {F.relu_, torch.relu_, Tensor.relu_}
 )
 @isolated
 def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> Tensor:
-    """Gradient of the target's score in which each ReLU drops what comes back negative.
+    """Guided backpropagation: the gradient of the target's score in which each ReLU drops what comes back negative.
 
     The calls of ReLU are replaced while the model runs, not its modules: nn.ReLU, in place or not, and the functions
     and tensor methods are alike, and the model is not touched. ReLUs inside compiled or scripted code are not seen.
 
     Args:
-        model: maps (B, C, H, W) to pre-softmax scores (B, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
+        model: Module or function from (B, C, H, W) to pre-softmax scores (B, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
 
     Returns:
         (B, C, H, W), signed; not a gradient of any score.
@@ -49,6 +50,13 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
 
     Source: Springenberg et al. 2014, arXiv 1412.6806. Own, because Captum sees only nn.ReLU modules and
     hooks them.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import guided_backprop
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> guided_backprop(network, rand(2, 3, 8, 8), targets=[1, 4]).shape
+        torch.Size([2, 3, 8, 8])
     """
     with _GuidedReLUs() as relus:
         maps = gradient(model, images, targets)
@@ -77,7 +85,7 @@ class _GuidedReLU(torch.autograd.Function):
 
 
 class _GuidedReLUs(FunctionCalls):
-    """Replaces calls of ReLU by :class:`_GuidedReLU` and notes whether there were any."""
+    """Replacement of calls of ReLU by :class:`_GuidedReLU`, which notes whether there were any."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,5 +100,5 @@ class _GuidedReLUs(FunctionCalls):
 
 
 def _arguments(input: Tensor, inplace: bool = False) -> tuple[Tensor, bool]:
-    """What any of the ReLUs was called with; ``input`` is their own name of it."""
+    """Arguments that any of the ReLUs was called with; ``input`` is their own name of the tensor."""
     return input, inplace

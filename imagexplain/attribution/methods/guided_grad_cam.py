@@ -16,15 +16,16 @@ from imagexplain.errors import ArgumentError
 
 
 def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) -> Tensor:
-    """The product of a fine map, reduced to one channel, and a coarse one, resized to it.
+    """Multiply a fine map, reduced to one channel, by a coarse one, resized to it.
 
     A fine map of several channels is reduced to the one of largest absolute value at each pixel, with its sign
     (Simonyan et al. 2013, arXiv 1312.6034, section 3.1, but for the sign).
 
     Args:
-        first_map: (B, C, H, W), such as a gradient.
-        second_map: (B, 1, h, w), such as a class activation map; resized bilinearly, ``align_corners=False``.
-        normalized: scale both maps to 0..1 before and their product after, by
+        first_map: Fine maps (B, C, H, W), such as a gradient.
+        second_map: Coarse maps (B, 1, h, w), such as a class activation map; resized bilinearly,
+            ``align_corners=False``.
+        normalized: Scaling of both maps to 0..1 before and of their product after, by
             :func:`~imagexplain.attribution.postprocess.normalize` with ``channels="max"``: only what is positive in
             both counts. This is the ``CombinedWrapper`` of pytorch_attribution, but for the 1e-5 that it adds to
             divisors.
@@ -34,6 +35,15 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
 
     Raises:
         ValueError: maps of other shapes.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import combine, grad_cam, gradient
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> product = combine(gradient(network, images, 1), grad_cam(network, images, 1), normalized=True)
+        >>> product.shape, 0 <= product.min().item() <= product.max().item() <= 1
+        (torch.Size([2, 1, 8, 8]), True)
     """
     if first_map.ndim != 4 or second_map.ndim != 4 or second_map.shape[:2] != (len(first_map), 1):
         given = f"{tuple(first_map.shape)} and {tuple(second_map.shape)}"
@@ -59,13 +69,23 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *
     The paper keeps the three channels; here :func:`combine` reduces them.
 
     Args:
-        model, images, targets, layer: as in :mod:`imagexplain.attribution.class_activation_maps`.
+        model, images, targets, layer: Arguments that all class activation maps share, see
+            :mod:`imagexplain.attribution.class_activation_maps`.
 
     Returns:
         (B, 1, H, W), signed.
 
     Raises:
         ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import combine, grad_cam, guided_backprop, guided_grad_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> product = combine(guided_backprop(network, images, 1), grad_cam(network, images, 1))
+        >>> guided_grad_cam(network, images, 1).equal(product)
+        True
     """
     from imagexplain.attribution.methods.guided_backprop import guided_backprop
 

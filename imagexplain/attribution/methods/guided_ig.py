@@ -1,4 +1,4 @@
-"""Integrated gradients along a path that the model chooses: what changes the score least goes first."""
+"""Guided IG: integrated gradients along a path that the model chooses: what changes the score least goes first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagexplain.attribution.targets import Targets, classes_to_explain
 from imagexplain.errors import ArgumentError
 
 TOLERANCE = 1e-9
-"""Of a path's length, relative to it: when a step's budget counts as spent."""
+"""Part of a path's length below which what is left of a step's budget counts as spent."""
 
 
 @register(
@@ -36,19 +36,20 @@ def guided_ig(
     fraction: float = 0.25,
     max_dist: float = 0.02,
 ) -> Tensor:
-    """Gradient integrated along Guided IG's path, which avoids the directions of large gradients.
+    """Guided IG: the gradient integrated along a path that avoids the directions of large gradients.
 
     The path is held as one α in [0, 1] for each value, at b + α(x − b). Each step has 1/steps of the L1 distance to go,
     spends it on the values of lowest |gradient|, and keeps each within ``max_dist`` of the straight path.
 
     Args:
-        model: maps (B, C, H, W) to pre-softmax scores (B, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        baselines: (B, C, H, W) where the paths begin; zeros by default.
-        steps: gradients taken of each image, one after the other, and one image after the other.
-        fraction: of an image's values that are moved at once, those of the lowest |gradient|; 0..1.
-        max_dist: largest distance of a value's α from the straight path's; 0..1. With 0 the path is straight, and the
+        model: Module or function from (B, C, H, W) to pre-softmax scores (B, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        baselines: Starting points (B, C, H, W) of the paths; zeros by default.
+        steps: Number of gradients taken of each image, one after the other, and one image after the other.
+        fraction: Fraction of an image's values that are moved at once, those of the lowest |gradient|; 0..1.
+        max_dist: Largest distance of a value's α from the straight path's; 0..1. With 0 the path is straight, and the
             result is integrated gradients by the left rule.
 
     Returns:
@@ -58,6 +59,15 @@ def guided_ig(
         ValueError: steps below 1, a fraction or max_dist outside 0..1, or what does not fit the model.
 
     Source: Kapishnikov et al., CVPR 2021, arXiv 2106.09788.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import guided_ig, integrated_gradients
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> straight = integrated_gradients(network, images, 1, rule="left", steps=16)
+        >>> allclose(guided_ig(network, images, 1, steps=16, max_dist=0), straight, atol=1e-5)
+        True
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")
@@ -77,7 +87,7 @@ def guided_ig(
 def _along(
     model: Forward, image: Tensor, begin: Tensor, kind: Tensor, steps: int, fraction: float, max_dist: float
 ) -> Tensor:
-    """(1, C, H, W) float64 map of one path."""
+    """Map of one path, (1, C, H, W) float64."""
     # float32 sums of a hundred thousand distances cannot tell when a budget is spent.
     start = begin.double()
     difference = (image.double() - start).flatten(1)  # (1, N)
@@ -101,10 +111,10 @@ def _advance(
     """Move each path (B, N) on until its L1 distance to the end is that of the straight path at α = ``straight``.
 
     Args:
-        alpha: (B, N) where the paths are.
-        size: (B, N) |gradient| there.
-        length: (B, N) |x − b|.
-        total: (B, 1) its sum.
+        alpha: Positions α of the values on the paths, (B, N).
+        size: Size |gradient| there, (B, N).
+        length: Distances |x − b|, (B, N).
+        total: Sums of the distances, (B, 1).
     """
     low, high = max(straight - max_dist, 0.0), min(straight + max_dist, 1.0)
     alpha = alpha.clamp(min=low)
@@ -125,7 +135,7 @@ def _advance(
 
 
 def _groups(ranked: Tensor, lowest: int) -> tuple[Tensor, Tensor]:
-    """(B, N) twice: the first position of each value's group, and the one after its last.
+    """First position of each value's group, and the one after its last, (B, N) twice.
 
     A group is the ``lowest`` first of those that are left in each row of ``ranked`` (B, N), and all that equal its
     last. Where one begins depends on all before it: they are found from the first one on, twice as many each time.

@@ -24,7 +24,19 @@ def hires_cam(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """HiResCAM: Σ_k G_k ⊙ A_k (Draelos, Carin 2020, arXiv 2011.08891)."""
+    """HiResCAM: Σ_k G_k ⊙ A_k (Draelos, Carin 2020, arXiv 2011.08891).
+
+    A is the layer's output and G the gradient of the target's score by it; arguments, result and errors are those of
+    all class activation maps, see :mod:`imagexplain.attribution.class_activation_maps`.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import grad_cam, hires_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> images = rand(2, 3, 8, 8)
+        >>> allclose(hires_cam(network, images, 1), grad_cam(network, images, 1), atol=1e-6)  # before a global mean
+        True
+    """
     return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
 
 

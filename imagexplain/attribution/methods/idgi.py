@@ -1,4 +1,4 @@
-"""Score differences along a straight path, shared out by the squared gradient: IG without its explanation noise."""
+"""IDGI: score differences along a straight path, shared out by the squared gradient: IG without its noise."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ def idgi(
     what they change is given to no value.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        baselines: (B, C, H, W) where the paths begin; zeros by default.
-        steps: intervals of the path. The model is evaluated once more, at the image itself.
-        chunk: path points evaluated at once, at most.
-        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
-            that it can be part of a training loss.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        baselines: Starting points (B, C, H, W) of the paths; zeros by default.
+        steps: Number of intervals of the path. The model is evaluated once more, at the image itself.
+        chunk: Largest number of path points evaluated at once.
+        create_graph: Maps stay differentiable, with respect to the model's parameters and to images that require a
+            gradient, so that they can be part of a training loss.
 
     Returns:
         (B, C, H, W), in units of the score; its signs are those of the score differences.
@@ -52,6 +53,15 @@ def idgi(
         ValueError: steps or chunk below 1, or what does not fit the model.
 
     Source: Yang, Wang, Bilgic, CVPR 2023, arXiv 2303.14242.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import idgi
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = idgi(network, images, targets=3)
+        >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-5)
+        True
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")
@@ -71,7 +81,7 @@ def idgi(
 def _along(
     model: Forward, begin: Tensor, end: Tensor, kind: Tensor, nodes: Tensor, chunk: int, create_graph: bool
 ) -> Tensor:
-    """(C, H, W) float64 map of one path."""
+    """Map of one path, (C, H, W) float64."""
     total = torch.zeros_like(begin, dtype=torch.float64)
     scores, shares = total.new_zeros(0), total.new_zeros(0, *end.shape)
     for alpha in nodes.split(chunk):

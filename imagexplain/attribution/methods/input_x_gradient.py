@@ -1,4 +1,4 @@
-"""The image times the gradient of a class's score."""
+"""Product of the image and the gradient of a class's score."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from imagexplain.attribution.targets import Targets
 @register(family="gradients", needs={"gradients"}, speckled=True, peer=Peer("Captum", "InputXGradient"))
 @isolated
 def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *, create_graph: bool = False) -> Tensor:
-    """Image times gradient, signed; complete for a piecewise linear model without biases.
+    """Input × gradient: the image times the gradient, signed; complete for a piecewise linear model without biases.
 
     Args:
-        model, images, targets, create_graph: as for :func:`~imagexplain.attribution.methods.gradient.gradient`.
+        model, images, targets, create_graph: Arguments as for
+            :func:`~imagexplain.attribution.methods.gradient.gradient`.
 
     Returns:
         (B, C, H, W), in units of the score.
@@ -26,6 +27,14 @@ def input_x_gradient(model: Forward, images: Tensor, targets: Targets = None, *,
         ValueError: as for :func:`~imagexplain.attribution.methods.gradient.gradient`.
 
     Source: Shrikumar et al. 2016, arXiv 1605.01713.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import input_x_gradient
+        >>> network = nn.Sequential(nn.Conv2d(3, 5, 8, bias=False), nn.ReLU(), nn.Flatten())
+        >>> images = rand(2, 3, 8, 8)
+        >>> allclose(input_x_gradient(network, images, 3).sum((1, 2, 3)), network(images)[:, 3], atol=1e-5)
+        True
     """
     product = images * gradient(model, images, targets, create_graph=create_graph)
     return product if create_graph else product.detach()

@@ -34,18 +34,19 @@ def integrated_gradients(
     chunk: int = 32,
     create_graph: bool = False,
 ) -> Tensor:
-    """Difference from a baseline times the mean gradient on the straight path from it.
+    """Integrated gradients: the difference from a baseline times the mean gradient on the straight path from it.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        baselines: (B, C, H, W) where the paths begin; zeros by default.
-        steps: path points of each image, at least 1.
-        rule: of the quadrature, a key of :data:`~imagexplain.attribution.paths.quadrature.RULES`.
-        chunk: path points evaluated at once, at most.
-        create_graph: keep the map differentiable, by the model's parameters and by images that require a gradient, so
-            that it can be part of a training loss.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        baselines: Starting points (B, C, H, W) of the paths; zeros by default.
+        steps: Number of path points of each image, at least 1.
+        rule: Quadrature rule, a key of :data:`~imagexplain.attribution.paths.quadrature.RULES`.
+        chunk: Largest number of path points evaluated at once.
+        create_graph: Maps stay differentiable, with respect to the model's parameters and to images that require a
+            gradient, so that they can be part of a training loss.
 
     Returns:
         (B, C, H, W), signed, in units of the score; sums to f(x) − f(b) but for the quadrature's error.
@@ -54,6 +55,15 @@ def integrated_gradients(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Sundararajan, Taly, Yan 2017, arXiv 1703.01365, equation 1.
+
+    Example:
+        >>> from torch import allclose, nn, rand
+        >>> from imagexplain import integrated_gradients
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = integrated_gradients(network, images, targets=3, steps=200)
+        >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-2)
+        True
     """
     classes = classes_to_explain(model, images, targets, chunk)
     end = images if create_graph else images.detach()

@@ -31,7 +31,7 @@ OPERATIONS_PER_MEMBER = 1000
 
 
 def _regression_operations(work: Workload) -> float:
-    """Coalitions are drawn; then half as many equations are made triangular, and the triangle is decomposed."""
+    """Operations of drawing coalitions, making half as many equations triangular, and decomposing the triangle."""
     groups = work.groups
     coalitions = min(work.options["samples"], 2**groups - 2) if groups else 0
     return work.draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2)
@@ -65,15 +65,17 @@ def kernel_shap(
     the batch; it only nearly meets the two ends, by weights of 10⁶; and its regression is done in float32.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        groups: (B, H, W) or, for all images, (H, W) int64: pixels of equal number are a group. Any numbers will do.
-        baselines: what absence looks like: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
-        samples: coalitions evaluated for each image, at most; at least 2. An odd number is rounded down. Coalitions
-            times groups are at most 20 million for each image.
-        seed: of each image's own generator; images with equally many groups share their coalitions.
-        chunk: rows evaluated at once, at most.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        groups: Group numbers (B, H, W) or, for all images, (H, W), int64: pixels of equal number are a group. Any
+            numbers will do.
+        baselines: Values of absent pixels: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        samples: Largest number of coalitions evaluated for each image; at least 2. An odd number is rounded down.
+            Coalitions times groups are at most 20 million for each image.
+        seed: Seed of each image's own generator; images with equally many groups share their coalitions.
+        chunk: Largest number of rows evaluated at once.
 
     Returns:
         (B, 1, H, W) signed, in units of the score.
@@ -82,6 +84,15 @@ def kernel_shap(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Lundberg, Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874, theorem 2.
+
+    Example:
+        >>> from torch import allclose, arange, nn, rand
+        >>> from imagexplain import kernel_shap
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> image, halves = rand(1, 3, 8, 8), (arange(8) // 4).expand(8, 8)
+        >>> left, right = kernel_shap(network, image, targets=3, groups=halves)[0, 0, 0, [0, 4]]
+        >>> allclose(left + right, (network(image) - network(0 * image))[0, 3], atol=1e-5)
+        True
     """
     if samples < 2:
         raise ArgumentError("samples", f"wanted at least 2, got {samples}")
@@ -112,7 +123,7 @@ def kernel_shap(
 
 
 def _coalitions(groups: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(n, groups) bool coalitions that are neither empty nor full, and (n,) float64 weights of the regression."""
+    """Coalitions (n, groups), bool, neither empty nor full, and the weights (n,) of the regression, float64."""
     if 2**groups - 2 <= samples:
         numbers = torch.arange(1, 2**groups - 1)
         members = (numbers.unsqueeze(1) >> torch.arange(groups)) % 2 == 1
@@ -132,7 +143,7 @@ def _coalitions(groups: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: Tensor) -> Tensor:
-    """(G,) values φ with Σφ = total that minimise Σ weight · (gain − Σ_{group in coalition} φ)².
+    """Values φ (G,) with Σφ = total that minimise Σ weight · (gain − Σ_{group in coalition} φ)².
 
     φ is an equal share of the total and a rest that sums to 0. So does the solution of least norm, for each row of the
     centred coalitions does.
@@ -152,7 +163,7 @@ def _shapley_values(coalitions: Tensor, weights: Tensor, gains: Tensor, total: T
 
 
 def _halved(coalitions: Tensor, weights: Tensor, gains: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The regression's rows (n, G), weights and gains (n,), half of them where coalitions alternate with complements.
+    """Rows (n, G), weights and gains (n,) of the regression, half of them where coalitions alternate with complements.
 
     Centred, the two are each other's negatives: the mean of one equation and the other's negative stands for both.
     """

@@ -24,7 +24,19 @@ def layer_cam(
     upsample: bool = True,
     create_graph: bool = False,
 ) -> Tensor:
-    """LayerCAM: Σ_k relu(G_k) ⊙ A_k (Jiang et al. 2021, IEEE TIP 30)."""
+    """LayerCAM: Σ_k relu(G_k) ⊙ A_k (Jiang et al. 2021, IEEE TIP 30).
+
+    A is the layer's output and G the gradient of the target's score by it; arguments, result and errors are those of
+    all class activation maps, see :mod:`imagexplain.attribution.class_activation_maps`.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import layer_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = layer_cam(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
+    """
     return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
 
 

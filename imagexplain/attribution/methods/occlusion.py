@@ -1,4 +1,4 @@
-"""Occlusion: how much a score drops when a window of the image is covered.
+"""Occlusion: the drop of a score when a window of the image is covered.
 
 Not Captum's class, whose definition this is: it rounds to float32 at the end, sums in half precision where the model
 does, and cannot fill a chunk with windows of several images.
@@ -39,19 +39,21 @@ def occlusion(
     fill: float | Tensor = 0.0,
     chunk: int = 64,
 ) -> Tensor:
-    """Mean drop of the score over the windows that cover a pixel.
+    """Occlusion: the mean drop of the score over the windows that cover a pixel.
 
     Being a mean, as in Captum, it does not fade towards the borders, which fewer windows reach. The windows begin at
     multiples of the stride; the last of a row or column is cut off at the border, and so every pixel is covered.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        size: side of the square window in pixels, at most H and W.
-        stride: pixels between windows, 1 … size. At 224 px the defaults are 784 windows, stride 1 is 44,100.
-        fill: what a window shows in model-input space, a number or a tensor that broadcasts to (B, C, H, W).
-        chunk: rows evaluated at once, at most.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        size: Side of the square window in pixels, at most H and W.
+        stride: Distance between windows in pixels, 1 … size. At 224 px the defaults are 784 windows, stride 1 is
+            44,100.
+        fill: Values within a window in model-input space: a number or a tensor that broadcasts to (B, C, H, W).
+        chunk: Largest number of rows evaluated at once.
 
     Returns:
         (B, 1, H, W) signed, in units of the score: positive where covering lowers it. A window covers all channels.
@@ -60,6 +62,14 @@ def occlusion(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 4.2.
+
+    Example:
+        >>> from torch import ones
+        >>> from imagexplain import occlusion
+        >>> def brightness(rows):
+        ...     return rows.sum((1, 2, 3)).unsqueeze(1)
+        >>> occlusion(brightness, ones(1, 3, 4, 4), size=2, stride=2).unique()  # a window covers 2 · 2 · 3 ones
+        tensor([12.])
     """
     classes, scores = classes_and_scores(model, images, targets, chunk)
     covers = fill_values("fill", fill, images)
@@ -84,6 +94,6 @@ def occlusion(
 
 
 def _inside(starts: Tensor, side: int, size: int) -> Tensor:
-    """(N, side) bool: which pixels of an axis the interval from each start covers."""
+    """Mask (N, side), bool: the pixels of an axis that the interval from each start covers."""
     pixels = torch.arange(side, device=starts.device)
     return (pixels >= starts.unsqueeze(1)) & (pixels < starts.unsqueeze(1) + size)

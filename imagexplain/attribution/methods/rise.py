@@ -34,7 +34,7 @@ def rise(
     baselines: float | Tensor | None = None,
     chunk: int = 64,
 ) -> Tensor:
-    """Mean score over random masks, each weighted by how much it shows of the pixel.
+    """RISE: the mean score over random masks, each weighted by how much it shows of the pixel.
 
     A mask is a grid of cells that are on with probability ``keep``, enlarged bilinearly and shifted at random.
 
@@ -44,16 +44,17 @@ def rise(
     shows gets 0.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        samples: masks of each image; the paper takes 4,000 for VGG16 and 8,000 for ResNet50.
-        cells: of the grid's side, at most H and W.
-        keep: probability in (0, 1] that a cell is on.
-        seed: of each image's own generator; images of equal size share their masks.
-        scores: "probabilities" averages the softmax, as the paper does; "logits" the score itself.
-        baselines: what a hidden pixel shows: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
-        chunk: rows evaluated at once, at most.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        samples: Number of masks of each image; the paper takes 4,000 for VGG16 and 8,000 for ResNet50.
+        cells: Number of cells along the grid's side, at most H and W.
+        keep: Probability in (0, 1] that a cell is on.
+        seed: Seed of each image's own generator; images of equal size share their masks.
+        scores: Scores to average: "probabilities" for the softmax, as in the paper, "logits" for the score itself.
+        baselines: Values of hidden pixels: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        chunk: Largest number of rows evaluated at once.
 
     Returns:
         (B, 1, H, W), in units of the score: not signed evidence, but larger where showing a pixel raises the score.
@@ -62,6 +63,14 @@ def rise(
         ArgumentError: arguments that do not fit, by name.
 
     Source: Petsiuk, Das, Saenko 2018, arXiv 1806.07421, sections 3.1 and 3.2.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import rise
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = rise(network, rand(2, 3, 8, 8), targets=[1, 4], samples=100, cells=4)
+        >>> maps.shape, 0 <= maps.min().item() <= maps.max().item() <= 1  # probabilities
+        (torch.Size([2, 1, 8, 8]), True)
     """
     classes = classes_to_explain(model, images, targets, chunk)
     hidden = fill_values("baselines", baselines, images)
@@ -89,8 +98,8 @@ def _draws(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (chunk, cells, cells) bool grids and (chunk, 2) shifts down and to the right, each less than a cell.
 
-    The same whatever the chunk: numbers drawn in pieces are those drawn at once, all grids' before all shifts'. So as
-    not to hold the grids, they are drawn twice, the first time only to come to the shifts.
+    They are the same whatever the chunk: numbers drawn in pieces are those drawn at once, all grids' before all
+    shifts'. So as not to hold the grids, they are drawn twice, the first time only to come to the shifts.
     """
     generator = torch.Generator().manual_seed(seed)
     for _ in range(samples):
@@ -102,7 +111,7 @@ def _draws(
 
 
 def _masks(grids: Tensor, shifts: Tensor, height: int, width: int) -> Tensor:
-    """(N, H, W) in 0..1: the grids enlarged by one cell more than the image needs, and cut out at their shifts."""
+    """Masks (N, H, W) in 0..1: the grids enlarged by one cell more than the image needs, cut out at their shifts."""
     cells = grids.shape[1]
     sides = [(cells + 1) * -(-side // cells) for side in (height, width)]
     large = F.interpolate(grids.unsqueeze(1), size=sides, mode="bilinear", align_corners=False).squeeze(1)

@@ -1,4 +1,4 @@
-"""Score-CAM: a channel weighs what the score of the image is where the channel lets it through."""
+"""Score-CAM: channels weighted by the score of the image where they let it through."""
 
 from __future__ import annotations
 
@@ -39,11 +39,12 @@ def score_cam(
 
     s resizes A_k to the image (bilinear, ``align_corners=False``; the paper does not say) and scales it to 0..1; a
     channel that is the same everywhere shows nothing. The score of the baseline, which the paper subtracts, cancels in
-    the softmax. Without gradients: K further evaluations an image.
+    the softmax. No gradient is taken: there are K further evaluations an image.
 
     Args:
-        model, images, targets, layer, upsample: as in :mod:`imagexplain.attribution.class_activation_maps`.
-        chunk: masked images evaluated at once, at most; no more than these are in memory.
+        model, images, targets, layer, upsample: Arguments that all class activation maps share, see
+            :mod:`imagexplain.attribution.class_activation_maps`.
+        chunk: Largest number of masked images evaluated at once; no more than these are in memory.
 
     Returns:
         (B, 1, H, W), or (B, 1, h, w) without upsampling, at least 0.
@@ -52,6 +53,14 @@ def score_cam(
         ValueError: as in :mod:`imagexplain.attribution.class_activation_maps`, or a chunk below 1.
 
     Source: Wang et al. 2020, arXiv 1910.01279, algorithm 1. Own, for Captum has no such method.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import score_cam
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> maps = score_cam(network, rand(2, 3, 8, 8), targets=[1, 4])
+        >>> maps.shape, maps.min().item() >= 0
+        (torch.Size([2, 1, 8, 8]), True)
     """
     if chunk < 1:
         raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")

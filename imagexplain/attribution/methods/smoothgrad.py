@@ -34,21 +34,24 @@ def smooth(
     chunk: int = 32,
     create_graph: bool = False,
 ) -> Tensor:
-    """A statistic of a method's maps over noisy copies of each image.
+    """Smooth a method's maps: take a statistic of them over noisy copies of each image.
 
     Every image gets the same standard normal draws, scaled by its own range, so that none depends on its batch mates.
 
     Args:
-        method: called as method(model, images, targets); bind its options with functools.partial.
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        images: (B, C, H, W) in model-input space.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`; None is the class predicted without noise.
-        samples: noisy copies of each image. No more than a chunk of their maps is held, but with ``create_graph``.
-        std: of the noise, as a fraction of each image's own max − min; 0 or more.
-        seed: of the noise. The first draws of a longer series are those of a shorter one.
-        statistic: "mean" of the maps, mean of their "square", or their "variance" (divided by ``samples``).
-        chunk: noisy copies given to the method at once, at most.
-        create_graph: keep the maps differentiable, as far as the method itself does.
+        method: Function called as method(model, images, targets); bind its options with functools.partial.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the class predicted without noise.
+        samples: Number of noisy copies of each image. No more than a chunk of their maps is held, but with
+            ``create_graph``.
+        std: Standard deviation of the noise, as a fraction of each image's own max − min; 0 or more.
+        seed: Seed of the noise. The first draws of a longer series are those of a shorter one.
+        statistic: Statistic of the maps: their "mean", the mean of their "square", or their "variance" (divided by
+            ``samples``).
+        chunk: Largest number of noisy copies given to the method at once.
+        create_graph: Maps stay differentiable, as far as the method itself keeps them so.
 
     Returns:
         Maps as the method returns them, detached unless ``create_graph``; squared units but for the mean.
@@ -58,6 +61,17 @@ def smooth(
 
     Source: Smilkov et al. 2017, arXiv 1706.03825; square and variance: Hooker et al. 2019, arXiv 1806.10758,
     and Adebayo et al. 2018, arXiv 1810.03292 and 1810.03307.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import input_x_gradient, smooth
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> smooth(input_x_gradient, network, images, targets=1, samples=8).shape
+        torch.Size([2, 3, 8, 8])
+        >>> plain = input_x_gradient(network, images, targets=1)
+        >>> smooth(input_x_gradient, network, images, targets=1, std=0).allclose(plain, atol=1e-6)  # no noise
+        True
     """
     if samples < 1:
         raise ArgumentError("samples", f"wanted at least 1, got {samples}")
@@ -95,7 +109,19 @@ def smoothgrad(
     chunk: int = 32,
     create_graph: bool = False,
 ) -> Tensor:
-    """:func:`smooth` of the plain gradient."""
+    """SmoothGrad: :func:`smooth` of the plain gradient.
+
+    Arguments, result and errors are those of :func:`smooth`.
+
+    Example:
+        >>> from torch import nn, rand
+        >>> from imagexplain import smoothgrad
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> images = rand(2, 3, 8, 8)
+        >>> maps = smoothgrad(network, images, targets=1, samples=8, seed=3)
+        >>> maps.shape, maps.equal(smoothgrad(network, images, targets=1, samples=8, seed=3))
+        (torch.Size([2, 3, 8, 8]), True)
+    """
     return smooth(
         partial(gradient, create_graph=create_graph),
         model,
@@ -124,7 +150,7 @@ def _noisy(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> It
 
 
 def _over(parts: Iterable[Tensor], statistic: Statistic) -> Tensor:
-    """The statistic over maps that come in parts, (n, ...) each, merged in float64 (Chan, Golub, LeVeque 1979)."""
+    """Statistic over maps that come in parts, (n, ...) each, merged in float64 (Chan, Golub, LeVeque 1979)."""
     count, mean, spread = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for part in parts:
         values = part.double().square() if statistic == "square" else part.double()

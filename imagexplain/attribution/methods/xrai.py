@@ -24,9 +24,10 @@ LEAST_SEGMENT = 150
 SIDE = 224
 DILATION = 5  # pixels of the picture itself, so that a segment holds its own edge
 MOST_PIXELS = 2**21
-"""Of a picture whose segments are to be made."""
+"""Largest number of pixels of a picture whose segments are to be made."""
 MOST_BYTES = 2**30
-"""Of a picture's segments, each of which takes a byte for each pixel. Photographs have about a hundred, noise 400."""
+"""Largest size, in bytes, of a picture's segments, each of which takes a byte for each pixel. Photographs have about a
+hundred segments, noise 400."""
 PIECE = 2**14  # pixels whose segments are looked up at once
 
 OPERATIONS_PER_SEGMENTATION = 1.5e10
@@ -60,25 +61,25 @@ def xrai(
     steps: int = 50,
     chunk: int = 64,
 ) -> Tensor:
-    """Regions grown greedily from overlapping segments; each pixel gets the density at which it joined.
+    """XRAI: regions grown greedily from overlapping segments; each pixel gets the density at which it joined.
 
     The densest segment joins first, then the one whose pixels that have not joined yet are densest, and so on. Density
     is the mean, over pixels, of the largest attribution among the channels. What no segment reaches gets its own
     mean, so that the map sums to what the attributions' maxima over the channels sum to.
 
     Args:
-        model: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others. Not called
-            where attributions are given.
-        images: (B, C, H, W) in model-input space; without ``segments`` at most 2,097,152 pixels each.
-        targets: see :data:`~imagexplain.attribution.targets.Targets`.
-        attributions: (B, C or 1, H, W) signed; by default integrated gradients, averaged over two baselines, the
-            least and the largest value of each image.
-        segments: for each image (S, H, W) bool, which may overlap; by default :func:`overlapping_segments`.
-        pictures: (B, H, W, 3) uint8, the images as the eye sees them, from which segments are made; by default the
-            model's input.
-        least: a segment must bring that many new pixels to join, at least 1.
-        steps: Gauss–Legendre nodes on each path of integrated gradients.
-        chunk: path points evaluated at once.
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others. Not called where attributions are given.
+        images: Images (B, C, H, W) in model-input space; without ``segments`` at most 2,097,152 pixels each.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        attributions: Attributions (B, C or 1, H, W), signed; by default integrated gradients, averaged over two
+            baselines, the least and the largest value of each image.
+        segments: Masks (S, H, W) of each image, bool, which may overlap; by default :func:`overlapping_segments`.
+        pictures: Pictures (B, H, W, 3), uint8: the images as the eye sees them, from which segments are made; by
+            default the model's input.
+        least: Least number of new pixels that a segment must bring to join, at least 1.
+        steps: Number of Gauss–Legendre nodes on each path of integrated gradients.
+        chunk: Number of path points evaluated at once.
 
     Returns:
         (B, 1, H, W) signed, in units of the score for a pixel.
@@ -89,6 +90,15 @@ def xrai(
     Source: Kapishnikov, Bolukbasi, Viégas, Terry 2019, "XRAI: Better Attributions Through Regions", arXiv 1906.02825,
     algorithm 1, as in Google PAIR's ``saliency``, whose quicker and coarser variant is not offered: here sums over
     segments are kept up to date and not computed anew, so that each pixel of each segment is visited once.
+
+    Example:
+        >>> from torch import arange, nn, rand, stack
+        >>> from imagexplain import gradient, xrai
+        >>> network, images = nn.Sequential(nn.Flatten(), nn.Linear(768, 5)), rand(1, 3, 16, 16)
+        >>> left, parts = (arange(16) < 8).expand(16, 16), gradient(network, images, 1)
+        >>> maps = xrai(network, images, 1, attributions=parts, segments=[stack([left, ~left])])
+        >>> maps.sum().allclose(parts.amax(1).sum(), atol=1e-5), len(maps.unique())
+        (True, 2)
     """
     _check(images, attributions, segments, pictures, least, steps)
     masks: Iterable[NDArray[np.bool_]]
@@ -108,7 +118,7 @@ def xrai(
 
 
 def overlapping_segments(picture: NDArray[np.number]) -> NDArray[np.bool_]:
-    """(S, H, W) bool segments of a picture (H, W, C) at six scales, widened by five pixels, none empty.
+    """Segments (S, H, W), bool, of a picture (H, W, C) at six scales, widened by five pixels, none empty.
 
     Raises:
         ValueError: they would take more than a gibibyte, as those of a large and very patchy picture would.
@@ -120,7 +130,7 @@ def overlapping_segments(picture: NDArray[np.number]) -> NDArray[np.bool_]:
 
 
 def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
-    """For each scale (SIDE, SIDE) labels from 0 of the parts of a picture (H, W, C), which was resized to that size."""
+    """Labels (SIDE, SIDE), from 0, of the parts of a picture (H, W, C) resized to that size, for each scale."""
     from skimage.segmentation import felzenszwalb  # takes a second
     from skimage.transform import resize
 
@@ -138,7 +148,7 @@ def _parts(picture: NDArray[np.number]) -> list[NDArray[np.int64]]:
 
 
 def _widened(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(S, H, W) bool: each part at the picture's size, with all that lies within five pixels of it."""
+    """Masks (S, H, W), bool: each part at the picture's size, with all that lies within five pixels of it."""
     from scipy.ndimage import find_objects
 
     rows, columns = _nearest(size[0]), _nearest(size[1])
@@ -161,7 +171,7 @@ def _number(parts: Sequence[NDArray[np.int64]], size: tuple[int, int]) -> int:
 
 
 def _nearest(side: int) -> NDArray[np.int64]:
-    """(side,) the pixel of SIDE that each of a picture's takes its label from, along either axis."""
+    """Pixel of SIDE that each of a picture's takes its label from, along either axis: (side,)."""
     from skimage.transform import resize
 
     places = np.broadcast_to(np.arange(SIDE)[:, None], (SIDE, 1))
@@ -170,9 +180,10 @@ def _nearest(side: int) -> NDArray[np.int64]:
 
 
 def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels (H, W) whose centres lie within five pixels of one of the mask's.
+    """Pixels (H, W) whose centres lie within five pixels of one of the mask's.
 
-    Row by row of the disc: its rows are runs, and a run of r pixels to either side is one of r − 1, shifted both ways.
+    It goes row by row of the disc: its rows are runs, and a run of r pixels to either side is one of r − 1, shifted
+    both ways.
     """
     result = mask.copy()
     run = mask.copy()
@@ -192,7 +203,7 @@ def _dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _joined(density: NDArray[np.float64], segments: NDArray[np.bool_], least: int) -> NDArray[np.float64]:
-    """(H, W) the density (H, W) averaged over what each segment (S, H, W) adds, densest addition first."""
+    """Density (H, W) averaged over what each segment (S, H, W) adds, densest addition first."""
     values, masks = density.ravel(), segments.reshape(len(segments), density.size)
     # Of the pixels that have not joined; one mask after the other, for all at once would be copied as float64.
     sums, areas = np.array([values[mask].sum() for mask in masks]), masks.sum(1)
@@ -212,7 +223,7 @@ def _joined(density: NDArray[np.float64], segments: NDArray[np.bool_], least: in
 
 
 def _two_baselines(model: Forward, images: Tensor, targets: Targets, steps: int, chunk: int) -> Tensor:
-    """(B, C, H, W) integrated gradients, the mean of those from each image's least and largest value."""
+    """Integrated gradients (B, C, H, W), the mean of those from each image's least and largest value."""
     classes = classes_to_explain(model, images, targets, chunk)
     ends = [images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)]
     baselines = torch.cat([end.expand_as(images) for end in ends])

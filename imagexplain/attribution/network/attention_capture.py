@@ -1,4 +1,4 @@
-"""The attention of a transformer: what each layer's softmax put out, and which tokens of which grid it relates."""
+"""Attention of a transformer: the output of each layer's softmax, and the grid and tokens that it relates."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class AttentionLayer:
     """The attention of one layer in one pass.
 
     Attributes:
-        output: that of the softmax, as the model goes on with it, so that scores can be differentiated by it.
-        shape: (B, windows, heads, T, T) of the output; T tokens to a window, a query to a row. One window that holds
-            all tokens where there are none.
-        places: (windows, T) int64 where each window's tokens are in the row of tokens; `tokens` for padding.
-        grid: (h, w) of the patch tokens.
-        prefix: tokens before them.
+        output: Output of the softmax, as the model goes on with it, so that scores can be differentiated by it.
+        shape: Shape (B, windows, heads, T, T) of the output; T tokens to a window, a query to a row. Where there are no
+            windows, one holds all tokens.
+        places: Places (windows, T), int64, of each window's tokens in the row of tokens; ``tokens`` for padding.
+        grid: Height and width (h, w) of the grid of patch tokens.
+        prefix: Number of tokens before them.
     """
 
     output: Tensor
@@ -48,15 +48,15 @@ class AttentionLayer:
 
 
 def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[AttentionLayer]]:
-    """Run the model and see its attention.
+    """Run the model and record its attention.
 
     While the model runs, calls of ``scaled_dot_product_attention`` are replaced by the same in steps, those of
-    ``multi_head_attention_forward`` are asked for their weights, and calls of softmax are looked at. Modules are hooked
-    for that time to know which Swin block runs. Compiled or scripted code is not seen.
+    ``multi_head_attention_forward`` are asked for their weights, and calls of softmax are watched. Modules are hooked
+    for that time, to know which Swin block runs. Compiled or scripted code is not seen.
 
     Args:
-        model: a module in ``eval()``, (B, C, H, W) to scores (B, classes).
-        images: (B, C, H, W), sides as the model wants them.
+        model: Module in ``eval()`` that turns (B, C, H, W) into scores (B, classes).
+        images: Images (B, C, H, W) of the sides that the model wants.
 
     Returns:
         (B, classes) scores, which autograd knows as a function of each layer's output, and the layers in order. All
@@ -115,7 +115,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
 
 
 class _Watch(FunctionCalls):
-    """Notes what the softmax of each attention puts out, and whether a convolution comes after one."""
+    """Recorder of what each attention's softmax puts out, and of convolutions that come after one."""
 
     def __init__(self, note: Callable[[Tensor, Sequence[int]], None]) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _Watch(FunctionCalls):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Tensor:
-        """What ``scaled_dot_product_attention`` is documented to do."""
+        """Compute ``scaled_dot_product_attention`` as documented, step by step."""
         if enable_gqa:
             key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], -3) for part in (key, value))
         logits = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.mT
@@ -164,7 +164,7 @@ class _Watch(FunctionCalls):
         return F.dropout(output, dropout_p) @ value
 
     def _with_weights(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-        """The same from the path that has weights; the mode is off within it, so that its softmax is not seen."""
+        """Call the function by its path that has weights; the mode is off there, so that its softmax is not seen."""
         asked = {"need_weights": True, "average_attn_weights": True} | kwargs
         kwargs |= {"need_weights": True, "average_attn_weights": False}
         result, weights = F.multi_head_attention_forward(*args, **kwargs)
@@ -177,19 +177,19 @@ class _Watch(FunctionCalls):
 
 
 def _dimension(input: Tensor, dim: int | None = None, *_: object, **__: object) -> int | None:
-    """The dimension that any of the softmaxes was called for; ``input`` and ``dim`` are their own names."""
+    """Dimension that any of the softmaxes was called for; ``input`` and ``dim`` are their own names."""
     return dim
 
 
 def _kernel(input: Tensor, weight: Tensor, *_: object, **__: object) -> Sequence[int]:
-    """The sides of a convolution's kernel."""
+    """Sides of a convolution's kernel."""
     return weight.shape[2:]
 
 
 def _whole(
     output: Tensor, shape: Sequence[int], images: Tensor, prefix: int | None, grids: Sequence[tuple[int, int]]
 ) -> AttentionLayer:
-    """A layer that relates all tokens of an image."""
+    """Layer that relates all tokens of an image."""
     count, heads, tokens, _ = shape
     if count != len(images):
         raise _not_such(f"attention with {count} rows for {len(images)} images, in windows of an unknown kind")
@@ -204,7 +204,7 @@ def _whole(
 
 
 def _windowed(output: Tensor, shape: Sequence[int], count: int, block: Any, inputs: Sequence[int]) -> AttentionLayer:
-    """A layer of timm's Swin, from what its block says and is given, (B, h, w, K)."""
+    """Layer of timm's Swin, from what its block says and is given, (B, h, w, K)."""
     _, heads, tokens, _ = shape
     grid = (inputs[1], inputs[2])
     places = _windows(grid, block.window_size, block.shift_size).to(output.device)
@@ -214,7 +214,7 @@ def _windowed(output: Tensor, shape: Sequence[int], count: int, block: Any, inpu
 
 
 def _windows(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """(windows, T) places: the grid is rolled back by the shift, padded at its end, and cut into windows."""
+    """Places (windows, T): the grid is rolled back by the shift, padded at its end, and cut into windows."""
     (h, w), (rows, columns) = grid, window
     places = torch.arange(h * w).view(h, w).roll((-shift[0], -shift[1]), (0, 1))
     places = F.pad(places, (0, -w % columns, 0, -h % rows), value=h * w)
@@ -222,7 +222,7 @@ def _windows(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, i
 
 
 def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool:
-    """Whether the layer's tokens are the last one's, or, with merging, these 2 × 2 to one."""
+    """Test whether the layer's tokens are the last one's, or, with merging, these 2 × 2 to one."""
     if layer.prefix != last.prefix:
         return False
     merged = tuple(-(-side // 2) for side in last.grid)
@@ -230,7 +230,7 @@ def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool
 
 
 def _is_of_timm(module: nn.Module, *names: str) -> bool:
-    """Whether the module's class is one of timm's by these names, or is derived from one."""
+    """Test whether the module's class is one of timm's by these names, or is derived from one."""
     classes = type(module).__mro__
     return any(kind.__name__ in names and kind.__module__.startswith("timm.") for kind in classes)
 

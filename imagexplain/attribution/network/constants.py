@@ -1,4 +1,4 @@
-"""The constants that a network adds on the way from an image to its scores: biases, in whatever form they come.
+"""Constants that a network adds on the way from an image to its scores: biases, in whatever form they come.
 
 Calls of functions are looked at, not modules: a norm that is fused with its activation, a layer that is called as a
 function, a mean that the model takes off its input, and modules that run often are all alike.
@@ -33,10 +33,11 @@ class Constant:
     """One constant in one run of the network.
 
     Attributes:
-        value: as it broadcasts to the output that it is a part of.
-        shape: (B, …) of that output.
-        edge: where the gradient by that output comes out, whatever the model does to it later.
-        channels: the dimension of the channels, 1 or −1; None where the function does not say.
+        value: Constant, as it broadcasts to the output that it is a part of.
+        shape: Shape (B, …) of that output.
+        edge: Edge of the autograd graph at which the gradient with respect to that output comes out, whatever the model
+            does to the output later.
+        channels: Dimension of the channels, 1 or −1; None where the function does not say.
     """
 
     value: Tensor | float
@@ -46,10 +47,11 @@ class Constant:
 
 
 class Constants(FunctionCalls):
-    """Notes, while a model runs, what it adds to what depends on the image.
+    """Recorder, while a model runs, of the constants that it adds to what depends on the image.
 
-    That is what requires a gradient, so that nothing else of the model may (:func:`frozen`). What other functions add
-    is not seen: none that this package knows of is linear in the image.
+    A tensor depends on the image if it requires a gradient, so that nothing else of the model may require one
+    (:func:`frozen`). Constants that other functions add are not seen: none that this package knows of is linear in the
+    image.
     """
 
     def __init__(self) -> None:
@@ -71,7 +73,7 @@ class Constants(FunctionCalls):
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Within the block none of the model's parameters requires a gradient; each is as it was after it."""
+    """Freeze the model within the block: none of its parameters requires a gradient; each is as it was after it."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -83,7 +85,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _added(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | float | None:
-    """What the call adds to something that depends on the image."""
+    """Constant that the call adds to something that depends on the image."""
     if func in CONVOLUTIONS or func is F.linear:
         return _bias(*args, **kwargs)
     if func is F.batch_norm:
@@ -114,7 +116,7 @@ def _shift(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    """(K,) β − μγ / √(σ² + ε); nothing where the statistics are the batch's own, which is not linear."""
+    """Shift (K,) β − μγ / √(σ² + ε) of a batch norm; None for statistics of the batch's own, which are not linear."""
     if training or running_mean is None or running_var is None:
         return None
     shift = -running_mean * (running_var + eps).rsqrt()
@@ -125,7 +127,7 @@ def _shift(
 def _constant_term(
     input: Any, other: Any, *, alpha: float = 1, sign: int = 1, out: None = None
 ) -> Tensor | float | None:
-    """Of input + sign · alpha · other, the term that does not depend on the image."""
+    """Term of input + sign · alpha · other that does not depend on the image."""
     first, second = (isinstance(term, Tensor) and term.requires_grad for term in (input, other))
     if first == second:
         return None
@@ -140,5 +142,5 @@ def _bounds(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace:
 
 
 def _clipped(result: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """The bound where the function is at one, for it is constant there; elsewhere it is its input."""
+    """Bound where the function is at one, for it is constant there; elsewhere it is its input."""
     return torch.where((result <= bounds[0]) | (result >= bounds[1]), result, 0.0)

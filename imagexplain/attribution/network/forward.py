@@ -70,7 +70,7 @@ def isolated(method: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def evaluation_mode(model: object) -> Iterator[None]:
-    """The model's modules in ``eval()`` within the block; flags and stored buffers as they were after it.
+    """Put the model's modules in ``eval()`` within the block; flags and stored buffers are as they were after it.
 
     Each module's own flag is set, not its ``train()`` called, which some classes use to freeze or to merge weights.
     Buffers of modules that are not torch's own are put back as well, if their forward changed them: those of the
@@ -96,7 +96,7 @@ def evaluation_mode(model: object) -> Iterator[None]:
 
 
 def class_scores(model: Forward, rows: Tensor) -> Tensor:
-    """The model's scores (B, classes) of some rows (B, C, H, W), each of which it may overwrite, as it gets a copy.
+    """Scores (B, classes) of some rows (B, C, H, W); the model gets a copy of the rows, which it may overwrite.
 
     The scores are a copy too, on the rows' device, which no later call changes. Both copies are differentiable.
 
@@ -108,7 +108,7 @@ def class_scores(model: Forward, rows: Tensor) -> Tensor:
 
 
 def scores_of_copy(model: Forward, rows: Tensor) -> Tensor:
-    """As :func:`class_scores`, of rows that nobody needs afterwards."""
+    """Scores as from :func:`class_scores`, of rows that nobody needs afterwards and that are not copied."""
     count, device, dtype = len(rows), rows.device, rows.dtype
     try:
         scores = model(rows)
@@ -142,7 +142,7 @@ def check_graph(known: bool) -> None:
 
 
 def modules_of(model: object) -> list[nn.Module]:
-    """The modules that a function of images runs, those within them included, as far as they can be found.
+    """Modules that a function of images runs, those within them included, as far as they can be found.
 
     Besides a module itself these are the modules that bound methods, partials, closures, defaults, global variables
     and attributes lead to, such as a module's plain list of modules, which torch does not register. Not found are those
@@ -165,7 +165,7 @@ def modules_of(model: object) -> list[nn.Module]:
 
 
 def _references(value: object) -> list[Any]:
-    """The objects that a function, an object or a container may get modules from."""
+    """Objects that a function, an object or a container may get modules from."""
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, MethodType):
@@ -188,7 +188,7 @@ _REGISTERED = frozenset(vars(nn.Module()))
 
 
 def _unregistered(module: nn.Module) -> list[Any]:
-    """The attributes that torch does not know as a part of the module, as far as they may lead to modules."""
+    """Attributes that torch does not know as a part of the module, as far as they may lead to modules."""
     if type(module).__module__.startswith(("torch.nn.", "torch.jit.")):  # none of which keeps modules aside
         own = vars(module).get("forward")
         return [] if own is None else [own]
@@ -200,7 +200,7 @@ def _unregistered(module: nn.Module) -> list[Any]:
 
 
 def _variables(function: FunctionType) -> list[Any]:
-    """The values of a function's closure, defaults and global variables."""
+    """Values of a function's closure, defaults and global variables."""
     cells = [content for cell in function.__closure__ or () for content in _contents(cell)]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     names: set[str] = set()
@@ -234,7 +234,7 @@ def _own_buffers(module: nn.Module) -> list[tuple[str, Tensor, int, Tensor]]:
 
 
 def _outside_inference_mode(value: Any) -> Any:
-    """The same argument, but for tensors made in inference mode, alone or in a list, which are copied."""
+    """Argument with tensors made in inference mode, alone or in a list, copied; any other as it is."""
     if isinstance(value, Tensor):
         return value.clone() if value.is_inference() else value
     if type(value) in (list, tuple):
@@ -243,7 +243,7 @@ def _outside_inference_mode(value: Any) -> Any:
 
 
 def _misfit(model: Forward, device: torch.device, dtype: torch.dtype, error: RuntimeError) -> ArgumentError | None:
-    """What a model that raised an error may have against its rows, if anything."""
+    """Error that names what a model that raised has against its rows, None if nothing is found."""
     parameters = [parameter for module in modules_of(model) for parameter in module._parameters.values()]
     weights = [weight for weight in parameters if weight is not None and weight.is_floating_point()]
     if not weights:
@@ -260,7 +260,7 @@ def _misfit(model: Forward, device: torch.device, dtype: torch.dtype, error: Run
 
 
 def described_output(output: object) -> str:
-    """An output that is not a tensor, by its type and what it holds, and how to come by one that is."""
+    """Description of an output that is not a tensor: its type, its content, and how to come by a tensor."""
     kind, hint = type(output).__name__, "; wrap the model in a module that returns the scores alone"
     if isinstance(output, Mapping) and output:
         return f"a {kind} of {', '.join(map(str, output))}{hint}, such as output[{next(iter(output))!r}]"

@@ -1,4 +1,4 @@
-"""Calls of torch's functions, seen while a model runs: what a method may note or replace without touching a module."""
+"""Calls of torch's functions, seen while a model runs, which a method may note or replace without touching a module."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class FunctionCalls(TorchFunctionMode):
         return self.call(func, args, kwargs or {})
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The function's result, or what stands for it; a subclass says what happens besides."""
+        """Result of the function, or what replaces it; subclasses override this."""
         raise NotImplementedError

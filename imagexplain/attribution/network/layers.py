@@ -29,7 +29,7 @@ Layer = str | nn.Module | None
 
 
 def layer_named(model: nn.Module, name: str) -> nn.Module:
-    """The module at a dotted path, as ``named_modules`` writes it (``layer4``, ``blocks.11.norm1``).
+    """Module at a dotted path, as ``named_modules`` writes it (``layer4``, ``blocks.11.norm1``).
 
     Raises:
         ValueError: no such module; the message holds the nearest names.
@@ -43,7 +43,7 @@ def layer_named(model: nn.Module, name: str) -> nn.Module:
 
 @isolated
 def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
-    """The last layer with places on which the scores depend, and as many channels as the last one with places at all.
+    """Last layer with places on which the scores depend, and as many channels as the last one with places at all.
 
     In a convolutional network this is the last stage. In a transformer that pools tokens it is the last norm. In one
     that reads only the class token, patch tokens are of no use after the last attention, so that the norm before it is
@@ -52,10 +52,10 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     Not taken are layers that run more than once, and a head that scores each place beside another one that scores the
     image. A layer whose output the model changes in place afterwards is taken only if there is no other of its size.
 
-    Found in one forward and backward pass of one image of noise, in ``eval()``.
+    The search is one forward and backward pass of one image of noise, in ``eval()``.
 
     Args:
-        images: (B, C, H, W), of which only shape, type and device matter.
+        images: Images (B, C, H, W), of which only shape, type and device matter.
 
     Raises:
         ValueError: no layer has an output with more than one place on which the scores depend.
@@ -108,7 +108,7 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What a module put out in its only run, and the version of it, which counts the changes in place."""
+    """Output of a module in its only run, with the tensor's version, which counts the changes in place."""
 
     module: nn.Module
     output: Tensor
@@ -116,7 +116,7 @@ class _Seen:
 
 
 def _outputs(model: nn.Module, images: Tensor) -> tuple[list[_Seen], Tensor]:
-    """The outputs of the modules that ran once, but for those within an attention, in order; and the model's scores."""
+    """Outputs of the modules that ran once, but for those within an attention, in order; and the model's scores."""
     outputs: list[_Seen] = []
     runs: Counter[nn.Module] = Counter()
     running: list[nn.Module] = []
@@ -143,7 +143,7 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[list[_Seen], Tensor]:
 
 
 class _Attention(FunctionCalls):
-    """Notes the modules that call attention, or the softmax that makes one: the innermost that have parts."""
+    """Recorder of the modules that call attention, or the softmax that makes one: the innermost that have parts."""
 
     def __init__(self, running: list[nn.Module]) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class _Attention(FunctionCalls):
 def _is_side_head(
     seen: _Seen, layout_of_output: Callable[[_Seen], Layout | None], scores: Tensor, images: Tensor
 ) -> bool:
-    """Whether this scores each place for each class, while the image's scores have another source too."""
+    """Test whether this scores each place for each class, while the image's scores have another source too."""
     if not isinstance(seen.module, nn.Linear | nn.Conv2d) or scores.shape[-1] not in seen.output.shape[1:]:
         return False
     layout = layout_of_output(seen)
@@ -169,7 +169,7 @@ def _is_side_head(
 
 
 def depends(output: Tensor, earlier: Tensor, without: Tensor | None = None) -> bool:
-    """Whether autograd knows the output as a function of the earlier one, by a way that does not pass a third."""
+    """Test whether autograd knows the output as a function of the earlier one, by a way that does not pass a third."""
     if not output.requires_grad or not earlier.requires_grad:
         return False
     goal, start = get_gradient_edge(earlier).node, get_gradient_edge(output).node
@@ -186,7 +186,7 @@ def depends(output: Tensor, earlier: Tensor, without: Tensor | None = None) -> b
 
 
 def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
-    """The module that is meant.
+    """Module that the argument ``layer`` means.
 
     Raises:
         ValueError: no such module in the model.
@@ -205,7 +205,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
 
 @contextmanager
 def output_replaced(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the block the model goes on with the replacement of the layer's output; of a tuple, of its first part."""
+    """Replace the layer's output within the block, and the first part of an output that is a tuple."""
 
     def hook(module: nn.Module, _: object, output: object) -> object:
         if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
@@ -224,12 +224,12 @@ def output_replaced(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -
 def scores_and_activation(
     model: nn.Module, images: Tensor, layer: nn.Module, *, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Run the model and see what one of its layers puts out.
+    """Run the model and return its scores and the output of one of its layers.
 
     Args:
-        images: (B, C, H, W).
-        layer: a module of the model that runs once in a forward pass.
-        create_graph: keep the graph from the images to the activation too.
+        images: Images (B, C, H, W).
+        layer: Module of the model that runs once in a forward pass.
+        create_graph: Graph from the images to the activation, kept too.
 
     Returns:
         (B, classes) scores and the layer's own output, of which the scores are a function that autograd knows. Nothing
@@ -259,6 +259,6 @@ def scores_and_activation(
 
 
 def _has_graph(model: nn.Module, images: Tensor) -> bool:
-    """Whether autograd knows the model's scores as a function of images."""
+    """Test whether autograd knows the model's scores as a function of images."""
     with torch.enable_grad():
         return class_scores(model, images.detach().requires_grad_()).requires_grad

@@ -1,4 +1,4 @@
-"""Running the rest of a model: what comes before a layer is taken from an earlier pass."""
+"""Running the rest of a model: the outputs before a layer are taken from an earlier pass."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class PartialForward:
     """A model behind one of its layers.
 
     Attributes:
-        scores: (B, classes) of the images.
-        activation: (B, …) the layer's output for them.
-        run: maps image indices (n,) and the layer's outputs for them (n, …) to scores (n, classes); quickest where all
-            rows are of one image.
-        resumes: whether it skips what comes before the layer.
+        scores: Scores (B, classes) of the images.
+        activation: Output (B, …) of the layer for them.
+        run: Function from image indices (n,) and the layer's outputs for them (n, …) to scores (n, classes); quickest
+            where all rows are of one image.
+        resumes: Resumption: a run skips what comes before the layer.
     """
 
     scores: Tensor
@@ -34,7 +34,7 @@ class PartialForward:
 
 @torch.no_grad()
 def split_at(model: nn.Module, images: Tensor, layer: nn.Module) -> PartialForward:
-    """The model behind a layer, as far as it can be told apart without reading the model's code.
+    """Split a model behind one of its layers, as far as that is possible without reading the model's code.
 
     Modules beside the path to the layer that ran once, before it, and put out a row for each image need not run again:
     their forward gives their earlier output. The code between modules runs as ever, so that shortcuts around the layer
@@ -42,9 +42,9 @@ def split_at(model: nn.Module, images: Tensor, layer: nn.Module) -> PartialForwa
     layer's output alone is replaced.
 
     Args:
-        model: a module in ``eval()``; each image's row must not depend on the others.
-        images: (B, C, H, W).
-        layer: a module of the model that runs once in a forward pass.
+        model: Module in ``eval()``; each image's row must not depend on the others.
+        images: Images (B, C, H, W).
+        layer: Module of the model that runs once in a forward pass.
 
     Raises:
         ValueError: as :func:`imagexplain.attribution.network.layers.scores_and_activation`.
@@ -98,7 +98,7 @@ def _rows(output: Tensor, owner: Tensor) -> Tensor:
 
 
 def _shared_rows(output: Tensor, owner: Tensor) -> Tensor:
-    """The same; without copies where all rows are of one image. A model that writes into such rows raises.
+    """Rows of an output, without copies where all are of one image; a model that writes into such rows raises.
 
     A single row is copied, for torch would let the model write into it.
     """
@@ -109,7 +109,7 @@ def _shared_rows(output: Tensor, owner: Tensor) -> Tensor:
 
 
 def _beside(model: nn.Module, layer: nn.Module) -> list[nn.Module]:
-    """The modules that branch off the path from the model to the layer, and in place of lists their members."""
+    """Modules that branch off the path from the model to the layer, and in place of lists their members."""
     parent, beside = model, []
     for name in next(name for name, module in model.named_modules() if module is layer).split("."):
         beside += [child for other, child in parent.named_children() if other != name]
@@ -122,7 +122,7 @@ def _beside(model: nn.Module, layer: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def _forward_replaced(module: nn.Module, output: Callable[[], Tensor]) -> Iterator[None]:
-    """Within the block the module puts this out; a forward that the instance had of its own comes back after it."""
+    """Replace a module's output within the block; a forward that the instance had of its own comes back after it."""
     attributes = vars(module)
     own = attributes.get("forward")
     attributes["forward"] = lambda *_, **__: output()

@@ -1,4 +1,4 @@
-"""Where the channels and the places of a layer's output are: maps, windows of channels-last, rows of tokens."""
+"""Layout of a layer's output: the places of channels and pixels in maps, windows of channels-last, rows of tokens."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PREFIX_TOKENS = re.compile(r"(cls|class|dist|distill\w*|reg|register)_?tokens?(?
 """Names of the parameters that are put before the patches; a number behind one says which branch's it is."""
 
 MOST_PREFIX = 8
-"""Prefix tokens (class, distillation, registers) that a model which does not name their number may have, at most."""
+"""Largest number of prefix tokens (class, distillation, registers) of a model that does not state their number."""
 
 LARGEST_DISTORTION = 1.5
-"""A map may be this much wider or narrower than its image, beyond rounding; convolutions without padding do so."""
+"""Factor by which a map may be wider or narrower than its image, beyond rounding; unpadded convolutions do so."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a layer's output is laid out.
+    """Layout of a layer's output.
 
     Attributes:
-        height, width: of the grid of places.
-        channels: the dimension of the channels, 1 or −1.
-        prefix: tokens before those of the grid; None where the output is not a row of tokens.
+        height, width: Sides of the grid of places.
+        channels: Dimension of the channels, 1 or −1.
+        prefix: Number of tokens before those of the grid; None where the output is not a row of tokens.
     """
 
     height: int
@@ -40,7 +40,7 @@ class Layout:
     prefix: int | None = None
 
     def maps(self, output: Tensor) -> Tensor:
-        """A view (B, K, h, w) of the output, or of its gradient, without prefix tokens."""
+        """View (B, K, h, w) of the output, or of its gradient, without prefix tokens."""
         if self.prefix is not None:
             output = output[:, self.prefix :].unflatten(1, (self.height, self.width))
         return output if self.channels == 1 else output.movedim(-1, 1)
@@ -53,7 +53,7 @@ def layout_of(
     grids: Sequence[tuple[int, int]] = (),
     channels: int | None = None,
 ) -> Layout:
-    """The layout of a layer's output, from what the model states, from its shape and from that of the images.
+    """Layout of a layer's output, from what the model states, from its shape and from that of the images.
 
     Four dimensions are maps (B, K, h, w), unless (B, h, w, K) fits the images' aspect ratio better; where both fit,
     what is stated decides. Three are tokens (B, N, K): the last h · w of them are the grid, those before it are prefix.
@@ -61,11 +61,11 @@ def layout_of(
     several one that divides the image is preferred, then the largest.
 
     Args:
-        shape: of the layer's output.
-        images: (B, C, H, W) of the model's input.
-        prefix: prefix tokens as the model states them; what it states is taken if there is a grid for it.
-        grids: (h, w) as the model states them, the likeliest first.
-        channels: the dimension of the channels of four, 1 or −1, as the layer states it.
+        shape: Shape of the layer's output.
+        images: Shape (B, C, H, W) of the model's input.
+        prefix: Number of prefix tokens as the model states it; taken if there is a grid for it.
+        grids: Grids (h, w) as the model states them, the likeliest first.
+        channels: Dimension of the channels of an output with four, 1 or −1, as the layer states it.
 
     Raises:
         ValueError: no layout fits, or several do alike and nothing stated chooses: grids with the same prefix, or with
@@ -95,19 +95,19 @@ def layout_of(
 
 
 def to_maps(activation: Tensor, images: Sequence[int], prefix: int | None = None) -> Tensor:
-    """A view (B, K, h, w) of a layer's output or of its gradient, without prefix tokens; arguments as `layout_of`."""
+    """View (B, K, h, w) of a layer's output or of its gradient, without prefix tokens; arguments as `layout_of`."""
     return layout_of(activation.shape, images, prefix).maps(activation)
 
 
 def stated_layout(model: nn.Module, layer: nn.Module, shape: Sequence[int], images: Sequence[int]) -> Layout:
-    """The layout of one layer's output, from what it and the model state; arguments and errors as `layout_of`."""
+    """Layout of one layer's output, from what it and the model state; arguments and errors as `layout_of`."""
     if len(shape) == 3:  # all else is of no use, and a search through the model
         return layout_of(shape, images, stated_prefix(model), stated_grids(model, images))
     return layout_of(shape, images, channels=stated_channels(model, layer))
 
 
 def stated_prefix(model: nn.Module) -> int | None:
-    """The number of prefix tokens where the model or a part of it states one, as timm's transformers do.
+    """Number of prefix tokens where the model or a part of it states one, as timm's transformers do.
 
     Else it is that of the learned tokens with the usual names, as in torchvision's.
     """
@@ -124,7 +124,7 @@ def stated_prefix(model: nn.Module) -> int | None:
 
 
 def stated_grids(model: nn.Module, images: Sequence[int]) -> list[tuple[int, int]]:
-    """The grids (h, w) of patches that parts of the model state, for images (B, C, H, W); the likeliest first.
+    """Grids (h, w) of patches that parts of the model state, for images (B, C, H, W); the likeliest first.
 
     A part states one by ``grid_size``, or by ``patch_size`` and the number of patches or the images' size. Where that
     size is another than these images have, the patches that they make come first.
@@ -146,7 +146,7 @@ def stated_grids(model: nn.Module, images: Sequence[int]) -> list[tuple[int, int
 
 
 def stated_channels(model: nn.Module, layer: nn.Module) -> int | None:
-    """The dimension of the channels in an output (B, …) of the layer with four, 1 or −1, where it is stated.
+    """Dimension of the channels in a layer's output of four dimensions (B, …), 1 or −1, where it is stated.
 
     Convolutions, norms and linear layers have it in their definition; timm's models have
     ``output_fmt``, which holds for stages and blocks.
@@ -164,7 +164,7 @@ def stated_channels(model: nn.Module, layer: nn.Module) -> int | None:
 
 
 def _stating(model: nn.Module, *names: str) -> Iterator[nn.Module]:
-    """The model's modules that have one of these attributes, or whose class has."""
+    """Modules of the model that have one of these attributes, or whose class has."""
     classes: dict[type, bool] = {}
     for module in model.modules():
         if (kind := type(module)) not in classes:
@@ -174,7 +174,7 @@ def _stating(model: nn.Module, *names: str) -> Iterator[nn.Module]:
 
 
 def _stated(module: nn.Module, name: str) -> Any:
-    """An attribute of a module or its class, None where there is none.
+    """Attribute of a module or its class, None where there is none.
 
     ``getattr`` would go on to the module's parameters, buffers and parts, which takes most of the time of a search
     through a model, as most modules state nothing.
@@ -192,7 +192,7 @@ def _pair(value: object) -> tuple[int, int] | None:
 
 
 def fits(h: int, w: int, images: Sequence[int]) -> bool:
-    """Whether a grid of h × w may lie over images (B, C, H, W)."""
+    """Test whether a grid of h × w may lie over images (B, C, H, W)."""
     return _misfit(h, w, *images[-2:]) <= math.log(LARGEST_DISTORTION)
 
 
@@ -202,7 +202,7 @@ def _maps(shape: Sequence[int], channels: int) -> Layout:
 
 
 def _derived(tokens: int, height: int, width: int, prefix: int | None) -> Layout | None:
-    """The grid of square patches that leaves the prefix that is stated, or else the likeliest; None if none fits."""
+    """Grid of square patches that leaves the prefix that is stated, or else the likeliest; None if none fits."""
     readings = sorted(
         {
             (tokens - h * w != prefix, not exact, tokens - h * w, h, w)
@@ -227,14 +227,14 @@ def _derived(tokens: int, height: int, width: int, prefix: int | None) -> Layout
 
 
 def _misfit(h: int, w: int, height: int, width: int) -> float:
-    """How far h : w is from height : width, as a logarithm; 0 if sides rounded up or down explain it."""
+    """Logarithm of the ratio of h : w to height : width, as a distance; 0 if sides rounded up or down explain it."""
     if h < 1 or w < 1 or h > height or w > width:
         return math.inf
     return max(0.0, abs(math.log(h * width / (w * height))) - math.log1p(1 / min(h, w)))
 
 
 def _patch_grids(height: int, width: int) -> Iterator[tuple[int, int, bool]]:
-    """All grids (h, w) of square patches, the last row and column dropped or padded, and whether they fit exactly."""
+    """Grids (h, w) of square patches, the last row and column dropped or padded, and whether each fits exactly."""
     for patch in range(1, min(height, width) + 1):
         exact = height % patch == 0 and width % patch == 0
         yield height // patch, width // patch, exact

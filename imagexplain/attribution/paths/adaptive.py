@@ -35,37 +35,37 @@ from imagexplain.attribution.paths.path_integral import (
 from imagexplain.errors import ArgumentError
 
 START = 4
-"""Intervals to begin with."""
+"""Number of intervals at the start."""
 
 MARKED = 0.5
 """Part of the squared error that the intervals halved in one round account for."""
 
 DEVIATIONS = 2.0
-"""How many standard deviations of a group's error must lie below the tolerance."""
+"""Number of standard deviations of a group's error that must lie below the tolerance."""
 
 MOST_BYTES = 2**28
-"""Gradients kept of one path, in bytes: 445 of 3×224×224 in float32."""
+"""Largest size of the gradients kept of one path, in bytes: 445 of 3×224×224 in float32."""
 
 
 class OutOfTimeError(Exception):
-    """What ``before_chunk`` raises to end a refinement early; what has been reached is then the answer."""
+    """Signal by which ``before_chunk`` ends a refinement early; the answer is then what has been reached."""
 
 
 @dataclass(frozen=True)
 class AdaptiveIntegral:
-    """A path integral on nodes of its own, and how good it is.
+    """Path integral on nodes of its own, with estimates of its error.
 
-    Errors are relative as :func:`imagexplain.attribution.paths.path_integral.relative_to` says, over the disjoint parts
-    of the groups.
+    Errors are relative to the scale :func:`imagexplain.attribution.paths.path_integral.relative_to`, over the disjoint
+    parts of the groups.
 
     Attributes:
-        integral: its ``evaluations`` count all nodes, the two ends included.
-        nodes: (n,) float64, ascending from 0 to 1.
-        weights: (n,) float64, non-negative, of sum 1.
-        converged: whether all three errors that follow are within the tolerance.
-        stability: largest change of a group's attribution by the last refinement.
-        missed: what the trapezoid rule, without the leaning of the weights, misses of the score difference.
-        uncertainty: two standard deviations of the group whose attribution is least certain.
+        integral: Path integral; its ``evaluations`` count all nodes, the two ends included.
+        nodes: Nodes (n,), float64, ascending from 0 to 1.
+        weights: Quadrature weights (n,), float64, non-negative, of sum 1.
+        converged: Convergence: all three errors that follow are within the tolerance.
+        stability: Largest change of a group's attribution by the last refinement.
+        missed: Residual of the trapezoid rule, without the leaning of the weights: its error in the score difference.
+        uncertainty: Two standard deviations of the group whose attribution is least certain.
     """
 
     integral: PathIntegral
@@ -79,7 +79,7 @@ class AdaptiveIntegral:
 
 @dataclass(frozen=True)
 class _Verdict:
-    """What one look at a path says; ``split`` holds the intervals to halve, none when the path is finished."""
+    """Errors of a path at one check; ``split`` holds the intervals to halve, none when the path is finished."""
 
     estimate: Tensor
     weights: Tensor
@@ -95,15 +95,15 @@ class _Path:
     """One path and everything seen of it, in the order of the nodes; float64 on the CPU but for the gradients.
 
     Attributes:
-        difference: (C, H, W) Δ.
-        atoms: (H·W,) int64, the disjoint part that each pixel lies in.
-        members: (A, G) float64, 1 where a part lies in a group; the whole image is the last group.
-        tolerance: relative.
-        most: nodes at most.
-        nodes: (n,).
-        scores: (n,).
-        shares: (n, A) Σ ∇f·Δ over each part.
-        gradients: n tensors (C, H, W) in the model's dtype.
+        difference: Difference Δ (C, H, W).
+        atoms: Disjoint part that each pixel lies in, (H·W,) int64.
+        members: Membership (A, G), float64, 1 where a part lies in a group; the whole image is the last group.
+        tolerance: Relative tolerance.
+        most: Largest number of nodes.
+        nodes: Nodes (n,).
+        scores: Scores (n,).
+        shares: Sums Σ ∇f·Δ over each part, (n, A).
+        gradients: List of n gradients (C, H, W) in the model's dtype.
     """
 
     difference: Tensor
@@ -135,7 +135,7 @@ class _Path:
         self.gradients = [kept[index] for index in order.tolist()]
 
     def judge(self) -> _Verdict:
-        """Look at what has been seen since the last time."""
+        """Judge the path by what has been seen since the last time."""
         if self.verdict is None:  # the first refinement is that of every other node
             coarse = _weights(self.nodes[::2], self.scores[::2], self.shares[::2])
             before = coarse @ self.shares[::2]
@@ -171,18 +171,19 @@ def integrate_adaptive(
     So does a gradient with one jump at an unknown place, as of a piecewise linear model. Smooth models stray less.
 
     Args:
-        forward: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        inputs: (B, C, H, W) in model-input space.
-        baselines: (B, C, H, W) in the same space.
-        targets: (B,) class indices.
-        groups: for each input, masks (S, H, W) bool, which may overlap; None for the whole image as the only group,
+        forward: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        inputs: Inputs (B, C, H, W) in model-input space.
+        baselines: Baselines (B, C, H, W) in the same space.
+        targets: Class indices (B,).
+        groups: Masks (S, H, W) of each input, bool, which may overlap; None for the whole image as the only group,
             which is always one of them.
-        tolerances: (B,) relative errors, above 0.
-        chunk: path points evaluated at once, at most.
-        most: gradients taken of each path at most, or of all; the first five are always taken.
-        keep_steps: for each input, or for all: return the gradient and the point of every node.
-        most_bytes: gradients kept of each path at most, in bytes; a second bound on their number.
-        before_chunk: called before each chunk with the number of points left in this round. If it raises
+        tolerances: Relative errors (B,) to reach, above 0.
+        chunk: Largest number of path points evaluated at once.
+        most: Largest number of gradients taken of each path, or of all; the first five are always taken.
+        keep_steps: Choice for each input, or for all, to return the gradient and the point of every node.
+        most_bytes: Largest size of the gradients kept of each path, in bytes; a second bound on their number.
+        before_chunk: Callback before each chunk, which gets the number of points left in this round. If it raises
             :class:`OutOfTimeError`, what has been reached is returned and is not converged.
 
     Returns:
@@ -229,12 +230,12 @@ def _path(difference: Tensor, masks: Tensor | None, tolerance: float, most: int)
 
 
 def _start(path: _Path) -> Tensor:
-    """The first nodes: the ends alone where they are the same point."""
+    """First nodes of a path: the ends alone where they are the same point."""
     return torch.linspace(0, 1, (START if path.difference.any() else 1) + 1, dtype=torch.float64)
 
 
 def _next(path: _Path) -> Tensor:
-    """The middles of the intervals to halve, after a look at what was seen; none when the path is finished."""
+    """Middles of the intervals to halve, after a look at what was seen; none when the path is finished."""
     split = path.judge().split
     return (path.nodes[split] + path.nodes[split + 1]) / 2
 
@@ -268,7 +269,7 @@ def _evaluate(
 
 
 def _weights(nodes: Tensor, scores: Tensor, shares: Tensor) -> Tensor:
-    """(n,) quadrature weights: the trapezoid rule's, leaning in each interval towards the end that explains its rise.
+    """Quadrature weights (n,): the trapezoid rule's, leaning in each interval towards the end that explains its rise.
 
     An interval of width h has the integral h·((½ − s)·g₀ + (½ + s)·g₁). With one jump of the gradient inside, as at a
     kink of a piecewise linear model, there is an s for which this is exact in every pixel, and the rise of the score
@@ -285,19 +286,19 @@ def _weights(nodes: Tensor, scores: Tensor, shares: Tensor) -> Tensor:
 
 
 def _changes(nodes: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Widths (n − 1,), and how much each part's share changes over each interval, times its width, (n − 1, A)."""
+    """Widths (n − 1,) of the intervals, and the change of each part's share over them, times the width, (n − 1, A)."""
     width = nodes.diff()
     return width, width.unsqueeze(1) * shares.diff(dim=0)
 
 
 def _missed(nodes: Tensor, scores: Tensor, shares: Tensor) -> Tensor:
-    """(n − 1,) rise of the score over each interval that the trapezoid rule does not account for."""
+    """Rise (n − 1,) of the score over each interval that the trapezoid rule does not account for."""
     slope = shares.sum(1)
     return scores.diff() - nodes.diff() * (slope[:-1] + slope[1:]) / 2
 
 
 def _verdict(path: _Path, before: Tensor) -> _Verdict:
-    """The errors of a path, given its parts' attributions before the last refinement."""
+    """Errors of a path, given its parts' attributions before the last refinement."""
     width, change = _changes(path.nodes, path.shares)
     missed = _missed(path.nodes, path.scores, path.shares)
     weights = _weights(path.nodes, path.scores, path.shares)
@@ -317,7 +318,7 @@ def _verdict(path: _Path, before: Tensor) -> _Verdict:
 
 
 def _largest(error: Tensor, room: int) -> Tensor:
-    """The fewest intervals, largest first, that hold a fixed part of the squared error; at most ``room``."""
+    """Fewest intervals, largest first, that hold a fixed part of the squared error; at most ``room``."""
     order = error.argsort(descending=True, stable=True)
     held = error[order].square().cumsum(0)
     count = int((held < MARKED * held[-1]).sum()) + 1

@@ -27,12 +27,12 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Steps:
-    """What was seen at each node of one path.
+    """Gradients and points at the nodes of one path.
 
     Attributes:
-        gradients: (n, C, H, W) gradient of the target's score.
-        points: (n, C, H, W) model inputs at which it was taken.
-        weights: (n,) quadrature weights.
+        gradients: Gradients (n, C, H, W) of the target's score.
+        points: Model inputs (n, C, H, W) at which they were taken.
+        weights: Quadrature weights (n,).
     """
 
     gradients: Tensor
@@ -42,16 +42,16 @@ class Steps:
 
 @dataclass(frozen=True)
 class PathIntegral:
-    """The gradient of one score, averaged along the path from a baseline to an input.
+    """Gradient of one score, averaged along the path from a baseline to an input.
 
     Attributes:
-        difference: (C, H, W) Δ = input − baseline.
-        gradient: (C, H, W) ḡ = Σ w_k ∇f(baseline + α_k Δ), float32 or better.
-        score: f(input).
-        baseline_score: f(baseline).
-        evaluations: path points at which the gradient was taken (f(baseline) and f(input) come on top).
-        steps: the gradients node by node, if they were asked for.
-        absolute: (G,) Σ w_k |Σ_{p∈S} ∇f(baseline + α_k Δ)·Δ| of the groups that were asked for.
+        difference: Difference Δ = input − baseline (C, H, W).
+        gradient: Mean gradient ḡ = Σ w_k ∇f(baseline + α_k Δ), (C, H, W), float32 or better.
+        score: Score f(input).
+        baseline_score: Score f(baseline).
+        evaluations: Number of path points at which the gradient was taken (f(baseline) and f(input) come on top).
+        steps: Gradients node by node, None unless they were asked for.
+        absolute: Sums Σ w_k |Σ_{p∈S} ∇f(baseline + α_k Δ)·Δ| (G,) of the groups that were asked for.
     """
 
     difference: Tensor
@@ -64,27 +64,27 @@ class PathIntegral:
 
     @property
     def attribution(self) -> Tensor:
-        """(C, H, W) integrated gradients Δ ⊙ ḡ, signed, in units of the score."""
+        """Integrated gradients Δ ⊙ ḡ, (C, H, W), signed, in units of the score."""
         return self.difference * self.gradient
 
     @property
     def residual(self) -> float:
-        """f(input) − f(baseline) − Σ IG: what the quadrature missed; Captum's convergence delta is its negative."""
+        """Residual f(input) − f(baseline) − Σ IG, what the quadrature missed; minus Captum's convergence delta."""
         return self.score - self.baseline_score - self.attribution.sum(dtype=torch.float64).item()
 
     @property
     def relative_residual(self) -> float:
-        """|residual|, relative as :func:`relative_to` says for the whole image as the only part."""
+        """Size of the residual, |residual|, relative to :func:`relative_to` for the whole image as the only part."""
         total = self.attribution.sum(dtype=torch.float64).reshape(1)
         return abs(self.residual) / relative_to(self.score - self.baseline_score, total)
 
 
 def relative_to(score_difference: float, shares: Tensor) -> float:
-    """What every error and tolerance is relative to: the larger of |f(x) − f(b)| and Σ|ig_S|, at least 1e-6.
+    """Scale of every relative error and tolerance: the larger of |f(x) − f(b)| and Σ|ig_S|, at least 1e-6.
 
     Args:
-        score_difference: f(x) − f(b).
-        shares: (A,) the attributions ig_S of disjoint parts of the image.
+        score_difference: Score difference f(x) − f(b).
+        shares: Attributions ig_S of disjoint parts of the image, (A,).
     """
     return max(abs(score_difference), shares.abs().sum().item(), 1e-6)
 
@@ -110,18 +110,19 @@ def integrate(
     each path go along with weight 0: their scores cost less there than in a forward pass of two rows of its own.
 
     Args:
-        forward: maps (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the others.
-        inputs: (B, C, H, W) in model-input space.
-        baselines: (B, C, H, W) in the same space.
-        targets: (B,) class indices.
-        rules: B quadratures; they may differ in rule and length.
-        chunk: path points evaluated at once, at most.
-        arguments: further arguments of forward, (B, ...) each, of which it gets the rows that belong to its points.
-        keep_steps: for each input, or for all: keep the gradient and the point of every node.
-        groups: for each input, masks (G, H, W) bool of groups whose share of the gradient is also summed without its
-            sign; the one thing about groups that cannot be had from the mean gradient afterwards.
-        before_chunk: called before each chunk with the number of points left, ends included; what it raises ends the
-            pass.
+        forward: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        inputs: Inputs (B, C, H, W) in model-input space.
+        baselines: Baselines (B, C, H, W) in the same space.
+        targets: Class indices (B,).
+        rules: Quadratures, B of them; they may differ in rule and length.
+        chunk: Largest number of path points evaluated at once.
+        arguments: Further arguments of forward, (B, ...) each, of which it gets the rows that belong to its points.
+        keep_steps: Choice for each input, or for all, to keep the gradient and the point of every node.
+        groups: Masks (G, H, W) of each input, bool: groups whose share of the gradient is also summed without its sign;
+            the one thing about groups that cannot be had from the mean gradient afterwards.
+        before_chunk: Callback before each chunk, which gets the number of points left, ends included; what it raises
+            ends the pass.
 
     Returns:
         B path integrals, in order. Model parameters, buffers and their gradients are left untouched.
@@ -130,6 +131,15 @@ def integrate(
         ValueError: shapes or lengths that do not match, or a chunk below 1.
 
     Source: arXiv 1703.01365, equation 1, discretised as in section 5 with quadrature weights.
+
+    Example:
+        >>> from torch import nn, rand, tensor, zeros
+        >>> from imagexplain.attribution.paths.path_integral import integrate
+        >>> from imagexplain.attribution.paths.quadrature import quadrature
+        >>> network, rules = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), [quadrature("midpoint", 10)]
+        >>> (own,) = integrate(network, rand(1, 3, 8, 8), zeros(1, 3, 8, 8), tensor([2]), rules, chunk=16)
+        >>> own.attribution.shape, abs(own.residual) < 1e-5
+        (torch.Size([3, 8, 8]), True)
     """
     inputs, baselines, count = inputs.detach(), baselines.detach(), len(inputs)
     keep = [keep_steps] * count if isinstance(keep_steps, bool) else list(keep_steps)
@@ -178,17 +188,17 @@ def integrate(
 
 
 def points_on(rule: Quadrature) -> int:
-    """How many points :func:`integrate` evaluates for a path with this rule: its nodes, and both ends."""
+    """Number of points that :func:`integrate` evaluates for a path with this rule: its nodes, and both ends."""
     return len(rule) + 2
 
 
 def score_gradients(
     forward: Forward, points: Tensor, targets: Targets, *, create_graph: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Each row's target score, (N,), and its gradient with respect to that row, (N, C, H, W).
+    """Target score of each row, (N,), and its gradient with respect to that row, (N, C, H, W).
 
-    Where a score is NaN, its gradient is. With ``create_graph`` both stay differentiable, by the model's parameters and
-    by points that have a graph.
+    Where a score is NaN, its gradient is. With ``create_graph`` both stay differentiable, with respect to the model's
+    parameters and to points that have a graph.
     """
     if not (create_graph and points.requires_grad):
         points = points.detach().requires_grad_()
@@ -227,7 +237,7 @@ def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> It
 
 
 def _behind(forward: Callable[..., Tensor], further: Sequence[Tensor], points: Tensor) -> Tensor:
-    """The scores of points, with further arguments behind them."""
+    """Scores of points, with further arguments behind them."""
     return forward(points, *further)
 
 

@@ -18,9 +18,9 @@ class Quadrature:
     """Nodes α_k in [0, 1] and weights w_k with Σ w_k = 1.
 
     Attributes:
-        rule: name of the rule, a key of :data:`RULES`.
-        nodes: (n,) float64, ascending.
-        weights: (n,) float64, non-negative.
+        rule: Name of the rule, a key of :data:`RULES`.
+        nodes: Nodes (n,), float64, ascending.
+        weights: Weights (n,), float64, non-negative.
     """
 
     rule: str
@@ -32,28 +32,28 @@ class Quadrature:
 
 
 def gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact for polynomials of degree 2·steps − 1. Captum's ``gausslegendre``."""
+    """Gauss–Legendre rule, exact for polynomials of degree 2·steps − 1. Captum's ``gausslegendre``."""
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     return (nodes + 1) / 2, weights / 2
 
 
 def midpoint(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of equal intervals. Captum's ``riemann_middle``."""
+    """Midpoint rule: centres of equal intervals. Captum's ``riemann_middle``."""
     return (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
 
 
 def left(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Left ends of equal intervals, the baseline included. Captum's ``riemann_left``."""
+    """Left rule: left ends of equal intervals, the baseline included. Captum's ``riemann_left``."""
     return np.arange(steps) / steps, np.full(steps, 1 / steps)
 
 
 def right(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Right ends of equal intervals, the input included. Captum's ``riemann_right``."""
+    """Right rule: right ends of equal intervals, the input included. Captum's ``riemann_right``."""
     return np.arange(1, steps + 1) / steps, np.full(steps, 1 / steps)
 
 
 def trapezoid(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends included, the ends weighted half.
+    """Trapezoid rule: equal intervals with both ends included, the ends weighted half.
 
     Captum's ``riemann_trapezoid`` spaces its nodes by 1/(n−1) but weights them by 1/n, so that its weights sum to
     (n−1)/n and a linear model loses 2 % of its score at 50 steps. Here they sum to 1.
@@ -76,10 +76,18 @@ RULES: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
 
 @lru_cache(maxsize=64)  # a thousand Gauss–Legendre nodes are an eigenvalue problem
 def quadrature(rule: str, steps: int) -> Quadrature:
-    """The named rule with the given number of nodes. Equal calls return the same object: leave its tensors alone.
+    """Quadrature of a named rule with the given number of nodes.
+
+    Equal calls return the same object: leave its tensors alone.
 
     Raises:
         ValueError: unknown rule, or fewer steps than it needs.
+
+    Example:
+        >>> from imagexplain.attribution.paths.quadrature import quadrature
+        >>> rule = quadrature("midpoint", 4)
+        >>> rule.nodes.tolist(), rule.weights.tolist()
+        ([0.125, 0.375, 0.625, 0.875], [0.25, 0.25, 0.25, 0.25])
     """
     if rule not in RULES:
         raise ArgumentError("quadrature", f"wanted one of {', '.join(RULES)}, got {rule!r}")

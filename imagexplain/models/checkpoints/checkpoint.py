@@ -28,25 +28,25 @@ __all__ = ["CheckpointError", "StateDict", "exported", "fill", "load", "notes", 
 COUNTER = "num_batches_tracked"
 
 ALIGNMENT = 64
-"""Bytes, of torch's own allocations on a CPU."""
+"""Alignment of torch's own allocations on a CPU, in bytes."""
 
 NOTES = "checkpoint"
 """Key in the metadata of the safetensors files that archives carry, see :func:`notes`."""
 
 
 def read(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of :func:`load`, whose argument and errors these are."""
+    """Tensors from :func:`load`, whose argument and errors these are."""
     return load(path).tensors
 
 
 def load(path: Path | str) -> StateDict:
-    """The named tensors of a checkpoint file, floats as float32, on the CPU, and where they lay in it.
+    """Read the named tensors of a checkpoint file, floats as float32, on the CPU, and where they lay in it.
 
     Args:
-        path: ``.safetensors``; ``.pth``, ``.pt``, ``.bin``, ``.ckpt`` or ``.tar`` as ``torch.save`` writes them, flat
-            or under one of :data:`state_dict.WRAPPERS`, beside whatever else; ``.pkl`` as detectron2 publishes them;
-            or ``.npz``. A prefix of all names that a trainer left, one of :data:`state_dict.PREFIXES`, is removed;
-            otherwise names and layouts stay the file's own.
+        path: File: ``.safetensors``; ``.pth``, ``.pt``, ``.bin``, ``.ckpt`` or ``.tar`` as ``torch.save`` writes them,
+            flat or under one of :data:`state_dict.WRAPPERS`, beside whatever else; ``.pkl`` as detectron2 publishes
+            them; or ``.npz``. A prefix of all names that a trainer left, one of :data:`state_dict.PREFIXES`, is
+            removed; otherwise names and layouts stay the file's own.
 
     Raises:
         CheckpointError: unknown suffix, a damaged file, one that holds no weights, or a state dict with something in
@@ -73,7 +73,7 @@ def load(path: Path | str) -> StateDict:
 
 
 def shape(state: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
-    """The shape of one tensor, from which a model's arguments are inferred.
+    """Shape of one tensor, from which a model's arguments are inferred.
 
     Raises:
         CheckpointError: the tensor is missing or has another number of dimensions.
@@ -87,15 +87,15 @@ def shape(state: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], name: Callable[[str], str] = str) -> nn.Module:
-    """Gives a model, built on the ``meta`` device, the tensors of a checkpoint; returns it in ``eval()``.
+    """Give a model, built on the ``meta`` device, the tensors of a checkpoint; return it in ``eval()``.
 
     Float32 tensors are shared with ``state``, not copied: weights of 1.5 GB are then in memory once. Only those that a
     file's layout leaves at an odd address are copied, see :func:`aligned`.
 
     Args:
-        model: architecture without weights.
-        state: tensors by the checkpoint's names; floats of any width, used as float32.
-        name: from a name in ``model.state_dict()`` to the checkpoint's name.
+        model: Architecture without weights.
+        state: Tensors by the checkpoint's names; floats of any width, used as float32.
+        name: Function from a name in ``model.state_dict()`` to the checkpoint's name.
 
     Raises:
         CheckpointError: listing every missing, unexpected and wrongly shaped tensor.
@@ -123,7 +123,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], name: Callable[[str], st
 
 
 def aligned(tensor: Tensor) -> Tensor:
-    """The same tensor, copied unless it begins where torch lets tensors begin, at a multiple of :data:`ALIGNMENT`.
+    """Align a tensor: copy it unless it begins where torch lets tensors begin, at a multiple of :data:`ALIGNMENT`.
 
     Tensors of a safetensors file lie where its header's length puts them. Libraries choose among kernels by alignment,
     so that the same weights could give other roundings from one file than from another.
@@ -132,7 +132,7 @@ def aligned(tensor: Tensor) -> Tensor:
 
 
 def exported(model: nn.Module, name: Callable[[str], str] = str) -> dict[str, Tensor]:
-    """The reverse of :func:`fill`: a model's tensors under the checkpoint's names, detached, on the CPU."""
+    """Tensors of a model under the checkpoint's names, detached, on the CPU: the reverse of :func:`fill`."""
     return {
         name(key): tensor.detach().cpu().contiguous()
         for key, tensor in model.state_dict().items()
@@ -141,7 +141,7 @@ def exported(model: nn.Module, name: Callable[[str], str] = str) -> dict[str, Te
 
 
 def shared(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a state dict, each under the first of its names in alphabetical order, and the other names.
+    """Tensors of a state dict, each under the first of its names in alphabetical order, and the other names.
 
     Returns:
         The tensors, and from each further name to that of its tensor; :func:`notes` carries these.
@@ -156,8 +156,8 @@ def notes(taken: str, others: Mapping[str, str]) -> dict[str, str]:
     """Metadata for a safetensors file, empty where there is nothing to note: one entry, since several have no order.
 
     Args:
-        taken: keys under which the weights lay in the checkpoint, see :class:`StateDict`.
-        others: further names of stored tensors, see :func:`shared`; :func:`load` gives them back.
+        taken: Keys under which the weights lay in the checkpoint, see :class:`StateDict`.
+        others: Further names of stored tensors, see :func:`shared`; :func:`load` gives them back.
     """
     content = {"taken": taken, "shared": dict(others)}
     kept = {key: value for key, value in content.items() if value}
@@ -165,13 +165,13 @@ def notes(taken: str, others: Mapping[str, str]) -> dict[str, str]:
 
 
 def _identity(tensor: Tensor) -> Any:
-    """Equal for two tensors that show the same numbers of the same memory."""
+    """Key that is equal for two tensors that show the same numbers of the same memory."""
     where = (tensor.untyped_storage().data_ptr(), tensor.storage_offset())
     return *where, tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def _check_start(path: Path) -> None:
-    """Refuses what downloads leave in the place of weights.
+    """Refuse what downloads leave in the place of weights.
 
     Raises:
         CheckpointError: an empty file, the pointer of Git LFS, or a page of text.

@@ -1,4 +1,4 @@
-"""Reading the pickles of NumPy arrays that detectron2 publishes, without running what is in them.
+"""Reader of the pickles of NumPy arrays that detectron2 publishes, which runs nothing of what is in them.
 
 A ``.pkl`` of detectron2's model zoo (https://github.com/facebookresearch/detectron2) is a pickle of ``{"model": {name:
 array}, "__author__": …, "matching_heuristics": …}``, or of ``{name: array}`` alone. A pickle is a program that may call
@@ -25,7 +25,7 @@ _NUMBERS = re.compile(r"f[248]|[iu][1248]|b1")
 
 
 def load(path: Path) -> Any:
-    """The content of a pickle, its arrays as tensors.
+    """Content of a pickle, its arrays as tensors.
 
     Raises:
         pickle.UnpicklingError: the file names something else than NumPy's constructors of arrays, holds an array of
@@ -51,7 +51,7 @@ class _Reader(pickle.Unpickler):
 
 
 class _Constructor:
-    """Stands for a function or class that the pickle may call."""
+    """Stand-in for a function or class that the pickle may call."""
 
     __slots__ = ("_make",)
 
@@ -66,7 +66,7 @@ class _Constructor:
 
 
 class _Type:
-    """Stands for a ``numpy.dtype``: a code as ``f4``, then its byte order."""
+    """Stand-in for a ``numpy.dtype``: a code as ``f4``, then its byte order."""
 
     __slots__ = ("code", "order")
 
@@ -87,7 +87,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for a ``numpy.ndarray``, empty until its state arrives."""
+    """Stand-in for a ``numpy.ndarray``, empty until its state arrives."""
 
     __slots__ = ("value",)
 

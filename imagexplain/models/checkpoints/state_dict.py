@@ -1,4 +1,4 @@
-"""The state dict in what a checkpoint file holds: under the wrappers and prefixes that trainers add.
+"""State dict in what a checkpoint file holds: under the wrappers and prefixes that trainers add.
 
 Of several state dicts the averaged one is taken, as timm does: it is the one that was evaluated when the checkpoint was
 chosen. Which one it was is told with the tensors.
@@ -32,10 +32,10 @@ WRAPPERS = (*AVERAGED, *RAW)
 """Keys under which training scripts keep a state dict, beside an optimiser's state or an epoch; the first is taken."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "encoder.")
-"""What a trainer's wrapper around the network puts in front of every name."""
+"""Prefixes that a trainer's wrapper around the network puts in front of every name."""
 
 AVERAGING_COUNTER = "n_averaged"
-"""The one entry of ``AveragedModel`` that is not of the network, a count."""
+"""Name of the one entry of ``AveragedModel`` that is not of the network, a count."""
 
 _MAX_DEPTH = 3
 _LISTED = 8
@@ -47,9 +47,9 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be read, or that does not fit the model. The message is fit for a terminal.
 
     Attributes:
-        missing: names that the model has and the checkpoint has not.
-        unexpected: names that the checkpoint has and the model has not.
-        misshapen: (name, wanted shape, given shape) where the two differ.
+        missing: Names that the model has and the checkpoint has not.
+        unexpected: Names that the checkpoint has and the model has not.
+        misshapen: Triples (name, wanted shape, given shape) where the two shapes differ.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class Stored(Protocol):
     """A tensor that is still in its file."""
 
     def load(self) -> Tensor:
-        """The tensor; may share memory with others of the file."""
+        """Load the tensor, which may share memory with others of the file."""
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """The weights of a checkpoint file.
+    """Weights of a checkpoint file.
 
     Attributes:
-        tensors: by name, floats as float32, on the CPU; tensors that share memory in the file share it here.
-        taken: the keys under which they lie, such as ``state_dict_ema``; empty where nothing is around them.
-        beside: the keys of the other state dicts of the file, which are not taken.
-        classes: what the file says that its classes are, by index; None where it does not.
+        tensors: Tensors by name, floats as float32, on the CPU; those that share memory in the file share it here.
+        taken: Keys under which they lie, such as ``state_dict_ema``; empty where nothing is around them.
+        beside: Keys of the other state dicts of the file, which are not taken.
+        classes: Names of the classes by index, as the file has them; None where it does not say.
     """
 
     tensors: dict[str, Tensor]
@@ -97,12 +97,12 @@ class StateDict:
 
 
 def state_dict(content: Any, source: str) -> StateDict:
-    """The state dict in what a checkpoint file holds.
+    """Find the state dict in what a checkpoint file holds.
 
     Args:
-        content: the file's outermost object; tensors, or :class:`Stored` ones, of which only those taken are loaded.
+        content: Outermost object of the file; tensors, or :class:`Stored` ones, of which only those taken are loaded.
             What lies beside the state dict is dropped.
-        source: the file's name, for messages.
+        source: Name of the file, for messages.
 
     Raises:
         CheckpointError: no state dict, or something in it that is not a tensor.
@@ -132,12 +132,12 @@ def state_dict(content: Any, source: str) -> StateDict:
 
 
 def named_tensors(content: Any, source: str) -> dict[str, Tensor]:
-    """The tensors of :func:`state_dict`, whose arguments and errors these are."""
+    """Tensors from :func:`state_dict`, whose arguments and errors these are."""
     return state_dict(content, source).tensors
 
 
 def enumerated(title: str, names: Iterable[str]) -> str:
-    """The first of these names after a title, and how many there are; empty for none."""
+    """First of these names after a title, and how many there are; empty for none."""
     names = list(names)
     if not names:
         return ""
@@ -149,7 +149,7 @@ _SAVE_STATE = "which is not built here: save the weights alone, torch.save(model
 
 
 def _found(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
-    """The mappings that hold tensors, with the keys that lead to them, the one to take first."""
+    """Mappings that hold tensors, with the keys that lead to them, the one to take first."""
     if not isinstance(content, Mapping):
         return
     if len(path) < _MAX_DEPTH:
@@ -160,7 +160,7 @@ def _found(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _innermost(content: Any) -> Any:
-    """What stands where a state dict was to be looked for, so that a message can say what it is."""
+    """Object at the place where a state dict was looked for, so that a message can say what it is."""
     for _ in range(_MAX_DEPTH):
         inner = [content[wrapper] for wrapper in WRAPPERS if isinstance(content, Mapping) and wrapper in content]
         mappings = [value for value in inner if isinstance(value, Mapping)]
@@ -171,7 +171,7 @@ def _innermost(content: Any) -> Any:
 
 
 def _unprefixed(names: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the prefixes that every name has: taken from some names only, a prefix could make two names one."""
+    """Names without the prefixes that all of them have: taken from some only, a prefix could make two names one."""
     if any(name.startswith("module.") for name in names):
         inner = {name: value for name, value in names.items() if name != AVERAGING_COUNTER}
         names = inner if all(name.startswith("module.") for name in inner) else names
@@ -192,7 +192,7 @@ def _loaded(value: Tensor | Stored, source: str, name: str) -> Tensor:
 
 
 def _classes(content: Any) -> tuple[str, ...] | None:
-    """The names by index, where a trainer stored them: mmdet in its meta, others under the keys of tutorials."""
+    """Class names by index, where a trainer stored them: mmdet in its meta, others under the keys of tutorials."""
     if not isinstance(content, Mapping):
         return None
     meta = content.get("meta")

@@ -1,4 +1,4 @@
-"""From the published Swin detection checkpoints to the names and channel order of mmdet 3.
+"""Translation of the published Swin detection checkpoints to the names and channel order of mmdet 3.
 
 The authors' detectors (https://github.com/SwinTransformer/Swin-Transformer-Object-Detection, Apache-2.0, mmdet 2
 with a backbone of their own) and mmdet 3's differ in the backbone's names, and in how a downsampling layer lays out the
@@ -31,15 +31,15 @@ DOWNSAMPLING = re.compile(r"stages\.\d+\.downsample\.(norm|reduction)\.(weight|b
 
 
 def is_authors(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of the authors' detectors."""
+    """Test whether the names are those of the authors' detectors."""
     return any(name.startswith(f"{BACKBONE}layers.") for name in state)
 
 
 def from_authors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A detector's state dict under mmdet 3's names, in mmdet 3's channel order.
+    """Translate a detector's state dict to mmdet 3's names and channel order.
 
     Args:
-        state: an authors' detector, see :func:`is_authors`. Names outside the backbone stay as they are.
+        state: State dict of an authors' detector, see :func:`is_authors`. Names outside the backbone stay as they are.
 
     Raises:
         ValueError: a downsampling layer whose channels are not those of four pixels.
@@ -57,7 +57,7 @@ def _converted(name: str, tensor: Tensor) -> tuple[str, Tensor]:
 
 
 def _channels_first(name: str, tensor: Tensor) -> Tensor:
-    """(…, column, row, channel), flattened, to (…, channel, row, column), flattened."""
+    """Reorder (…, column, row, channel), flattened, to (…, channel, row, column), flattened."""
     channels, rest = divmod(tensor.shape[-1], 4)
     if rest:
         raise ValueError(f"{name}: wanted a multiple of 4 channels, given {list(tensor.shape)}")

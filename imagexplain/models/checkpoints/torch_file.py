@@ -1,4 +1,4 @@
-"""Reads ``torch.save`` files that hold more than tensors, as training frameworks write them, without running any of it.
+"""Reader of ``torch.save`` files that hold more than tensors, as training frameworks write them; it runs none of it.
 
 A pickle names classes and functions, and unpickling calls them. ``torch.load(weights_only=True)`` refuses a file that
 names any it does not know: a log history, a configuration, an optimiser. Here the few names from which tensors and
@@ -45,7 +45,7 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-"""Storage classes of the ``torch`` module by name, and what they hold."""
+"""Storage classes of the ``torch`` module by name, and the dtypes that they hold."""
 
 OTHERS = {
     "ComplexFloatStorage": 8,
@@ -65,19 +65,19 @@ SIZES = {**{name: dtype.itemsize for name, dtype in DTYPES.items()}, **OTHERS, U
 
 
 EXPANDED = 1 << 24
-"""Numbers that a tensor may show, at most, where it repeats those of its storage; saved from an expanded tensor."""
+"""Largest number of values of a tensor that repeats those of its storage, as one saved from an expanded tensor does."""
 
 
 def read(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of :func:`load`, whose argument and errors these are."""
+    """Tensors from :func:`load`, whose argument and errors these are."""
     return load(path).tensors
 
 
 def load(path: Path | str) -> StateDict:
-    """The state dict of a file, floats as float32, on the CPU; everything beside it is dropped.
+    """Read the state dict of a file, floats as float32, on the CPU; everything beside it is dropped.
 
     Args:
-        path: what ``torch.save`` wrote: a state dict, flat or under one of :data:`state_dict.WRAPPERS`.
+        path: File that ``torch.save`` wrote: a state dict, flat or under one of :data:`state_dict.WRAPPERS`.
 
     Returns:
         Tensors that share a storage in the file are views of one storage here: it is read once, however many names it
@@ -98,10 +98,10 @@ def load(path: Path | str) -> StateDict:
 
 
 class Placeholder:
-    """Stands for an object of a class that is not built. Swallows whatever a pickle does to an object.
+    """Stand-in for an object of a class that is not built. Swallows whatever a pickle does to an object.
 
     Attributes:
-        stands_for: the class or function, as the file names it.
+        stands_for: Name of the class or function in the file.
     """
 
     __slots__ = ()
@@ -120,17 +120,17 @@ class Placeholder:
     def __setitem__(self, key: Any, value: Any) -> None: ...
 
     def append(self, item: Any) -> None:
-        """What a pickle calls on a list's heir."""
+        """Accept the call of a pickle to a list's heir."""
 
     def extend(self, items: Any) -> None:
-        """The same for many items."""
+        """Accept the same call for many items."""
 
     def add(self, item: Any) -> None:
-        """What a pickle calls on a set's heir."""
+        """Accept the call of a pickle to a set's heir."""
 
 
 class _Names(dict):
-    """Stands for ``OrderedDict``; a state dict carries attributes (versions of its modules), which are dropped."""
+    """Stand-in for ``OrderedDict``; a state dict carries attributes (versions of its modules), which are dropped."""
 
     __slots__ = ()
 
@@ -148,10 +148,11 @@ class _Storage:
         self._numbers: dict[torch.dtype, Tensor] = {}
 
     def numbers(self, dtype: torch.dtype | None) -> Tensor:
-        """All of them, (n,), floats as float32.
+        """Read all numbers, (n,), floats as float32.
 
         Args:
-            dtype: what a storage of plain bytes holds, which the tensor says; of others, the storage's class says it.
+            dtype: Type that a storage of plain bytes holds, which the tensor says; for others, the storage's class says
+                it.
 
         Raises:
             ValueError: another class than those of :data:`DTYPES`.
@@ -170,7 +171,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor before its storage is read: which numbers of the storage it shows, and their type where it says so."""
+    """Tensor before its storage is read: which numbers of the storage it shows, and their type where it says so."""
 
     storage: _Storage
     offset: int
@@ -179,7 +180,7 @@ class _View:
     dtype: torch.dtype | None = None
 
     def load(self) -> Tensor:
-        """The tensor, a view of its storage.
+        """Load the tensor, a view of its storage.
 
         Raises:
             ValueError: the view does not lie within the storage, or shows it more often than memory allows.
@@ -197,7 +198,7 @@ class _View:
 
 
 class _RebuildTensor:
-    """Stands for torch's functions that build a tensor; an object, since a pickle can write into a function."""
+    """Stand-in for torch's functions that build a tensor; an object, since a pickle can write into a function."""
 
     __slots__ = ()
 
@@ -210,7 +211,7 @@ class _RebuildTensor:
 
 
 class _RebuildParameter:
-    """Stands for torch's functions that make a parameter of a tensor."""
+    """Stand-in for torch's functions that make a parameter of a tensor."""
 
     __slots__ = ()
 
@@ -221,7 +222,7 @@ class _RebuildParameter:
 
 
 class _RebuildFromType:
-    """Stands for torch's function that builds a tensor with attributes or of a class of its own: the plain tensor."""
+    """Stand-in for torch's function that builds a tensor with attributes or of its own class: the plain tensor."""
 
     __slots__ = ()
 
@@ -255,12 +256,12 @@ class _Unpickler(pickle.Unpickler):
         self._placeholders: dict[tuple[str, str], type[Placeholder]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the pickle stands for; imports nothing."""
+        """Stand-in for what a name in the pickle means; imports nothing."""
         known = _KNOWN.get((module, name))
         return self._placeholder(module, name) if known is None else known
 
     def persistent_load(self, identifier: Any) -> Any:
-        """A storage, or a class of a model with its source code, which is not built."""
+        """Storage, or a class of a model with its source code, which is not built."""
         return self._storage(identifier) if identifier[0] == "storage" else identifier[1]
 
     def _placeholder(self, module: str, name: str) -> type[Placeholder]:
@@ -271,7 +272,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _content(file: BinaryIO) -> Any:
-    """The outermost object, with a :class:`_View` for every tensor and a :class:`Placeholder` for every other class."""
+    """Outermost object, with a :class:`_View` for every tensor and a :class:`Placeholder` for every other class."""
     if zipfile.is_zipfile(file):
         return _zipped(zipfile.ZipFile(file))
     file.seek(0)
@@ -303,7 +304,7 @@ def _zipped(archive: zipfile.ZipFile) -> Any:
 
 
 def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A record's bytes. None is larger than the file: torch compresses nothing, so neither may others."""
+    """Bytes of a record. None is larger than the file: torch compresses nothing, so neither may others."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{name} is compressed")
     return archive.read(name)

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from imagexplain.models.checkpoints import checkpoint
 
 EPS = 1e-10
-"""Added to a filter's variance; timm's own default, 1e-6, is not the authors'."""
+"""Term added to a filter's variance; timm's own default, 1e-6, is not the authors'."""
 
 BLOCKS = 4
 GROUPS = 32
 BOTTLENECK = 4
-"""A unit computes at a quarter of its width."""
+"""Ratio of a unit's width to the width at which it computes."""
 
 AUTHORS_PREFIX = "resnet/"
 
@@ -38,9 +38,9 @@ class Size(NamedTuple):
     """Dimensions of a BiT network.
 
     Attributes:
-        layers: units in each of the four blocks.
-        channels: width of each block.
-        stem: width before the first block.
+        layers: Number of units in each of the four blocks.
+        channels: Width of each block.
+        stem: Width before the first block.
     """
 
     layers: tuple[int, ...]
@@ -64,13 +64,13 @@ SIZES = {
 
 
 def bit(layers: tuple[int, ...], channels: tuple[int, ...], stem: int, classes: int) -> nn.Module:
-    """An untrained network: images (B, 3, H, W) to logits (B, classes).
+    """Build an untrained network: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        layers: units in each of the four blocks, each at least 1.
-        channels: width of each block, multiples of 128, so that 32 groups divide the bottleneck too.
-        stem: width before the first block, a multiple of 32.
-        classes: number of logits.
+        layers: Number of units in each of the four blocks, each at least 1.
+        channels: Width of each block, multiples of 128, so that 32 groups divide the bottleneck too.
+        stem: Width before the first block, a multiple of 32.
+        classes: Number of logits.
 
     Raises:
         ValueError: an argument outside these ranges.
@@ -93,11 +93,11 @@ def bit(layers: tuple[int, ...], channels: tuple[int, ...], stem: int, classes: 
 
 
 def build(state: Mapping[str, Tensor]) -> nn.Module:
-    """The network of a checkpoint, in ``eval()``; every argument is inferred from the shapes.
+    """Build the network of a checkpoint, in ``eval()``; every argument is inferred from the shapes.
 
     Args:
-        state: under the names of the authors' PyTorch code (``body.block1.unit01.conv1.weight``) or of their ``.npz``
-            files (``resnet/block1/unit01/a/standardized_conv2d/kernel``).
+        state: Tensors under the names of the authors' PyTorch code (``body.block1.unit01.conv1.weight``) or of their
+            ``.npz`` files (``resnet/block1/unit01/a/standardized_conv2d/kernel``).
 
     Raises:
         CheckpointError: a tensor is missing, unexpected or of a wrong shape.
@@ -116,12 +116,12 @@ def build(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a network from :func:`bit`, under the names of the authors' PyTorch code."""
+    """State dict of a network from :func:`bit`, under the names of the authors' PyTorch code."""
     return checkpoint.exported(model, original_name)
 
 
 def original_name(name: str) -> str:
-    """From timm's name of a tensor to the name in the authors' PyTorch code; a name of neither stays as it is."""
+    """Translate timm's name of a tensor to that in the authors' PyTorch code; a name of neither stays as it is."""
     if unit := re.fullmatch(r"stages\.(\d+)\.blocks\.(\d+)\.(.+)", name):
         block, index, rest = int(unit[1]) + 1, int(unit[2]) + 1, unit[3]
         rest = re.sub(r"^norm", "gn", rest).replace("downsample.conv.", "downsample.")
@@ -130,7 +130,7 @@ def original_name(name: str) -> str:
 
 
 def from_authors(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """From the arrays of an ``.npz`` file to the state dict of the authors' PyTorch code.
+    """Translate the arrays of an ``.npz`` file to the state dict of the authors' PyTorch code.
 
     Kernels are (H, W, in, out) in the file and become (out, in, H, W).
     """
@@ -141,7 +141,7 @@ def from_authors(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _pytorch_name(name: str) -> str:
-    """``resnet/block1/unit01/a/group_norm/gamma`` to ``body.block1.unit01.gn1.weight``; unknown names stay."""
+    """Rename ``resnet/block1/unit01/a/group_norm/gamma`` to ``body.block1.unit01.gn1.weight``; unknown names stay."""
     path = re.sub(r"/(kernel|gamma)$", "/weight", name)
     path = re.sub(r"/beta$", "/bias", path)
     if unit := re.fullmatch(r"resnet/(block\d+/unit\d+)/([abc])/(proj/standardized_conv2d|\w+)/(\w+)", path):

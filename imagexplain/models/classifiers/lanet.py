@@ -32,11 +32,12 @@ STEM_MULTIPLIER = 3
 
 @dataclass(frozen=True)
 class Genotype:
-    """What a cell computes. State 0 is the output of the cell before the previous one, state 1 of the previous one.
+    """Graph of a cell. State 0 is the output of the cell before the previous one, state 1 of the previous one.
 
     Attributes:
-        nodes: per node two (operation, index of the state it is applied to); their sum is the next state.
-        outputs: states that no node uses; the cell returns them stacked along the channels.
+        nodes: Pairs, two per node, of an operation and the index of the state it is applied to; their sum is the next
+            state.
+        outputs: States that no node uses; the cell returns them stacked along the channels.
     """
 
     nodes: tuple[tuple[tuple[str, int], tuple[str, int]], ...]
@@ -44,7 +45,7 @@ class Genotype:
 
 
 def decode(cell: Sequence[int]) -> Genotype:
-    """Reads the list of a cell: for n nodes, 2n indices of :data:`OPERATIONS`, then 2n indices of states.
+    """Read the list of a cell: for n nodes, 2n indices of :data:`OPERATIONS`, then 2n indices of states.
 
     Raises:
         ValueError: the list has no such form, or a node uses a state that does not exist yet.
@@ -66,7 +67,7 @@ class StandardisedConv2d(nn.Conv2d):
     """A convolution whose filters are used with mean 0 and (unbiased) standard deviation 1.
 
     Attributes:
-        eps: added to a filter's standard deviation, not to its variance.
+        eps: Term added to a filter's standard deviation, not to its variance.
     """
 
     eps = 1e-5
@@ -76,7 +77,7 @@ class StandardisedConv2d(nn.Conv2d):
 
 
 def standardised(weight: Tensor, eps: float) -> Tensor:
-    """(out, in, H, W): each filter less its mean, divided by its unbiased standard deviation plus ``eps``."""
+    """Standardise filters (out, in, H, W): each less its mean, by its unbiased standard deviation plus ``eps``."""
     # In this order float32 rounds as upstream did; another order moves a ReLU's kink on one path point in fifty.
     centred = weight - weight.mean((1, 2, 3), keepdim=True)
     return centred / (centred.std((1, 2, 3), keepdim=True) + eps)
@@ -96,7 +97,7 @@ class ReLUConvBN(nn.Module):
 
 
 class SepConv(nn.Module):
-    """Twice: ReLU, one filter per channel (k×k, the first with the stride), 1×1 convolution, batch norm."""
+    """Separable convolution, twice: ReLU, one filter per channel (k×k, first with the stride), 1×1, batch norm."""
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class SepConv(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves height and width, which must be even, without dropping three quarters of the positions.
+    """Reduction of height and width by half, both even, without dropping three quarters of the positions.
 
     Half of the channels look at the even rows and columns, the other half at the odd ones.
     """
@@ -134,7 +135,7 @@ class FactorizedReduce(nn.Module):
 
 
 def operation(name: str, channels: int, stride: int) -> nn.Module:
-    """One of :data:`OPERATIONS`, (B, C, H, W) to (B, C, H / stride, W / stride)."""
+    """Build one of :data:`OPERATIONS`, (B, C, H, W) to (B, C, H / stride, W / stride)."""
     match name:
         case "sep_conv_3x3":
             return SepConv(channels, 3, stride)
@@ -189,7 +190,7 @@ class Cell(nn.Module):
 
 
 def drop_path(x: Tensor, probability: float) -> Tensor:
-    """Zeroes whole images of a batch (B, C, H, W) with this probability; scales the others to keep the mean."""
+    """Zero whole images of a batch (B, C, H, W) with this probability; scale the others to keep the mean."""
     if probability == 0:
         return x
     kept = torch.rand(len(x), 1, 1, 1, device=x.device) >= probability
@@ -218,13 +219,13 @@ class AuxiliaryHead(nn.Module):
 
 
 class LaNet(nn.Module):
-    """The network: a stem, ``layers`` cells with a reduction at one third and at two thirds, a linear classifier.
+    """Network of a stem, ``layers`` cells with a reduction at one third and at two thirds, and a linear classifier.
 
     Images are (B, 3, H, W), H and W multiples of 4 (32 with the auxiliary head in training). In ``eval()`` it returns
     logits (B, classes); in training the pair (logits, auxiliary logits or None).
 
     Attributes:
-        drop_path_prob: probability with which training drops a branch, in [0, 1); usually raised from epoch to epoch.
+        drop_path_prob: Probability with which training drops a branch, in [0, 1); usually raised from epoch to epoch.
     """
 
     def __init__(
@@ -269,7 +270,7 @@ class LaNet(nn.Module):
 
 
 def build(state: Mapping[str, Tensor], cell: Sequence[int] = SEARCHED_CELL) -> nn.Module:
-    """The network of a checkpoint, in ``eval()``; every argument but the cell is inferred from names and shapes.
+    """Build the network of a checkpoint, in ``eval()``; all but the cell is inferred from names and shapes.
 
     The auxiliary head is built where the checkpoint has one, so that its tensors are accounted for; in ``eval()`` it is
     not evaluated.
@@ -288,5 +289,5 @@ def build(state: Mapping[str, Tensor], cell: Sequence[int] = SEARCHED_CELL) -> n
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a :class:`LaNet`, under upstream's names."""
+    """State dict of a :class:`LaNet`, under upstream's names."""
     return checkpoint.exported(model)

@@ -1,4 +1,4 @@
-"""Any classifier of timm (PyTorch Image Models) by its name there: timm has the code, the checkpoint is the user's.
+"""Classifiers of timm (PyTorch Image Models), any by its name there: timm has the code, the checkpoint is the user's.
 
 Nothing is downloaded. What the shapes of a checkpoint do not tell, such as the number of heads, the name and its
 arguments do.
@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from imagexplain.models.checkpoints import checkpoint
 
 FITS = {"center": "crop", "squash": "stretch"}
-"""From timm's crop modes to ours; its third pads, which the preprocessing here does not."""
+"""Translation of timm's crop modes to ours; its third pads, which the preprocessing here does not."""
 
 
 def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """An untrained network, on the default device.
+    """Create an untrained network, on the default device.
 
     Args:
-        name: as ``timm.list_models()`` has it, with or without the tag of pretrained weights (``.a1_in1k``).
-        arguments: of ``timm.create_model`` and of the architecture (``num_classes``, ``img_size``, …).
+        name: Name as ``timm.list_models()`` has it, with or without the tag of pretrained weights (``.a1_in1k``).
+        arguments: Arguments of ``timm.create_model`` and of the architecture (``num_classes``, ``img_size``, …).
 
     Raises:
         ValueError: timm has no such architecture, or it does not take such arguments.
@@ -46,12 +46,12 @@ def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> nn.Module:
-    """The network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
+    """Build the network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
 
     Args:
-        name: as for :func:`create`.
-        state: the checkpoint's tensors as timm writes or publishes them. Its classifier says how many classes.
-        arguments: as for :func:`create`; ``num_classes`` need not be among them.
+        name: Name as for :func:`create`.
+        state: Tensors of the checkpoint as timm writes or publishes them. Its classifier says how many classes.
+        arguments: Arguments as for :func:`create`; ``num_classes`` need not be among them.
 
     Raises:
         ValueError: as for :func:`create`.
@@ -69,7 +69,7 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
 
 
 def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """How photos become inputs by timm's own account: the fields of a spec's ``preprocess``.
+    """Preprocessing of photos by timm's own account: the fields of a spec's ``preprocess``.
 
     Raises:
         ValueError: as for :func:`create`, or a model whose photos timm pads.
@@ -91,7 +91,7 @@ def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _classifier(network: nn.Module) -> str:
-    """The name of the weights of the layer that gives the scores, of the first if there are several."""
+    """Name of the weights of the layer that gives the scores, of the first if there are several."""
     get = getattr(network, "get_classifier", None)
     layers = get() if callable(get) else None
     layer = layers[0] if isinstance(layers, tuple | list) else layers

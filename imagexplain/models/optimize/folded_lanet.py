@@ -19,11 +19,11 @@ from imagexplain.models.classifiers.lanet import Cell, FactorizedReduce, LaNet, 
 
 
 class FoldedLaNet(nn.Module):
-    """Images (N, 3, H, W) to logits (N, classes).
+    """Folded LaNet: images (N, 3, H, W) to logits (N, classes).
 
     Args:
-        folded: a LaNet without batch norms, as :func:`imagexplain.models.optimize.folding.fold` leaves it; its layers
-            are shared.
+        folded: LaNet without batch norms, as :func:`imagexplain.models.optimize.folding.fold` leaves it; its layers are
+            shared.
     """
 
     def __init__(self, folded: LaNet) -> None:
@@ -92,7 +92,7 @@ class RectifiedStack(torch.autograd.Function):
 
 
 class FoldedCell(nn.Module):
-    """A cell's graph, from its first two states to the states that it hands on, still to be rectified and stacked."""
+    """Graph of a cell, from its first two states to the states that it hands on, still to be rectified and stacked."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class FoldedCell(nn.Module):
 
 
 class FoldedSepConv(nn.Module):
-    """Depthwise, pointwise, ReLU, depthwise, pointwise, on a rectified input."""
+    """Folded separable convolution: depthwise, pointwise, ReLU, depthwise, pointwise, on a rectified input."""
 
     def __init__(self, folded: SepConv) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class FoldedSepConv(nn.Module):
 
 
 class FoldedReduce(nn.Module):
-    """Two 1×1 convolutions, one of the even and one of the odd rows and columns of a rectified input."""
+    """Folded reduction: two 1×1 convolutions, of the even and of the odd rows and columns of a rectified input."""
 
     def __init__(self, folded: FactorizedReduce) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class FoldedReduce(nn.Module):
 
 
 class EvenAndOdd(torch.autograd.Function):
-    """The pixels of even row and column of a map, (N, C, H / 2, W / 2), and those of odd row and column.
+    """Pixels of even row and column of a map, (N, C, H / 2, W / 2), and those of odd row and column.
 
     The backward pass writes the gradient once; that of two slices writes it four times, mostly zeros.
     """
@@ -169,7 +169,7 @@ class EvenAndOdd(torch.autograd.Function):
 
 
 def _convolutional(operation: nn.Module) -> nn.Module:
-    """What is left of a folded operation when its first ReLU has been applied already."""
+    """Remainder of a folded operation when its first ReLU has been applied already."""
     match operation:
         case SepConv():
             return FoldedSepConv(operation)

@@ -1,4 +1,4 @@
-"""Folding: what depends on the weights alone is computed once, before serving, instead of in every forward pass.
+"""Folding: all that depends on the weights alone, computed once, before serving, not in every forward pass.
 
 - A weight-standardised convolution becomes a plain one with the standardised filters.
 - A batch norm in ``eval()`` is an affine map per channel, y = s·x + t with s = γ / sqrt(σ² + ε) and t = β − s·μ. After
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """A frozen copy of a network with nothing left to recompute: same outputs, same gradients for its input.
+    """Fold a network into a frozen copy with nothing left to recompute: same outputs, same gradients for its input.
 
     A BiT keeps its modules. A LaNet becomes a :class:`~imagexplain.models.optimize.folded_lanet.FoldedLaNet`: its batch
     norms are gone, and so is the auxiliary head, which only training evaluates.
 
     Args:
-        model: from :func:`imagexplain.models.build`; it is left as it is.
+        model: Network from :func:`imagexplain.models.build`; it is left as it is.
 
     Returns:
         The copy, in ``eval()``, no parameter requiring a gradient.
@@ -69,7 +69,7 @@ def _fold_sequence(sequence: nn.Sequential) -> None:
 
 
 def _fold_reduce(reduce: FactorizedReduce) -> None:
-    """One norm over the stacked channels of two convolutions: each takes its own half."""
+    """Fold one norm over the stacked channels of two convolutions: each takes its own half."""
     if isinstance(reduce.bn, nn.BatchNorm2d):
         (scale_1, scale_2), (shift_1, shift_2) = (part.chunk(2) for part in _affine(reduce.bn))
         reduce.conv_1 = _absorb(reduce.conv_1, scale_1, shift_1)
@@ -78,7 +78,7 @@ def _fold_reduce(reduce: FactorizedReduce) -> None:
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """s and t of a batch norm, each (channels,) float64."""
+    """Scale s and shift t of a batch norm, each (channels,) float64."""
     mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
     scale = norm.weight.double() / (variance + norm.eps).sqrt()
     return scale, norm.bias.double() - scale * mean
@@ -90,7 +90,7 @@ def _absorb(conv: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
 
 
 def _is_timms(module: nn.Module) -> TypeGuard[StdConv2d]:
-    """A convolution of timm's that standardises its filters; without timm imported, there is none."""
+    """Test for a convolution of timm's that standardises its filters; without timm imported, there is none."""
     if "timm" not in sys.modules:
         return False
     from timm.layers import StdConv2d
@@ -99,7 +99,7 @@ def _is_timms(module: nn.Module) -> TypeGuard[StdConv2d]:
 
 
 def _filters(conv: nn.Conv2d) -> Tensor:
-    """(out, in, H, W) float64: the filters with which the layer convolves, standardised where it standardises."""
+    """Filters (out, in, H, W), float64, with which the layer convolves, standardised where it standardises."""
     weight = conv.weight.double()
     if isinstance(conv, StandardisedConv2d):
         return standardised(weight, conv.eps)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOST_WINDOWS = 4
-"""A map with more distinct windows than this is left to the convolution, which is then as fast."""
+"""Largest number of distinct windows of a map; with more it is left to the convolution, which is then as fast."""
 
 
 class Pointwise(nn.Module):
@@ -45,8 +45,8 @@ class WindowedConv2d(nn.Module):
     """A convolution on a map of known size: one matrix product for each distinct window of the map.
 
     Args:
-        convolution: ungrouped, undilated, zero-padded.
-        size: (H, W) of the maps it will see.
+        convolution: Convolution that is ungrouped, undilated and zero-padded.
+        size: Height and width (H, W) of the maps it will see.
     """
 
     def __init__(self, convolution: nn.Conv2d, size: tuple[int, int]) -> None:
@@ -88,11 +88,11 @@ class WindowedConv2d(nn.Module):
 
 
 def specialise(network: nn.Module, example: Tensor) -> nn.Module:
-    """A copy of a frozen network, specialised to inputs of ``example``'s size.
+    """Specialise a copy of a frozen network to inputs of ``example``'s size.
 
     Args:
-        network: in ``eval()``, its parameters frozen; left as it is.
-        example: (1, C, H, W).
+        network: Network in ``eval()``, its parameters frozen; left as it is.
+        example: Input (1, C, H, W).
 
     Returns:
         A network of the same function on (N, C, H, W), channels-last.
@@ -117,7 +117,7 @@ def _specialised(convolution: nn.Conv2d, size: tuple[int, int]) -> nn.Module:
 
 
 def _map_sizes(network: nn.Module, example: Tensor) -> dict[str, tuple[int, int]]:
-    """The (H, W) that each convolution meets, by module name."""
+    """Height and width (H, W) that each convolution meets, by module name."""
     sizes: dict[str, tuple[int, int]] = {}
 
     def record(name: str) -> torch.utils.hooks.RemovableHandle:
@@ -138,7 +138,7 @@ def _map_sizes(network: nn.Module, example: Tensor) -> dict[str, tuple[int, int]
 
 @dataclass(frozen=True)
 class _Window:
-    """What one output position sees along one axis: pixels of the map, and the taps of the kernel that meet them."""
+    """Window of one output position along one axis: pixels of the map, and the taps of the kernel that meet them."""
 
     pixels: range
     taps: range

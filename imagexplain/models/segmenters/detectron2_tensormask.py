@@ -36,11 +36,11 @@ DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
 def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = None) -> nn.Module:
-    """Upstream's network of a checkpoint, in ``eval()``, frozen.
+    """Build upstream's network of a checkpoint, in ``eval()``, frozen.
 
     Args:
-        state: tensors under detectron2's names.
-        settings: default: the 6× configuration.
+        state: Tensors under detectron2's names.
+        settings: Settings of the network; those of the 6× configuration by default.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, of a wrong shape, or contradicts the settings; or upstream
@@ -60,13 +60,13 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
 
 @torch.no_grad()
 def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float) -> Detections:
-    """What is in a photo: see :func:`imagexplain.models.segmenters.tensormask.detect`.
+    """Detect the instances in a photo: see :func:`imagexplain.models.segmenters.tensormask.detect`.
 
     Args:
-        network: from :func:`build`.
-        image: (1, 3, H, W), normalised.
-        size: height and width of the photo, in which boxes and masks are wanted.
-        threshold: detections have a greater probability.
+        network: Network from :func:`build`.
+        image: Normalised image (1, 3, H, W).
+        size: Height and width of the photo, in which boxes and masks are wanted.
+        threshold: Probability that every detection exceeds.
     """
     from detectron2.structures import ImageList
     from tensormask.arch import _postprocess
@@ -91,13 +91,14 @@ def detect(network: Any, image: Tensor, size: tuple[int, int], threshold: float)
 
 
 def class_logits_at(network: Any, images: Tensor, anchor: tuple[int, int, int, int]) -> Tensor:
-    """The class logits (B, K) of one window, differentiable: see
-    :func:`imagexplain.models.segmenters.tensormask.class_logits_at`.
+    """Class logits (B, K) of one window, differentiable.
+
+    See :func:`imagexplain.models.segmenters.tensormask.class_logits_at`.
 
     Args:
-        network: from :func:`build`.
-        images: (B, 3, H, W), normalised.
-        anchor: identity of the window: level, row, column, index of its size. Upstream's pyramid is computed whole, of
+        network: Network from :func:`build`.
+        images: Normalised images (B, 3, H, W).
+        anchor: Identity of the window: level, row, column, index of its size. Upstream's pyramid is computed whole, of
             its head one level.
     """
     level, row, column, index = anchor
@@ -107,7 +108,7 @@ def class_logits_at(network: Any, images: Tensor, anchor: tuple[int, int, int, i
 
 
 class _SwapAlign2Nat(nn.Module):
-    """Upstream's layer where its operator runs, ours elsewhere."""
+    """SwapAlign2Nat layer: upstream's where its operator runs, ours elsewhere."""
 
     def __init__(self, upstream: Any) -> None:
         super().__init__()
@@ -187,7 +188,7 @@ def _features(network: Any, images: Tensor) -> list[Tensor]:
 
 
 def _identities(boxes: Tensor, settings: TensorMaskSettings) -> Tensor:
-    """The reverse of :func:`~imagexplain.models.segmenters.tensormask.anchor_boxes`, where all boxes differ."""
+    """Windows of boxes that all differ; reverses :func:`~imagexplain.models.segmenters.tensormask.anchor_boxes`."""
     sizes = boxes.new_tensor(settings.anchor_sizes).flatten()
     which = (boxes[:, 2:3] - boxes[:, :1] - sizes).abs().argmin(1)
     level = which // len(settings.mask_sizes)

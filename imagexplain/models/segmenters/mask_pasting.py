@@ -1,4 +1,4 @@
-"""Pasting: from a mask on the grid of a box to a mask of the photo's size.
+"""Pasting: a mask on the grid of a box becomes a mask of the photo's size.
 
 Pixel (y, x) of the photo is set where the box's mask, interpolated bilinearly at the pixel's centre and 0 outside the
 box, reaches the threshold. Numbers agree with ``paste_masks_in_image`` of detectron2
@@ -19,12 +19,12 @@ THRESHOLD = 0.5
 
 
 def paste_masks(masks: Iterable[Tensor], boxes: Tensor, size: tuple[int, int]) -> tuple[CroppedMask, ...]:
-    """Binary masks in the photo, each as the part of it that its box covers.
+    """Paste masks into the photo, each as the binary part of it that its box covers.
 
     Args:
-        masks: one (h, w) per box, in [0, 1]; the sizes may differ.
-        boxes: (N, 4) x0, y0, x1, y1 in pixels of the photo; they may reach beyond it.
-        size: height and width of the photo.
+        masks: Masks (h, w), one per box, in [0, 1]; the sizes may differ.
+        boxes: Boxes (N, 4), x0, y0, x1, y1 in pixels of the photo; they may reach beyond it.
+        size: Height and width of the photo.
 
     Raises:
         MasksTooLargeError: the boxes are of more pixels than may be kept; none is pasted.
@@ -48,7 +48,7 @@ def _window(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
 
 
 def _weights(start: int, stop: int, low: Tensor, high: Tensor, size: int) -> Tensor:
-    """Linear interpolation along one axis: (pixel, mask pixel), for the pixels from ``start`` to before ``stop``."""
+    """Weights (pixel, mask pixel) of linear interpolation along an axis, for pixels ``start`` to before ``stop``."""
     centres = torch.arange(start, stop, device=low.device, dtype=low.dtype) + 0.5
     positions = (centres - low) / (high - low) * size - 0.5
     return (1 - (positions[:, None] - torch.arange(size, device=low.device)).abs()).clamp(min=0)

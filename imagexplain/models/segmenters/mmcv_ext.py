@@ -24,15 +24,15 @@ from torch import Tensor
 NAME = "mmcv._ext"
 
 AVERAGE = 1
-"""mmcv's number for averaging the samples of a bin; 0 takes their maximum."""
+"""Code by which mmcv asks for the average of the samples of a bin; 0 takes their maximum."""
 
 
 class MissingOperatorError(NotImplementedError):
-    """An operator of the compiled mmcv that the stand-in lacks."""
+    """Error for an operator of the compiled mmcv that the stand-in lacks."""
 
 
 class _StandIn(ModuleType):
-    """Has every operator's name, so that ``import mmcv.ops`` finds all it looks for."""
+    """Module with every operator's name, so that ``import mmcv.ops`` finds all it looks for."""
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         if name.startswith("__"):
@@ -46,12 +46,12 @@ class _StandIn(ModuleType):
 
 
 def install() -> bool:
-    """Puts the stand-in where ``mmcv.ops`` looks for its compiled module, unless there is one. Idempotent.
+    """Put the stand-in where ``mmcv.ops`` looks for its compiled module, unless there is one. Idempotent.
 
     Call it before anything imports ``mmcv.ops``, hence before ``mmdet``.
 
     Returns:
-        Whether the stand-in is in use; False where a compiled mmcv is installed.
+        True where the stand-in is in use, False where a compiled mmcv is installed.
 
     Raises:
         ModuleNotFoundError: there is no mmcv at all; the message says what to install.
@@ -72,10 +72,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     """Greedy non-maximum suppression.
 
     Args:
-        boxes: (N, 4) as x1, y1, x2, y2.
-        scores: (N,).
-        iou_threshold: a box that overlaps a better one by more is dropped.
-        offset: 1 where a box from x1 to x2 is x2 − x1 + 1 wide, as old models count; else 0.
+        boxes: Boxes (N, 4) as x1, y1, x2, y2.
+        scores: Scores (N,).
+        iou_threshold: Largest overlap: a box that overlaps a better one by more is dropped.
+        offset: Pixels added to a width: 1 where a box from x1 to x2 is x2 − x1 + 1 wide, as old models count; else 0.
 
     Returns:
         Indices of the kept boxes, int64, by descending score.
@@ -102,15 +102,16 @@ def roi_align_forward(
     """RoIAlign (He et al., arXiv 1703.06870), written into ``output``.
 
     Args:
-        features: (B, C, H, W).
-        rois: (N, 5) as index into the batch, x1, y1, x2, y2 in pixels of the model's input.
-        output: (N, C, aligned_height, aligned_width); overwritten.
-        argmax_y, argmax_x: of no use here, they belong to maximum pooling.
-        aligned_height, aligned_width: bins per RoI.
-        spatial_scale: pixels of ``features`` per pixel of the input.
-        sampling_ratio: samples per bin and axis; 0 for as many as the bin has pixels.
-        pool_mode: :data:`AVERAGE`.
-        aligned: whether a pixel's value sits at its centre, that is, coordinates are shifted by half a pixel.
+        features: Feature maps (B, C, H, W).
+        rois: Regions (N, 5) as index into the batch, x1, y1, x2, y2 in pixels of the model's input.
+        output: Result (N, C, aligned_height, aligned_width); overwritten.
+        argmax_y, argmax_x: Tensors without use here, as they belong to maximum pooling.
+        aligned_height, aligned_width: Number of bins per RoI.
+        spatial_scale: Pixels of ``features`` per pixel of the input.
+        sampling_ratio: Number of samples per bin and axis; 0 for as many as the bin has pixels.
+        pool_mode: Kind of pooling, :data:`AVERAGE`.
+        aligned: Convention of pixels: a value sits at the pixel's centre, that is, coordinates are shifted by half a
+            pixel.
 
     Raises:
         MissingOperatorError: for maximum pooling.
@@ -137,7 +138,7 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """The gradient of :func:`roi_align_forward` with respect to ``features``, added to ``grad_features`` (B, C, H, W).
+    """Gradient of :func:`roi_align_forward` by ``features``, added to ``grad_features`` (B, C, H, W).
 
     The other arguments are those of the forward pass; ``grad_output`` has its output's shape.
 

@@ -25,7 +25,7 @@ TUPLE = "__tuple__"
 """Key under which a tuple keeps its numbers: JSON has lists only, and mmdet tells them apart."""
 
 SCOPES = ("mmdet.", "mmcv.", "mmengine.")
-"""What may stand before a type's name."""
+"""Prefixes that may stand before a type's name."""
 
 SUPPRESSIONS = {"nms", "soft_nms"}
 """Types that mmcv looks up by itself, by evaluating their names."""
@@ -43,7 +43,7 @@ SYNCHRONISED = {"SyncBN": "BN", "MMSyncBN": "BN"}
 """Norms that average over processes in training, and what computes the same at inference."""
 
 LOADERS = ("Load", "InferencerLoader")
-"""How the names of steps begin that read files: pictures come as arrays, annotations not at all."""
+"""Beginnings of the names of steps that read files: pictures come as arrays, annotations not at all."""
 
 KEYS = {"model", "pipeline", "classes"}
 
@@ -53,10 +53,12 @@ class ConfigError(ValueError):
 
 
 def resolve(file: Path | str) -> dict[str, Any]:
-    """What inference needs of a configuration. Runs the file when it is Python: only for files that are trusted.
+    """Resolve a configuration to the values that inference needs.
+
+    It runs the file when that is Python: only for files that are trusted.
 
     Args:
-        file: a configuration of mmdet 3, ``.py``, ``.json`` or ``.yaml``. ``_base_`` is followed.
+        file: Configuration of mmdet 3, ``.py``, ``.json`` or ``.yaml``. ``_base_`` is followed.
 
     Returns:
         ``model``; ``pipeline``, the steps from a photo to the model's input; ``classes``, the labels by index, or None
@@ -96,10 +98,10 @@ def resolve(file: Path | str) -> dict[str, Any]:
 
 
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved configuration as mmdet's registries take it.
+    """Check a resolved configuration, and return it as mmdet's registries take it.
 
     Args:
-        config: what :func:`resolve` returned, possibly by way of JSON.
+        config: Result of :func:`resolve`, possibly by way of JSON.
 
     Returns:
         The same keys, with tuples again tuples, without what would fetch weights, and with norms that need no process
@@ -130,7 +132,7 @@ def _no_imports(config: Mapping[str, Any]) -> None:
 
 
 def _registered() -> set[str]:
-    """The names of all classes from which models and pipelines are made."""
+    """Names of all classes from which models and pipelines are made."""
     for registering in ("mmdet.models", "mmdet.datasets.transforms"):
         import_module(registering)
     from mmcv import ops
@@ -144,12 +146,12 @@ def _registered() -> set[str]:
 
 
 def _name(kind: Any) -> str:
-    """A type's name without its scope; lazy configurations give the class itself or the path to it."""
+    """Name of a type without its scope; lazy configurations give the class itself or the path to it."""
     return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
 
 
 def _plain(value: Any, where: str) -> Any:
-    """A value as JSON can hold it."""
+    """Value as JSON can hold it."""
     if isinstance(value, Mapping):
         kept = {str(key): item for key, item in value.items() if key not in DROPPED}
         # What a base from mmdet's own configurations leaves behind.
@@ -171,7 +173,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _safe(value: Any, where: str, names: set[str]) -> Any:
-    """The reverse of :func:`_plain`, with every type checked."""
+    """Value with every type checked: the reverse of :func:`_plain`."""
     if isinstance(value, list):
         return [_safe(item, f"{where}[{index}]", names) for index, item in enumerate(value)]
     if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Any instance segmenter of mmdet, from its configuration and its weights.
+"""Instance segmenters of mmdet, any from its configuration and its weights.
 
 The network and its test pipeline are mmdet's own (https://github.com/open-mmlab/mmdetection, Apache-2.0), with
 torchvision's operators where there is no compiled mmcv. This file adds what serving needs: building from plain values,
@@ -35,13 +35,13 @@ from imagexplain.vision.mask_crops import CroppedMask, check_room, crop_to_conte
 __all__ = ["ConfigError", "MMDetInput", "MMDetSegmenter", "build", "resolve"]
 
 REHEARSAL = 32
-"""Side of the input, in pixels, that a new segmenter is tried on."""
+"""Side, in pixels, of the input that a new segmenter is tried on."""
 
 LOOKS = 8
-"""How often the pipeline is tried on one photo: a step that is taken by chance shows in one of them, nearly always."""
+"""Number of trials of the pipeline on one photo: a step that is taken by chance shows in one of them, nearly always."""
 
 PASTED = 64_000_000
-"""Pixels of masks that stand in memory together."""
+"""Number of pixels of the masks that stand in memory together."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class MMDetInput:
     """A photo as the model sees it: resized, normalised, padded at the right and at the bottom.
 
     Attributes:
-        inputs: (1, 3, h, w) float32, the model's input.
-        image_size: height and width of the photo within it, without the padding.
-        photo_size: height and width of the photo.
-        sample: mmdet's record of the same.
+        inputs: Input of the model, (1, 3, h, w) float32.
+        image_size: Height and width of the photo within it, without the padding.
+        photo_size: Height and width of the photo.
+        sample: Record of the same that mmdet keeps.
     """
 
     inputs: Tensor
@@ -69,8 +69,8 @@ class MMDetSegmenter:
     """An mmdet model and its test pipeline.
 
     Attributes:
-        model: mmdet's detector, in ``eval()``, without gradients of parameters.
-        classes: the labels by index, or None where the configuration does not name them.
+        model: Detector of mmdet, in ``eval()``, without gradients of parameters.
+        classes: The labels by index, or None where the configuration does not name them.
     """
 
     def __init__(self, model: Any, pipeline: Any, classes: tuple[str, ...] | None) -> None:
@@ -80,7 +80,10 @@ class MMDetSegmenter:
 
     @property
     def explains(self) -> bool:
-        """Whether :meth:`class_logits` is there: for two-stage detectors that find boxes as mmdet's plain ones do."""
+        """Test whether :meth:`class_logits` is there.
+
+        It is for two-stage detectors that find boxes as mmdet's plain ones do.
+        """
         from mmdet.models import BaseRoIHead, CascadeRoIHead, StandardRoIHead, TwoStageDetector
 
         roi_head: Any = type(getattr(self.model, "roi_head", None))
@@ -93,7 +96,7 @@ class MMDetSegmenter:
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes the model tells apart; None where its heads do not say."""
+        """Number of classes that the model tells apart; None where its heads do not say."""
         if self.explains:
             return int(self._box_heads()[-1].num_classes)
         roi_head = getattr(self.model, "roi_head", None)
@@ -106,15 +109,15 @@ class MMDetSegmenter:
         return getattr(self.model, name, None)
 
     def to(self, device: torch.device | str) -> MMDetSegmenter:
-        """Moves the model; photos follow it."""
+        """Move the model; photos follow it."""
         self.model.to(device)
         return self
 
     def preprocess(self, photo: NDArray[np.uint8] | Tensor) -> MMDetInput:
-        """A photo as the model sees it.
+        """Prepare a photo as the model sees it.
 
         Args:
-            photo: (H, W, 3) uint8; blue, green, red.
+            photo: Photo (H, W, 3), uint8; blue, green, red.
 
         Raises:
             PhotoError: another shape or type, or so narrow that a side vanishes when resized.
@@ -143,17 +146,17 @@ class MMDetSegmenter:
         return MMDetInput(data["inputs"], tuple(sample.img_shape[:2]), (height, width), sample)
 
     def segment(self, photo: NDArray[np.uint8] | Tensor, threshold: float | None = None) -> Detections:
-        """The instances in a photo: :meth:`predict` in what :meth:`preprocess` sees."""
+        """Find the instances in a photo: :meth:`predict` in what :meth:`preprocess` sees."""
         return self.predict(self.preprocess(photo), threshold)
 
     @torch.no_grad()
     def predict(self, seen: MMDetInput, threshold: float | None = None) -> Detections:
-        """The instances in a photo.
+        """Find the instances in a photo.
 
         Args:
-            seen: from :meth:`preprocess`.
-            threshold: scores must lie above it; default, the configuration's. A single-stage model applies its own
-                first, so that a lower one finds no more.
+            seen: Photo as :meth:`preprocess` prepared it.
+            threshold: Score that every instance exceeds; default, the configuration's. A single-stage model applies its
+                own first, so that a lower one finds no more.
 
         Returns:
             ``anchors`` are (N, stages, 4) float32: the region x0, y0, x1, y1, in pixels of the model's input, that each
@@ -166,11 +169,11 @@ class MMDetSegmenter:
             return self._predict_in_stages(seen, threshold) if self.explains else self._predict(seen, threshold)
 
     def class_logits(self, inputs: Tensor, anchor: Tensor) -> Tensor:
-        """The class scores of one detection's regions, differentiable with respect to the inputs.
+        """Class scores of one detection's regions, differentiable with respect to the inputs.
 
         Args:
-            inputs: (B, 3, h, w), as :attr:`MMDetInput.inputs`.
-            anchor: (stages, 4), a row of :attr:`Detections.anchors`; the same for all inputs.
+            inputs: Inputs (B, 3, h, w), as :attr:`MMDetInput.inputs`.
+            anchor: Regions (stages, 4), a row of :attr:`Detections.anchors`; the same for all inputs.
 
         Returns:
             (B, classes), before the softmax, the mean over stages; the background's, which mmdet has last, is left out.
@@ -196,7 +199,7 @@ class MMDetSegmenter:
 
     @torch.no_grad()
     def dry_run(self) -> None:
-        """Runs the pipeline and every part of the model on something small, to find at the start what is amiss.
+        """Run the pipeline and every part of the model on something small, to find at the start what is amiss.
 
         Raises:
             ConfigError: a pipeline that fails on a photo, makes several inputs of it, turns it over, or makes another
@@ -236,7 +239,7 @@ class MMDetSegmenter:
             raise ConfigError("pipeline: wanted steps that keep a photo as it is but for its size; one turns it over")
 
     def _predict_in_stages(self, seen: MMDetInput, threshold: float | None) -> Detections:
-        """Proposals, boxes, suppression, then the masks of what is left."""
+        """Find instances in stages: proposals, boxes, suppression, then the masks of what is left."""
         from mmdet.models.layers import multiclass_nms
         from mmengine.structures import InstanceData
 
@@ -266,7 +269,7 @@ class MMDetSegmenter:
         return _detections(found, cut_outs, seen, torch.stack(stages, dim=1))
 
     def _predict(self, seen: MMDetInput, threshold: float | None) -> Detections:
-        """mmdet's own way through any detector."""
+        """Find instances by mmdet's own way through any detector."""
         (sample,) = self.model.predict(seen.inputs, [seen.sample], rescale=True)
         found = sample.pred_instances
         if "masks" not in found:
@@ -280,11 +283,11 @@ class MMDetSegmenter:
 
 
 def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MMDetSegmenter:
-    """The segmenter of a checkpoint, in ``eval()``, on the CPU.
+    """Build the segmenter of a checkpoint, in ``eval()``, on the CPU.
 
     Args:
-        config: what :func:`resolve` returned, possibly by way of JSON; no code in it is run.
-        state: the checkpoint's tensors, under mmdet 3's names or those of the published Swin detectors.
+        config: Result of :func:`resolve`, possibly by way of JSON; no code in it is run.
+        state: Tensors of the checkpoint, under mmdet 3's names or those of the published Swin detectors.
 
     Raises:
         ConfigError: a configuration that is not resolved, wants code imported, or does not fit mmdet; the message says
@@ -319,7 +322,7 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> MMDetSegmen
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warning that mmdet's way of copying masks brings."""
+    """Silence, within the block, the warning that mmdet's way of copying masks brings."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="To copy construct from a tensor", category=UserWarning)
         yield
@@ -327,7 +330,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _recorded(extractors: list[nn.Module]) -> Iterator[list[Tensor]]:
-    """The regions (R, 5) that each of these is asked for, in the order in which they are asked."""
+    """Record the regions (R, 5) that each of these is asked for, in the order in which they are asked."""
     rois: list[Tensor] = []
     hooks = [each.register_forward_pre_hook(lambda _, arguments: rois.append(arguments[1])) for each in extractors]
     try:
@@ -338,7 +341,7 @@ def _recorded(extractors: list[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def _listed(modules: Any) -> list[Any]:
-    """A cascade has a list of them, a plain detector one."""
+    """List of modules: a cascade has a list of them, a plain detector one."""
     return list(modules) if isinstance(modules, nn.ModuleList) else [modules]
 
 

@@ -25,22 +25,22 @@ STAGES = ("res2", "res3", "res4", "res5")
 LEVELS = ("p2", "p3", "p4", "p5", "p6", "p7")
 
 STRIDES = (4, 8, 16, 32, 64, 128)
-"""Pixels per position, for each of :data:`LEVELS`."""
+"""Strides in pixels per position, for each of :data:`LEVELS`."""
 
 DIVISOR = 32
-"""Height and width of a picture are multiples of this: the stride of the last stage."""
+"""Divisor of a picture's height and width: the stride of the last stage."""
 
 Norm = Callable[[int], nn.Module]
-"""From a number of channels to a batch norm, frozen or not."""
+"""Function from a number of channels to a batch norm, frozen or not."""
 
 
 class Stage(NamedTuple):
     """Dimensions of one stage of the ResNet.
 
     Attributes:
-        blocks: residual blocks.
-        bottleneck: channels of a block's 3×3 convolution.
-        channels: channels of a block's output.
+        blocks: Number of residual blocks.
+        bottleneck: Channels of a block's 3×3 convolution.
+        channels: Channels of a block's output.
     """
 
     blocks: int
@@ -88,7 +88,7 @@ class Bottleneck(nn.Module):
 
 
 class Stem(nn.Module):
-    """7×7 convolution and max-pool: (B, 3, H, W) to (B, C, H / 4, W / 4)."""
+    """Stem of a 7×7 convolution and max-pool: (B, 3, H, W) to (B, C, H / 4, W / 4)."""
 
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Stem(nn.Module):
 
 
 class ResNet(nn.Module):
-    """(B, 3, H, W) to the outputs of the four stages, at strides 4, 8, 16 and 32."""
+    """ResNet from (B, 3, H, W) to the outputs of the four stages, at strides 4, 8, 16 and 32."""
 
     def __init__(self, stem: int, stages: tuple[Stage, ...], norm: Norm) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class FeaturePyramid(nn.Module):
         return tuple(features[level] for level in range(len(LEVELS)))
 
     def levels(self, images: Tensor, wanted: Collection[int]) -> dict[int, Tensor]:
-        """The maps of some levels (0 is stride 4), without the convolutions that only others need."""
+        """Maps of some levels (0 is stride 4), without the convolutions that only others need."""
         stages = self.bottom_up(images.contiguous(memory_format=torch.channels_last))
         features: dict[int, Tensor] = {}
         above: Tensor | None = None
@@ -166,11 +166,11 @@ class FeaturePyramid(nn.Module):
 
 
 def padded(images: Tensor) -> Tensor:
-    """Zeros below and to the right, up to the next multiples of :data:`DIVISOR`."""
+    """Pad images with zeros below and to the right, up to the next multiples of :data:`DIVISOR`."""
     height, width = images.shape[-2:]
     return F.pad(images, (0, -width % DIVISOR, 0, -height % DIVISOR)) if height % DIVISOR or width % DIVISOR else images
 
 
 def _relu(x: Tensor) -> Tensor:
-    """In place: only for what a convolution or a sum has just made, whose own backward does not read it."""
+    """Rectify in place: only what a convolution or a sum has just made, whose own backward does not read it."""
     return F.relu(x, inplace=True)

@@ -25,18 +25,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PADDING = -6.0
-"""A logit outside the tensor: sigmoid(−6) = 0.0025, no mask."""
+"""Logit outside the tensor: sigmoid(−6) = 0.0025, no mask."""
 
 _BORDER = 2  # positions: wide enough that the average of two neighbours can be padding alone
 _RING = 1  # grid rows and columns
 
 
 def swap_align2nat(x: Tensor, lambda_: int) -> Tensor:
-    """Every window's mask.
+    """Compute every window's mask.
 
     Args:
-        x: aligned mask logits (N, V·V, H, W).
-        lambda_: how many times fewer positions and how many times larger masks, at least 1.
+        x: Aligned mask logits (N, V·V, H, W).
+        lambda_: Factor λ, at least 1: so many times fewer positions, and masks so many times larger.
 
     Returns:
         (N, λV·λV, ⌈H/λ⌉, ⌈W/λ⌉), natural.
@@ -54,13 +54,13 @@ def swap_align2nat(x: Tensor, lambda_: int) -> Tensor:
 
 
 def masks_at(x: Tensor, lambda_: int, locations: Tensor, offset: tuple[int, int] = (0, 0)) -> Tensor:
-    """The masks of some windows only: what :func:`swap_align2nat` returns there, without the rest.
+    """Compute the masks of some windows only: what :func:`swap_align2nat` returns there, without the rest.
 
     Args:
-        x: aligned mask logits (N, V·V, H, W); or a crop of them that contains all the windows' pixels.
-        lambda_: as in :func:`swap_align2nat`.
-        locations: (L, 3) int64: index of the picture, and row and column in the coarse grid.
-        offset: row and column of the crop's first position in the whole tensor.
+        x: Aligned mask logits (N, V·V, H, W); or a crop of them that contains all the windows' pixels.
+        lambda_: Factor λ, as in :func:`swap_align2nat`.
+        locations: Locations (L, 3), int64: index of the picture, and row and column in the coarse grid.
+        offset: Row and column of the crop's first position in the whole tensor.
 
     Returns:
         (L, λV, λV).
@@ -85,13 +85,13 @@ def masks_at(x: Tensor, lambda_: int, locations: Tensor, offset: tuple[int, int]
 
 
 def covered(lambda_: int, size: int, locations: Tensor, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The positions that some windows read: the least rectangle that contains them, within the tensor.
+    """Rectangle of the positions that some windows read: the least that contains them, within the tensor.
 
     Args:
-        lambda_: as in :func:`swap_align2nat`.
-        size: V.
-        locations: (L, 3) as in :func:`masks_at`, at least one.
-        shape: height and width of the aligned tensor.
+        lambda_: Factor λ, as in :func:`swap_align2nat`.
+        size: Side V of the grid of mask values.
+        locations: Locations (L, 3) as in :func:`masks_at`, at least one.
+        shape: Height and width of the aligned tensor.
 
     Returns:
         First row, first column, and the row and column after the last.
@@ -103,7 +103,7 @@ def covered(lambda_: int, size: int, locations: Tensor, shape: tuple[int, int]) 
 
 
 def grid_size(x: Tensor, lambda_: int) -> int:
-    """V, of aligned masks (N, V·V, H, W); checks the arguments of the operator."""
+    """Side V of aligned masks (N, V·V, H, W); checks the arguments of the operator."""
     size = round(x.shape[1] ** 0.5)
     if x.ndim != 4 or size * size != x.shape[1]:
         raise ValueError(f"x: wanted (N, V·V, H, W), given {tuple(x.shape)}")
@@ -113,25 +113,25 @@ def grid_size(x: Tensor, lambda_: int) -> int:
 
 
 class _Axis(NamedTuple):
-    """Where one axis of the masks is read.
+    """Positions at which one axis of the masks is read.
 
     Attributes:
-        position: (L, λV) index into the bordered positions, per window and mask pixel.
-        row: (λV,) float64: fractional index into the bordered grid.
+        position: Index (L, λV) into the bordered positions, per window and mask pixel.
+        row: Fractional index (λV,), float64, into the bordered grid.
     """
 
     position: Tensor
     row: Tensor
 
     def taps(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """Two neighbouring grid rows and their weights, each (λV,)."""
+        """Grid rows, two neighbouring ones, and their weights, each (λV,)."""
         below = self.row.floor()
         weight = (self.row - below).to(dtype)
         return [(below.long(), 1 - weight), (below.long() + 1, weight)]
 
 
 def _axis(windows: Tensor, size: int, lambda_: int, length: int, offset: int = 0) -> _Axis:
-    """The reads of some windows (L,) along an axis with ``length`` positions."""
+    """Reads of some windows (L,) along an axis with ``length`` positions."""
     pixels = torch.arange(lambda_ * size, device=windows.device)
     position = lambda_ * windows[:, None] + pixels - lambda_ * size // 2 - offset
     row = (pixels.double() + 0.5) / lambda_ - 0.5
@@ -139,7 +139,7 @@ def _axis(windows: Tensor, size: int, lambda_: int, length: int, offset: int = 0
 
 
 def _bordered(x: Tensor, size: int, lambda_: int) -> Tensor:
-    """(N, V, V, H', W') with padding on every side; moved by half a position where windows have an even size."""
+    """Tensor (N, V, V, H', W') with padding on every side; moved by half a position where windows have an even size."""
     grid = F.pad(x.unflatten(1, (size, size)), 2 * (_BORDER,) * 2 + 2 * (_RING,) * 2, value=PADDING)
     if (lambda_ * size) % 2:
         return grid
@@ -147,7 +147,7 @@ def _bordered(x: Tensor, size: int, lambda_: int) -> Tensor:
 
 
 def _interpolated(y: Tensor, dim: int, axis: _Axis) -> Tensor:
-    """From (grid row, position) at dimensions ``dim`` and ``dim + 1`` to (window, mask pixel)."""
+    """Interpolate from (grid row, position) at dimensions ``dim`` and ``dim + 1`` to (window, mask pixel)."""
     positions = y.shape[dim + 1]
     flat = y.flatten(dim, dim + 1)
     spread = [1] * y.ndim

@@ -38,25 +38,26 @@ from imagexplain.models.segmenters.tensormask_head import Rectangle, TensorMaskH
 from imagexplain.vision.detections import Detections
 
 DELTA_WEIGHTS = (1.5, 1.5, 0.75, 0.75)
-"""Deltas are predicted as multiples of 1 / these: dx, dy, dw, dh."""
+"""Weights of the deltas dx, dy, dw, dh, which are predicted as multiples of 1 / these."""
 
 LOG_SCALE_LIMIT = log(1000 / 16)
-"""A box is at most 62.5 times as wide or high as its anchor."""
+"""Largest logarithm of a scale: a box is at most 62.5 times as wide or high as its anchor."""
 
 
 @dataclass(frozen=True)
 class TensorMaskSettings:
-    """What the tensors of a checkpoint do not tell. Defaults: the 6× configuration.
+    """Settings that the tensors of a checkpoint do not tell. Defaults: the 6× configuration.
 
     Attributes:
-        mask_sizes: side V of the masks at the finest level, one per window of a position. A window spans V units, so
+        mask_sizes: Side V of the masks at the finest level, one per window of a position. A window spans V units, so
             these are the sizes of the anchors too: see :attr:`anchor_sizes`.
-        score_threshold: detections have a greater probability.
-        candidates: so many most probable (window, class) pairs go into non-maximum suppression.
-        nms_threshold: of two boxes of one class that overlap by a greater IoU, the less probable one is dropped.
-        detections: at most so many are kept per picture.
-        pixel_mean: subtracted from blue, green and red in 0 … 255.
-        pixel_std: then divided by.
+        score_threshold: Probability that every detection exceeds.
+        candidates: Number of most probable (window, class) pairs that go into non-maximum suppression.
+        nms_threshold: Largest IoU of two boxes of one class; of two that overlap by more, the less probable one is
+            dropped.
+        detections: Largest number of detections kept per picture.
+        pixel_mean: Means, subtracted from blue, green and red in 0 … 255.
+        pixel_std: Standard deviations, by which the difference is divided.
     """
 
     mask_sizes: tuple[int, ...] = (11, 15)
@@ -78,12 +79,12 @@ class TensorMaskSize:
     """Dimensions of a network. Defaults: the published ones, 36,514,370 parameters.
 
     Attributes:
-        classes: number of classes.
-        stem: channels before the first stage of the ResNet.
-        stages: its four stages.
-        channels: channels of the feature pyramid.
-        convs: convolutions in each tower of the head.
-        towers: channels of the class, box and mask tower.
+        classes: Number of classes.
+        stem: Channels before the first stage of the ResNet.
+        stages: Four stages of the ResNet.
+        channels: Channels of the feature pyramid.
+        convs: Number of convolutions in each tower of the head.
+        towers: Channels of the class, box and mask tower.
     """
 
     classes: int = 80
@@ -96,12 +97,12 @@ class TensorMaskSize:
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """Everything that training compares with the truth; one tensor per level, of feature maps (B, C, H, W).
+    """Outputs that training compares with the truth; one tensor per level, of feature maps (B, C, H, W).
 
     Attributes:
-        logits: (B, A, K, H, W), before the sigmoid.
-        deltas: (B, A, 4, H, W).
-        features: the maps themselves, from which :meth:`TensorMaskHead.masks` computes masks.
+        logits: Class logits (B, A, K, H, W), before the sigmoid.
+        deltas: Box deltas (B, A, 4, H, W).
+        features: Feature maps themselves, from which :meth:`TensorMaskHead.masks` computes masks.
     """
 
     logits: tuple[Tensor, ...]
@@ -111,13 +112,13 @@ class HeadOutputs:
 
 @dataclass(frozen=True)
 class Selection:
-    """The windows that are kept, most probable first.
+    """Windows that are kept, most probable first.
 
     Attributes:
-        boxes: (N, 4) float32 x0, y0, x1, y1 in pixels; they may reach beyond the picture.
-        scores: (N,) float32 probabilities.
-        labels: (N,) int64 classes, from 0.
-        anchors: (N, 4) int64 identities: level, row, column, index of the window's size.
+        boxes: Boxes (N, 4), float32, x0, y0, x1, y1 in pixels; they may reach beyond the picture.
+        scores: Probabilities (N,), float32.
+        labels: Classes (N,), int64, from 0.
+        anchors: Identities (N, 4), int64: level, row, column, index of the window's size.
     """
 
     boxes: Tensor
@@ -127,14 +128,15 @@ class Selection:
 
 
 class TensorMask(nn.Module):
-    """The network. Its ``forward`` is what training needs; a photo goes through :func:`detect`."""
+    """TensorMask network. Its ``forward`` is what training needs; a photo goes through :func:`detect`."""
 
     def __init__(self, size: TensorMaskSize, settings: TensorMaskSettings, norm: Norm = FrozenBatchNorm2d) -> None:
-        """
+        """Build the network of these dimensions.
+
         Args:
-            size: dimensions.
-            settings: everything else.
-            norm: ``nn.BatchNorm2d`` to train from random weights.
+            size: Dimensions of the network.
+            settings: Settings beside the dimensions.
+            norm: Batch norm; ``nn.BatchNorm2d`` to train from random weights.
         """
         super().__init__()
         self.settings = settings
@@ -142,14 +144,14 @@ class TensorMask(nn.Module):
         self.head = TensorMaskHead(size.channels, size.classes, size.convs, size.towers, settings.mask_sizes)
 
     def forward(self, images: Tensor) -> HeadOutputs:
-        """From normalised images (B, 3, H, W)."""
+        """Compute the outputs for normalised images (B, 3, H, W)."""
         features = self.backbone(padded(images))
         logits, deltas = (tuple(map(predict, features)) for predict in (self.head.logits, self.head.deltas))
         return HeadOutputs(logits, deltas, features)
 
 
 def normalised(images: Tensor, settings: TensorMaskSettings) -> Tensor:
-    """Model space: (B, 3, H, W) blue, green, red in 0 … 255 (float), less the mean, divided by the deviation."""
+    """Normalise images (B, 3, H, W), blue, green, red in 0 … 255 (float): less the mean, divided by the deviation."""
     mean, std = (images.new_tensor(values)[:, None, None] for values in (settings.pixel_mean, settings.pixel_std))
     return (images - mean) / std
 
@@ -158,13 +160,15 @@ def normalised(images: Tensor, settings: TensorMaskSettings) -> Tensor:
 def detect(
     network: TensorMask, image: Tensor, size: tuple[int, int] | None = None, threshold: float | None = None
 ) -> Detections:
-    """What is in a photo. Boxes lie within it and are not empty; anchors are those of :class:`Selection`.
+    """Detect the instances in a photo.
+
+    Boxes lie within it and are not empty; anchors are those of :class:`Selection`.
 
     Args:
-        network: in ``eval()``.
-        image: (1, 3, H, W), normalised.
-        size: height and width of the photo, in which boxes and masks are wanted; default: H and W.
-        threshold: instead of the settings' ``score_threshold``.
+        network: Network in ``eval()``.
+        image: Normalised image (1, 3, H, W).
+        size: Height and width of the photo, in which boxes and masks are wanted; default: H and W.
+        threshold: Probability threshold in place of the settings' ``score_threshold``.
 
     Raises:
         ValueError: ``image`` has another shape.
@@ -178,12 +182,12 @@ def detect(
 
 
 def select(network: TensorMask, features: Sequence[Tensor], threshold: float | None = None) -> Selection:
-    """The windows of one picture that are kept, by probability and non-maximum suppression within each class.
+    """Select the windows of one picture to keep, by probability and non-maximum suppression within each class.
 
     Args:
-        network: in ``eval()``.
-        features: of all levels, each (1, C, H, W).
-        threshold: instead of the settings' ``score_threshold``.
+        network: Network in ``eval()``.
+        features: Feature maps of all levels, each (1, C, H, W).
+        threshold: Probability threshold in place of the settings' ``score_threshold``.
     """
     settings = network.settings
     threshold = settings.score_threshold if threshold is None else threshold
@@ -205,14 +209,14 @@ def select(network: TensorMask, features: Sequence[Tensor], threshold: float | N
 def in_photo(
     network: TensorMask, features: Sequence[Tensor], selected: Selection, given: tuple[int, int], size: tuple[int, int]
 ) -> Detections:
-    """From the picture's pixels to the photo's: boxes clipped, empty ones dropped, masks pasted.
+    """Bring detections from the picture's pixels to the photo's: boxes clipped, empty ones dropped, masks pasted.
 
     Args:
-        network: in ``eval()``.
-        features: of all levels, each (1, C, H, W).
-        selected: in pixels of the picture.
-        given: height and width of the picture that the network saw, without padding.
-        size: height and width of the photo.
+        network: Network in ``eval()``.
+        features: Feature maps of all levels, each (1, C, H, W).
+        selected: Windows that are kept, in pixels of the picture.
+        given: Height and width of the picture that the network saw, without padding.
+        size: Height and width of the photo.
     """
     scale = selected.boxes.new_tensor([size[1] / given[1], size[0] / given[0]] * 2)
     limit = selected.boxes.new_tensor([size[1], size[0]] * 2)
@@ -226,15 +230,15 @@ def in_photo(
 
 
 def class_logits_at(network: TensorMask, images: Tensor, anchor: tuple[int, int, int, int]) -> Tensor:
-    """The class logits of one window, differentiable with respect to the images.
+    """Class logits of one window, differentiable with respect to the images.
 
     The window stays where it is while the images change, so this is a smooth function: there is no ranking, no
     non-maximum suppression and no mask in it. Of the head, only what this window depends on is computed.
 
     Args:
-        network: in ``eval()``.
-        images: (B, 3, H, W), normalised.
-        anchor: identity of the window: level, row, column, index of its size.
+        network: Network in ``eval()``.
+        images: Normalised images (B, 3, H, W).
+        anchor: Identity of the window: level, row, column, index of its size.
 
     Returns:
         (B, K), before the sigmoid.
@@ -254,7 +258,7 @@ def class_logits_at(network: TensorMask, images: Tensor, anchor: tuple[int, int,
 
 
 def identities(shapes: Sequence[tuple[int, int]], windows: int, device: torch.device | None = None) -> Tensor:
-    """All windows (M, 4) int64 of feature maps of these heights and widths: level, row, column, index of the size."""
+    """Windows (M, 4), int64, of feature maps of these heights and widths: level, row, column, index of the size."""
     axes = [
         torch.cartesian_prod(*(torch.arange(n, device=device) for n in (height, width, windows)))
         for height, width in shapes
@@ -263,7 +267,7 @@ def identities(shapes: Sequence[tuple[int, int]], windows: int, device: torch.de
 
 
 def anchor_boxes(anchors: Tensor, settings: TensorMaskSettings) -> Tensor:
-    """Windows (N, 4) int64 to their boxes (N, 4) float32 x0, y0, x1, y1 in pixels, centred on multiples of the unit."""
+    """Boxes (N, 4), float32 x0, y0, x1, y1 in pixels, of windows (N, 4) int64, centred on multiples of the unit."""
     level, row, column, index = anchors.unbind(1)
     stride = torch.tensor(STRIDES, device=anchors.device)[level]
     half = torch.tensor(settings.anchor_sizes, device=anchors.device)[level, index] / 2
@@ -272,7 +276,7 @@ def anchor_boxes(anchors: Tensor, settings: TensorMaskSettings) -> Tensor:
 
 
 def decoded(deltas: Tensor, boxes: Tensor) -> Tensor:
-    """Deltas (N, 4) dx, dy, dw, dh applied to boxes (N, 4): moved by parts of their size, scaled by exponentials."""
+    """Boxes (N, 4) moved and scaled by deltas (N, 4) dx, dy, dw, dh: by parts of their size, and by exponentials."""
     sizes = boxes[:, 2:] - boxes[:, :2]
     deltas = deltas / deltas.new_tensor(DELTA_WEIGHTS)
     centres = boxes[:, :2] + 0.5 * sizes + deltas[:, :2] * sizes
@@ -293,11 +297,11 @@ def _deltas_at(head: TensorMaskHead, features: Sequence[Tensor], anchors: Tensor
 
 
 def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = None) -> TensorMask:
-    """The network of a checkpoint, in ``eval()``; its dimensions are inferred from the shapes.
+    """Build the network of a checkpoint, in ``eval()``; its dimensions are inferred from the shapes.
 
     Args:
-        state: tensors under detectron2's names.
-        settings: default: the 6× configuration.
+        state: Tensors under detectron2's names.
+        settings: Settings of the network; those of the 6× configuration by default.
 
     Raises:
         CheckpointError: a tensor is missing, unexpected, of a wrong shape, or contradicts the settings.
@@ -314,7 +318,7 @@ def build(state: Mapping[str, Tensor], settings: TensorMaskSettings | None = Non
 
 
 def without_constants(state: Mapping[str, Tensor], settings: TensorMaskSettings) -> dict[str, Tensor]:
-    """The weights alone.
+    """Weights of a state dict, without its constants.
 
     Checkpoints published before 2021 hold the pixels' mean and deviation and the anchors' corners too; these have to
     agree with the settings.
@@ -331,16 +335,16 @@ def without_constants(state: Mapping[str, Tensor], settings: TensorMaskSettings)
 
 
 def export(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a :class:`TensorMask`, under detectron2's names."""
+    """State dict of a :class:`TensorMask`, under detectron2's names."""
     return checkpoint.exported(model)
 
 
 def size_of(state: Mapping[str, Tensor], windows: int) -> TensorMaskSize:
-    """The dimensions that a checkpoint's shapes tell.
+    """Dimensions that a checkpoint's shapes tell.
 
     Args:
-        state: tensors under detectron2's names.
-        windows: sizes of windows per position.
+        state: Tensors under detectron2's names.
+        windows: Number of sizes of windows per position.
     """
 
     def channels(name: str) -> int:

@@ -1,4 +1,4 @@
-"""The head of TensorMask: from feature maps to class logits, box deltas and masks.
+"""Head of TensorMask: from feature maps to class logits, box deltas and masks.
 
 Three towers of 3×3 convolutions, shared by all levels, predict classes, boxes and mask features at every position, for
 each of A sizes of windows. The *tensor bipyramid* gives coarse levels fine masks: a level's mask features are brought
@@ -34,11 +34,11 @@ class Rectangle(NamedTuple):
     right: int
 
     def of(self, x: Tensor) -> Tensor:
-        """(…, H, W) cropped to this rectangle."""
+        """Crop (…, H, W) to this rectangle."""
         return x[..., self.top : self.bottom, self.left : self.right]
 
     def grown(self, margin: int, x: Tensor) -> Rectangle:
-        """With so many more positions on every side, as far as (…, H, W) has them."""
+        """Grow by so many positions on every side, as far as (…, H, W) has them."""
         height, width = x.shape[-2:]
         return Rectangle(
             max(self.top - margin, 0),
@@ -48,18 +48,18 @@ class Rectangle(NamedTuple):
         )
 
     def relative_to(self, other: Rectangle) -> Rectangle:
-        """The same positions, counted from the first one of ``other``."""
+        """Shift to count positions from the first one of ``other``."""
         return Rectangle(self.top - other.top, self.left - other.left, self.bottom - other.top, self.right - other.left)
 
 
 def within(layers: Callable[[Tensor], Tensor], x: Tensor, part: Rectangle, reach: int) -> Tensor:
-    """``part.of(layers(x))``, computed from the part of x that it depends on.
+    """Compute ``part.of(layers(x))`` from the part of x that it depends on.
 
     Args:
-        layers: convolutions that keep height and width.
-        x: (B, C, H, W).
-        part: where the output is wanted.
-        reach: distance, in positions, to the farthest input that an output depends on.
+        layers: Convolutions that keep height and width.
+        x: Input (B, C, H, W).
+        part: Rectangle in which the output is wanted.
+        reach: Distance, in positions, to the farthest input that an output depends on.
     """
     seen = part.grown(reach, x)
     # Zeros that the layers put around the crop are wrong inside the map, but spread no further than the margin.
@@ -70,9 +70,9 @@ class TensorMaskHead(nn.Module):
     """Towers and predictors, the same for all levels.
 
     Attributes:
-        classes: number of classes, K.
-        mask_sizes: V of each of the A windows at a position.
-        reach: distance to the farthest input that a class logit or a box delta depends on.
+        classes: Number of classes, K.
+        mask_sizes: Side V of each of the A windows at a position.
+        reach: Distance to the farthest input that a class logit or a box delta depends on.
     """
 
     def __init__(
@@ -83,13 +83,14 @@ class TensorMaskHead(nn.Module):
         towers: tuple[int, int, int],
         mask_sizes: tuple[int, ...],
     ) -> None:
-        """
+        """Build the head of these dimensions.
+
         Args:
-            channels: of the feature maps.
-            classes: number of classes.
-            convs: convolutions in each tower.
-            towers: channels of the class, box and mask tower.
-            mask_sizes: V of each window.
+            channels: Number of channels of the feature maps.
+            classes: Number of classes.
+            convs: Number of convolutions in each tower.
+            towers: Channels of the class, box and mask tower.
+            mask_sizes: Side V of each window.
         """
         super().__init__()
         class_channels, box_channels, mask_channels = towers
@@ -114,13 +115,13 @@ class TensorMaskHead(nn.Module):
         return self.bbox_pred(self.bbox_subnet(x)).unflatten(1, (len(self.mask_sizes), 4))
 
     def fused(self, finest: Tensor, coarse: Tensor, level: int, part: Rectangle | None = None) -> Tensor:
-        """A level's mask features at the finest resolution.
+        """Fuse a level's mask features with the finest ones, at the finest resolution.
 
         Args:
-            finest: outputs of ``mask_subnet`` for level 0, (B, C, H, W).
-            coarse: outputs of ``mask_subnet`` for the level.
-            level: 0 is the finest.
-            part: where the result is wanted; default: everywhere.
+            finest: Outputs of ``mask_subnet`` for level 0, (B, C, H, W).
+            coarse: Outputs of ``mask_subnet`` for the level.
+            level: Index of the level; 0 is the finest.
+            part: Rectangle in which the result is wanted; default: everywhere.
         """
         if level:
             coarse = F.interpolate(coarse, scale_factor=2**level, mode="bilinear", align_corners=False)
@@ -129,11 +130,11 @@ class TensorMaskHead(nn.Module):
         return within(self.mask_fuse, summed, part or Rectangle(0, 0, height, width), reach=1)
 
     def masks(self, features: Sequence[Tensor], anchors: Tensor) -> list[Tensor]:
-        """The masks of some windows.
+        """Masks of some windows.
 
         Args:
-            features: feature maps of all levels, each (B, C, H, W).
-            anchors: (N, 5) int64: picture, level, row, column, index of the window's size.
+            features: Feature maps of all levels, each (B, C, H, W).
+            anchors: Windows (N, 5), int64: picture, level, row, column, index of the window's size.
 
         Returns:
             N logits (S, S), S = 2^level · V.
