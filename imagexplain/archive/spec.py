@@ -239,8 +239,8 @@ class SegmenterSpec(_Segmenter, ModelSpec):
             segmenters).
         img_data: Layout of the lists that clients of the original server send.
         threshold: Score that detections must exceed, where the request does not say.
-        resize: Size limits of photos for TensorMask; None for none, like the original server. mmdet models have a pipeline
-            of their own.
+        resize: Size limits of photos for TensorMask; None for none, like the original server. mmdet models have their
+            own pipeline.
         settings: Settings of TensorMask, where they differ from the published ones.
     """
 
