@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from evaluation.cases import Case
 from evaluation.controls import edges, random
 from evaluation.evaluated_model import CHUNK, EvaluatedModel
+from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, layer_name, refusals, run
+from imagexplain.attribution.runner import AttributionInputs, layer_name, refusals, run
 
 CONTROLS = ("edges", "random")
 """Maps that never ask the model."""

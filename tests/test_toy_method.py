@@ -18,8 +18,9 @@ from evaluation.evaluate_methods import evaluate
 from evaluation.evaluated_model import EvaluatedModel
 from handlers.classifier import ClassifierHandler
 from imagexplain.archive.spec import SegmenterSpec
+from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS, Method, register
-from imagexplain.attribution.runner import AttributionConfig, evaluations, refusals, seconds_beside
+from imagexplain.attribution.runner import evaluations, refusals, seconds_beside
 from imagexplain.cli import compare_methods, list_methods
 from imagexplain.vision.geometry import apply
 from tests.evaluation.test_method_study import DRAWN, FEW, SEED, convolutional_subject

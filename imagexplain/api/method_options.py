@@ -1,6 +1,6 @@
 """The options of a map: a method or a product of two, their options, the layer, and noise to smooth over.
 
-The names and types of options are those of the library's functions, see :mod:`imagexplain.attribution.runner`, which
+The names and types of options are those of the library's functions, see :mod:`imagexplain.attribution.config`, which
 checks their values as it runs; bounds that keep a worker alive are checked here.
 """
 
@@ -12,8 +12,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from imagexplain.api.options import QUADRATURES, PathOptions, choice, switch
+from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import AttributionConfig, Smoothing
 from imagexplain.errors import RequestError, shown, unknown
 from imagexplain.limits import Limits
 

@@ -58,8 +58,8 @@ from imagexplain.api.options import (
     switch,
     threshold_option,
 )
+from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import Layout, Order, Photo, decode, from_base64, from_list

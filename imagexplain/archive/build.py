@@ -36,7 +36,7 @@ from imagexplain.archive.spec import (
     select_each,
 )
 from imagexplain.checkout import ROOT as ROOT
-from imagexplain.errors import RequestError
+from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.progress import say, with_progress
 
 if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up to date does not need
@@ -48,7 +48,7 @@ SERVING_FILE = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
 PACKAGES = ("handlers", "imagexplain")
 NOT_CARRIED = ("__pycache__", "*.pyc", "*.pyi", "py.typed")
-OF_A_SPEC = ("architecture", "arguments", "labels", "settings")  # fields that errors of a network may be about
+SPEC_FIELDS = ("architecture", "arguments", "labels", "settings")  # those that the build of a network may refuse
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
@@ -202,7 +202,7 @@ def _told(archive: ResolvedArchive, field: str) -> Iterator[None]:
             field, file = "config", archive.config
         known = isinstance(error, CheckpointError | RequestError | ValueError | ImportError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
-        if isinstance(error, ValueError) and reason.partition(":")[0] in OF_A_SPEC:
+        if isinstance(error, ArgumentError) and error.field in SPEC_FIELDS:
             raise SpecError(f"{archive.source}: {reason}") from error
         raise SpecError(f"{archive.source}: {field}: {file}: {reason}") from error
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imagexplain.archive.spec import CONFIG_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
-from imagexplain.errors import RequestError
+from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.example_photo import example_photo
 from imagexplain.models.segmenters import detectron2_tensormask, mmdet_segmenter, tensormask
@@ -178,14 +178,14 @@ class MMDetBackend:
 
 
 def load(spec: SegmenterSpec, model_dir: Path, device: torch.device) -> SegmenterBackend:
-    """The segmenter of an unpacked archive; raises like :func:`build`, and ValueError for another number of labels."""
+    """The segmenter of an unpacked archive; raises like :func:`build`, and ArgumentError for too few or many labels."""
     torch.backends.cudnn.allow_tf32 = False
     file = model_dir / CONFIG_FILE
     config = json.loads(file.read_text()) if file.is_file() else None
     engine = build(spec, read(model_dir / WEIGHTS_FILE), config, device)
     if engine.classes not in (None, len(spec.labels)):
         wanted = f"wanted {engine.classes}, one for each class of the model"
-        raise ValueError(f"labels: {wanted}, got {len(spec.labels)}")
+        raise ArgumentError("labels", f"{wanted}, got {len(spec.labels)}")
     return engine
 
 
@@ -203,7 +203,7 @@ def build(
     Raises:
         CheckpointError: tensors that do not fit.
         ImportError: an engine that is not installed, and what to install.
-        ValueError: unknown settings.
+        ArgumentError: unknown settings.
     """
     if spec.engine == "mmdet":
         with _installed(spec.engine, "mmengine, mmdet and mmcv-lite (or mmcv): make setup, or pip install --no-deps"):
@@ -232,13 +232,13 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> tuple[Sc
         The score function at a place of the photo and the model input (3, H, W); None for a model without such scores.
 
     Raises:
-        RequestError, ValueError: the photo does not come through; scores that are not finite; a detection of a class
+        RequestError, ArgumentError: the photo does not come through; scores that are not finite; a detection of a class
             without a name.
     """
     seen = engine.preprocess(Photo(Image.fromarray(example_photo()), "list", "RGB"))
     found = engine.predict(seen, threshold)
     if len(found) and int(found.labels.max()) >= labels:
-        raise ValueError(f"labels: wanted a name for class {int(found.labels.max())}, given {labels}")
+        raise ArgumentError("labels", f"wanted a name for class {int(found.labels.max())}, given {labels}")
     # Where nothing is found, somewhere.
     anchor = found.anchors[0] if len(found) else found.anchors.new_zeros(found.anchors.shape[1:])
     scores, explained = found.scores, None
@@ -250,9 +250,9 @@ def dry_run(engine: SegmenterBackend, labels: int, threshold: float) -> tuple[Sc
         image = seen.image.to(next(engine.network.parameters()).device)
         scores, explained = forward(image[None]), (forward, image)
         if scores.shape != (1, labels):
-            raise ValueError(f"scores: wanted one for each of {labels} labels, given {list(scores.shape)}")
+            raise ArgumentError("scores", f"wanted one for each of {labels} labels, given {list(scores.shape)}")
     if not scores.isfinite().all():
-        raise ValueError("scores: wanted finite numbers, given some that are not, on a photo of two colour ramps")
+        raise ArgumentError("scores", "wanted finite numbers, given some that are not, on a photo of two colour ramps")
     return explained
 
 
@@ -269,7 +269,7 @@ def _settings(spec: SegmenterSpec) -> TensorMaskSettings:
     known = TensorMaskSettings.__dataclass_fields__
     for name in spec.settings:
         if name not in known:
-            raise ValueError(f"settings: wanted some of {', '.join(known)}, got {name}")
+            raise ArgumentError("settings", f"wanted some of {', '.join(known)}, got {name}")
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in spec.settings.items()
     }

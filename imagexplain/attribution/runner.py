@@ -1,4 +1,4 @@
-"""A configured attribution as a value, and its run: what a server, a sheet or a study asks for.
+"""The run of a configured attribution, for a server, a contact sheet or a study.
 
 Methods differ in what they want beside images and classes: a layer, a baseline, groups of pixels. An
 :class:`AttributionConfig` names the method, :class:`AttributionInputs` hold whatever there is, and :func:`run` hands
@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.methods.guided_grad_cam import combine
 from imagexplain.attribution.methods.smoothgrad import smooth
 from imagexplain.attribution.network.forward import isolated
@@ -31,63 +31,6 @@ FORWARD_SHARE = 1 / 3
 
 SECONDS_PER_OPERATION = 1e-10
 """Time of an operation in a large matrix product or decomposition, float64 on a slow core; half of it was measured."""
-
-
-@dataclass(frozen=True)
-class Smoothing:
-    """Noise over which a map is averaged; see :func:`imagexplain.attribution.methods.smoothgrad.smooth`."""
-
-    samples: int = 25
-    std: float = 0.15
-    seed: int = 0
-    statistic: str = "mean"
-
-
-@dataclass(frozen=True)
-class AttributionConfig:
-    """Configuration of a map: its method, or two, with options, layer and smoothing.
-
-    Attributes:
-        methods: Name of one of :data:`imagexplain.attribution.METHODS`, or of two whose maps are multiplied, the fine
-            one first.
-        options: Options of the methods, by name; a method gets those that it takes.
-        layer: Dotted name of the layer for methods that look at one, None for the model's default.
-        smoothing: Noise over which each map is averaged, if any.
-        normalized: Scaling of two maps and their product to 0..1; see
-            :func:`imagexplain.attribution.methods.guided_grad_cam.combine`.
-    """
-
-    methods: tuple[str, ...]
-    options: tuple[tuple[str, Any], ...] = ()
-    layer: str | None = None
-    smoothing: Smoothing | None = None
-    normalized: bool = False
-
-    @property
-    def name(self) -> str:
-        """Name of the method, or of both with a sign of multiplication."""
-        return " × ".join(self.methods)
-
-    @property
-    def takes(self) -> frozenset[str]:
-        """Options and inputs that the methods take."""
-        return frozenset().union(*(METHODS[method].parameters for method in self.methods))
-
-    @property
-    def by_module(self) -> bool:
-        """Test whether a method looks into the model, for which a function of images will not do."""
-        return any(METHODS[method].needs_module for method in self.methods)
-
-    @property
-    def needs_original(self) -> bool:
-        """Test whether a method wants the network as its authors wrote it, for which a folded one will not do."""
-        return any(METHODS[method].needs_original for method in self.methods)
-
-    def settings(self) -> dict[str, Any]:
-        """Options by name, given or not, and the smoothing's."""
-        usual = {name: value for method in self.methods for name, value in METHODS[method].options.items()}
-        given = dict(self.options)
-        return {name: given.get(name, usual[name]) for name in sorted(usual)}
 
 
 @dataclass(frozen=True, eq=False)

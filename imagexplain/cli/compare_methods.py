@@ -28,11 +28,12 @@ from imagexplain import models
 from imagexplain.api.request import Defaults, parse, resolve_target
 from imagexplain.archive.spec import ClassifierFile, ClassifierSpec, ResolvedArchive, load, select
 from imagexplain.attribution.baselines import uniform_noise
+from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.attribution.registry import METHODS, Family
-from imagexplain.attribution.runner import AttributionConfig, AttributionInputs, Smoothing, run
+from imagexplain.attribution.runner import AttributionInputs, run
 from imagexplain.checkout import ROOT
 from imagexplain.errors import LayerError, RequestError, UnsupportedModelError, unknown
 from imagexplain.models.checkpoints.checkpoint import read

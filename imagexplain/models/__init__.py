@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
 
 ARCHITECTURES = ("bit", "lanet")
@@ -27,7 +28,7 @@ def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str
             others need to know follows from the shapes of the tensors.
 
     Raises:
-        ValueError: an unknown architecture, or arguments that it does not take.
+        ArgumentError: an unknown architecture, or arguments that it does not take.
         CheckpointError: the tensors do not fit the architecture; lists the missing, unexpected and wrongly shaped.
     """
     library, _, name = architecture.partition("/")
@@ -37,9 +38,10 @@ def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str
         return timm_network.build(name, state, arguments or {})
     if architecture not in ARCHITECTURES:
         wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
-        raise ValueError(f"architecture: {wanted}, given {architecture!r}")
+        raise ArgumentError("architecture", f"{wanted}, given {architecture!r}")
     if arguments:
-        raise ValueError(f"arguments: go with a timm model, {architecture} takes none; given {', '.join(arguments)}")
+        names = ", ".join(arguments)
+        raise ArgumentError("arguments", f"go with a timm model, {architecture} takes none; given {names}")
     module = import_module(f"imagexplain.models.classifiers.{architecture}")
     try:
         network: nn.Module = module.build(state)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
+from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
-    AttributionConfig,
     AttributionInputs,
     channels_of,
     evaluations,

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
+from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS
-from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.serving.method_attribution import AttributionMap
 from imagexplain.serving.path_attribution import Model, PathAttribution, scores_of
 from imagexplain.serving.prepared_request import Groups, PreparedRequest

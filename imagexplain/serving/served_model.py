@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from imagexplain import models
 from imagexplain.archive import supported_methods
 from imagexplain.archive.spec import WEIGHTS_FILE, ClassifierSpec
+from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.paths.path_integral import score_gradients
-from imagexplain.attribution.runner import AttributionConfig, channels_of, layer_name
+from imagexplain.attribution.runner import channels_of, layer_name
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.folding import fold

@@ -13,17 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import imagexplain.attribution as library
+from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import INPUTS, LIBRARY_ONLY, METHODS
-from imagexplain.attribution.runner import (
-    AttributionConfig,
-    AttributionInputs,
-    Smoothing,
-    channels_of,
-    evaluations,
-    layer_name,
-    refusals,
-    run,
-)
+from imagexplain.attribution.runner import AttributionInputs, channels_of, evaluations, layer_name, refusals, run
 from tests.rows import rows_through
 
 TARGETS = torch.tensor([2, 0, 1])
@@ -96,7 +88,7 @@ def test_two_methods_get_the_options_that_they_take(model: nn.Module) -> None:
         normalized=True,
     )
     assert torch.allclose(maps(replace(plan, normalized=True), model), scaled, rtol=1e-4, atol=1e-5)
-    assert (plan.name, plan.by_module) == ("idgi × score_cam", True)
+    assert (plan.name, plan.needs_original) == ("idgi × score_cam", True)
 
 
 def test_maps_are_averaged_over_the_draws(model: nn.Module) -> None:

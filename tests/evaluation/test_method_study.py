@@ -21,8 +21,8 @@ from evaluation.method_study import MethodStudy, group_scores, one_channel
 from evaluation.method_tables import markdown, summary
 from evaluation.randomization import THRESHOLD, agreement, fails, randomize_parameters
 from evaluation.settings import Settings
+from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.attribution.runner import AttributionConfig
 from imagexplain.vision.geometry import Preprocess
 from training.scenes import SceneSettings, scene
 

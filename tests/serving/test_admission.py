@@ -15,7 +15,8 @@ import torch
 from handlers.classifier import ClassifierHandler
 from handlers.segmenter import SegmenterHandler
 from imagexplain.api.request import parse
-from imagexplain.attribution.runner import AttributionConfig, Smoothing, seconds_beside
+from imagexplain.attribution.config import AttributionConfig, Smoothing
+from imagexplain.attribution.runner import seconds_beside
 from imagexplain.errors import RequestError
 from imagexplain.serving.admission import admit_baseline, seconds_of_instances
 from imagexplain.serving.cache import Cache

@@ -123,6 +123,19 @@ def test_labels_must_match_the_weights(spec: Path, tmp_path: Path) -> None:
         build_all([spec], tmp_path / "store")
 
 
+def test_an_error_of_a_library_is_not_taken_for_the_specs(
+    spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text may begin like a field's name; only the type of an error says that a field is wrong."""
+
+    def build(*_: object) -> torch.nn.Module:
+        raise ValueError("labels: a word of torch's own")
+
+    monkeypatch.setattr(models, "build", build)
+    with pytest.raises(SpecError, match=r"small\.yaml: weights: .*small\.safetensors: labels: a word of torch's own"):
+        build_all([spec], tmp_path / "store")
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path = write_spec(tmp_path, labels=LABELS)
     save_file({"odd": torch.zeros(2)}, tmp_path / "small.safetensors")

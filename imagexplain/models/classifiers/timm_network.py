@@ -16,6 +16,7 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints import checkpoint
 
 FITS = {"center": "crop", "squash": "stretch"}
@@ -30,18 +31,18 @@ def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         arguments: Arguments of ``timm.create_model`` and of the architecture (``num_classes``, ``img_size``, …).
 
     Raises:
-        ValueError: timm has no such architecture, or it does not take such arguments.
+        ArgumentError: timm has no such architecture, or it does not take such arguments.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = get_close_matches(architecture, timm.list_models(), n=3)
         hint = f", such as {', '.join(near)}" if near else ""
-        raise ValueError(f"architecture: wanted timm/ and the name of one of its models{hint}, given {name!r}")
+        raise ArgumentError("architecture", f"wanted timm/ and the name of one of its models{hint}, given {name!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     try:
         network: nn.Module = timm.create_model(name, pretrained=False, **values)
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"arguments: {name} does not take {dict(arguments)}: {error}") from error
+        raise ArgumentError("arguments", f"{name} does not take {dict(arguments)}: {error}") from error
     return network
 
 
@@ -54,7 +55,7 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
         arguments: Arguments as for :func:`create`; ``num_classes`` need not be among them.
 
     Raises:
-        ValueError: as for :func:`create`.
+        ArgumentError: as for :func:`create`.
         CheckpointError: listing every missing, unexpected and wrongly shaped tensor.
     """
     with torch.device("meta"):
@@ -72,14 +73,14 @@ def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Preprocessing of photos by timm's own account: the fields of a spec's ``preprocess``.
 
     Raises:
-        ValueError: as for :func:`create`, or a model whose photos timm pads.
+        ArgumentError: as for :func:`create`, or a model whose photos timm pads.
     """
     size = arguments.get("img_size")
     given = {} if size is None else {"input_size": (3, size, size) if isinstance(size, int) else (3, *size)}
     with torch.device("meta"):
         config = resolve_model_data_config(create(name, arguments), given)
     if config["crop_mode"] not in FITS:
-        raise ValueError(f"preprocess: {name} wants photos padded; name size, mean, std and fit instead")
+        raise ArgumentError("preprocess", f"{name} wants photos padded; name size, mean, std and fit instead")
     return {
         "size": tuple(config["input_size"][1:]),
         "mean": tuple(config["mean"]),
