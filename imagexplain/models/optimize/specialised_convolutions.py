@@ -29,10 +29,8 @@ class Pointwise(nn.Module):
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
         self.stride = convolution.stride
-        self.weight: Tensor
-        self.bias: Tensor | None
-        self.register_buffer("weight", convolution.weight.detach().flatten(1).contiguous())  # (D, C)
-        self.register_buffer("bias", _bias(convolution))
+        self.weight = _frozen(convolution.weight.detach().flatten(1))  # (D, C)
+        self.bias = _bias(convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)  # (N, H, W, C), contiguous when x is channels-last
@@ -51,7 +49,6 @@ class WindowedConv2d(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d, size: tuple[int, int]) -> None:
         super().__init__()
-        self.bias: Tensor | None
         self.order: Tensor | None
         rows, columns = _windows(convolution, size)
         matrices: dict[tuple[range, range], list[Tensor]] = {}
@@ -64,13 +61,12 @@ class WindowedConv2d(nn.Module):
                 matrices.setdefault((row.pixels, column.pixels), []).append(matrix)
                 places.setdefault((row.pixels, column.pixels), []).append(y * len(columns) + x)
         self.windows = list(matrices)
-        self.weights = nn.ParameterList(
-            nn.Parameter(torch.cat(parts).contiguous(), requires_grad=False) for parts in matrices.values()
-        )
+        self.weights = nn.ParameterList(_frozen(torch.cat(parts)) for parts in matrices.values())
         self.shape = (len(rows), len(columns), convolution.out_channels)
         order = torch.tensor([place for window in self.windows for place in places[window]])
-        self.register_buffer("order", None if torch.equal(order, order.sort().values) else order.argsort())
-        self.register_buffer("bias", _bias(convolution))
+        sorted_already = torch.equal(order, order.sort().values)
+        self.register_buffer("order", None if sorted_already else order.argsort(), persistent=False)
+        self.bias = _bias(convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)  # (N, H, W, C)
@@ -167,5 +163,10 @@ def _slice(indices: range) -> slice:
     return slice(indices.start, indices.stop)
 
 
-def _bias(convolution: nn.Conv2d) -> Tensor | None:
-    return None if convolution.bias is None else convolution.bias.detach()
+def _frozen(weight: Tensor) -> nn.Parameter:
+    """A parameter, not a buffer: attribution keeps a copy of the buffers that a forward pass might change."""
+    return nn.Parameter(weight.contiguous(), requires_grad=False)
+
+
+def _bias(convolution: nn.Conv2d) -> nn.Parameter | None:
+    return None if convolution.bias is None else _frozen(convolution.bias.detach())
