@@ -30,6 +30,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import psutil
 import requests
+import urllib3
 
 from imagexplain.api.options import SEGMENTS
 from imagexplain.api.request import Request
@@ -49,6 +50,9 @@ KEY_FILE = "key_file.json"
 BUDGET_FRACTION = 0.2
 """Part of a batch's time within which its segments must be there, 19 s of 96: so long may others have to wait."""
 
+
+READ_BYTES = 65_536
+"""Bytes of an answer that are read at once, at most."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Errors that msgspec raises for what is no JSON: letters that are no UTF-8 and deep nesting have their own."""
@@ -189,7 +193,7 @@ class RemoteSegments:
         threads = ThreadPoolExecutor(max(1, len(asked)), "remote-segments")
         futures = {question: threads.submit(answer, question) for question in asked}
         wait(futures.values(), timeout=ends - self.clock())
-        threads.shutdown(wait=False)  # a socket's own time limit counts from byte to byte
+        threads.shutdown(wait=False)  # which end a moment later, by a limit of their own
         return {
             question: future.result() if future.done() else NoAnswerError(question.name)
             for question, future in futures.items()
@@ -259,17 +263,32 @@ def segments_of(
         headers["X-Explain-Options"] = f"threshold={threshold!r}"
     if fresh:
         headers["Cache-Control"] = "no-cache"
-    url, body = f"{_address()}/predictions/{name}", photo.encoded or _png(photo)
+    url, sent = f"{_address()}/predictions/{name}", photo.encoded or _png(photo)
     try:
         with requests.Session() as session:
             session.trust_env = False  # neither a proxy, which would see key and photo, nor the passwords of a .netrc
-            answer = session.post(url, data=body, headers=headers, timeout=left, allow_redirects=False)
-    except requests.Timeout:
+            answer = session.post(url, data=sent, headers=headers, timeout=left, allow_redirects=False, stream=True)
+            body = _read(answer, ends)
+    except (requests.Timeout, urllib3.exceptions.TimeoutError):
         raise NoAnswerError(name) from None
-    except requests.RequestException:
+    except (requests.RequestException, urllib3.exceptions.HTTPError):
         message = f"the segmenter {name} cannot be reached; try again, or allow a fallback"
         raise RequestError(503, "segments", message) from None
-    return _masks(name, answer, photo, limits)
+    return _masks(name, answer, body, photo, limits)
+
+
+def _read(answer: requests.Response, ends: float) -> bytes:
+    """The body of an answer, as far as it comes in time: a socket's own time limit counts from byte to byte.
+
+    Raises:
+        requests.Timeout: once the clock reads ``ends``.
+    """
+    parts = []
+    while part := answer.raw.read1(READ_BYTES, decode_content=True):
+        if time.monotonic() > ends:
+            raise requests.Timeout
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _address() -> str:
@@ -313,11 +332,11 @@ def _hold(locks: ExitStack, path: Path, lock: int) -> bool:
     return True
 
 
-def _masks(name: str, answer: requests.Response, photo: Photo, limits: Limits) -> PhotoMasks:
+def _masks(name: str, answer: requests.Response, body: bytes, photo: Photo, limits: Limits) -> PhotoMasks:
     if answer.status_code == 404:
         known = f"wanted {', '.join(SEGMENTS)} or a segmenter that is served here"
         raise RequestError(422, "segments", f"{known}, got {shown(name)}")
-    content = _content(answer)
+    content = _content(body)
     if answer.status_code != 200:
         told = shown(content.get("message", answer.reason))
         message = f"the segmenter {name} answered {answer.status_code}: {told}"
@@ -330,9 +349,9 @@ def _masks(name: str, answer: requests.Response, photo: Photo, limits: Limits) -
     return parse_masks(found[: limits.max_groups], photo.size, limits)
 
 
-def _content(answer: requests.Response) -> dict[str, Any]:
+def _content(body: bytes) -> dict[str, Any]:
     try:
-        content = msgspec.json.decode(answer.content)
+        content = msgspec.json.decode(body)
     except UNREADABLE:
         return {}
     return content if isinstance(content, dict) else {}

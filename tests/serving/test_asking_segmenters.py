@@ -231,6 +231,10 @@ def test_an_answer_that_drips_in_is_none(unpacked: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", f"http://127.0.0.1:{listening.server_port}")
     try:
         assert "did not answer in time" in joined(remote(unpacked, "bit", budget=2), wanting("swin"))[0]
+        asking = [thread for thread in threading.enumerate() if thread.name.startswith("remote-segments")]
+        for thread in asking:
+            thread.join(10)  # a process cannot end while one waits
+        assert not any(thread.is_alive() for thread in asking)
     finally:
         stop.set()
         listening.shutdown()
