@@ -22,7 +22,7 @@ from imagexplain.attribution.registry import METHODS, Method, register
 from imagexplain.attribution.runner import AttributionConfig, evaluations, refusals, seconds_beside
 from imagexplain.cli import compare_methods, list_methods
 from imagexplain.vision.geometry import apply
-from tests.evaluation.test_method_study import DRAWN, FEW, SEED, convolutional_subject
+from tests.evaluation.subjects import DRAWN, FEW, SEED, convolutional_subject
 from tests.serving.fake_torchserve import Context
 from tests.serving.test_classifier import png
 from tests.serving.test_method_attribution import one, write_model
