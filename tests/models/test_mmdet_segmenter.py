@@ -21,12 +21,15 @@ from imagexplain.vision.mask_crops import MasksTooLargeError
 from tests.models import mmdet_models
 from tests.models.reference import FIXTURES, distance
 from tests.models.same import assert_close_outputs
-from tests.wire.photos import noise_pixels
 
 ROOT = Path(__file__).parents[2]
 
 SAMPLES = 8192
 """Larger tensors of the reference are kept at every k-th number, with the smallest odd k that leaves no more."""
+
+
+def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def sampled(tensor: Tensor) -> Tensor:
@@ -161,7 +164,7 @@ def assert_same_instances(given: Detections, wanted: Any) -> None:
 @pytest.mark.parametrize("threshold", [None, 0.5, 0.3])
 def test_finds_what_mmdet_finds(small: MMDetSegmenter, threshold: float | None) -> None:
     """A threshold changes nothing about the detections that lie above it."""
-    picture = noise_pixels(40, 70)
+    picture = photo(40, 70)
     wanted = plainly(small, picture)
     given = small.segment(picture, threshold)
     assert len(given) >= 2 and given.masks.any()
@@ -175,7 +178,7 @@ def test_finds_what_mmdet_finds(small: MMDetSegmenter, threshold: float | None) 
 
 
 def test_a_lower_threshold_than_the_configurations_finds_more(small: MMDetSegmenter) -> None:
-    picture = noise_pixels(40, 70)
+    picture = photo(40, 70)
     scores = small.segment(picture, 0).scores
     small.model.roi_head.test_cfg.score_thr = float(scores[3])
     try:
@@ -194,15 +197,15 @@ def test_only_masks_above_the_threshold_are_computed(small: MMDetSegmenter, monk
         return original(features, metas, results, rescale=rescale)
 
     monkeypatch.setattr(small.model.roi_head, "predict_mask", counting)
-    everything = small.segment(noise_pixels(40, 70))
-    some = small.segment(noise_pixels(40, 70), float(everything.scores[3]))
+    everything = small.segment(photo(40, 70))
+    some = small.segment(photo(40, 70), float(everything.scores[3]))
     assert seen == [len(everything), 3]
     assert len(some) == 3
 
 
 def test_masks_of_too_many_pixels_are_not_begun(small: MMDetSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mask lies within its box but for the rounding of its sides."""
-    picture = noise_pixels(40, 64)
+    picture = photo(40, 64)
     found = small.segment(picture, 0.2)
     sides = (found.boxes[:, 2:] - found.boxes[:, :2]).double()
     pixels = sides.prod(1).sum().item()
@@ -215,7 +218,7 @@ def test_masks_of_too_many_pixels_are_not_begun(small: MMDetSegmenter, monkeypat
 
 
 def test_nothing_found(small: MMDetSegmenter) -> None:
-    found = small.segment(noise_pixels(40, 70), 1.0)
+    found = small.segment(photo(40, 70), 1.0)
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert found.masks.shape == (0, 40, 70)
@@ -225,13 +228,13 @@ def test_nothing_found(small: MMDetSegmenter) -> None:
 
 def test_no_proposals(small: MMDetSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small.model.rpn_head.test_cfg, "min_bbox_size", 1000)
-    found = small.segment(noise_pixels(40, 70))
+    found = small.segment(photo(40, 70))
     assert found.masks.shape == (0, 40, 70)
 
 
 def test_the_score_at_the_photo_is_the_detections(small: MMDetSegmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Softmax over the classes and the background, which is asked for by counting it as a class."""
-    seen = small.look(noise_pixels(40, 70))
+    seen = small.look(photo(40, 70))
     found = small.find(seen, 0)
     monkeypatch.setattr(small._box_heads()[-1], "num_classes", 4)
     for anchor, label, score in zip(found.anchors, found.labels, found.scores, strict=True):
@@ -242,7 +245,7 @@ def test_the_score_at_the_photo_is_the_detections(small: MMDetSegmenter, monkeyp
 
 def test_anchors_are_in_the_inputs_pixels(small: MMDetSegmenter) -> None:
     """A photo of half the model's size: the last stage's region lies near the box, twice as far."""
-    seen = small.look(noise_pixels(32, 48))
+    seen = small.look(photo(32, 48))
     assert (seen.image_size, seen.photo_size) == ((64, 96), (32, 48))
     assert seen.inputs.shape == (1, 3, 64, 96)
     found = small.find(seen)
@@ -253,7 +256,7 @@ def test_anchors_are_in_the_inputs_pixels(small: MMDetSegmenter) -> None:
 
 def test_gradient_equals_differences(small: MMDetSegmenter) -> None:
     """In float64, along random directions, by steps so short that hardly a ReLU meets its kink."""
-    seen = small.look(noise_pixels(40, 70))
+    seen = small.look(photo(40, 70))
     anchor = small.find(seen).anchors[1]
     small.model.double()
     try:
@@ -272,8 +275,8 @@ def test_gradient_equals_differences(small: MMDetSegmenter) -> None:
 
 
 def test_batches_do_not_mix(small: MMDetSegmenter) -> None:
-    first, second = (small.look(noise_pixels(40, 70, seed)).inputs for seed in (0, 1))
-    anchor = small.find(small.look(noise_pixels(40, 70))).anchors[0]
+    first, second = (small.look(photo(40, 70, seed)).inputs for seed in (0, 1))
+    anchor = small.find(small.look(photo(40, 70))).anchors[0]
     with torch.no_grad():
         together = small.class_logits(torch.cat([first, second]), anchor)
         apart = torch.cat([small.class_logits(x, anchor) for x in (first, second)])
@@ -284,7 +287,7 @@ def test_batches_do_not_mix(small: MMDetSegmenter) -> None:
 
 def test_nothing_of_the_model_changes(small: MMDetSegmenter) -> None:
     before = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
-    seen = small.look(noise_pixels(40, 70))
+    seen = small.look(photo(40, 70))
     anchor = small.find(seen).anchors[0]
     torch.autograd.grad(small.class_logits(seen.inputs.requires_grad_(), anchor).sum(), seen.inputs)
     assert not any(parameter.requires_grad for parameter in small.model.parameters())
@@ -295,12 +298,12 @@ def test_nothing_of_the_model_changes(small: MMDetSegmenter) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (60, 2), (300, 400)])
 def test_photos_of_unusual_sizes(small: MMDetSegmenter, shape: tuple[int, int]) -> None:
-    found = small.segment(noise_pixels(*shape))
+    found = small.segment(photo(*shape))
     assert found.masks.shape[1:] == shape
 
 
 def test_photos_as_tensors_and_views(small: MMDetSegmenter) -> None:
-    picture = noise_pixels(40, 70)
+    picture = photo(40, 70)
     wanted = small.segment(picture)
     assert_close_outputs(small.segment(torch.from_numpy(picture)).boxes, wanted.boxes)
     assert_close_outputs(small.segment(picture[:, ::-1].copy()[:, ::-1]).boxes, wanted.boxes)
@@ -341,7 +344,7 @@ def single_stage() -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def test_any_other_segmenter_goes_mmdets_own_way(single_stage: tuple[dict[str, Any], dict[str, Tensor]]) -> None:
     segmenter = build(*single_stage)
-    picture = noise_pixels(40, 70)
+    picture = photo(40, 70)
     found = segmenter.segment(picture)
     assert not segmenter.explains
     assert len(found) > 10
