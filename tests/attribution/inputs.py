@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 
@@ -45,3 +46,11 @@ def row_batch(*values: float) -> Tensor:
 def row_masks(*rows: str) -> Tensor:
     """One mask (1, W) of a single row of pixels for each text of 0 and 1."""
     return torch.tensor([[[digit == "1" for digit in row]] for row in rows])
+
+
+@st.composite
+def families(draw: st.DrawFn) -> Tensor:
+    """Up to eight masks over up to twelve pixels: overlapping, nested, equal and empty ones among them."""
+    pixels, count = draw(st.integers(1, 12)), draw(st.integers(0, 8))
+    rows = draw(st.lists(st.lists(st.booleans(), min_size=pixels, max_size=pixels), min_size=count, max_size=count))
+    return torch.tensor(rows, dtype=torch.bool).view(count, 1, pixels)

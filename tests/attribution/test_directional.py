@@ -10,10 +10,9 @@ from imagexplain.attribution.groups.directional import GroupScores, group_scores
 from imagexplain.attribution.groups.families import Family, disjoint_parts, family
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import quadrature
-from tests.attribution.inputs import noise_image, row_image, row_masks
+from tests.attribution.inputs import families, noise_image, row_image, row_masks
 from tests.attribution.integrals import integral_of
 from tests.attribution.models import cubic, linear, product, smooth_network
-from tests.attribution.test_families import families
 
 
 def table(integral: PathIntegral, groups: Family) -> GroupScores:

@@ -3,23 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from imagexplain.attribution.groups.families import Family, containment, disjoint_parts, family, parents
-from tests.attribution.inputs import row_masks
+from tests.attribution.inputs import families, row_masks
 
 
 def texts(groups: Tensor) -> list[str]:
     return ["".join("1" if on else "0" for on in row.flatten().tolist()) for row in groups]
-
-
-@st.composite
-def families(draw: st.DrawFn) -> Tensor:
-    """Up to eight masks over up to twelve pixels: overlapping, nested, equal and empty ones among them."""
-    pixels, count = draw(st.integers(1, 12)), draw(st.integers(0, 8))
-    rows = draw(st.lists(st.lists(st.booleans(), min_size=pixels, max_size=pixels), min_size=count, max_size=count))
-    return torch.tensor(rows, dtype=torch.bool).view(count, 1, pixels)
 
 
 def test_segments_rest_and_whole() -> None:

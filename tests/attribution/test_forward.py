@@ -20,9 +20,9 @@ from imagexplain.attribution.paths.adaptive import integrate_adaptive
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.runner import channels_of
+from tests.attribution.every_method import OF_ATTENTION, OPTIONS
 from tests.attribution.inputs import float_images
 from tests.attribution.networks import assert_untouched, footprint, prepared, vit
-from tests.attribution.test_methods import OF_ATTENTION, OPTIONS
 
 CLASSES = [2, 0, 1]
 Method = Callable[..., Tensor]

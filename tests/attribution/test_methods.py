@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -13,27 +12,11 @@ from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
 import imagexplain.attribution as library
+from tests.attribution.every_method import OF_ATTENTION, OPTIONS
 from tests.attribution.inputs import float_images
 from tests.attribution.models import smooth_network
 from tests.attribution.networks import float_cnn, vit
 from tests.rows import rows_through
-
-GROUPS = torch.arange(64).view(8, 8) // 16
-OPTIONS: dict[str, dict[str, Any]] = {
-    "blur_ig": {"steps": 5, "max_sigma": 3.0},
-    "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
-    "feature_ablation": {"groups": GROUPS},
-    "guided_ig": {"steps": 5},
-    "kernel_shap": {"groups": GROUPS},
-    "occlusion": {"size": 3, "stride": 2},
-    "rise": {"samples": 20, "cells": 3},
-    "smoothgrad": {"samples": 4},
-    "xrai": {"segments": [torch.stack([GROUPS.eq(number) for number in range(4)])] * 3, "steps": 5, "least": 1},
-}
-
-
-OF_ATTENTION = {"attention_rollout", "gradient_rollout"}
-"""Methods that need a transformer; all others are tried on a convolutional network."""
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def ask_json(handler: ClassifierHandler, *bodies: dict[str, Any], accept: str = 
     return [(context.statuses[index], json.loads(answer)) for index, answer in enumerate(answers)]
 
 
-def explained(handler: ClassifierHandler, options: str, accept: str = "application/json") -> tuple[int, Any]:
+def explain_one(handler: ClassifierHandler, options: str, accept: str = "application/json") -> tuple[int, Any]:
     """Status and answer of one explanation."""
     (body,), context = ask(handler, (explanation(options, accept), noise_png()))
     status = context.statuses[0]

@@ -24,7 +24,7 @@ from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.request_state import RequestState
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.mask_crops import CroppedMask
-from tests.serving.asking import ask, ask_json, base64_png, explained, explanation, noise_png, prediction, rle
+from tests.serving.asking import ask, ask_json, base64_png, explain_one, explanation, noise_png, prediction, rle
 from tests.serving.fake_torchserve import Context
 from tests.serving.handlers import classifier_of, segmenter_of, write_bit, write_tensormask, write_timm
 from tests.tensors import unpacked
@@ -170,8 +170,8 @@ def test_cheap_methods_make_no_room_for_dear_ones(tmp_path: Path, monkeypatch: p
     handler = classifier_of(write_timm(tmp_path, "resnet"))
     monkeypatch.setattr(handler.worker.task, "seconds_per_point", 0.05)  # 96 of the 120 seconds are the deadline
     for size in range(8, 14):
-        assert explained(handler, f"method=occlusion&stride=2&size={size}")[0] == 200
-    assert explained(handler, "method=rise&samples=6000")[0] == 413
+        assert explain_one(handler, f"method=occlusion&stride=2&size={size}")[0] == 200
+    assert explain_one(handler, "method=rise&samples=6000")[0] == 413
     facts = handler.worker.task.model.facts
     assert facts.cost_ratio_of("occlusion") < 1 == facts.cost_ratio_of("rise")
 

@@ -19,7 +19,7 @@ from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
 from imagexplain.serving.remote_segments import fetch_segments
 from imagexplain.vision.decode import decode
-from tests.serving.asking import explained
+from tests.serving.asking import explain_one
 from tests.serving.segmenter_server import segmenter_server
 from tests.wire.photos import encoded
 
@@ -39,9 +39,9 @@ def test_xrai_on_an_input_too_large_is_no_error_of_the_server(
     resnet: ClassifierHandler, monkeypatch: pytest.MonkeyPatch, name: str, most: int, words: str
 ) -> None:
     monkeypatch.setattr(regions, name, most)
-    status, answer = explained(resnet, "method=xrai&steps=4")
+    status, answer = explain_one(resnet, "method=xrai&steps=4")
     assert (status, answer["field"]) == (422, "method") and words in answer["message"]
-    status, answer = explained(resnet, "method=xrai&steps=4&segments=grid&rows=2&columns=2")
+    status, answer = explain_one(resnet, "method=xrai&steps=4&segments=grid&rows=2&columns=2")
     assert status == 200 and len(answer["groups"]) == 5  # segments of its own need no others
 
 

@@ -27,7 +27,7 @@ from imagexplain.serving.cache import Cache
 from imagexplain.vision.geometry import apply
 from tests.pictures import panel
 from tests.rows import rows_through
-from tests.serving.asking import ask, explained, explanation, noise_png
+from tests.serving.asking import ask, explain_one, explanation, noise_png
 from tests.serving.handlers import TIMM_NETWORKS, classifier_of, forget, write_bit, write_timm
 from tests.tensors import unpacked
 from tests.wire.photos import encoded
@@ -67,7 +67,7 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
 ) -> None:
     options = f"method={method}&target_class=dog&segments=grid&rows=2&columns=2"
     options += f"&{QUICK[method]}" if method in QUICK else ""
-    status, answer = explained(handlers[kind], options, "application/gzip")
+    status, answer = explain_one(handlers[kind], options, "application/gzip")
     if method in (FOR_TRANSFORMERS if kind == "resnet" else FOR_CNNS):
         assert status == 422 and answer["field"] == "method"
         assert f"{method} is not supported by this model" in answer["message"]
@@ -88,7 +88,7 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
 
 def test_a_served_map_is_the_librarys(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["resnet"]
-    _, answer = explained(handler, "method=grad_cam&target_class=2", "application/gzip")
+    _, answer = explain_one(handler, "method=grad_cam&target_class=2", "application/gzip")
     image, _ = apply(Image.open(io.BytesIO(noise_png())), handler.worker.task.model.preprocess)
     expected = library.grad_cam(handler.worker.task.model.plain(), image[None], 2)
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-6)
@@ -131,12 +131,12 @@ def test_a_product_is_that_of_the_maps(handlers: dict[str, ClassifierHandler]) -
     handler = handlers["swin"]
     maps = {}
     for given in ("method=gradient", "method=layer_cam", "combine=gradient,layer_cam"):
-        _, answer = explained(handler, f"{given}&target_class=cat", "application/gzip")
+        _, answer = explain_one(handler, f"{given}&target_class=cat", "application/gzip")
         maps[given] = answer["map"]
     expected = library.combine(maps["method=gradient"], maps["method=layer_cam"])
     assert torch.allclose(maps["combine=gradient,layer_cam"], expected, rtol=1e-4)
     assert answer["method"] == "gradient × layer_cam" and "normalized" not in answer
-    _, answer = explained(handler, "combine=gradient,layer_cam&normalized=true&target_class=cat", "application/gzip")
+    _, answer = explain_one(handler, "combine=gradient,layer_cam&normalized=true&target_class=cat", "application/gzip")
     expected = library.combine(maps["method=gradient"], maps["method=layer_cam"], normalized=True)
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-5) and answer["normalized"] is True
     assert answer["map"].max() == 1
@@ -144,19 +144,19 @@ def test_a_product_is_that_of_the_maps(handlers: dict[str, ClassifierHandler]) -
 
 def test_what_is_known_is_not_computed_again(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["resnet"]
-    first = explained(handler, "method=rise&samples=10&cells=4")
+    first = explain_one(handler, "method=rise&samples=10&cells=4")
     with rows_through(handler.worker.task.model.network) as rows:
-        assert explained(handler, "method=rise&samples=10&cells=4") == first and not rows
-        assert explained(handler, "method=rise&samples=10&cells=4&segments=grid")[0] == 200 and not rows
-        explained(handler, "method=rise&samples=11&cells=4")
-        explained(handler, "method=rise&samples=10&cells=4&baseline=white")
+        assert explain_one(handler, "method=rise&samples=10&cells=4") == first and not rows
+        assert explain_one(handler, "method=rise&samples=10&cells=4&segments=grid")[0] == 200 and not rows
+        explain_one(handler, "method=rise&samples=11&cells=4")
+        explain_one(handler, "method=rise&samples=10&cells=4&baseline=white")
         assert rows == [11, 10]
 
 
 @pytest.mark.parametrize("accept", ["image/png", "application/x-safetensors"])
 @pytest.mark.parametrize("groups", ["", "&segments=slic"])
 def test_other_forms_of_answer(handlers: dict[str, ClassifierHandler], accept: str, groups: str) -> None:
-    status, body = explained(handlers["resnet"], f"method=grad_cam{groups}", accept)
+    status, body = explain_one(handlers["resnet"], f"method=grad_cam{groups}", accept)
     assert status == 200
     if accept == "image/png":
         assert panel(body).size == (48, 40)
@@ -209,7 +209,7 @@ def test_requests_that_cannot_be_answered(
     handler.worker.task.model = replace(model, seconds_per_point=0.1)
     handler.worker.task.seconds_per_point, kept = 0.1, handler.worker.task.seconds_per_point
     try:
-        got, answer = explained(handler, options)
+        got, answer = explain_one(handler, options)
     finally:
         handler.worker.task.model, handler.worker.task.seconds_per_point = model, kept
     assert (got, answer["field"]) == (status, field), answer
@@ -232,16 +232,16 @@ def test_one_images_refusal_is_not_its_neighbours(handlers: dict[str, Classifier
 
 def test_what_has_a_meaning_is_found_out_once(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["swin"]
-    first = explained(handler, "method=full_grad")
+    first = explain_one(handler, "method=full_grad")
     with rows_through(handler.worker.task.model.network) as rows:
-        assert explained(handler, "method=full_grad") == first
+        assert explain_one(handler, "method=full_grad") == first
     assert sum(rows) <= 1
 
 
 @pytest.mark.parametrize("groups", ["segments=grid&rows=1&columns=1", "n_segments=4", "segments=slic&n_segments=4"])
 @pytest.mark.parametrize("kind", TIMM_NETWORKS)
 def test_shapley_values_of_few_groups(handlers: dict[str, ClassifierHandler], kind: str, groups: str) -> None:
-    status, answer = explained(handlers[kind], f"method=kernel_shap&samples=10&{groups}", "application/gzip")
+    status, answer = explain_one(handlers[kind], f"method=kernel_shap&samples=10&{groups}", "application/gzip")
     assert status == 200, answer
     assert answer["map"].isfinite().all()
 
@@ -250,13 +250,13 @@ def test_defaults_of_the_spec(tmp_path: Path) -> None:
     """Its steps and quadrature are those of integrated gradients, and of the method that it names."""
     handler = classifier_of(write_timm(tmp_path, "resnet"))
     handler.worker.task.defaults = Defaults(method="idgi", steps=7, quadrature="midpoint", baseline="uniform")
-    assert explained(handler, "")[1]["options"] == {"steps": 7}
-    combined = explained(handler, "combine=integrated_gradients,grad_cam")[1]
+    assert explain_one(handler, "")[1]["options"] == {"steps": 7}
+    combined = explain_one(handler, "combine=integrated_gradients,grad_cam")[1]
     assert combined["options"] == {"steps": 7, "quadrature": "midpoint"}
-    assert explained(handler, "method=blur_ig")[1]["options"]["steps"] == 100
-    first, second = (explained(handler, f"method=idgi&seed={seed}", "application/gzip")[1]["map"] for seed in (1, 2))
+    assert explain_one(handler, "method=blur_ig")[1]["options"]["steps"] == 100
+    first, second = (explain_one(handler, f"method=idgi&seed={seed}", "application/gzip")[1]["map"] for seed in (1, 2))
     assert not torch.equal(first, second)
-    assert explained(handler, "method=integrated_gradients&seed=1")[0] == 200
+    assert explain_one(handler, "method=integrated_gradients&seed=1")[0] == 200
 
 
 def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
     handler = classifier_of(tmp_path)
     image, _ = apply(Image.open(io.BytesIO(noise_png())), handler.worker.task.model.preprocess)
     for method in ("guided_backprop", "deep_lift"):
-        _, answer = explained(handler, f"method={method}&target_class=0", "application/gzip")
+        _, answer = explain_one(handler, f"method={method}&target_class=0", "application/gzip")
         expected = getattr(library, method)(handler.worker.task.model.plain(), image[None], 0)
         assert torch.allclose(answer["map"], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
@@ -310,6 +310,6 @@ def test_our_own_networks_are_asked_under_their_authors_names(tmp_path: Path) ->
     """LaNet and BiT are served folded, which renames and removes layers."""
     handler = classifier_of(write_bit(tmp_path))
     (tmp_path / WEIGHTS_FILE).unlink()  # no request reads it
-    status, answer = explained(handler, "method=grad_cam")
+    status, answer = explain_one(handler, "method=grad_cam")
     assert status == 200 and answer["layer"] in dict(handler.worker.task.model.plain().named_modules())
-    assert explained(handler, f"method=layer_cam&layer={answer['layer']}")[0] == 200
+    assert explain_one(handler, f"method=layer_cam&layer={answer['layer']}")[0] == 200

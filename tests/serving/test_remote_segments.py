@@ -37,7 +37,7 @@ def photo() -> Photo:
     return decode(encoded(Image.new("RGB", (6, 4), "red")), Limits())
 
 
-def ask_segmenter(
+def fetched_segments(
     photo: Photo, address: str, monkeypatch: pytest.MonkeyPatch, left: float = 5.0, **options: Any
 ) -> Any:
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
@@ -47,7 +47,7 @@ def ask_segmenter(
 def test_the_file_goes_out_as_it_came_and_masks_come_back(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"detections": [detection("cat", 1), detection("dog", 2)]}).encode()
     with segmenter_server(200, body) as (address, asked):
-        found = ask_segmenter(photo, address, monkeypatch, threshold=0.25)
+        found = fetched_segments(photo, address, monkeypatch, threshold=0.25)
     ((path, headers, sent),) = asked
     assert path == "/predictions/swin" and sent == photo.encoded
     assert headers["Authorization"] == "Bearer secret" and headers["X-Explain-Options"] == "threshold=0.25"
@@ -57,14 +57,14 @@ def test_the_file_goes_out_as_it_came_and_masks_come_back(photo: Photo, monkeypa
 
 def test_a_photo_from_a_list_goes_out_as_png(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     with segmenter_server(200, b'{"detections": []}') as (address, asked):
-        assert ask_segmenter(Photo(photo.image, "list", "RGB"), address, monkeypatch).labels == ()
+        assert fetched_segments(Photo(photo.image, "list", "RGB"), address, monkeypatch).labels == ()
     assert decode(asked[0][2], Limits()).image.tobytes() == photo.image.tobytes()
 
 
 def test_no_more_segments_than_the_limit(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"detections": [detection(f"star {n}", 1) for n in range(9)]}).encode()
     with segmenter_server(200, body) as (address, _):
-        assert len(ask_segmenter(photo, address, monkeypatch).labels) == 3
+        assert len(fetched_segments(photo, address, monkeypatch).labels) == 3
 
 
 @pytest.mark.parametrize(
@@ -85,19 +85,19 @@ def test_refusals(
     photo: Photo, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, wanted: int, words: str
 ) -> None:
     with segmenter_server(status, body) as (address, _), pytest.raises(RequestError) as caught:
-        ask_segmenter(photo, address, monkeypatch)
+        fetched_segments(photo, address, monkeypatch)
     assert caught.value.status == wanted and caught.value.field == "segments" and words in caught.value.message
 
 
 def test_a_segmenter_that_is_slow_or_gone(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     with segmenter_server(200, b"{}", seconds=1) as (address, _), pytest.raises(RequestError) as caught:
-        ask_segmenter(photo, address, monkeypatch, left=0.2)
+        fetched_segments(photo, address, monkeypatch, left=0.2)
     assert caught.value.status == 503 and "did not answer in time" in caught.value.message
     with pytest.raises(RequestError, match="cannot be reached") as caught:
-        ask_segmenter(photo, address, monkeypatch)
+        fetched_segments(photo, address, monkeypatch)
     assert caught.value.status == 503
     with pytest.raises(RequestError, match="no time is left") as caught:
-        ask_segmenter(photo, address, monkeypatch, left=-1)
+        fetched_segments(photo, address, monkeypatch, left=-1)
     assert caught.value.status == 503
 
 

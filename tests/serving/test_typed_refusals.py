@@ -13,13 +13,13 @@ from imagexplain.archive.segmenter_backends import MMDetBackend
 from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.models.segmenters.mmdet_segmenter import PhotoError
 from imagexplain.vision.decode import Photo
-from tests.serving.asking import explained
+from tests.serving.asking import explain_one
 
 
 @pytest.fixture(scope="module")
 def handler(resnet: ClassifierHandler) -> ClassifierHandler:
     """The ResNet's, which knows the photo's scores and the layer."""
-    assert explained(resnet, "method=grad_cam")[0] == 200
+    assert explain_one(resnet, "method=grad_cam")[0] == 200
     return resnet
 
 
@@ -63,7 +63,7 @@ def test_an_error_of_the_network_is_not_the_clients(
     handler: ClassifierHandler, networks: list[nn.Module], options: str, text: str
 ) -> None:
     failing(networks, ValueError(text))
-    status, answer = explained(handler, options)
+    status, answer = explain_one(handler, options)
     assert (status, answer["error"]) == (500, "internal"), answer
 
 
@@ -99,7 +99,7 @@ def test_an_error_of_the_library_is_told_by_its_type_and_field(
 ) -> None:
     handler.worker.task.model.facts.supported_methods = ("gradient",)  # not to be found out by networks that fail
     failing(networks, error)
-    got, answer = explained(handler, "method=occlusion")
+    got, answer = explain_one(handler, "method=occlusion")
     assert (got, answer["field"]) == (status, field), answer
     assert status == 500 or error.message in answer["message"]
     handler.worker.task.model.facts.supported_methods = ()
