@@ -16,17 +16,15 @@ import imagexplain.attribution as library
 from evaluation.entries import Entry, entries_of, supported
 from evaluation.evaluate_methods import evaluate
 from evaluation.evaluated_model import EvaluatedModel
-from handlers.classifier import ClassifierHandler
 from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS, Method, register
 from imagexplain.attribution.runner import evaluations, refusals, seconds_beside
 from imagexplain.cli import compare_methods, list_methods
 from imagexplain.vision.geometry import apply
-from tests.evaluation.test_method_study import DRAWN, FEW, SEED, convolutional_subject
-from tests.serving.fake_torchserve import Context
-from tests.serving.test_classifier import png
-from tests.serving.test_method_attribution import one, write_model
+from tests.evaluation.subjects import DRAWN, FEW, SEED, convolutional_subject
+from tests.serving.asking import explain_one, noise_png
+from tests.serving.handlers import classifier_of, write_timm
 
 NAME = "fading"
 FILE = "tests.toy_method"
@@ -42,24 +40,18 @@ def toy() -> Iterator[Method]:
     del sys.modules[FILE]
 
 
-def made(folder: Path, kind: str) -> ClassifierHandler:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(folder, kind)))
-    return handler
-
-
 def test_it_is_a_method_of_the_library(toy: Method) -> None:
     assert library.__getattr__(NAME) is toy.function and NAME in dir(library) and NAME in list(library.METHODS)
     assert toy.options == {"levels": 4} and METHODS.options["levels"] is int
 
 
 def test_it_is_served(toy: Method, tmp_path: Path) -> None:
-    handler = made(tmp_path, "resnet")
-    status, answer = one(handler, f"method={NAME}&levels=3&target_class=2&baseline=black", "application/gzip")
+    handler = classifier_of(write_timm(tmp_path, "resnet"))
+    status, answer = explain_one(handler, f"method={NAME}&levels=3&target_class=2&baseline=black", "application/gzip")
     assert status == 200, answer
     assert answer["method"] == NAME and answer["options"] == {"levels": 3} and answer["baseline"] == "black"
     assert answer["evaluations"] == 4
-    image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
+    image, _ = apply(Image.open(io.BytesIO(noise_png())), handler.worker.task.model.preprocess)
     expected = toy.function(
         handler.worker.task.model.original_network(),
         image[None],
@@ -68,7 +60,7 @@ def test_it_is_served(toy: Method, tmp_path: Path) -> None:
         baselines=torch.full_like(image[None], -1),
     )
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-6)
-    status, both = one(handler, f"combine=gradient,{NAME}&levels=2")
+    status, both = explain_one(handler, f"combine=gradient,{NAME}&levels=2")
     assert status == 200 and both["method"] == f"gradient × {NAME}"
 
 
@@ -76,28 +68,28 @@ def test_it_costs_what_it_says(tmp_path: Path) -> None:
     plan = AttributionConfig((NAME,), (("levels", 30),))
     assert evaluations(plan, (8, 8), draws=2) == 22  # 60 forward passes count as 20, and 2 for the image's own
     assert seconds_beside(plan, (10, 20)) == pytest.approx(6000e-10)
-    handler = made(tmp_path, "resnet")
-    status, answer = one(handler, f"method={NAME}&levels=1000000000")
+    handler = classifier_of(write_timm(tmp_path, "resnet"))
+    status, answer = explain_one(handler, f"method={NAME}&levels=1000000000")
     assert (status, answer["field"]) == (413, "method") and "got 333333336 points" in answer["message"]
 
 
 def test_it_is_refused_where_it_must_be(tmp_path: Path) -> None:
-    handler = made(tmp_path, "vit")
-    status, answer = one(handler, f"method={NAME}")
+    handler = classifier_of(write_timm(tmp_path, "vit"))
+    status, answer = explain_one(handler, f"method={NAME}")
     assert (status, answer["field"]) == (422, "method")
     assert f"{NAME} is not supported by this model: wanted one with ReLUs" in answer["message"]
     assert NAME not in answer["message"].rpartition("Those that are: ")[2].split(", ")
-    status, answer = one(handler, "method=guided_grad_cam")
+    status, answer = explain_one(handler, "method=guided_grad_cam")
     assert NAME not in answer["message"].rpartition("Those that are: ")[2].split(", ")
     network, image = handler.worker.task.model.original_network(), torch.rand(1, 3, 32, 32)
     assert NAME in refusals(network, image, METHODS) and NAME in refusals(lambda rows: network(rows), image, [NAME])
     (tmp_path / "resnet").mkdir()
-    handler = made(tmp_path / "resnet", "resnet")
+    handler = classifier_of(write_timm(tmp_path / "resnet", "resnet"))
     for options, field in ((f"method={NAME}&levels=0", "levels"), (f"method={NAME}&levels=2.5", "levels")):
-        assert [(400, field)] == [(status, answer["field"]) for status, answer in [one(handler, options)]]
-    status, answer = one(handler, "method=gradient&levels=3")
+        assert [(400, field)] == [(status, answer["field"]) for status, answer in [explain_one(handler, options)]]
+    status, answer = explain_one(handler, "method=gradient&levels=3")
     assert (status, answer["field"], answer["message"]) == (400, "levels", "gradient does not take it, but no options")
-    status, answer = one(handler, "method=guided_grad_cam")
+    status, answer = explain_one(handler, "method=guided_grad_cam")
     assert status == 200, answer
 
 
@@ -108,8 +100,8 @@ def test_a_segmenter_cannot_have_it_as_its_method() -> None:
 
 
 def test_it_is_drawn(tmp_path: Path) -> None:
-    handler = made(tmp_path, "resnet")
-    status, body = one(handler, f"method={NAME}", "image/png")
+    handler = classifier_of(write_timm(tmp_path, "resnet"))
+    status, body = explain_one(handler, f"method={NAME}", "image/png")
     assert status == 200
     with Image.open(io.BytesIO(body)) as picture:
         assert picture.format == "PNG" and min(picture.size) > 0

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as run_length
 
+from tests.wire.photos import encoded
 from training.scenes import SceneSettings, scene
 
 CLASSIFIERS = ("lanet", "bit", "resnet", "vit", "swin_classifier")
@@ -72,9 +73,7 @@ class Case:
 
 def photo(seed: int = 0, height: int = 60, width: int = 80, form: str = "PNG") -> bytes:
     """A scene as a file."""
-    file = io.BytesIO()
-    Image.fromarray(scene(seed, 0, SceneSettings(size=(height, width))).image).save(file, form, quality=90)
-    return file.getvalue()
+    return encoded(Image.fromarray(scene(seed, 0, SceneSettings(size=(height, width))).image), form, quality=90)
 
 
 def asked(

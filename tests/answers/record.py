@@ -13,11 +13,10 @@ import argparse
 import hashlib
 import json
 import tempfile
-import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from unittest import mock
 from imagexplain.archive.build import ROOT, build_all
 from imagexplain.serving import remote_segments
 from tests.answers.cases import Asked, Case, cases
+from tests.listening import listening
 from tests.serving.fake_torchserve import Context
 from tests.threads import one_thread
 
@@ -85,28 +85,18 @@ def record(models: Models, asked: dict[str, Case]) -> dict[str, list[str]]:
 def served(models: Models) -> Iterator[str]:
     """The address of an endpoint for predictions, which the models ask one another at."""
 
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = bytearray(self.rfile.read(int(self.headers["Content-Length"])))
-            row = Asked({"body": body}, dict(self.headers), explains=False)
-            ((status, media, answer),) = models.answers(self.path.rpartition("/")[2], [row])
-            self.send_response(status)
-            self.send_header("Content-Type", media)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def predict(request: BaseHTTPRequestHandler) -> None:
+        body = bytearray(request.rfile.read(int(request.headers["Content-Length"])))
+        row = Asked({"body": body}, dict(request.headers), explains=False)
+        ((status, media, answer),) = models.answers(request.path.rpartition("/")[2], [row])
+        request.send_response(status)
+        request.send_header("Content-Type", media)
+        request.send_header("Content-Length", str(len(answer)))
+        request.end_headers()
+        request.wfile.write(answer)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        with mock.patch.object(remote_segments, "_key", return_value="none"):
-            yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with listening(predict) as address, mock.patch.object(remote_segments, "_key", return_value="none"):
+        yield address
 
 
 def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:

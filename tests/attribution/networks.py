@@ -1,10 +1,14 @@
-"""Small networks of the families that class activation maps meet, with seeded weights, in eval(), frozen."""
+"""Small networks of the families that class activation maps meet: seeded, in eval(), frozen unless said otherwise."""
 
+from collections.abc import Callable
 from typing import Any
 
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
+
+from tests.attribution.inputs import noise
 
 
 def prepared(network: nn.Module, dtype: torch.dtype = torch.float64) -> Any:
@@ -65,8 +69,35 @@ def swin(size: tuple[int, int] = (32, 32), dtype: torch.dtype = torch.float64) -
     )
 
 
+def torchvision_vit() -> Any:
+    """torchvision's transformer, whose head it makes of zeros, with another one."""
+    torch.manual_seed(0)
+    network = torchvision.models.VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=5)
+    nn.init.normal_(network.heads.head.weight)
+    return prepared(network)
+
+
+def float_cnn() -> nn.Module:
+    """Two convolutions of float32, each followed by a ReLU, and four classes; not frozen."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 def pictures(count: int = 3, size: tuple[int, int] = (32, 32), dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn((count, 3, *size), generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+    """Images (count, 3, H, W) of noise, by default of the size of the networks here."""
+    return noise(count, 3, *size, seed=1, dtype=dtype)
 
 
 def footprint(model: nn.Module):

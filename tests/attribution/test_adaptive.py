@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from imagexplain.attribution.paths.adaptive import AdaptiveIntegral, OutOfTimeError, integrate_adaptive
 from imagexplain.attribution.paths.path_integral import integrate, relative_to
 from imagexplain.attribution.paths.quadrature import quadrature
-from tests.attribution.models import columns, linear, product, smooth_network
+from tests.attribution.inputs import noise_image, row_image
+from tests.attribution.models import columns, kinked_network, linear, product, smooth_network
 
 PIXELS = torch.eye(2, dtype=torch.bool).view(2, 1, 2)
 QUARTERS = torch.zeros(4, 8, 8, dtype=torch.bool)
@@ -18,7 +19,7 @@ for quarter in range(4):
 OVERLAPPING = torch.cat([QUARTERS, QUARTERS[:1] | QUARTERS[1:2], QUARTERS[1:2] | QUARTERS[3:4]])
 
 
-def one(
+def adaptive_integral_of(
     forward,
     image: Tensor,
     baseline: Tensor | None = None,
@@ -27,33 +28,12 @@ def one(
     tolerance: float = 1e-2,
     **options,
 ) -> AdaptiveIntegral:
+    """The refined integral from a baseline, by default zero, to one image (C, H, W)."""
     baseline = torch.zeros_like(image) if baseline is None else baseline
     options = {"chunk": 16, "most": 1000} | options
     return integrate_adaptive(
         forward, image[None], baseline[None], torch.tensor([target]), [groups], torch.tensor([tolerance]), **options
     )[0]
-
-
-def row(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, -1)
-
-
-def image(seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def kinked_network(dtype: torch.dtype = torch.float64) -> nn.Module:
-    torch.manual_seed(3)
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(8, 8, 3, stride=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.LazyLinear(3),
-    )
-    network(torch.zeros(1, 3, 8, 8))
-    return network.to(dtype).eval().requires_grad_(False)
 
 
 class Watched:
@@ -69,7 +49,7 @@ class Watched:
 
 
 def test_a_linear_model_converges_at_once() -> None:
-    refined = one(linear(torch.tensor([1.0, 2.0])), row(1, 1), groups=PIXELS, tolerance=1e-6)
+    refined = adaptive_integral_of(linear(torch.tensor([1.0, 2.0])), row_image(1, 1), groups=PIXELS, tolerance=1e-6)
     np.testing.assert_allclose(refined.integral.attribution.flatten(), [1, 2], rtol=1e-14)
     assert refined.converged and refined.integral.evaluations == 5
     assert max(refined.stability, refined.missed, refined.uncertainty) < 1e-14
@@ -83,10 +63,10 @@ def test_a_quadratic_model_by_hand() -> None:
     which hold half of the squared error, are halved: 2·√((2·1.5² + 4·0.375²)/12) is 0.108 of 12. Then so are the other
     two, which hold most of it: 2·√(8·0.375²/12).
     """
-    at_once = one(product, row(3, 4), groups=PIXELS, tolerance=0.15)
+    at_once = adaptive_integral_of(product, row_image(3, 4), groups=PIXELS, tolerance=0.15)
     assert at_once.integral.evaluations == 5
     assert at_once.uncertainty == pytest.approx(2 * math.sqrt(4 * 1.5**2 / 12) / 12)
-    refined = one(product, row(3, 4), groups=PIXELS, tolerance=0.1)
+    refined = adaptive_integral_of(product, row_image(3, 4), groups=PIXELS, tolerance=0.1)
     np.testing.assert_allclose(refined.nodes, np.linspace(0, 1, 9))
     np.testing.assert_allclose(refined.weights, quadrature("trapezoid", 9).weights)
     assert refined.uncertainty == pytest.approx(2 * math.sqrt(8 * 0.375**2 / 12) / 12)
@@ -100,9 +80,9 @@ def test_one_kink_is_exact_wherever_it_lies() -> None:
     On [1/4, 1/2] the score rises by 0.7, and the trapezoid rule says ¼·4/2 = 0.5. The weights lean by 0.2 to the right:
     node 1/2 gets ¼·0.7 = 0.175 from this interval, the length from the kink to it, and 1/8 from the next one.
     """
-    refined = one(
-        lambda x: columns(torch.relu((x.flatten(1) * row(3, 1).flatten()).sum(1) - 1.3)),
-        row(1, 1),
+    refined = adaptive_integral_of(
+        lambda x: columns(torch.relu((x.flatten(1) * row_image(3, 1).flatten()).sum(1) - 1.3)),
+        row_image(1, 1),
         groups=PIXELS,
         tolerance=0.5,
     )
@@ -117,8 +97,8 @@ def test_one_kink_is_exact_wherever_it_lies() -> None:
 @pytest.mark.parametrize("tolerance", [1e-1, 1e-2, 1e-3])
 def test_the_groups_are_within_the_tolerance(network: nn.Module, tolerance: float) -> None:
     for seed in range(4):
-        x, baseline = 2 * image(seed), image(seed + 10)
-        refined = one(network, x, baseline, 1, OVERLAPPING, tolerance)
+        x, baseline = 2 * noise_image(seed), noise_image(seed + 10)
+        refined = adaptive_integral_of(network, x, baseline, 1, OVERLAPPING, tolerance)
         (dense,) = integrate(
             network, x[None], baseline[None], torch.tensor([1]), [quadrature("midpoint", 4000)], chunk=500
         )
@@ -136,52 +116,57 @@ def test_the_groups_are_within_the_tolerance(network: nn.Module, tolerance: floa
 
 def test_a_score_that_jumps_in_the_first_thousandth_is_followed() -> None:
     """tanh(2000·(3x₁ + x₂)) at (1, 1): the whole score rises below α = 10⁻³; IG = (3/4, 1/4)."""
-    weights = row(3, 1).flatten()
+    weights = row_image(3, 1).flatten()
 
     def steep(x: Tensor) -> Tensor:
         return columns(torch.tanh(2000 * (x.flatten(1) * weights).sum(1)))
 
-    refined = one(steep, row(1, 1), groups=PIXELS, tolerance=0.02, most=100)
+    refined = adaptive_integral_of(steep, row_image(1, 1), groups=PIXELS, tolerance=0.02, most=100)
     assert refined.converged
     np.testing.assert_allclose(refined.integral.attribution.flatten(), [0.75, 0.25], atol=0.02)
     (uniform,) = integrate(
-        steep, row(1, 1)[None], row(0, 0)[None], torch.tensor([0]), [quadrature("midpoint", 1000)], chunk=500
+        steep,
+        row_image(1, 1)[None],
+        row_image(0, 0)[None],
+        torch.tensor([0]),
+        [quadrature("midpoint", 1000)],
+        chunk=500,
     )
     assert uniform.relative_residual > 0.5
 
 
 def test_no_point_is_evaluated_twice() -> None:
     watched = Watched(kinked_network())
-    refined = one(watched, image(), groups=QUARTERS, tolerance=3e-3, chunk=7)
+    refined = adaptive_integral_of(watched, noise_image(), groups=QUARTERS, tolerance=3e-3, chunk=7)
     assert len(watched.rows) == refined.integral.evaluations == len(refined.nodes) > 20
     assert len(torch.stack(watched.rows).unique(dim=0)) == len(watched.rows)
 
 
 def test_weights_are_a_mean_and_nodes_ascend() -> None:
-    refined = one(kinked_network(), image(), groups=QUARTERS, tolerance=1e-2)
+    refined = adaptive_integral_of(kinked_network(), noise_image(), groups=QUARTERS, tolerance=1e-2)
     assert refined.weights.sum().item() == pytest.approx(1, rel=1e-12)
     assert (refined.weights >= 0).all() and (refined.nodes.diff() > 0).all()
     assert refined.nodes[[0, -1]].tolist() == [0, 1]
 
 
 def test_kept_steps_sum_to_the_mean_gradient() -> None:
-    refined = one(smooth_network(), image(), image(1), keep_steps=True)
+    refined = adaptive_integral_of(smooth_network(), noise_image(), noise_image(1), keep_steps=True)
     steps = refined.integral.steps
     assert steps is not None
     total = torch.einsum("n,nchw->chw", steps.weights, steps.gradients)
     torch.testing.assert_close(total, refined.integral.gradient, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(steps.points[0], image(1), rtol=0, atol=0)
-    torch.testing.assert_close(steps.points[-1], image(), rtol=0, atol=0)
-    assert one(smooth_network(), image()).integral.steps is None
+    torch.testing.assert_close(steps.points[0], noise_image(1), rtol=0, atol=0)
+    torch.testing.assert_close(steps.points[-1], noise_image(), rtol=0, atol=0)
+    assert adaptive_integral_of(smooth_network(), noise_image()).integral.steps is None
 
 
 def mixed(network: nn.Module, dtype: torch.dtype, which: Sequence[int], chunk: int) -> list[AdaptiveIntegral]:
     """Some of three requests that differ in everything."""
     groups = [QUARTERS, None, OVERLAPPING]
-    baselines = [torch.zeros(3, 8, 8, dtype=dtype), image(4, dtype), image(5, dtype)]
+    baselines = [torch.zeros(3, 8, 8, dtype=dtype), noise_image(4, dtype), noise_image(5, dtype)]
     return integrate_adaptive(
         network,
-        torch.stack([image(b, dtype) for b in which]),
+        torch.stack([noise_image(b, dtype) for b in which]),
         torch.stack([baselines[b] for b in which]),
         torch.tensor(which),
         [groups[b] for b in which],
@@ -205,7 +190,7 @@ def test_neither_chunk_nor_batch_mates_matter(dtype: torch.dtype, tolerance: flo
 
 
 def test_an_input_equal_to_its_baseline_needs_the_ends_only() -> None:
-    refined = one(smooth_network(), image(), baseline=image(), groups=QUARTERS)
+    refined = adaptive_integral_of(smooth_network(), noise_image(), baseline=noise_image(), groups=QUARTERS)
     assert refined.converged and refined.integral.evaluations == 2
     assert torch.equal(refined.integral.attribution, torch.zeros(3, 8, 8))
     assert (refined.integral.residual, refined.stability, refined.uncertainty) == (0, 0, 0)
@@ -217,7 +202,7 @@ def test_an_input_equal_to_its_baseline_needs_the_ends_only() -> None:
     ids=["most", "never fewer than the first", "bytes"],
 )
 def test_a_tolerance_out_of_reach_ends_at_the_cap(options: dict, evaluations: int) -> None:
-    refined = one(kinked_network(), image(), groups=QUARTERS, tolerance=1e-9, **options)
+    refined = adaptive_integral_of(kinked_network(), noise_image(), groups=QUARTERS, tolerance=1e-9, **options)
     assert not refined.converged
     assert refined.integral.evaluations == evaluations
     assert 1e-9 < refined.uncertainty < 1
@@ -225,8 +210,10 @@ def test_a_tolerance_out_of_reach_ends_at_the_cap(options: dict, evaluations: in
 
 def test_it_ends_where_nodes_would_coincide() -> None:
     """A step at α = 0.3 has no gradient to find; its interval is halved until float32 can halve it no more."""
-    refined = one(
-        lambda x: columns((x.flatten(1).sum(1) > 0.6).to(x) + 0 * x.flatten(1).sum(1)), row(1, 1).float(), tolerance=0.1
+    refined = adaptive_integral_of(
+        lambda x: columns((x.flatten(1).sum(1) > 0.6).to(x) + 0 * x.flatten(1).sum(1)),
+        row_image(1, 1).float(),
+        tolerance=0.1,
     )
     assert not refined.converged and refined.missed == pytest.approx(1)
     assert refined.integral.evaluations < 40
@@ -238,7 +225,7 @@ def test_values_that_are_not_finite_end_it_and_leave_batch_mates_alone() -> None
         total = x.flatten(1).sum(1)
         return columns(total**2 / 2 + 0 * torch.where(total.isclose(torch.ones(1).to(x)), torch.inf, total))
 
-    inputs = torch.stack([row(2, 2), row(1.5, 1.5)])  # the first passes the sum 1 at a quarter of its path
+    inputs = torch.stack([row_image(2, 2), row_image(1.5, 1.5)])  # the first passes the sum 1 at a quarter of its path
     hurt, healthy = integrate_adaptive(
         broken,
         inputs,
@@ -272,14 +259,14 @@ def test_out_of_time_answers_with_what_was_reached(evaluations: int) -> None:
     """After the first five nodes, a round halves two intervals (see the quadratic model); the clock stops anywhere."""
     watched = Watched(product)
     stop = stop_after(evaluations)
-    refined = one(watched, row(3, 4), groups=PIXELS, tolerance=1e-3, chunk=1, before_chunk=stop)
+    refined = adaptive_integral_of(watched, row_image(3, 4), groups=PIXELS, tolerance=1e-3, chunk=1, before_chunk=stop)
     assert not refined.converged
     assert refined.integral.evaluations == len(watched.rows) == evaluations
     np.testing.assert_allclose(refined.integral.attribution.flatten(), [6, 6])
 
 
 def test_out_of_time_leaves_what_has_converged() -> None:
-    inputs = torch.stack([row(1, 1), row(3, 4)])
+    inputs = torch.stack([row_image(1, 1), row_image(3, 4)])
     done, open_ = integrate_adaptive(
         product,
         inputs,
@@ -297,7 +284,7 @@ def test_out_of_time_leaves_what_has_converged() -> None:
 
 def test_out_of_time_before_there_is_an_answer_goes_on_to_the_caller() -> None:
     with pytest.raises(OutOfTimeError):
-        one(product, row(3, 4), chunk=4, before_chunk=stop_after(1))
+        adaptive_integral_of(product, row_image(3, 4), chunk=4, before_chunk=stop_after(1))
 
 
 def test_another_exception_ends_the_pass() -> None:
@@ -305,19 +292,19 @@ def test_another_exception_ends_the_pass() -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        one(product, row(3, 4), before_chunk=refuse)
+        adaptive_integral_of(product, row_image(3, 4), before_chunk=refuse)
 
 
 def test_before_chunk_counts_down_each_round() -> None:
     seen: list[int] = []
-    one(product, row(3, 4), groups=PIXELS, tolerance=0.1, chunk=3, before_chunk=seen.append)
+    adaptive_integral_of(product, row_image(3, 4), groups=PIXELS, tolerance=0.1, chunk=3, before_chunk=seen.append)
     assert seen == [5, 2, 2, 2]  # five nodes in chunks of three and two, then two and two
 
 
 def test_half_precision_accumulates_in_float32() -> None:
-    x = image(0, torch.bfloat16)
-    refined = one(smooth_network(torch.bfloat16), x, groups=QUARTERS, tolerance=0.3, most=60)
-    exact = one(smooth_network(), image(), groups=QUARTERS, tolerance=1e-3).integral.attribution
+    x = noise_image(0, torch.bfloat16)
+    refined = adaptive_integral_of(smooth_network(torch.bfloat16), x, groups=QUARTERS, tolerance=0.3, most=60)
+    exact = adaptive_integral_of(smooth_network(), noise_image(), groups=QUARTERS, tolerance=1e-3).integral.attribution
     assert refined.integral.gradient.dtype == torch.float32
     assert (refined.integral.attribution - exact).abs().max() < 0.05 * exact.abs().max()
 
@@ -326,7 +313,7 @@ def test_the_model_is_left_as_it_was() -> None:
     network = kinked_network().requires_grad_(True)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
-        one(network, image(), groups=QUARTERS)
+        adaptive_integral_of(network, noise_image(), groups=QUARTERS)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
 

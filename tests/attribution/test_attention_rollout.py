@@ -15,12 +15,20 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.vision_transformer import ParallelThingsBlock
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer
 
 from imagexplain.attribution.methods.attention_rollout import attention_rollout
 from imagexplain.attribution.methods.gradient_rollout import gradient_rollout
 from imagexplain.attribution.network.attention_capture import attention_layers
-from tests.attribution.networks import assert_untouched, footprint, pictures, prepared, swin, tiny_cnn, vit
+from tests.attribution.networks import (
+    assert_untouched,
+    footprint,
+    pictures,
+    prepared,
+    swin,
+    tiny_cnn,
+    torchvision_vit,
+    vit,
+)
 
 METHODS: list[Callable[..., Tensor]] = [attention_rollout, gradient_rollout]
 SWINS = (SwinTransformerBlock, SwinTransformerV2Block)
@@ -66,13 +74,6 @@ def distilled(dtype: torch.dtype = torch.float64) -> Any:
     torch.manual_seed(0)
     options = {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 24, "num_heads": 2}
     return prepared(timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5, **options), dtype)
-
-
-def torchvisions() -> Any:
-    torch.manual_seed(0)
-    network = VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=24, mlp_dim=48, num_classes=5)
-    nn.init.normal_(network.heads[0].weight)
-    return prepared(network)
 
 
 TOKEN_MODELS: dict[str, tuple[Callable[[], Any], int, slice]] = {
@@ -273,7 +274,7 @@ class InSteps(nn.Module):
 
 
 def test_multihead_attention_of_torch() -> None:
-    network, images = torchvisions(), pictures(2)
+    network, images = torchvision_vit(), pictures(2)
     rollout = attention_rollout(network, images, upsample=False)
     relevance = gradient_rollout(network, images, 1, upsample=False)
     scores, layers = attention_layers(network, images)
@@ -363,7 +364,7 @@ def test_only_gradient_rollout_is_of_a_class() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("make", [vit, swin, torchvisions, lambda: vit("map"), tiny_cnn])
+@pytest.mark.parametrize("make", [vit, swin, torchvision_vit, lambda: vit("map"), tiny_cnn])
 @pytest.mark.parametrize("frozen", [True, False])
 def test_model_is_untouched_also_by_failure(method: Callable[..., Tensor], make: Any, frozen: bool) -> None:
     network, images = make().requires_grad_(not frozen), pictures(2)

@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 
 from imagexplain.attribution.baselines import blurred, image_mean, uniform_noise
+from tests.attribution.inputs import noise
 
 
 def test_image_mean_by_hand() -> None:
@@ -48,7 +49,7 @@ def test_errors_name_the_argument() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 4), (21, 30)])
 @pytest.mark.parametrize("sigma", [0.1, 0.6, 3.0, 7.3, 500.0])
 def test_blur_is_scipys(size: tuple[int, int], sigma: float) -> None:
-    image = torch.randn(2, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    image = noise(2, *size)
     expected = ndimage.gaussian_filter(image.numpy(), (0, sigma, sigma), mode="nearest")
     np.testing.assert_allclose(blurred(image, sigma).numpy(), expected, rtol=0, atol=1e-14)
 

@@ -8,6 +8,7 @@ from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 
 from imagexplain.attribution import captum_adapter as captum_methods
 from imagexplain.attribution.groups.directional import directional_gradients
+from tests.attribution.inputs import noise_images
 from tests.attribution.models import cubic, linear, product, smooth_network
 
 # Any: like Captum's, attribute returns a tensor or a pair of them, as its arguments say.
@@ -15,14 +16,10 @@ IntegratedGradients: Any = captum_methods.IntegratedGradients
 IntegratedDirectionalGradients: Any = captum_methods.IntegratedDirectionalGradients
 
 
-def batch(count: int = 2) -> torch.Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-
-
 def test_same_call_as_captum() -> None:
-    network, x = smooth_network(), batch()
+    network, x = smooth_network(), noise_images(2)
     call = {
-        "baselines": batch().flip(0),
+        "baselines": noise_images(2).flip(0),
         "target": [0, 2],
         "n_steps": 10,
         "internal_batch_size": 4,
@@ -37,7 +34,7 @@ def test_same_call_as_captum() -> None:
 
 @pytest.mark.parametrize("baseline", [None, 0, 0.5, torch.full((1, 3, 8, 8), 0.5)])
 def test_baselines_as_captum_takes_them(baseline) -> None:
-    network, x = smooth_network(), batch()
+    network, x = smooth_network(), noise_images(2)
     expected = CaptumIntegratedGradients(network).attribute(x, baselines=baseline, target=1, n_steps=5)
     got = IntegratedGradients(network).attribute(x, baselines=baseline, target=1, n_steps=5)
     assert (got - expected).abs().max() / expected.abs().max() < 1e-6
@@ -92,7 +89,7 @@ def test_golden_quadrature_weights() -> None:
 
 
 def test_a_partition_adds_up_to_the_score_difference() -> None:
-    network, x = smooth_network(), batch(1)
+    network, x = smooth_network(), noise_images(1)
     segments = torch.arange(64).view(8, 8) // 16
     integral = IntegratedGradients(network)._integrate(x, None, 1, None, 30, "gausslegendre", None)[0]
     directional = directional_gradients(integral.attribution, integral.difference, segments)

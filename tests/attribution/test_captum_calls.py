@@ -15,15 +15,12 @@ from torch import Tensor, nn
 
 from imagexplain.attribution import captum_adapter as captum_methods
 from imagexplain.attribution.captum_adapter import CAPTUM_RULES
+from tests.attribution.inputs import noise
 from tests.attribution.models import linear, smooth_network
 
 # Any: like Captum's, attribute returns tensors, tuples or pairs, as its arguments say.
 IntegratedGradients: Any = captum_methods.IntegratedGradients
 IntegratedDirectionalGradients: Any = captum_methods.IntegratedDirectionalGradients
-
-
-def numbers(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def near(ours: Tensor, theirs: Tensor, limit: float = 1e-6) -> bool:
@@ -66,7 +63,7 @@ def two(x: Tensor, y: Tensor, factor: Any = 1.0, offset: Any = 0) -> Tensor:
 @pytest.mark.parametrize("shape", [(2,), (3, 5), (2, 3, 4), (2, 3, 4, 5), (2, 2, 2, 2, 2)])
 @pytest.mark.parametrize("multiply_by_inputs", [True, False])
 def test_inputs_of_any_number_of_axes(shape: tuple[int, ...], method: str, multiply_by_inputs: bool) -> None:
-    call = {"inputs": numbers(*shape), "target": 1, "method": method}
+    call = {"inputs": noise(*shape), "target": 1, "method": method}
     both(features, call, multiply_by_inputs=multiply_by_inputs)
 
 
@@ -84,9 +81,9 @@ def test_whether_inputs_are_multiplied(multiply_by_inputs: bool) -> None:
     [
         None,
         2.0,
-        numbers(3, 1, seed=4),
-        (numbers(3, 1, seed=4), 5),
-        (numbers(3, 1, seed=4), numbers(3, seed=5)),
+        noise(3, 1, seed=4),
+        (noise(3, 1, seed=4), 5),
+        (noise(3, 1, seed=4), noise(3, seed=5)),
         (torch.tensor(2.0), None),
         ([2, 3], 1),
     ],
@@ -95,8 +92,8 @@ def test_several_inputs_and_further_arguments(further: object, internal_batch_si
     def forward(x: Tensor, y: Tensor, factor: Any = 1.0, offset: Any = None) -> Tensor:
         return two(x, y, factor[0] if isinstance(factor, list) else factor, 0 if offset is None else offset)
 
-    inputs = (numbers(3, 2), numbers(3, 4, seed=1))
-    baselines = (0.1, numbers(1, 4, seed=2))
+    inputs = (noise(3, 2), noise(3, 4, seed=1))
+    baselines = (0.1, noise(1, 4, seed=2))
     call: dict[str, Any] = {"inputs": inputs, "baselines": baselines, "additional_forward_args": further}
     ours = IntegratedGradients(forward).attribute(**call, n_steps=5, internal_batch_size=internal_batch_size)
     theirs = Captums(forward).attribute(**call, n_steps=5)
@@ -105,7 +102,7 @@ def test_several_inputs_and_further_arguments(further: object, internal_batch_si
 
 
 def test_inputs_of_several_dtypes() -> None:
-    inputs = (numbers(2, 3).float(), numbers(2, 2, seed=1))
+    inputs = (noise(2, 3).float(), noise(2, 2, seed=1))
     both(lambda x, y: x.double().square().sum(1) * y.sin().sum(1), {"inputs": inputs})
 
 
@@ -118,7 +115,7 @@ def test_half_precision_is_answered_in_float32(shape: tuple[int, ...], dtype: to
         seen.add(x.dtype)
         return x.square().flatten(1).sum(1)
 
-    x = numbers(*shape).to(dtype)
+    x = noise(*shape).to(dtype)
     got, delta = IntegratedGradients(forward).attribute(x, return_convergence_delta=True)
     assert seen == {dtype} and (got.dtype, delta.dtype) == (torch.float32, torch.float32)
     assert near(got, x.float().square(), 2 * torch.finfo(dtype).eps)
@@ -155,8 +152,8 @@ def test_whole_numbers_are_read_as_floating_point(dtype: torch.dtype) -> None:
     ],
 )
 def test_targets(forward: Callable[[Tensor], Tensor], target: object) -> None:
-    both(forward, {"inputs": numbers(2, 3), "target": target, "baselines": 0.3})
-    both(forward, {"inputs": numbers(2, 3), "target": target, "internal_batch_size": 4})
+    both(forward, {"inputs": noise(2, 3), "target": target, "baselines": 0.3})
+    both(forward, {"inputs": noise(2, 3), "target": target, "internal_batch_size": 4})
 
 
 @pytest.mark.parametrize(
@@ -180,7 +177,7 @@ def test_targets(forward: Callable[[Tensor], Tensor], target: object) -> None:
 )
 def test_targets_that_do_not_fit(target: object, message: str) -> None:
     """Nor is one that is left out class 0, or for the convergence delta the sum of all classes."""
-    x = numbers(2, 3)
+    x = noise(2, 3)
     for method, inputs in ((IntegratedGradients, x), (IntegratedDirectionalGradients, x[:, None, None])):
         with pytest.raises(ValueError, match=f"^target: {message}"):
             method(features).attribute(inputs, target=target)
@@ -190,24 +187,24 @@ def test_targets_that_do_not_fit(target: object, message: str) -> None:
 
 def test_an_output_of_several_axes_wants_as_many_indices() -> None:
     with pytest.raises(ValueError, match=r"^target: wanted a tuple of 2 indices, .* scores \(2, 3\) .* got one index"):
-        IntegratedGradients(grid).attribute(numbers(2, 3), target=1)
+        IntegratedGradients(grid).attribute(noise(2, 3), target=1)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"inputs": [numbers(2, 3)]}, "inputs: wanted a tensor .* got list"),
+        ({"inputs": [noise(2, 3)]}, "inputs: wanted a tensor .* got list"),
         ({"inputs": ()}, "inputs: wanted a tensor"),
         ({"inputs": torch.tensor(1.0)}, "inputs: wanted a tensor"),
-        ({"inputs": numbers(2, 3).to(torch.complex64)}, "inputs: wanted a tensor .* of real numbers"),
-        ({"inputs": numbers(0, 3)}, "inputs: wanted at least one row"),
-        ({"inputs": (numbers(2, 3), numbers(3, 3))}, "inputs: wanted at least one row, and as many of each"),
+        ({"inputs": noise(2, 3).to(torch.complex64)}, "inputs: wanted a tensor .* of real numbers"),
+        ({"inputs": noise(0, 3)}, "inputs: wanted at least one row"),
+        ({"inputs": (noise(2, 3), noise(3, 3))}, "inputs: wanted at least one row, and as many of each"),
         ({"baselines": lambda x: x}, r"baselines: wanted a number or a tensor .* got function"),
         ({"baselines": np.zeros((2, 3))}, "baselines: wanted a number or a tensor .* got .2, 3. float64"),
         ({"baselines": "black"}, "baselines: wanted a number or a tensor .* got str"),
-        ({"baselines": numbers(3, 3)}, r"baselines: .* broadcasts to \(2, 3\), got \(3, 3\)"),
+        ({"baselines": noise(3, 3)}, r"baselines: .* broadcasts to \(2, 3\), got \(3, 3\)"),
         ({"baselines": (0, 0)}, "baselines: wanted 1, one for each input, got 2"),
-        ({"additional_forward_args": numbers(3)}, r"additional_forward_args: wanted a row for each of 2 inputs"),
+        ({"additional_forward_args": noise(3)}, r"additional_forward_args: wanted a row for each of 2 inputs"),
         ({"n_steps": 0}, "n_steps: wanted a whole number from 1, got 0"),
         ({"n_steps": 2.5}, "n_steps: wanted a whole number from 1, got 2.5"),
         ({"n_steps": 1, "method": "riemann_trapezoid"}, "n_steps: wanted a whole number from 2, got 1"),
@@ -217,13 +214,13 @@ def test_an_output_of_several_axes_wants_as_many_indices() -> None:
 )
 def test_arguments_that_do_not_fit(call: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
-        IntegratedGradients(features).attribute(**({"inputs": numbers(2, 3), "target": 0} | call))
+        IntegratedGradients(features).attribute(**({"inputs": noise(2, 3), "target": 0} | call))
 
 
 @pytest.mark.parametrize("output", [lambda x: x.sum(), lambda x: x[:1], lambda x: {"logits": x}, lambda x: (x, x)])
 def test_an_output_without_a_row_for_each_input(output: Callable[[Tensor], Any]) -> None:
     with pytest.raises(ValueError, match=r"^forward_func: wanted a tensor with a row for each of "):
-        IntegratedGradients(output).attribute(numbers(2, 3), target=0)
+        IntegratedGradients(output).attribute(noise(2, 3), target=0)
 
 
 @pytest.mark.parametrize("make", [IntegratedGradients, IntegratedDirectionalGradients])
@@ -233,7 +230,7 @@ def test_further_arguments_follow_their_rows_through_the_chunks(make: Any) -> No
     def scaled(x: Tensor, factor: Tensor) -> Tensor:
         return x.square().flatten(1).sum(1) * factor
 
-    x, factors = numbers(5, 1, 2, 2), torch.tensor([1.0, 10, 100, 1000, 10000], dtype=torch.float64)
+    x, factors = noise(5, 1, 2, 2), torch.tensor([1.0, 10, 100, 1000, 10000], dtype=torch.float64)
     whole = make(scaled).attribute(x, additional_forward_args=factors)
     assert near(whole / factors.view(-1, 1, 1, 1), make(lambda x: x.square().flatten(1).sum(1)).attribute(x), 1e-12)
     for size in (1, 2, 7, 64):
@@ -244,8 +241,8 @@ def test_further_arguments_follow_their_rows_through_the_chunks(make: Any) -> No
 @pytest.mark.parametrize("as_tuple", [False, True])
 @pytest.mark.parametrize("nt_type", ["smoothgrad", "smoothgrad_sq", "vargrad"])
 def test_noise_tunnel(make: Any, as_tuple: bool, nt_type: str) -> None:
-    network, x = smooth_network(), numbers(2, 3, 8, 8)
-    call: dict[str, Any] = {"target": [0, 2], "n_steps": 4, "baselines": numbers(2, 3, 8, 8, seed=1)}
+    network, x = smooth_network(), noise(2, 3, 8, 8)
+    call: dict[str, Any] = {"target": [0, 2], "n_steps": 4, "baselines": noise(2, 3, 8, 8, seed=1)}
     call |= {"nt_type": nt_type, "nt_samples": 3, "nt_samples_batch_size": 2, "return_convergence_delta": True}
     masks = torch.arange(64).view(8, 8).div(16, rounding_mode="floor").expand(2, 1, 8, 8)
     of_groups = {"feature_mask": masks} if make is IntegratedDirectionalGradients else {}
@@ -262,7 +259,7 @@ def test_noise_tunnel(make: Any, as_tuple: bool, nt_type: str) -> None:
 
 
 def test_metrics() -> None:
-    network, x = smooth_network(), numbers(2, 3, 8, 8)
+    network, x = smooth_network(), noise(2, 3, 8, 8)
     torch.manual_seed(0)
     ours = sensitivity_max(IntegratedGradients(network).attribute, x, target=1, n_steps=4)
     torch.manual_seed(0)
@@ -273,19 +270,17 @@ def test_metrics() -> None:
         noise = 0.1 * torch.ones_like(inputs)
         return noise, inputs - noise
 
-    model = linear(numbers(192))
+    model = linear(noise(192))
     weights = IntegratedGradients(model, multiply_by_inputs=False).attribute(x, target=1)
     assert infidelity(model, perturb, x, weights, target=1).abs().max() < 1e-20  # exact for a linear model
 
 
-@pytest.mark.parametrize(
-    "wrapped", [torch.jit.script, lambda net: torch.jit.trace(net, numbers(2, 3)), nn.DataParallel]
-)
+@pytest.mark.parametrize("wrapped", [torch.jit.script, lambda net: torch.jit.trace(net, noise(2, 3)), nn.DataParallel])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_scripted_traced_and_parallel_networks(wrapped: Callable[[nn.Module], Any]) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
-    x = numbers(2, 3)
+    x = noise(2, 3)
     expected = IntegratedGradients(network).attribute(x, target=[0, 1])
     assert near(IntegratedGradients(wrapped(network)).attribute(x, target=[0, 1]), expected, 1e-12)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
@@ -317,7 +312,7 @@ HALVES = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 1]])
 )
 def test_feature_masks_of_all_shapes_and_dtypes(shaped: Callable[[Tensor], Any], dtype: torch.dtype) -> None:
     """Two groups of (2, 2) pixels in three channels: Σ IG over each, divided by ‖Δ‖ of it."""
-    x, weights = numbers(2, 3, 2, 4), numbers(24, seed=1)
+    x, weights = noise(2, 3, 2, 4), noise(24, seed=1)
     method = IntegratedDirectionalGradients(linear(weights))
     got, delta = method.attribute(x, target=0, feature_mask=shaped(HALVES.to(dtype)), return_convergence_delta=True)
     shares = (x * weights.view(3, 2, 4)).sum(1).view(2, 2, 2, 2).sum((1, 3))  # (N, 2 groups)
@@ -329,8 +324,8 @@ def test_feature_masks_of_all_shapes_and_dtypes(shaped: Callable[[Tensor], Any],
 
 def test_labels_are_but_names() -> None:
     """Labels of any size cost no more memory than small ones, and each image may have its own."""
-    x = numbers(2, 3, 2, 4)
-    method = IntegratedDirectionalGradients(linear(numbers(24, seed=1)))
+    x = noise(2, 3, 2, 4)
+    method = IntegratedDirectionalGradients(linear(noise(24, seed=1)))
     masks = torch.stack([HALVES, torch.zeros_like(HALVES)])
     expected = method.attribute(x, target=0, feature_mask=masks)
     assert torch.equal(method.attribute(x, target=0, feature_mask=masks * 10**15 + 7), expected)
@@ -358,10 +353,10 @@ def test_labels_are_but_names() -> None:
 )
 def test_feature_masks_that_do_not_fit(mask: object, message: str) -> None:
     with pytest.raises(ValueError, match=f"^feature_mask: {message}"):
-        IntegratedDirectionalGradients(linear(numbers(24))).attribute(numbers(2, 3, 2, 4), target=0, feature_mask=mask)
+        IntegratedDirectionalGradients(linear(noise(24))).attribute(noise(2, 3, 2, 4), target=0, feature_mask=mask)
 
 
-@pytest.mark.parametrize("inputs", [numbers(2, 3), (numbers(2, 3, 2, 4), numbers(2, 3, 2, 4)), numbers(2, 3, 4)])
+@pytest.mark.parametrize("inputs", [noise(2, 3), (noise(2, 3, 2, 4), noise(2, 3, 2, 4)), noise(2, 3, 4)])
 def test_groups_are_of_the_pixels_of_one_image(inputs: object) -> None:
     with pytest.raises(ValueError, match=r"^inputs: wanted one tensor \(N, C, H, W\), as groups are of its pixels"):
         IntegratedDirectionalGradients(lambda *rows: features(rows[0])).attribute(inputs, target=0)
@@ -370,7 +365,7 @@ def test_groups_are_of_the_pixels_of_one_image(inputs: object) -> None:
 def test_a_directional_gradient_is_along_the_inputs() -> None:
     with pytest.raises(ValueError, match=r"^multiply_by_inputs: wanted True"):
         IntegratedDirectionalGradients(features, multiply_by_inputs=False)
-    x = numbers(2, 3, 2, 4)
+    x = noise(2, 3, 2, 4)
     plain = IntegratedDirectionalGradients(features)
     assert plain.multiplies_by_inputs and plain.has_convergence_delta()
     (as_tuple,) = plain.attribute((x,), target=0, baselines=(0.1,))

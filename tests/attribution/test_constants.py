@@ -12,36 +12,25 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from imagexplain.attribution.methods.full_grad import full_grad, full_gradient
-from tests.attribution.networks import assert_untouched, footprint, pictures, prepared
+from tests.attribution.inputs import noise
+from tests.attribution.networks import Call, assert_untouched, footprint, pictures, prepared
 
 
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def network(*middle: nn.Module) -> Any:
+def network_around(*middle: nn.Module) -> Any:
+    """A network with these layers between its convolution and its pooling."""
     torch.manual_seed(0)
     return prepared(nn.Sequential(nn.Conv2d(3, 6, 3), *middle, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 5)))
 
 
-def values(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-
-
 def in_place(x: Tensor) -> Tensor:
-    x += values(6, 1, 1)
+    x += noise(6, 1, 1)
     return x.relu_()
 
 
 FORMS: dict[str, Callable[[], list[nn.Module]]] = {
     "norm fused with its activation": lambda: [BatchNormAct2d(6)],
-    "norm as a function": lambda: [Call(lambda x: F.batch_norm(x, values(6), values(6).exp()).relu())],
-    "functions": lambda: [Call(lambda x: F.relu(F.conv2d(x, values(6, 6, 3, 3), bias=values(6))))],
+    "norm as a function": lambda: [Call(lambda x: F.batch_norm(x, noise(6), noise(6).exp()).relu())],
+    "functions": lambda: [Call(lambda x: F.relu(F.conv2d(x, noise(6, 6, 3, 3), bias=noise(6))))],
     "transposed": lambda: [nn.ConvTranspose2d(6, 6, 2, stride=2), nn.ReLU()],
     "linear over channels-last maps": lambda: [
         Call(lambda x: x.permute(0, 2, 3, 1)),
@@ -49,14 +38,14 @@ FORMS: dict[str, Callable[[], list[nn.Module]]] = {
         nn.ReLU(),
         Call(lambda x: x.permute(0, 3, 1, 2)),
     ],
-    "parameter added": lambda: [Call(lambda x: (x + nn.Parameter(values(6, 1, 1), requires_grad=False)).relu())],
+    "parameter added": lambda: [Call(lambda x: (x + nn.Parameter(noise(6, 1, 1), requires_grad=False)).relu())],
     "number taken off": lambda: [Call(lambda x: ((x - 0.4) / 0.2).relu())],
     "taken from a number": lambda: [Call(lambda x: (1 - x).relu())],
-    "difference with a factor": lambda: [Call(lambda x: torch.sub(x, values(6, 1, 1), alpha=2).relu())],
+    "difference with a factor": lambda: [Call(lambda x: torch.sub(x, noise(6, 1, 1), alpha=2).relu())],
     "added in place": lambda: [Call(in_place)],
-    "added to a constant in place": lambda: [Call(lambda x: values(1, 6, 1, 1).expand_as(x).clone().add_(x).relu())],
+    "added to a constant in place": lambda: [Call(lambda x: noise(1, 6, 1, 1).expand_as(x).clone().add_(x).relu())],
     "frozen norm of detectors": lambda: [torchvision.ops.FrozenBatchNorm2d(6), Call(lambda x: (x + 0.3).relu())],
-    "affine in one function": lambda: [Call(lambda x: torch.addcmul(values(6, 1, 1), values(6, 1, 1), x).relu())],
+    "affine in one function": lambda: [Call(lambda x: torch.addcmul(noise(6, 1, 1), noise(6, 1, 1), x).relu())],
     "a bound of ReLU6": lambda: [Call(lambda x: x * 20), nn.ReLU6(inplace=True)],
     "a module that runs twice": lambda: [norm := nn.BatchNorm2d(6), nn.ReLU(), norm],
 }
@@ -64,7 +53,7 @@ FORMS: dict[str, Callable[[], list[nn.Module]]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_bias_is_a_part(form: str) -> None:
-    model, images = network(*FORMS[form]()), pictures(2, (9, 12))
+    model, images = network_around(*FORMS[form]()), pictures(2, (9, 12))
     before = footprint(model)
     parts = full_gradient(model, images, [1, 3])
     assert_untouched(before, model)
@@ -75,14 +64,17 @@ def test_every_form_of_a_bias_is_a_part(form: str) -> None:
 
 
 def test_fused_and_separate_norms_have_one_map() -> None:
-    fused, apart = network(BatchNormAct2d(6)), network(nn.BatchNorm2d(6), nn.ReLU())
+    fused, apart = network_around(BatchNormAct2d(6)), network_around(nn.BatchNorm2d(6), nn.ReLU())
     apart[1].load_state_dict(fused[1].state_dict())
     torch.testing.assert_close(full_grad(fused, pictures(2), 1), full_grad(apart, pictures(2), 1))
 
 
 @pytest.mark.parametrize("size", [(9, 12), (8, 8)])  # of the maps 7 × 10, and 6 × 6 with 6 channels
 def test_channels_last_and_channels_first_have_one_map(size: tuple[int, int]) -> None:
-    last, first = network(*FORMS["linear over channels-last maps"]()), network(nn.Conv2d(6, 6, 1), nn.ReLU())
+    last, first = (
+        network_around(*FORMS["linear over channels-last maps"]()),
+        network_around(nn.Conv2d(6, 6, 1), nn.ReLU()),
+    )
     first[0].load_state_dict(last[0].state_dict())
     first[1].load_state_dict({"weight": last[2].weight[:, :, None, None], "bias": last[2].bias})
     first[-1].load_state_dict(last[-1].state_dict())
@@ -99,7 +91,7 @@ def test_a_normalisation_in_the_model_by_hand() -> None:
 
 
 def test_parameters_may_be_trainable() -> None:
-    model, images = network(nn.BatchNorm2d(6), nn.ReLU()), pictures(2)
+    model, images = network_around(nn.BatchNorm2d(6), nn.ReLU()), pictures(2)
     expected = full_grad(model, images, 1)
     model[0].weight.requires_grad_(True)
     before = footprint(model)

@@ -8,29 +8,14 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.methods.deep_lift import deep_lift
 from imagexplain.attribution.methods.gradient import gradient
+from tests.attribution.closeness import close
+from tests.attribution.inputs import noise_images
+from tests.attribution.networks import Call
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting forward, backward hooks")
 
 
-def batch(count: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return images.to(dtype)
-
-
-def close(ours: Tensor, theirs: Tensor, limit: float = 1e-10) -> bool:
-    return bool((ours - theirs).abs().max() <= limit * theirs.abs().max())
-
-
-class Call(nn.Module):
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-CALLS = {
+CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "nn.ReLU in place": nn.ReLU(inplace=True),
     "F.relu": F.relu,
     "F.relu, in place by name": lambda x: F.relu(input=x, inplace=True),
@@ -52,7 +37,8 @@ MIDDLES: dict[str, Callable[[], list]] = {
 }
 
 
-def network(middle: str, call=None) -> nn.Sequential:
+def with_middle(middle: str, call: Callable[[Tensor], Tensor] | None = None) -> nn.Sequential:
+    """A network around one of the middles, or around a call in its place."""
     torch.manual_seed(0)
     layers: list[nn.Module] = MIDDLES[middle]() if call is None else [Call(call)]
     model = nn.Sequential(
@@ -82,7 +68,12 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("middle", ["relu", "relu in place", "softplus"])
 def test_agrees_with_captum(middle: str) -> None:
-    model, images, baselines, targets = network(middle), batch(), batch(seed=1), torch.tensor([2, 0, 1])
+    model, images, baselines, targets = (
+        with_middle(middle),
+        noise_images(),
+        noise_images(seed=1),
+        torch.tensor([2, 0, 1]),
+    )
     expected = DeepLift(model).attribute(images.clone(), baselines, target=targets).detach()
     assert close(deep_lift(model, images, targets, baselines=baselines), expected)
     assert not close(gradient(model, images, targets) * (images - baselines), expected, 0.1)
@@ -92,8 +83,8 @@ def test_agrees_with_captum_on_a_pool_of_windows_side_by_side() -> None:
     """Next to another non-linearity, and where windows overlap, Captum's maps miss the score's difference."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 3)).double()
-    expected = DeepLift(model).attribute(batch(), batch(seed=1), target=1).detach()
-    assert close(deep_lift(model, batch(), 1, baselines=batch(seed=1)), expected)
+    expected = DeepLift(model).attribute(noise_images(), noise_images(seed=1), target=1).detach()
+    assert close(deep_lift(model, noise_images(), 1, baselines=noise_images(seed=1)), expected)
 
 
 def test_a_maximum_by_hand() -> None:
@@ -105,7 +96,12 @@ def test_a_maximum_by_hand() -> None:
 
 @pytest.mark.parametrize("middle", MIDDLES)
 def test_complete(middle: str) -> None:
-    model, images, baselines, targets = network(middle), batch(), batch(seed=1), torch.tensor([2, 0, 1])
+    model, images, baselines, targets = (
+        with_middle(middle),
+        noise_images(),
+        noise_images(seed=1),
+        torch.tensor([2, 0, 1]),
+    )
     change = (model(images) - model(baselines)).gather(1, targets[:, None])[:, 0].detach()
     got = deep_lift(model, images, targets, baselines=baselines)
     torch.testing.assert_close(got.sum((1, 2, 3)), change, rtol=1e-10, atol=1e-12)
@@ -113,14 +109,14 @@ def test_complete(middle: str) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_modules_functions_and_methods_are_alike(call: str) -> None:
-    images, baselines = batch(), batch(seed=1)
-    expected = deep_lift(network("relu"), images, 1, baselines=baselines)
-    assert close(deep_lift(network("relu", CALLS[call]), images, 1, baselines=baselines), expected)
+    images, baselines = noise_images(), noise_images(seed=1)
+    expected = deep_lift(with_middle("relu"), images, 1, baselines=baselines)
+    assert close(deep_lift(with_middle("relu", CALLS[call]), images, 1, baselines=baselines), expected)
 
 
 @pytest.mark.parametrize("middle", MIDDLES)
 def test_batch_mates_do_not_matter(middle: str) -> None:
-    model, images, baselines = network(middle), batch(), batch(seed=1)
+    model, images, baselines = with_middle(middle), noise_images(), noise_images(seed=1)
     images[0, :, :4], baselines[0, :, :4] = 0, 0  # where nothing changes, the rules fall back on the gradient
     together = deep_lift(model, images, baselines=baselines)
     alone = [deep_lift(model, x[None], baselines=b[None]) for x, b in zip(images, baselines, strict=True)]
@@ -129,19 +125,19 @@ def test_batch_mates_do_not_matter(middle: str) -> None:
 
 
 def test_float32_agrees_with_float64_and_without_baselines_it_is_zeros() -> None:
-    exact = deep_lift(network("relu"), batch(), 1, baselines=torch.zeros(3, 3, 8, 8, dtype=torch.float64))
-    got = deep_lift(network("relu").float(), batch(dtype=torch.float32), 1)
+    exact = deep_lift(with_middle("relu"), noise_images(), 1, baselines=torch.zeros(3, 3, 8, 8, dtype=torch.float64))
+    got = deep_lift(with_middle("relu").float(), noise_images(dtype=torch.float32), 1)
     assert got.dtype == torch.float32 and close(got.double(), exact, 1e-4)
 
 
 @pytest.mark.parametrize("function", [lambda x: x.softmax(1), lambda x: x * x, lambda x: F.layer_norm(x, x.shape[1:])])
 def test_a_model_without_rules_is_refused(function) -> None:
     with pytest.raises(ValueError, match=r"^model: wanted only non-linearities"):
-        deep_lift(network("relu", function), 3 * batch())
+        deep_lift(with_middle("relu", function), 3 * noise_images())
 
 
 def test_the_model_is_left_as_it_was_also_after_an_error() -> None:
-    model, images = network("relu in place"), batch()
+    model, images = with_middle("relu in place"), noise_images()
     before = [dict(vars(module)) for module in model.modules()]
     plain = gradient(model, images, 0)
     with torch.no_grad():
@@ -159,9 +155,9 @@ def test_the_model_is_left_as_it_was_also_after_an_error() -> None:
     [
         ({"baselines": torch.zeros(1, 1, 1, 2)}, "baselines"),
         ({"targets": 3}, "targets"),
-        ({"images": batch()[0]}, "images"),
+        ({"images": noise_images()[0]}, "images"),
     ],
 )
 def test_what_does_not_fit_names_the_argument(options: dict, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: "):
-        deep_lift(**({"model": network("relu"), "images": batch()} | options))
+        deep_lift(**({"model": with_middle("relu"), "images": noise_images()} | options))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import imagexplain.attribution as library
+from tests.attribution.inputs import noise
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "blur_ig": {"steps": 3, "max_sigma": 1.5, "chunk": 2},
@@ -62,7 +63,7 @@ def test_differentiable_by_the_images(name: str, network: nn.Module) -> None:
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_a_loss_on_the_map_trains_the_parameters(name: str, network: nn.Module) -> None:
     weight: Tensor = next(network.parameters())
-    step = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    step = noise(*weight.shape, seed=3)
 
     def loss() -> Tensor:
         return method(name, network)(images(), [2, 0], create_graph=True).square().sum()

@@ -10,71 +10,65 @@ from imagexplain.attribution.groups.directional import GroupScores, group_scores
 from imagexplain.attribution.groups.families import Family, disjoint_parts, family
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import quadrature
+from tests.attribution.inputs import families, noise_image, row_image, row_masks
+from tests.attribution.integrals import integral_of
 from tests.attribution.models import cubic, linear, product, smooth_network
-from tests.attribution.test_families import families, masks
-
-
-def explained(forward, x: Tensor, baseline: Tensor | None = None, steps: int = 30) -> PathIntegral:
-    baseline = torch.zeros_like(x) if baseline is None else baseline
-    rules = [quadrature("gauss_legendre", steps)]
-    return integrate(forward, x[None], baseline[None], torch.tensor([0]), rules, chunk=64)[0]
 
 
 def table(integral: PathIntegral, groups: Family) -> GroupScores:
     return group_scores(integral.attribution, integral.difference, groups)
 
 
-def row(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, -1)
-
-
 def pixels(count: int) -> list[str]:
     return ["".join("1" if place == index else "0" for place in range(count)) for index in range(count)]
 
 
-def close(given: Tensor, wanted: list[float], digits: int = 5) -> None:
+def assert_rounded(given: Tensor, wanted: list[float], digits: int = 5) -> None:
+    """Values that these decimals are the rounding of."""
     assert given.tolist() == pytest.approx(wanted, abs=0.51 * 10**-digits)
 
 
 def test_golden_segments_of_a_linear_model() -> None:
     """f = x₁ + 2x₂ + 3x₃ at (1, 1, 1): IDG({1,2}) = 3/√2, IDG({3}) = 3, IDG(all) = 6/√3."""
-    scores = table(explained(linear(row(1, 2, 3).flatten()), row(1, 1, 1), steps=1), family(masks("110"), ["12"]))
-    close(scores.attribution, [3, 3, 6])
-    close(scores.directional, [2.12132, 3, 3.46410])
-    close(scores.dividend, [0.24708, 0.34943, 0.40349])
-    close(scores.value, [0.24708, 0.34943, 1])
+    scores = table(
+        integral_of(linear(row_image(1, 2, 3).flatten()), row_image(1, 1, 1), steps=1), family(row_masks("110"), ["12"])
+    )
+    assert_rounded(scores.attribution, [3, 3, 6])
+    assert_rounded(scores.directional, [2.12132, 3, 3.46410])
+    assert_rounded(scores.dividend, [0.24708, 0.34943, 0.40349])
+    assert_rounded(scores.value, [0.24708, 0.34943, 1])
     assert scores.area.tolist() == [2, 1, 3]
-    close(scores.norm, [2**0.5, 1, 3**0.5], digits=12)
+    assert_rounded(scores.norm, [2**0.5, 1, 3**0.5], digits=12)
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["pixels as segments", "pixels"])
 def test_golden_pixels_of_a_linear_model(listed: bool) -> None:
-    integral = explained(linear(row(1, 2, 3).flatten()), row(1, 1, 1), steps=1)
+    integral = integral_of(linear(row_image(1, 2, 3).flatten()), row_image(1, 1, 1), steps=1)
     if listed:
-        scores = table(integral, family(masks(*pixels(3), "110"), ["1", "2", "3", "12"]))
-        close(scores.directional, [1, 2, 3, 2.12132, 3.46410])
-        close(scores.dividend, [0.08632, 0.17263, 0.25895, 0.18310, 0.29901])
-        close(scores.value[3:], [0.44205, 1])
+        scores = table(integral, family(row_masks(*pixels(3), "110"), ["1", "2", "3", "12"]))
+        assert_rounded(scores.directional, [1, 2, 3, 2.12132, 3.46410])
+        assert_rounded(scores.dividend, [0.08632, 0.17263, 0.25895, 0.18310, 0.29901])
+        assert_rounded(scores.value[3:], [0.44205, 1])
         assert scores.pixel_dividend is None
     else:  # the rest is the third pixel, which must not count twice
-        scores = table(integral, family(masks("110"), ["12"], pixels=True))
-        close(scores.directional, [2.12132, 3, 3.46410])
-        close(scores.dividend, [0.18310, 0.25895, 0.29901])
-        close(scores.value, [0.44205, 0.25895, 1])
+        scores = table(integral, family(row_masks("110"), ["12"], pixels=True))
+        assert_rounded(scores.directional, [2.12132, 3, 3.46410])
+        assert_rounded(scores.dividend, [0.18310, 0.25895, 0.29901])
+        assert_rounded(scores.value, [0.44205, 0.25895, 1])
         assert scores.pixel_dividend is not None
-        close(scores.pixel_dividend.flatten(), [0.08632, 0.17263, 0])
+        assert_rounded(scores.pixel_dividend.flatten(), [0.08632, 0.17263, 0])
 
 
 def test_golden_product() -> None:
-    scores = table(explained(product, row(3, 4), steps=1), family(masks("10", "01"), ["1", "2"]))
-    close(scores.attribution, [6, 6, 12], digits=12)
-    close(scores.directional, [2, 1.5, 2.4], digits=12)
-    close(scores.dividend, [0.33898, 0.25424, 0.40678])
+    scores = table(integral_of(product, row_image(3, 4), steps=1), family(row_masks("10", "01"), ["1", "2"]))
+    assert_rounded(scores.attribution, [6, 6, 12], digits=12)
+    assert_rounded(scores.directional, [2, 1.5, 2.4], digits=12)
+    assert_rounded(scores.dividend, [0.33898, 0.25424, 0.40678])
 
 
 def test_golden_whole_image() -> None:
-    x = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    integral = explained(smooth_network(), x)
+    x = noise_image()
+    integral = integral_of(smooth_network(), x, steps=30)
     scores = table(integral, family(torch.zeros(0, 8, 8, dtype=torch.bool), []))
     assert scores.dividend.tolist() == scores.value.tolist() == [1]
     difference = integral.score - integral.baseline_score
@@ -84,15 +78,15 @@ def test_golden_whole_image() -> None:
 @pytest.mark.parametrize("steps", [2, 3, 50])
 def test_golden_cubic_needs_the_weights(steps: int) -> None:
     """f = Σ x³/3 from 0: IG_p = x_p³/3, so that IDG({1}) = 1/3 and IDG({2}) = 8/3 / 2."""
-    scores = table(explained(cubic, row(1, 2), steps=steps), family(masks("10"), ["1"]))
-    close(scores.directional, [1 / 3, 4 / 3, 3 / 5**0.5], digits=12)
+    scores = table(integral_of(cubic, row_image(1, 2), steps=steps), family(row_masks("10"), ["1"]))
+    assert_rounded(scores.directional, [1 / 3, 4 / 3, 3 / 5**0.5], digits=12)
 
 
 def test_input_equal_to_the_baseline_is_all_zero() -> None:
     x = torch.rand(3, 8, 8, dtype=torch.float64)
     segment = torch.zeros(1, 8, 8, dtype=torch.bool)
     segment[:, :4] = True
-    scores = table(explained(smooth_network(), x, x), family(segment, ["top"], pixels=True))
+    scores = table(integral_of(smooth_network(), x, x, steps=30), family(segment, ["top"], pixels=True))
     for name in ("attribution", "directional", "dividend", "value", "norm"):
         assert getattr(scores, name).tolist() == [0, 0, 0], name
     assert scores.pixel_dividend is not None and scores.pixel_dividend.abs().sum() == 0
@@ -100,7 +94,7 @@ def test_input_equal_to_the_baseline_is_all_zero() -> None:
 
 def test_a_group_equal_to_the_baseline_is_zero_and_no_nan() -> None:
     """Δ = (0, 2) with gradients (5, 1): the first group has no direction; IDG({2}) = 2/2 = 1, IDG(all) = 2/2 = 1."""
-    scores = group_scores(row(0, 2), row(0, 2), family(masks("10"), ["flat"]))
+    scores = group_scores(row_image(0, 2), row_image(0, 2), family(row_masks("10"), ["flat"]))
     assert scores.directional.tolist() == [0, 1, 1]
     assert scores.dividend.tolist() == [0, 0.5, 0.5]
 
@@ -108,7 +102,9 @@ def test_a_group_equal_to_the_baseline_is_zero_and_no_nan() -> None:
 @pytest.mark.parametrize("count", [1, 4, 16, 64])
 def test_directional_grows_with_the_root_of_the_area(count: int) -> None:
     """n pixels with IG = 0.5 and Δ = 1 each: 0.5·n / √n."""
-    scores = group_scores(torch.full((1, 1, count), 0.5), torch.ones(1, 1, count), family(masks("1" * count), ["all"]))
+    scores = group_scores(
+        torch.full((1, 1, count), 0.5), torch.ones(1, 1, count), family(row_masks("1" * count), ["all"])
+    )
     assert scores.directional.item() == pytest.approx(0.5 * count**0.5, rel=1e-12)
 
 
@@ -124,13 +120,13 @@ def test_draws_are_averaged_as_ratios() -> None:
 
 
 def test_errors_name_what_was_given() -> None:
-    groups = family(masks("11"), ["all"])
+    groups = family(row_masks("11"), ["all"])
     with pytest.raises(
         ValueError, match=r"attribution, difference: wanted the same .*, got \(1, 1, 2\) and \(1, 1, 3\)"
     ):
-        group_scores(row(1, 2), row(1, 2, 3), groups)
+        group_scores(row_image(1, 2), row_image(1, 2, 3), groups)
     with pytest.raises(ValueError, match=r"family: wanted masks of \(1, 3\), got \(1, 2\)"):
-        group_scores(row(1, 2, 3), row(1, 2, 3), groups)
+        group_scores(row_image(1, 2, 3), row_image(1, 2, 3), groups)
 
 
 def image_like(segments: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -203,13 +199,13 @@ def test_order_sign_and_scale(segments: Tensor, seed: int, random) -> None:
 
 def test_a_partition_is_complete_and_a_wrong_gradient_is_not() -> None:
     """Σ ‖Δ_S‖·IDG(S) = f(x) − f(b); with the gradient of another class it must not be."""
-    x = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    integral = explained(smooth_network(), x)
+    x = noise_image()
+    integral = integral_of(smooth_network(), x, steps=30)
     segments = torch.arange(4).view(4, 1, 1) == (torch.arange(64).view(8, 8) // 16)
     scores = table(integral, family(segments, names(segments)))
     total = (scores.norm * scores.directional)[:4].sum().item()
     assert total == pytest.approx(integral.score - integral.baseline_score, rel=1e-10)
-    wrong = explained(lambda rows: smooth_network()(rows)[:, 1:], x)
+    wrong = integral_of(lambda rows: smooth_network()(rows)[:, 1:], x, steps=30)
     scores = group_scores(wrong.attribution, wrong.difference, family(segments, names(segments)))
     total = (scores.norm * scores.directional)[:4].sum().item()
     assert abs(total - (integral.score - integral.baseline_score)) > 0.01
@@ -225,8 +221,8 @@ def test_the_sign_can_be_dropped_inside_the_integral() -> None:
         a, b = x.flatten(1).unbind(1)
         return (a**2 + b**2 - 2 * b).unsqueeze(1)
 
-    x = row(1, 1)
-    groups = family(masks("10", "01"), ["1", "2"])
+    x = row_image(1, 1)
+    groups = family(row_masks("10", "01"), ["1", "2"])
     for chunk in (1, 7, 64):
         (integral,) = integrate(
             parabola,
@@ -243,8 +239,8 @@ def test_the_sign_can_be_dropped_inside_the_integral() -> None:
 
 
 def test_groups_of_a_batch_keep_to_their_image() -> None:
-    x, other = row(3, 4), row(1, 2)
-    groups = [masks("10", "11"), None]
+    x, other = row_image(3, 4), row_image(1, 2)
+    groups = [row_masks("10", "11"), None]
     both = integrate(
         product,
         torch.stack([x, other]),

@@ -7,20 +7,9 @@ from torch import Tensor
 from imagexplain.attribution.methods.expected_gradients import expected_gradients
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
+from tests.attribution.closeness import close
+from tests.attribution.inputs import noise_images, row_batch
 from tests.attribution.models import columns, linear, smooth_network
-
-
-def batch(count: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return images.to(dtype)
-
-
-def row(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
-
-
-def close(ours: Tensor, theirs: Tensor, limit: float = 1e-10) -> bool:
-    return bool((ours - theirs).abs().max() <= limit * theirs.abs().max())
 
 
 def squares(x: Tensor) -> Tensor:
@@ -28,13 +17,15 @@ def squares(x: Tensor) -> Tensor:
 
 
 def test_linear_with_one_reference_is_exact_whatever_the_draws() -> None:
-    got = expected_gradients(linear(torch.tensor([1.0, 2.0])), row(3, 4), 0, references=row(1, 1), samples=3, seed=5)
+    got = expected_gradients(
+        linear(torch.tensor([1.0, 2.0])), row_batch(3, 4), 0, references=row_batch(1, 1), samples=3, seed=5
+    )
     torch.testing.assert_close(got.flatten(), torch.tensor([2.0, 6.0], dtype=torch.float64))
 
 
 def test_the_draws_by_hand() -> None:
     """Σ x² has (x − b)⊙2(b + α(x − b)) for each draw of b and α."""
-    x, references = row(3, 4), torch.cat([row(0, 0), row(1, -1), row(5, 2)])
+    x, references = row_batch(3, 4), torch.cat([row_batch(0, 0), row_batch(1, -1), row_batch(5, 2)])
     generator = torch.Generator().manual_seed(9)
     drawn = references[torch.randint(3, (6,), generator=generator)]
     alpha = torch.rand(6, 1, 1, 1, generator=generator, dtype=torch.float64)
@@ -45,7 +36,7 @@ def test_the_draws_by_hand() -> None:
 
 def test_tends_to_the_mean_of_integrated_gradients() -> None:
     """Of Σ x² that is x² − mean b²; the error is held against the standard error of the samples' own spread."""
-    x, references, samples = row(3, 4), torch.cat([row(0, 0), row(1, -1), row(5, 2)]), 4000
+    x, references, samples = row_batch(3, 4), torch.cat([row_batch(0, 0), row_batch(1, -1), row_batch(5, 2)]), 4000
     got = expected_gradients(squares, x, references=references, samples=samples, chunk=samples)
     limit = x.square() - references.square().mean(0)
     single = [expected_gradients(squares, x, references=references, samples=1, seed=seed) for seed in range(200)]
@@ -55,7 +46,7 @@ def test_tends_to_the_mean_of_integrated_gradients() -> None:
 
 def test_tends_with_captum_to_the_same_limit() -> None:
     """GradientShap without noise has the same expectation, but draws of its own: both stay within their own spread."""
-    network, image, references = smooth_network(), batch(1), batch(4, seed=1)
+    network, image, references = smooth_network(), noise_images(1), noise_images(4, seed=1)
     rules, targets = [quadrature("gauss_legendre", 40)] * 4, torch.ones(4, dtype=torch.int64)
     paths = integrate(network, image.expand(4, -1, -1, -1), references, targets, rules, chunk=200)
     limit = torch.stack([path.attribution for path in paths]).mean(0)
@@ -74,7 +65,7 @@ def test_tends_with_captum_to_the_same_limit() -> None:
 
 
 def test_neither_batch_mates_nor_chunk_matter() -> None:
-    network, images, references = smooth_network(), batch(), batch(4, seed=1)
+    network, images, references = smooth_network(), noise_images(), noise_images(4, seed=1)
     together = expected_gradients(network, images, references=references, samples=10)
     alone = [expected_gradients(network, x[None], references=references, samples=10) for x in images]
     assert close(together, torch.cat(alone))
@@ -83,9 +74,12 @@ def test_neither_batch_mates_nor_chunk_matter() -> None:
 
 
 def test_float32_agrees_with_float64() -> None:
-    exact = expected_gradients(smooth_network(), batch(), 1, references=batch(4, seed=1))
+    exact = expected_gradients(smooth_network(), noise_images(), 1, references=noise_images(4, seed=1))
     got = expected_gradients(
-        smooth_network(torch.float32), batch(dtype=torch.float32), 1, references=batch(4, torch.float32, 1)
+        smooth_network(torch.float32),
+        noise_images(dtype=torch.float32),
+        1,
+        references=noise_images(4, torch.float32, 1),
     )
     assert got.dtype == torch.float32 and close(got.double(), exact, 1e-5)
 
@@ -93,7 +87,7 @@ def test_float32_agrees_with_float64() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     network, state = smooth_network().requires_grad_().train(), torch.get_rng_state()
     with torch.no_grad():
-        assert not expected_gradients(network, batch(), references=batch(), samples=2).requires_grad
+        assert not expected_gradients(network, noise_images(), references=noise_images(), samples=2).requires_grad
     assert all(parameter.grad is None for parameter in network.parameters()) and network.training
     smooth_network()  # seeds the global generator, as above
     assert torch.equal(torch.get_rng_state(), state)
@@ -107,9 +101,9 @@ def test_the_model_is_left_as_it_was() -> None:
         ({"references": torch.zeros(2, 3, 8, 9)}, "references"),
         ({"references": torch.zeros(0, 3, 8, 8)}, "references"),
         ({"targets": 3}, "targets"),
-        ({"images": batch()[0]}, "images"),
+        ({"images": noise_images()[0]}, "images"),
     ],
 )
 def test_what_does_not_fit_names_the_argument(options: dict, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: "):
-        expected_gradients(smooth_network(), **({"images": batch(), "references": batch()} | options))
+        expected_gradients(smooth_network(), **({"images": noise_images(), "references": noise_images()} | options))

@@ -3,31 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from imagexplain.attribution.groups.families import Family, containment, disjoint_parts, family, parents
-
-
-def masks(*rows: str) -> Tensor:
-    """One mask of a single row of pixels for each text of 0 and 1."""
-    return torch.tensor([[[digit == "1" for digit in row]] for row in rows])
+from tests.attribution.inputs import families, row_masks
 
 
 def texts(groups: Tensor) -> list[str]:
     return ["".join("1" if on else "0" for on in row.flatten().tolist()) for row in groups]
 
 
-@st.composite
-def families(draw: st.DrawFn) -> Tensor:
-    """Up to eight masks over up to twelve pixels: overlapping, nested, equal and empty ones among them."""
-    pixels, count = draw(st.integers(1, 12)), draw(st.integers(0, 8))
-    rows = draw(st.lists(st.lists(st.booleans(), min_size=pixels, max_size=pixels), min_size=count, max_size=count))
-    return torch.tensor(rows, dtype=torch.bool).view(count, 1, pixels)
-
-
 def test_segments_rest_and_whole() -> None:
-    groups = family(masks("1100", "0010"), ["cat", "dog"])
+    groups = family(row_masks("1100", "0010"), ["cat", "dog"])
     assert texts(groups.masks) == ["1100", "0010", "0001", "1111"]
     assert groups.labels == ("cat", "dog", "rest", "whole image")
     assert groups.kinds == ("segment", "segment", "rest", "whole")
@@ -35,22 +22,22 @@ def test_segments_rest_and_whole() -> None:
 
 
 def test_a_partition_leaves_no_rest() -> None:
-    assert family(masks("110", "001"), ["a", "b"]).labels == ("a", "b", "whole image")
+    assert family(row_masks("110", "001"), ["a", "b"]).labels == ("a", "b", "whole image")
 
 
 def test_empty_masks_are_dropped_and_equal_ones_merged() -> None:
-    groups = family(masks("100", "000", "100", "110"), ["a", "nothing", "a again", "b"])
+    groups = family(row_masks("100", "000", "100", "110"), ["a", "nothing", "a again", "b"])
     assert texts(groups.masks) == ["100", "110", "001", "111"]
     assert groups.dropped == ("nothing",)
     assert groups.merged == (("a again", "a"),)
 
 
 def test_a_segment_of_everything_is_the_whole_image() -> None:
-    groups = family(masks("111"), ["all"])
+    groups = family(row_masks("111"), ["all"])
     assert (groups.labels, groups.kinds, groups.merged) == (("all",), ("segment",), (("whole image", "all"),))
 
 
-@pytest.mark.parametrize("segments", [torch.zeros(0, 1, 3, dtype=torch.bool), masks("000")])
+@pytest.mark.parametrize("segments", [torch.zeros(0, 1, 3, dtype=torch.bool), row_masks("000")])
 def test_without_segments_the_whole_image_is_left(segments: Tensor) -> None:
     groups = family(segments, ["nothing"] * len(segments))
     assert (texts(groups.masks), groups.kinds, groups.merged) == (["111"], ("whole",), ())
@@ -72,7 +59,7 @@ def test_what_is_no_family(segments: Tensor, labels: list[str], message: str) ->
 
 def test_containment_and_parents_of_a_hierarchy() -> None:
     """whole ⊃ b ⊃ a; c overlaps b only; the rest stands alone below the whole."""
-    groups = family(masks("10000", "11100", "00110"), ["a", "b", "c"])
+    groups = family(row_masks("10000", "11100", "00110"), ["a", "b", "c"])
     assert groups.labels == ("a", "b", "c", "rest", "whole image")
     wanted = [
         [1, 0, 0, 0, 0],
@@ -87,7 +74,7 @@ def test_containment_and_parents_of_a_hierarchy() -> None:
 
 def test_refinement_of_overlapping_masks() -> None:
     """Masks 11100 and 00110 cut the image into 11000 (the first), 00100 (both), 00010 (the second), 00001 (none)."""
-    parts = disjoint_parts(masks("11100", "00110"))
+    parts = disjoint_parts(row_masks("11100", "00110"))
     assert parts.atoms.tolist() == [[0, 0, 1, 2, 3]]
     assert parts.members.int().tolist() == [[1, 0], [1, 1], [0, 1], [0, 0]]
     assert parts.area.tolist() == [2, 1, 1, 1]

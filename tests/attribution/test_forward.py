@@ -20,8 +20,9 @@ from imagexplain.attribution.paths.adaptive import integrate_adaptive
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.runner import channels_of
+from tests.attribution.every_method import OF_ATTENTION, OPTIONS
+from tests.attribution.inputs import float_images
 from tests.attribution.networks import assert_untouched, footprint, prepared, vit
-from tests.attribution.test_methods import OF_ATTENTION, OPTIONS, images
 
 CLASSES = [2, 0, 1]
 Method = Callable[..., Tensor]
@@ -69,7 +70,7 @@ class Convolutional(nn.Module):
         return scores
 
 
-def network(name: str) -> Any:  # whose parts the tests look into
+def network_for(name: str) -> Any:  # whose parts the tests look into
     """A fresh network with four classes that the method supports, in eval()."""
     if name not in OF_ATTENTION:
         return Convolutional().eval()
@@ -112,37 +113,37 @@ def _written(x: Tensor) -> Tensor:
 @every_method
 @pytest.mark.parametrize("before", [lambda x: x.sub_(0.45).div_(0.225), _written])
 def test_a_model_that_writes_into_its_input(name: str, before: Callable[[Tensor], Tensor]) -> None:
-    model, inputs = network(name), images()
-    wanted = outcome(name, Around(model, lambda x: (x - 0.45) / 0.225), images())
+    model, inputs = network_for(name), float_images()
+    wanted = outcome(name, Around(model, lambda x: (x - 0.45) / 0.225), float_images())
     assert_same(outcome(name, Around(model, before), inputs), wanted, 1e-5)
-    assert torch.equal(inputs, images())
+    assert torch.equal(inputs, float_images())
 
 
 @every_method
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_model_in_training(name: str, frozen: bool) -> None:
     """Also with batch norms in eval() within a model in train(), as in fine-tuning."""
-    model = network(name)
-    wanted = outcome(name, model, images())
+    model = network_for(name)
+    wanted = outcome(name, model, float_images())
     model.train()
     for module in model.modules():
         if frozen and isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             module.eval()
     before = footprint(model)
-    assert_same(outcome(name, model, images()), wanted)
+    assert_same(outcome(name, model, float_images()), wanted)
     assert_untouched(before, model)
 
 
 @every_method
 def test_a_model_in_training_behind_a_function(name: str) -> None:
     if name in BY_MODULE:
-        assert str(outcome(name, network(name).forward, images())).startswith("model: wanted a module")
+        assert str(outcome(name, network_for(name).forward, float_images())).startswith("model: wanted a module")
         return
-    model = network(name)
-    wanted = outcome(name, model, images())
+    model = network_for(name)
+    wanted = outcome(name, model, float_images())
     before = footprint(model.train())
     for function in (model.forward, lambda x: model(x), partial(_applied, model)):
-        assert_same(outcome(name, function, images()), wanted)
+        assert_same(outcome(name, function, float_images()), wanted)
     assert_untouched(before, model)
 
 
@@ -154,12 +155,12 @@ def _applied(model: nn.Module, x: Tensor) -> Tensor:
 @every_method
 @pytest.mark.parametrize("trainable", [False, True])
 def test_parameters_and_their_gradients_are_untouched(name: str, trainable: bool) -> None:
-    model = network(name).requires_grad_(trainable)
+    model = network_for(name).requires_grad_(trainable)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = footprint(model)
-    wanted = outcome(name, network(name).requires_grad_(not trainable), images())
-    assert_same(outcome(name, model, images()), wanted)
+    wanted = outcome(name, network_for(name).requires_grad_(not trainable), float_images())
+    assert_same(outcome(name, model, float_images()), wanted)
     assert_untouched(before, model)
     assert all(bool((parameter.grad == 1).all()) for parameter in model.parameters() if parameter.grad is not None)
 
@@ -187,8 +188,8 @@ MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 @pytest.mark.parametrize("mode", MODES)
 def test_the_callers_mode_does_not_matter(name: str, mode: str) -> None:
     """With autocast, maps are those of the model in its own precision."""
-    model = network(name)
-    inputs, wanted = images(), outcome(name, model, images())
+    model = network_for(name)
+    inputs, wanted = float_images(), outcome(name, model, float_images())
     with MODES[mode]():
         grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         assert_same(outcome(name, model, inputs), wanted)
@@ -197,24 +198,24 @@ def test_the_callers_mode_does_not_matter(name: str, mode: str) -> None:
 
 
 def _with_gradient() -> Tensor:
-    inputs = images().requires_grad_()
+    inputs = float_images().requires_grad_()
     inputs.grad = torch.full_like(inputs, 7.0)
     return inputs
 
 
 def _inference() -> Tensor:
     with torch.inference_mode():
-        return images().clone()
+        return float_images().clone()
 
 
 STATES: dict[str, Callable[[], Tensor]] = {
     "leaf with a gradient": _with_gradient,
-    "not a leaf": lambda: images().requires_grad_() * 1,
-    "parameter": lambda: nn.Parameter(images()),
+    "not a leaf": lambda: float_images().requires_grad_() * 1,
+    "parameter": lambda: nn.Parameter(float_images()),
     "made in inference mode": _inference,
-    "channels_last": lambda: images().to(memory_format=torch.channels_last),
-    "with gaps": lambda: torch.stack([images(), images()], dim=4)[..., 0],
-    "transposed": lambda: images().transpose(2, 3).contiguous().transpose(2, 3),
+    "channels_last": lambda: float_images().to(memory_format=torch.channels_last),
+    "with gaps": lambda: torch.stack([float_images(), float_images()], dim=4)[..., 0],
+    "transposed": lambda: float_images().transpose(2, 3).contiguous().transpose(2, 3),
 }
 
 
@@ -222,19 +223,19 @@ STATES: dict[str, Callable[[], Tensor]] = {
 @pytest.mark.parametrize("state", STATES)
 def test_the_images_state_does_not_matter(name: str, state: str) -> None:
     inputs = STATES[state]()
-    strides, wanted = inputs.stride(), outcome(name, network(name), images())
-    assert_same(outcome(name, network(name), inputs), wanted, 1e-5)
-    assert torch.equal(inputs, images()) and inputs.stride() == strides
+    strides, wanted = inputs.stride(), outcome(name, network_for(name), float_images())
+    assert_same(outcome(name, network_for(name), inputs), wanted, 1e-5)
+    assert torch.equal(inputs, float_images()) and inputs.stride() == strides
     if inputs.is_leaf and inputs.grad is not None:
         assert bool((inputs.grad == 7).all())
 
 
 @every_method
 def test_expanded_images(name: str) -> None:
-    inputs = images()[:1].expand(3, -1, -1, -1)
-    writing, plain = (Around(network(name), before) for before in (lambda x: x.mul_(2), lambda x: x * 2))
+    inputs = float_images()[:1].expand(3, -1, -1, -1)
+    writing, plain = (Around(network_for(name), before) for before in (lambda x: x.mul_(2), lambda x: x * 2))
     assert_same(outcome(name, writing, inputs), outcome(name, plain, inputs.contiguous()), 1e-5)
-    assert torch.equal(inputs[0], images()[0])
+    assert torch.equal(inputs[0], float_images()[0])
 
 
 @every_method
@@ -242,13 +243,13 @@ def test_expanded_images(name: str) -> None:
 def test_precisions(name: str, dtype: torch.dtype, limit: float) -> None:
     if name == "deep_lift" and dtype != torch.float64:
         return  # what half precision misses of the score is more than it accepts
-    wanted = outcome(name, network(name), images())
+    wanted = outcome(name, network_for(name), float_images())
     options = {
         key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for key, value in OPTIONS.get(name, {}).items()
     }
     method = partial(METHODS[name], **options) if name in library.METHODS else METHODS[name]
-    got = method(network(name).to(dtype), images().to(dtype), CLASSES)
+    got = method(network_for(name).to(dtype), float_images().to(dtype), CLASSES)
     assert isinstance(wanted, Tensor) and got.isfinite().all()
     assert got.dtype in (dtype, torch.float32)
     assert (got.double() - wanted).abs().mean() <= limit * wanted.abs().mean()
@@ -256,11 +257,13 @@ def test_precisions(name: str, dtype: torch.dtype, limit: float) -> None:
 
 @every_method
 def test_images_that_the_model_cannot_take(name: str) -> None:
-    assert str(outcome(name, network(name).double(), images())).startswith(
+    assert str(outcome(name, network_for(name).double(), float_images())).startswith(
         "images: wanted torch.float64 like the model's parameters, got torch.float32"
     )
-    meta = network(name).to("meta")
-    assert str(outcome(name, meta, images())).startswith("images: wanted them on meta like the model's parameters")
+    meta = network_for(name).to("meta")
+    assert str(outcome(name, meta, float_images())).startswith(
+        "images: wanted them on meta like the model's parameters"
+    )
 
 
 OUTPUT = namedtuple("OUTPUT", "a b")
@@ -294,17 +297,17 @@ def test_outputs_that_are_no_scores(name: str, kind: str) -> None:
         none_there = kind == "no class"
         begin = "target: wanted" if none_there else r"forward_func: wanted a tensor with a row for each of \d+ inputs"
         words = "" if none_there else words.removesuffix(r" for \d+ images")
-    model = Around(network(name), after=after)
+    model = Around(network_for(name), after=after)
     before = footprint(model)
     with pytest.raises(ValueError, match=rf"^{begin}.*, got.* {words}"):
-        METHODS[name](model, images(), CLASSES)
+        METHODS[name](model, float_images(), CLASSES)
     assert_untouched(before, model)
 
 
 @every_method
 @pytest.mark.parametrize("how", ["no_grad", "inference_mode", "detached"])
 def test_scores_without_a_graph(name: str, how: str) -> None:
-    model = network(name)
+    model = network_for(name)
     if how == "detached":
         broken: nn.Module = Around(model, after=lambda scores: scores.detach())
     else:
@@ -312,13 +315,13 @@ def test_scores_without_a_graph(name: str, how: str) -> None:
         broken.forward = getattr(torch, how)()(broken.forward)  # type: ignore[method-assign]
     if name in WITHOUT_GRADIENTS:
         layer = {"layer": "network.features.5"} if name in BY_MODULE else {}
-        METHODS[name](broken, images(), CLASSES, **layer)
+        METHODS[name](broken, float_images(), CLASSES, **layer)
         return
     with pytest.raises(ValueError, match=r"^model: wanted (scores that autograd knows|a transformer)"):
-        METHODS[name](broken, images(), CLASSES)
+        METHODS[name](broken, float_images(), CLASSES)
     if name in BY_MODULE - OF_ATTENTION - {"full_grad"}:
         with pytest.raises(ValueError, match=r"^model: wanted scores that autograd knows"):
-            METHODS[name](broken, images(), CLASSES, layer="network.features.5")
+            METHODS[name](broken, float_images(), CLASSES, layer="network.features.5")
 
 
 class Reused(nn.Module):
@@ -338,8 +341,8 @@ class Reused(nn.Module):
 @every_method
 def test_scores_that_the_next_call_overwrites(name: str) -> None:
     options = {"chunk": 1} if name in {"occlusion", "kernel_shap", "rise", "score_cam", "ablation_cam"} else {}
-    wanted = METHODS[name](network(name), images(), CLASSES, **options)
-    assert_same(METHODS[name](Reused(network(name)), images(), CLASSES, **options), wanted, 1e-5)
+    wanted = METHODS[name](network_for(name), float_images(), CLASSES, **options)
+    assert_same(METHODS[name](Reused(network_for(name)), float_images(), CLASSES, **options), wanted, 1e-5)
 
 
 @every_method
@@ -347,7 +350,7 @@ def test_scores_that_are_a_part_of_the_input(name: str) -> None:
     if name in BY_MODULE or name == "guided_backprop":
         return  # without layers and ReLUs there is nothing to look at
     flat, copied = (lambda x: x.flatten(1)[:, :4]), (lambda x: x.flatten(1)[:, :4].clone())
-    assert_same(outcome(name, flat, images()), outcome(name, copied, images()))
+    assert_same(outcome(name, flat, float_images()), outcome(name, copied, float_images()))
 
 
 class Counting(nn.Module):
@@ -373,9 +376,9 @@ class Counting(nn.Module):
 
 @every_method
 def test_a_model_that_keeps_state(name: str) -> None:
-    model = Counting(network(name)).eval()
+    model = Counting(network_for(name)).eval()
     before = footprint(model)
-    assert_same(outcome(name, model, images()), outcome(name, network(name), images()))
+    assert_same(outcome(name, model, float_images()), outcome(name, network_for(name), float_images()))
     assert_untouched(before, model)
 
 
@@ -386,11 +389,11 @@ def test_hooks_and_modes_after_a_model_that_raises(name: str) -> None:
     def broken(scores: Tensor) -> Tensor:
         raise KeyError("broken")
 
-    model = Around(network(name), after=broken).train()
+    model = Around(network_for(name), after=broken).train()
     handle = model.network.register_forward_hook(lambda *_: seen.append(1))
     before = footprint(model)
     with pytest.raises(KeyError, match="broken"):
-        METHODS[name](model, images(), CLASSES)
+        METHODS[name](model, float_images(), CLASSES)
     assert_untouched(before, model)
     assert seen and handle.id in model.network._forward_hooks
 
@@ -398,10 +401,10 @@ def test_hooks_and_modes_after_a_model_that_raises(name: str) -> None:
 @every_method
 def test_a_model_that_gives_nan_for_one_image(name: str) -> None:
     """The others' maps are as ever, and its own is not made up."""
-    model = network(name)
-    spoilt = images()
+    model = network_for(name)
+    spoilt = float_images()
     spoilt[1, 0, 0, 0] = torch.nan
-    wanted, got = METHODS[name](model, images(), CLASSES), METHODS[name](model, spoilt, CLASSES)
+    wanted, got = METHODS[name](model, float_images(), CLASSES), METHODS[name](model, spoilt, CLASSES)
     assert_same(got[[0, 2]], wanted[[0, 2]], 1e-5)
     assert got[1].isnan().any()
 
@@ -409,40 +412,40 @@ def test_a_model_that_gives_nan_for_one_image(name: str) -> None:
 @every_method
 @pytest.mark.parametrize("kind", ["parallel", "spectral norm", "without parameters"])
 def test_kinds_of_model(name: str, kind: str) -> None:
-    model = network(name)
+    model = network_for(name)
     if kind == "parallel":
-        assert_same(outcome(name, nn.DataParallel(model), images()), outcome(name, model, images()))
+        assert_same(outcome(name, nn.DataParallel(model), float_images()), outcome(name, model, float_images()))
     elif kind == "spectral norm":
         if name == "full_grad":
             return
         nn.utils.parametrizations.spectral_norm(model[1] if isinstance(model, nn.Sequential) else model.features[0])
-        wanted, before = outcome(name, model.eval(), images()), footprint(model)
-        assert_same(outcome(name, model.train(), images()), wanted)
+        wanted, before = outcome(name, model.eval(), float_images()), footprint(model)
+        assert_same(outcome(name, model.train(), float_images()), wanted)
         assert_untouched(before, model.eval())
     elif name not in BY_MODULE and name != "guided_backprop":
         pooled = nn.Sequential(nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-        assert_same(outcome(name, pooled.train(), images()), outcome(name, pooled.eval(), images()))
+        assert_same(outcome(name, pooled.train(), float_images()), outcome(name, pooled.eval(), float_images()))
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - BY_MODULE - {"guided_backprop", "deep_lift"}))
 @pytest.mark.parametrize("how", ["script", "trace"])
 def test_scripts(name: str, how: str) -> None:
     """Functions that methods replace while a model runs are not seen in a script."""
-    model = network(name)
+    model = network_for(name)
     plain = nn.Sequential(model.features, model.head)
     plain.eval()
-    script = torch.jit.script(plain) if how == "script" else torch.jit.trace(plain, images())
+    script = torch.jit.script(plain) if how == "script" else torch.jit.trace(plain, float_images())
     modes = [module.training for module in script.train().modules()]
-    assert_same(outcome(name, script, images()), outcome(name, plain, images()), 1e-5)
+    assert_same(outcome(name, script, float_images()), outcome(name, plain, float_images()), 1e-5)
     assert [module.training for module in script.modules()] == modes and any(modes)
 
 
 def test_a_compiled_model_in_training() -> None:
-    model = network("gradient").train()
+    model = network_for("gradient").train()
     compiled: Any = torch.compile(model, backend="eager")
-    maps = library.gradient(compiled, images(), CLASSES)
+    maps = library.gradient(compiled, float_images(), CLASSES)
     assert model.training and compiled.training and model.features[3].training
-    assert_same(maps, library.gradient(model.eval(), images(), CLASSES), 1e-6)
+    assert_same(maps, library.gradient(model.eval(), float_images(), CLASSES), 1e-6)
 
 
 LEARNT = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
@@ -542,12 +545,12 @@ def test_a_cache_that_the_model_grows_is_left_to_it() -> None:
             return x.flatten(1)[:, :4] * self.table
 
     model = Rotary()
-    library.gradient(model, images(), 1)
+    library.gradient(model, float_images(), 1)
     assert model.table.tolist() == [0, 1, 2, 3]
 
 
 def test_autocast_of_the_models_own_stays() -> None:
-    model = network("gradient")
+    model = network_for("gradient")
 
     def scores(x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -556,16 +559,16 @@ def test_autocast_of_the_models_own_stays() -> None:
         return out
 
     with torch.autocast("cpu", torch.bfloat16):
-        maps = library.integrated_gradients(scores, images(), CLASSES, steps=3)
+        maps = library.integrated_gradients(scores, float_images(), CLASSES, steps=3)
         assert torch.is_autocast_enabled("cpu")
     assert maps.dtype == torch.float32 and maps.isfinite().all()
 
 
 def test_a_map_to_train_with_is_differentiable_whatever_the_mode() -> None:
-    model = network("gradient").requires_grad_().train()
+    model = network_for("gradient").requires_grad_().train()
     for mode in (nullcontext, torch.no_grad, torch.inference_mode):
         with mode():
-            maps = library.integrated_gradients(model, images(), 1, steps=2, create_graph=True)
+            maps = library.integrated_gradients(model, float_images(), 1, steps=2, create_graph=True)
         assert maps.requires_grad
         maps.square().sum().backward()
         assert model.features[0].weight.grad is not None
@@ -580,28 +583,28 @@ def test_nodes_made_in_inference_mode_serve_outside_it() -> None:
 
 def test_parameters_made_in_inference_mode() -> None:
     with torch.inference_mode():
-        model = network("gradient")
-    assert library.occlusion(model, images(), 1, size=3, stride=2).any()
+        model = network_for("gradient")
+    assert library.occlusion(model, float_images(), 1, size=3, stride=2).any()
     with pytest.raises(ValueError, match=r"^model: wanted parameters that gradients can be taken with"):
-        library.gradient(model, images(), 1)
+        library.gradient(model, float_images(), 1)
 
 
 @pytest.mark.parametrize("name", library.METHODS)
 @pytest.mark.parametrize("given", [torch.zeros(3, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8), [[1.0]]])
 def test_what_is_no_batch_of_images(name: str, given: Any) -> None:
     with pytest.raises(ValueError, match=r"^images: wanted"):
-        METHODS[name](network(name), given, CLASSES)
+        METHODS[name](network_for(name), given, CLASSES)
 
 
 def test_channels_of_a_layer_of_a_model_in_training() -> None:
-    model = network("grad_cam").train()
+    model = network_for("grad_cam").train()
     before = footprint(model)
-    assert channels_of(model, images(), "features.1") == 6
+    assert channels_of(model, float_images(), "features.1") == 6
     assert_untouched(before, model)
 
 
 def test_scores_are_a_copy_of_a_copy() -> None:
-    inputs = images()
+    inputs = float_images()
     seen: list[Tensor] = []
 
     def scores(x: Tensor) -> Tensor:

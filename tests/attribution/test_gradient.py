@@ -5,30 +5,23 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
+from tests.attribution.inputs import noise, noise_images, row_batch
 from tests.attribution.models import cubic, linear, product, smooth_network
 
 METHODS = [gradient, input_x_gradient]
 
 
-def batch(count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
-
-
-def row(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
-
-
 def test_by_hand() -> None:
     weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    assert gradient(linear(weights), row(5, 5, 5), 1).flatten().tolist() == [-1, -2, -3]
-    assert gradient(product, row(3, 4)).flatten().tolist() == [4, 3]
-    assert input_x_gradient(product, row(3, 4)).flatten().tolist() == [12, 12]
-    assert input_x_gradient(cubic, row(1, 2)).flatten().tolist() == [1, 8]
+    assert gradient(linear(weights), row_batch(5, 5, 5), 1).flatten().tolist() == [-1, -2, -3]
+    assert gradient(product, row_batch(3, 4)).flatten().tolist() == [4, 3]
+    assert input_x_gradient(product, row_batch(3, 4)).flatten().tolist() == [12, 12]
+    assert input_x_gradient(cubic, row_batch(1, 2)).flatten().tolist() == [1, 8]
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 def test_agrees_with_captum(dtype: torch.dtype, limit: float) -> None:
-    network, images, targets = smooth_network(dtype), batch(dtype=dtype), torch.tensor([2, 0, 1])
+    network, images, targets = smooth_network(dtype), noise_images(dtype=dtype), torch.tensor([2, 0, 1])
     for ours, theirs in [
         (gradient(network, images, targets), Saliency(network).attribute(images.clone(), target=targets, abs=False)),
         (input_x_gradient(network, images, targets), InputXGradient(network).attribute(images.clone(), target=targets)),
@@ -38,14 +31,14 @@ def test_agrees_with_captum(dtype: torch.dtype, limit: float) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batch_mates_do_not_matter(method) -> None:
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), noise_images()
     alone = torch.cat([method(network, image[None]) for image in images])
     torch.testing.assert_close(method(network, images), alone, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_target_is_the_predicted_class(method) -> None:
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), noise_images()
     predicted = network(images).argmax(1)
     assert torch.equal(method(network, images), method(network, images, predicted))
     assert not torch.equal(method(network, images), method(network, images, (predicted + 1) % 3))
@@ -55,7 +48,7 @@ def test_no_target_is_the_predicted_class(method) -> None:
 def test_differentiable_by_the_images(method) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16, 3)).double()
-    images = batch(2)[..., :4, :4].clone().requires_grad_()
+    images = noise_images(2)[..., :4, :4].clone().requires_grad_()
 
     def attribution(points: Tensor) -> Tensor:
         return method(network, points, 1, create_graph=True)
@@ -66,14 +59,14 @@ def test_differentiable_by_the_images(method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loss_on_the_attribution_trains_the_parameters(method) -> None:
-    network, images = smooth_network().requires_grad_(), batch()
+    network, images = smooth_network().requires_grad_(), noise_images()
     weight: Tensor = next(network.parameters())
 
     def loss() -> Tensor:
         return method(network, images, [0, 1, 2], create_graph=True).square().sum()
 
     (slope,) = torch.autograd.grad(loss(), weight)
-    step = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    step = noise(*weight.shape, seed=1)
     ends = []
     for sign in (1, -1):
         with torch.no_grad():
@@ -86,7 +79,7 @@ def test_a_loss_on_the_attribution_trains_the_parameters(method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_detached_and_the_model_and_images_are_left_as_they_were(method) -> None:
-    network, images = smooth_network().requires_grad_(), batch().requires_grad_()
+    network, images = smooth_network().requires_grad_(), noise_images().requires_grad_()
     with torch.no_grad():
         result = method(network, images)
     assert not result.requires_grad

@@ -14,14 +14,10 @@ from torch.overrides import TorchFunctionMode
 from imagexplain.attribution.groups import group_sums as dispatch
 from imagexplain.attribution.groups.group_sums import group_sums
 from imagexplain.attribution.paths.quadrature import quadrature
+from tests.attribution.inputs import row_masks
 
 DTYPES = (torch.float32, torch.bfloat16)
 SHAPES = ((1, 3, 5, 7), (3, 3, 17, 31), (40, 2, 1, 300), (2, 1, 16, 32))  # (N, C, H, W): 35 to 527 pixels, tiles of 256
-
-
-def masks(*rows: str) -> Tensor:
-    """One mask of a single row of pixels for each text of 0 and 1."""
-    return torch.tensor([[[digit == "1" for digit in row]] for row in rows])
 
 
 def example(
@@ -92,7 +88,7 @@ def test_kernel_compiles_and_fits(capability: int, tmp_path, monkeypatch: pytest
 HAND = (
     torch.tensor([[[[1.0, 2, 3]], [[4, 5, 6]]], [[[0, -1, 0]], [[1, 0, -2]]]]),
     torch.tensor([[[1.0, 10, 100]], [[2, 20, 200]]]),
-    masks("100", "011", "110", "000", "111"),
+    row_masks("100", "011", "110", "000", "111"),
 )
 # By pixel: 1·1 + 4·2, 2·10 + 5·20, 3·100 + 6·200 = 9, 120, 1500, and 0 + 2, −10 + 0, 0 − 400 = 2, −10, −400.
 HAND_SUMS = [[9, 1620, 129, 0, 1629], [2, -410, -8, 0, -408]]
@@ -118,7 +114,7 @@ def test_absolute_value_inside_the_integral(inside: bool) -> None:
     """f = (x − 1/2)² from 0 to 1 has the gradient 2α − 1, which averages to 0 and its size to 1/2."""
     rule = quadrature("midpoint", 10)
     difference = torch.ones(1, 1, 1, dtype=torch.float64)
-    sums = group_sums((2 * rule.nodes - 1).view(-1, 1, 1, 1), difference, masks("1"))[:, 0]
+    sums = group_sums((2 * rule.nodes - 1).view(-1, 1, 1, 1), difference, row_masks("1"))[:, 0]
     mean = (rule.weights * (sums.abs() if inside else sums)).sum().item()
     assert mean == pytest.approx(0.5 if inside else 0, abs=1e-12)
 

@@ -6,15 +6,9 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.methods.guided_backprop import guided_backprop
+from tests.attribution.closeness import close
+from tests.attribution.inputs import noise_images
 from tests.attribution.models import columns, smooth_network
-
-
-def batch(count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
-
-
-def close(ours: Tensor, theirs: Tensor, limit: float = 1e-10) -> bool:
-    return bool((ours - theirs).abs().max() <= limit * theirs.abs().max())
 
 
 class Network(nn.Module):
@@ -61,7 +55,7 @@ CALLS = {
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 @pytest.mark.parametrize("call", CALLS)
 def test_agrees_with_captum_on_modules_out_of_place(call: str, dtype: torch.dtype, limit: float) -> None:
-    images, targets = batch(dtype=dtype), torch.tensor([2, 0, 1])
+    images, targets = noise_images(dtype=dtype), torch.tensor([2, 0, 1])
     expected = GuidedBackprop(Network(nn.ReLU, dtype)).attribute(images.clone(), target=targets)
     assert not close(gradient(Network(nn.ReLU, dtype), images, targets), expected, 0.1)
     assert close(guided_backprop(Network(CALLS[call], dtype), images, targets), expected, limit)
@@ -80,11 +74,11 @@ def test_by_hand() -> None:
 
 def test_no_relu_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^model: .*no meaning"):
-        guided_backprop(smooth_network(), batch())
+        guided_backprop(smooth_network(), noise_images())
 
 
 def test_batch_mates_do_not_matter_and_no_target_is_the_prediction() -> None:
-    network, images = Network(nn.ReLU), batch()
+    network, images = Network(nn.ReLU), noise_images()
     together = guided_backprop(network, images)
     assert close(together, torch.cat([guided_backprop(network, x[None]) for x in images]))
     assert torch.equal(together, guided_backprop(network, images, network(images).argmax(1)))
@@ -92,7 +86,7 @@ def test_batch_mates_do_not_matter_and_no_target_is_the_prediction() -> None:
 
 @pytest.mark.parametrize("relu", [nn.ReLU, InPlace])
 def test_the_model_is_left_as_it_was_also_after_an_error(relu) -> None:
-    network, images = Network(relu), batch()
+    network, images = Network(relu), noise_images()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     plain = gradient(network, images, 0)
     with torch.no_grad():
@@ -108,4 +102,4 @@ def test_the_model_is_left_as_it_was_also_after_an_error(relu) -> None:
 
 def test_bad_images() -> None:
     with pytest.raises(ValueError, match=r"^images: "):
-        guided_backprop(Network(nn.ReLU), batch()[0])
+        guided_backprop(Network(nn.ReLU), noise_images()[0])

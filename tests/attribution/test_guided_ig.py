@@ -10,21 +10,10 @@ from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.methods.guided_ig import TOLERANCE, _advance, guided_ig
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
+from tests.attribution.closeness import close
+from tests.attribution.inputs import row_batch, uneven_images
 from tests.attribution.models import columns, linear, smooth_network
 from tests.rows import rows_through
-
-
-def batch(count: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (images * torch.tensor([1.0, 3.0, 0.2], dtype=torch.float64)[:count].view(-1, 1, 1, 1)).to(dtype)
-
-
-def close(ours: Tensor, theirs: Tensor, limit: float = 1e-10) -> bool:
-    return bool((ours - theirs).abs().max() <= limit * theirs.abs().max())
-
-
-def row(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
 
 
 @pytest.fixture
@@ -47,16 +36,16 @@ def test_by_hand() -> None:
         x, y = points.flatten(1).T
         return columns(x**2 + y)
 
-    assert guided_ig(model, row(1, 1), 0, steps=2, fraction=0, max_dist=1).flatten().tolist() == [0, 1]
+    assert guided_ig(model, row_batch(1, 1), 0, steps=2, fraction=0, max_dist=1).flatten().tolist() == [0, 1]
     # Three steps: x to 2/3 at 0, then x to 1 and y to 1/3 at (4/3, 1): y first, as the smaller, then x is not needed.
-    got = guided_ig(model, row(1, 1), 0, steps=3, fraction=0, max_dist=1)
+    got = guided_ig(model, row_batch(1, 1), 0, steps=3, fraction=0, max_dist=1)
     np.testing.assert_allclose(got.flatten(), [1 / 3 * 4 / 3, 1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("max_dist", [0.0, 0.02, 0.3, 1.0])
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 1.0])
 def test_agrees_with_pair(max_dist: float, fraction: float, pair) -> None:
-    network, images, baselines, targets = smooth_network(), batch(), batch(seed=1), [2, 0, 1]
+    network, images, baselines, targets = smooth_network(), uneven_images(), uneven_images(seed=1), [2, 0, 1]
     baselines[:, :, :2] = images[:, :, :2]  # values that have nowhere to go
     got = guided_ig(network, images, targets, baselines=baselines, steps=12, fraction=fraction, max_dist=max_dist)
     for image, baseline, target, ours in zip(images, baselines, targets, got, strict=True):
@@ -71,7 +60,7 @@ def test_agrees_with_pair(max_dist: float, fraction: float, pair) -> None:
 
 
 def test_agrees_with_pair_on_a_float32_model(pair) -> None:
-    network, images = smooth_network(torch.float32), batch(1, torch.float32)
+    network, images = smooth_network(torch.float32), uneven_images(1, torch.float32)
 
     def call(points, call_model_args, expected_keys):
         return {pair.INPUT_OUTPUT_GRADIENTS: gradient(network, torch.from_numpy(points).float(), 1).numpy()}
@@ -82,7 +71,7 @@ def test_agrees_with_pair_on_a_float32_model(pair) -> None:
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_no_distance_is_integrated_gradients_by_the_left_rule(dtype: torch.dtype, limit: float) -> None:
-    network, images = smooth_network(dtype), batch(dtype=dtype)
+    network, images = smooth_network(dtype), uneven_images(dtype=dtype)
     rules = [quadrature("left", 16)] * 3
     straight = integrate(network, images, torch.zeros_like(images), torch.tensor([1, 1, 1]), rules, chunk=18)
     expected = torch.stack([path.attribution for path in straight])
@@ -90,7 +79,7 @@ def test_no_distance_is_integrated_gradients_by_the_left_rule(dtype: torch.dtype
 
 
 def test_complete_in_the_limit() -> None:
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), uneven_images()
     change = (network(images) - network(torch.zeros_like(images)))[:, 1]
     errors = [
         (guided_ig(network, images, 1, steps=steps).sum((1, 2, 3)) - change).abs().max().item() for steps in (10, 200)
@@ -99,17 +88,17 @@ def test_complete_in_the_limit() -> None:
 
 
 def test_batch_mates_do_not_matter() -> None:
-    network, images, baselines = smooth_network(), batch(), batch(seed=1)
+    network, images, baselines = smooth_network(), uneven_images(), uneven_images(seed=1)
     together = guided_ig(network, images, baselines=baselines, steps=10)
     alone = [guided_ig(network, x[None], baselines=b[None], steps=10) for x, b in zip(images, baselines, strict=True)]
     assert close(together, torch.cat(alone))
 
 
 def test_ends_whatever_the_values() -> None:
-    images = torch.cat([torch.zeros(1, 3, 8, 8), 1e-30 * torch.ones(1, 3, 8, 8), 1e6 * batch(1, torch.float32)])
+    images = torch.cat([torch.zeros(1, 3, 8, 8), 1e-30 * torch.ones(1, 3, 8, 8), 1e6 * uneven_images(1, torch.float32)])
     got = guided_ig(smooth_network(torch.float32), images, steps=5, fraction=0)
     assert got[0].count_nonzero() == 0 and got.isfinite().all()
-    flat = guided_ig(lambda x: columns(0 * x.sum((1, 2, 3))), batch(), 0, steps=3)  # all gradients are equal
+    flat = guided_ig(lambda x: columns(0 * x.sum((1, 2, 3))), uneven_images(), 0, steps=3)  # all gradients are equal
     assert flat.count_nonzero() == 0
 
 
@@ -159,7 +148,7 @@ def test_one_value_at_a_time_is_not_a_round_for_each() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     network = smooth_network().requires_grad_().train()
     with torch.no_grad():
-        assert not guided_ig(network, batch(), steps=2).requires_grad
+        assert not guided_ig(network, uneven_images(), steps=2).requires_grad
     assert all(parameter.grad is None for parameter in network.parameters()) and network.training
 
 
@@ -171,17 +160,17 @@ def test_the_model_is_left_as_it_was() -> None:
         ({"max_dist": -0.1}, "max_dist"),
         ({"baselines": torch.zeros(1, 1, 1, 2)}, "baselines"),
         ({"targets": 3}, "targets"),
-        ({"images": batch()[0]}, "images"),
+        ({"images": uneven_images()[0]}, "images"),
     ],
 )
 def test_what_does_not_fit_names_the_argument(options: dict, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: "):
-        guided_ig(smooth_network(), **({"images": batch()} | options))
+        guided_ig(smooth_network(), **({"images": uneven_images()} | options))
 
 
 def test_each_image_goes_through_the_model_alone() -> None:
     """Rounding in a batched kernel could tip the choice of the values that move first."""
     network = smooth_network()
     with rows_through(network) as rows:
-        guided_ig(network, batch(), 1, steps=4)
+        guided_ig(network, uneven_images(), 1, steps=4)
     assert rows == [1] * 12

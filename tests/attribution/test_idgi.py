@@ -3,26 +3,15 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.methods.idgi import idgi
+from tests.attribution.closeness import close
+from tests.attribution.inputs import noise_images, row_batch
 from tests.attribution.models import columns, linear, product, smooth_network
-
-
-def batch(count: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return images.to(dtype)
-
-
-def row(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
-
-
-def close(ours: Tensor, theirs: Tensor, limit: float = 1e-10) -> bool:
-    return bool((ours - theirs).abs().max() <= limit * theirs.abs().max())
 
 
 def test_linear_by_hand() -> None:
     """Gradient (1, 2) everywhere: shares 1/5 and 4/5 of f(x) − f(b) = 11, whatever the image's own values."""
     weights = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    torch.testing.assert_close(idgi(linear(weights), row(3, 4), 0).flatten(), torch.tensor([2.2, 8.8]).double())
+    torch.testing.assert_close(idgi(linear(weights), row_batch(3, 4), 0).flatten(), torch.tensor([2.2, 8.8]).double())
 
 
 def test_product_by_hand() -> None:
@@ -30,7 +19,7 @@ def test_product_by_hand() -> None:
 
     The first step has no direction, the second shares 9 as 4 : 2.25.
     """
-    got = idgi(product, row(3, 4), 0, steps=2).flatten()
+    got = idgi(product, row_batch(3, 4), 0, steps=2).flatten()
     torch.testing.assert_close(got, torch.tensor([9 * 4 / 6.25, 9 * 2.25 / 6.25], dtype=torch.float64))
 
 
@@ -49,7 +38,7 @@ def directly(network, image: Tensor, baseline: Tensor, target: int, steps: int) 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("steps", [1, 9])
 def test_agrees_with_a_direct_loop(dtype: torch.dtype, limit: float, steps: int) -> None:
-    images, baselines, targets = batch(), batch(seed=1), [2, 0, 1]
+    images, baselines, targets = noise_images(), noise_images(seed=1), [2, 0, 1]
     got = idgi(smooth_network(dtype), images.to(dtype), targets, baselines=baselines.to(dtype), steps=steps)
     ends = zip(images, baselines, targets, strict=True)
     expected = torch.stack([directly(smooth_network(), x, b, target, steps) for x, b, target in ends])
@@ -58,7 +47,7 @@ def test_agrees_with_a_direct_loop(dtype: torch.dtype, limit: float, steps: int)
 
 @pytest.mark.parametrize("steps", [1, 2, 33])
 def test_complete_with_any_number_of_steps(steps: int) -> None:
-    network, images, baselines = smooth_network(), batch(), batch(seed=1)
+    network, images, baselines = smooth_network(), noise_images(), noise_images(seed=1)
     change = (network(images) - network(baselines))[:, 1]
     got = idgi(network, images, 1, baselines=baselines, steps=steps)
     torch.testing.assert_close(got.sum((1, 2, 3)), change, rtol=1e-12, atol=1e-14)
@@ -71,12 +60,12 @@ def test_tiny_gradients_keep_their_direction_in_float32() -> None:
 
 
 def test_no_gradient_gives_nothing() -> None:
-    assert idgi(lambda x: columns(0 * x.sum((1, 2, 3))), batch()).count_nonzero() == 0
-    assert idgi(smooth_network(), batch(), baselines=batch()).count_nonzero() == 0
+    assert idgi(lambda x: columns(0 * x.sum((1, 2, 3))), noise_images()).count_nonzero() == 0
+    assert idgi(smooth_network(), noise_images(), baselines=noise_images()).count_nonzero() == 0
 
 
 def test_neither_batch_mates_nor_chunk_matter() -> None:
-    network, images, baselines = smooth_network(), batch(), batch(seed=1)
+    network, images, baselines = smooth_network(), noise_images(), noise_images(seed=1)
     together = idgi(network, images, baselines=baselines, steps=10)
     alone = [idgi(network, x[None], baselines=b[None], steps=10) for x, b in zip(images, baselines, strict=True)]
     assert close(together, torch.cat(alone))
@@ -87,7 +76,7 @@ def test_neither_batch_mates_nor_chunk_matter() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     network = smooth_network().requires_grad_().train()
     with torch.no_grad():
-        assert not idgi(network, batch(), steps=2).requires_grad
+        assert not idgi(network, noise_images(), steps=2).requires_grad
     assert all(parameter.grad is None for parameter in network.parameters()) and network.training
 
 
@@ -98,9 +87,9 @@ def test_the_model_is_left_as_it_was() -> None:
         ({"chunk": 0}, "chunk"),
         ({"baselines": torch.zeros(1, 1, 1, 2)}, "baselines"),
         ({"targets": 3}, "targets"),
-        ({"images": batch()[0]}, "images"),
+        ({"images": noise_images()[0]}, "images"),
     ],
 )
 def test_what_does_not_fit_names_the_argument(options: dict, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: "):
-        idgi(smooth_network(), **({"images": batch()} | options))
+        idgi(smooth_network(), **({"images": noise_images()} | options))

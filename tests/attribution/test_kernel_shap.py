@@ -13,11 +13,9 @@ from imagexplain.attribution.methods.kernel_shap import (
     _shapley_values,
     kernel_shap,
 )
+from tests.attribution.inputs import noise, noise_images
 from tests.attribution.models import linear, product, smooth_network
-
-
-def images(count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+from tests.rows import rows_through
 
 
 def blocks(side: int) -> Tensor:
@@ -63,7 +61,7 @@ def test_a_product_is_shared_equally_and_lost_wholly() -> None:
 
 
 def test_ablation_agrees_with_the_definition() -> None:
-    network, x, groups, baselines = smooth_network(), images(), scattered(6), torch.rand(3, 3, 8, 8).double()
+    network, x, groups, baselines = smooth_network(), noise_images(), scattered(6), torch.rand(3, 3, 8, 8).double()
     got = feature_ablation(network, x, [0, 2, 1], groups=groups, baselines=baselines)
     for b, target in enumerate([0, 2, 1]):
         for group in groups[b].unique():
@@ -75,7 +73,7 @@ def test_ablation_agrees_with_the_definition() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_all_coalitions_give_the_exact_shapley_values(count: int) -> None:
-    network, x, groups, baselines = smooth_network(), images(), scattered(count), torch.rand(3, 3, 8, 8).double()
+    network, x, groups, baselines = smooth_network(), noise_images(), scattered(count), torch.rand(3, 3, 8, 8).double()
     got = kernel_shap(network, x, [0, 2, 1], groups=groups, baselines=baselines)
     for b, target in enumerate([0, 2, 1]):
         expected = shapley(network, x[b], baselines[b], target, groups[b])
@@ -83,7 +81,7 @@ def test_all_coalitions_give_the_exact_shapley_values(count: int) -> None:
 
 
 def test_any_sample_is_exact_on_a_linear_model_and_complete_on_another() -> None:
-    weights, x, groups = torch.rand(192, generator=torch.Generator().manual_seed(2)).double(), images(), blocks(2)
+    weights, x, groups = torch.rand(192, generator=torch.Generator().manual_seed(2)).double(), noise_images(), blocks(2)
     sampled = kernel_shap(linear(weights), x, 0, groups=groups, samples=100)
     torch.testing.assert_close(sampled, feature_ablation(linear(weights), x, 0, groups=groups), rtol=1e-9, atol=1e-11)
     network = smooth_network()
@@ -94,7 +92,7 @@ def test_any_sample_is_exact_on_a_linear_model_and_complete_on_another() -> None
 
 
 def test_samples_come_closer_to_the_exact_values() -> None:
-    network, x, groups = smooth_network(), images(1), blocks(4)
+    network, x, groups = smooth_network(), noise_images(1), blocks(4)
     groups = groups * 2 + (torch.arange(8) % 2)  # 8 groups
     exact = kernel_shap(network, x, 0, groups=groups, samples=254)
     errors = [
@@ -109,7 +107,7 @@ def test_samples_come_closer_to_the_exact_values() -> None:
 
 def test_agrees_with_captum() -> None:
     """Captum draws with replacement where all coalitions would do: on 3 groups its sample is near the exact values."""
-    network, x, groups = smooth_network(torch.float32), images(1, torch.float32), scattered(3, 1)
+    network, x, groups = smooth_network(torch.float32), noise_images(1, torch.float32), scattered(3, 1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         expected = CaptumKernelShap(network).attribute(
@@ -121,7 +119,7 @@ def test_agrees_with_captum() -> None:
 
 def test_agrees_with_captum_where_a_sample_decides_all() -> None:
     """On a linear model any coalitions that tell the groups apart give the same values."""
-    weights, x = torch.rand(192, generator=torch.Generator().manual_seed(2)), images(1, torch.float32)
+    weights, x = torch.rand(192, generator=torch.Generator().manual_seed(2)), noise_images(1, torch.float32)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         expected = CaptumKernelShap(linear(weights)).attribute(
@@ -135,23 +133,18 @@ def test_agrees_with_captum_where_a_sample_decides_all() -> None:
 @pytest.mark.parametrize("chunk", [1, 2, 5, 100])
 @pytest.mark.parametrize("method", [feature_ablation, kernel_shap])
 def test_neither_chunk_nor_batch_mates_matter(method, chunk: int) -> None:
-    network, x, groups = smooth_network(), images(), scattered(9)
+    network, x, groups = smooth_network(), noise_images(), scattered(9)
     groups[1] //= 4  # another number of groups
     options = {"samples": 40} if method is kernel_shap else {}
-    rows: list[int] = []
-
-    def counted(batch: Tensor) -> Tensor:
-        rows.append(len(batch))
-        return network(batch)
-
-    together = method(counted, x, groups=groups, chunk=chunk, **options)
+    with rows_through(network) as rows:
+        together = method(network, x, groups=groups, chunk=chunk, **options)
     alone = torch.cat([method(network, x[b : b + 1], groups=groups[b], **options) for b in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
     assert max(rows) <= chunk
 
 
 def test_the_seed_matters_and_the_global_generator_does_not() -> None:
-    network, x = smooth_network(), images(1)
+    network, x = smooth_network(), noise_images(1)
 
     def values(seed: int) -> Tensor:
         return kernel_shap(network, x, 0, groups=blocks(2), samples=40, seed=seed)
@@ -170,7 +163,7 @@ def test_the_model_is_left_as_it_was(method) -> None:
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    got = method(network, images().requires_grad_(), groups=blocks(4))
+    got = method(network, noise_images().requires_grad_(), groups=blocks(4))
     assert got.shape == (3, 1, 8, 8) and not got.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
@@ -197,13 +190,9 @@ def test_what_does_not_fit_names_the_argument(method, change: dict, named: str) 
 
 def test_no_call_without_rows() -> None:
     """A single group has no coalitions but the empty and the full one."""
-    network, x, rows = smooth_network(), images(), []
-
-    def counted(batch: Tensor) -> Tensor:
-        rows.append(len(batch))
-        return network(batch)
-
-    got = kernel_shap(counted, x, 1, groups=torch.zeros(8, 8, dtype=torch.int64))
+    network, x = smooth_network(), noise_images()
+    with rows_through(network) as rows:
+        got = kernel_shap(network, x, 1, groups=torch.zeros(8, 8, dtype=torch.int64))
     assert rows == [3, 3]
     expected = (network(x) - network(torch.zeros_like(x)))[:, 1].view(3, 1, 1, 1).expand(3, 1, 8, 8)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
@@ -235,7 +224,7 @@ def test_a_single_sample_has_no_complement() -> None:
 
 def test_the_regression_is_that_of_a_triangle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 400 equations on 16 groups, 17 are left; the values are those of all of them."""
-    network, x, rows, real = smooth_network(), images(1), [], torch.linalg.lstsq
+    network, x, rows, real = smooth_network(), noise_images(1), [], torch.linalg.lstsq
 
     def lstsq(matrix: Tensor, side: Tensor, **options: str):
         rows.append(len(matrix))
@@ -258,7 +247,7 @@ def test_the_regression_is_that_of_a_triangle(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("count", range(10, 16))
 def test_the_regression_over_many_coalitions_keeps_its_rank(count: int) -> None:
     """Of the direction that centring takes away, rounding must leave nothing that is solved for."""
-    values = torch.randn(count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    values = noise(count, seed=count)
     for samples in (2**count - 2, 5000):
         coalitions, weights = _coalitions(count, samples, 0)
         gains, total = coalitions.double() @ values, values.sum()

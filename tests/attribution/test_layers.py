@@ -1,5 +1,3 @@
-from typing import Any
-
 import pytest
 import torch
 import torchvision
@@ -16,19 +14,13 @@ from tests.attribution.networks import (
     resnet,
     swin,
     tiny_cnn,
+    torchvision_vit,
     vit,
 )
 
 
 def name_of(model: nn.Module, module: nn.Module) -> str:
     return next(name for name, other in model.named_modules() if other is module)
-
-
-def torchvision_vit() -> Any:
-    torch.manual_seed(0)
-    model = torchvision.models.VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=5)
-    nn.init.normal_(model.heads.head.weight)  # made of zeros
-    return prepared(model)
 
 
 def torchvision_swin() -> nn.Module:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -13,39 +12,18 @@ from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
 import imagexplain.attribution as library
+from tests.attribution.every_method import OF_ATTENTION, OPTIONS
+from tests.attribution.inputs import float_images
 from tests.attribution.models import smooth_network
-from tests.attribution.networks import vit
+from tests.attribution.networks import float_cnn, vit
 from tests.rows import rows_through
-
-GROUPS = torch.arange(64).view(8, 8) // 16
-OPTIONS: dict[str, dict[str, Any]] = {
-    "blur_ig": {"steps": 5, "max_sigma": 3.0},
-    "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
-    "feature_ablation": {"groups": GROUPS},
-    "guided_ig": {"steps": 5},
-    "kernel_shap": {"groups": GROUPS},
-    "occlusion": {"size": 3, "stride": 2},
-    "rise": {"samples": 20, "cells": 3},
-    "smoothgrad": {"samples": 4},
-    "xrai": {"segments": [torch.stack([GROUPS.eq(number) for number in range(4)])] * 3, "steps": 5, "least": 1},
-}
-
-
-OF_ATTENTION = {"attention_rollout", "gradient_rollout"}
-"""Methods that need a transformer; all others are tried on a convolutional network."""
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[bool, nn.Module]:
     """Whether the method is one of attention, and a network for it, with four classes."""
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()]
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
-    return {False: network, True: nn.Sequential(vit(size=(8, 8), patch_size=2, dtype=torch.float32), nn.Linear(5, 4))}
-
-
-def images() -> Tensor:
-    return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    transformer = nn.Sequential(vit(size=(8, 8), patch_size=2, dtype=torch.float32), nn.Linear(5, 4))
+    return {False: float_cnn(), True: transformer}
 
 
 @pytest.mark.parametrize("name", library.METHODS)
@@ -53,14 +31,14 @@ def test_every_method_on_one_network(name: str, models: dict[bool, nn.Module]) -
     model = models[name in OF_ATTENTION]
     method = partial(getattr(library, name), **OPTIONS.get(name, {}))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    maps = method(model, images(), [2, 0, 1])
+    maps = method(model, float_images(), [2, 0, 1])
     assert maps.shape in ((3, 3, 8, 8), (3, 1, 8, 8)) and not maps.requires_grad
     assert maps.isfinite().all() and maps.any()
     alone = torch.cat([_alone(name, model, index, target) for index, target in enumerate((2, 0, 1))])
     assert torch.allclose(maps, alone, atol=1e-5 * float(maps.abs().max()), rtol=1e-4)
-    predicted = model(images()).argmax(1)
-    assert torch.equal(method(model, images()), method(model, images(), predicted))
-    assert torch.equal(method(model, images(), 2), method(model, images(), torch.tensor([2, 2, 2])))
+    predicted = model(float_images()).argmax(1)
+    assert torch.equal(method(model, float_images()), method(model, float_images(), predicted))
+    assert torch.equal(method(model, float_images(), 2), method(model, float_images(), torch.tensor([2, 2, 2])))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -70,7 +48,7 @@ def _alone(name: str, model: nn.Module, index: int, target: int) -> Tensor:
     options = dict(OPTIONS.get(name, {}))
     if "segments" in options:
         options["segments"] = options["segments"][:1]
-    maps: Tensor = getattr(library, name)(model, images()[index : index + 1], target, **options)
+    maps: Tensor = getattr(library, name)(model, float_images()[index : index + 1], target, **options)
     return maps
 
 
@@ -79,9 +57,9 @@ def test_classes_that_are_none(name: str, models: dict[bool, nn.Module]) -> None
     model = models[name in OF_ATTENTION]
     method = partial(getattr(library, name), **OPTIONS.get(name, {}))
     with pytest.raises(ValueError, match=r"targets: wanted classes 0\.\.3, got"):
-        method(model, images(), 4)
+        method(model, float_images(), 4)
     with pytest.raises(ValueError, match="targets: wanted 3, one for each image, got 2"):
-        method(model, images(), [1, 2])
+        method(model, float_images(), [1, 2])
 
 
 @pytest.mark.parametrize("name", library.METHODS)
@@ -90,10 +68,10 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
     model = models[name in OF_ATTENTION]
     method = partial(getattr(library, name), **OPTIONS.get(name, {}))
     with rows_through(model) as rows:
-        method(model, images(), [2, 0, 1])
+        method(model, float_images(), [2, 0, 1])
         given = sum(rows)
         rows.clear()
-        method(model, images())
+        method(model, float_images())
     own_scores = {"ablation_cam", "full_grad", "gradient", "guided_backprop", "input_x_gradient", "kernel_shap"}
     own_scores |= {"occlusion", *OF_ATTENTION, *(other for other in library.METHODS if "_cam" in other)}
     assert sum(rows) - given == (0 if name in own_scores else 3)
@@ -117,12 +95,12 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
 def test_rows_evaluated_for_each_image(name: str, expected: int, models: dict[bool, nn.Module]) -> None:
     model = models[False]
     with rows_through(model) as rows:
-        getattr(library, name)(model, images(), 2, **OPTIONS.get(name, {}))
+        getattr(library, name)(model, float_images(), 2, **OPTIONS.get(name, {}))
     assert sum(rows) == 3 * expected
 
 
 def test_integrated_gradients_equal_captums() -> None:
-    network, inputs = smooth_network(), images().double()
+    network, inputs = smooth_network(), float_images().double()
     begin = torch.full_like(inputs, 0.3)
     ours = library.integrated_gradients(network, inputs, 1, baselines=begin, steps=7, chunk=4)
     captums = IntegratedGradients(network).attribute(inputs, begin, 1, n_steps=7)

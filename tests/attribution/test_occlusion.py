@@ -4,11 +4,9 @@ from captum.attr import Occlusion as CaptumOcclusion
 from torch import Tensor, nn
 
 from imagexplain.attribution.methods.occlusion import occlusion
+from tests.attribution.inputs import noise_images
 from tests.attribution.models import linear, smooth_network
-
-
-def images(count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+from tests.rows import rows_through
 
 
 def brute_force(model, image: Tensor, target: int, size: int, stride: int, fill: Tensor) -> Tensor:
@@ -43,7 +41,7 @@ def test_the_border_is_not_darker() -> None:
 
 @pytest.mark.parametrize(("size", "stride"), [(1, 1), (3, 2), (3, 3), (5, 4), (8, 8), (4, 1)])
 def test_agrees_with_the_definition(size: int, stride: int) -> None:
-    network, x, fill = smooth_network(), images(), torch.rand(3, 3, 8, 8, dtype=torch.float64)
+    network, x, fill = smooth_network(), noise_images(), torch.rand(3, 3, 8, 8, dtype=torch.float64)
     got = occlusion(network, x, [0, 2, 1], size=size, stride=stride, fill=fill)
     every = zip(x, [0, 2, 1], fill, strict=True)
     expected = [brute_force(network, one, target, size, stride, f) for one, target, f in every]
@@ -53,7 +51,7 @@ def test_agrees_with_the_definition(size: int, stride: int) -> None:
 @pytest.mark.parametrize(("size", "stride"), [(3, 2), (5, 4), (4, 1)])
 def test_agrees_with_captum(size: int, stride: int) -> None:
     """The same definition; Captum rounds its mean to float32."""
-    network, x, fill = smooth_network(), images(), torch.rand(3, 3, 8, 8, dtype=torch.float64)
+    network, x, fill = smooth_network(), noise_images(), torch.rand(3, 3, 8, 8, dtype=torch.float64)
     expected = CaptumOcclusion(network).attribute(
         x,
         (3, size, size),
@@ -67,30 +65,25 @@ def test_agrees_with_captum(size: int, stride: int) -> None:
 
 
 def test_half_precision_is_summed_in_float32() -> None:
-    network, x = smooth_network(torch.bfloat16), images(dtype=torch.bfloat16)
+    network, x = smooth_network(torch.bfloat16), noise_images(dtype=torch.bfloat16)
     assert occlusion(network, x, size=3, stride=2).dtype == torch.float32
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 100])
 def test_neither_chunk_nor_batch_mates_matter(chunk: int) -> None:
-    network, x = smooth_network(), images()
-    rows: list[int] = []
-
-    def counted(batch: Tensor) -> Tensor:
-        rows.append(len(batch))
-        return network(batch)
-
-    together = occlusion(counted, x, size=3, stride=2, chunk=chunk)
+    network, x = smooth_network(), noise_images()
+    with rows_through(network) as rows:
+        together = occlusion(network, x, size=3, stride=2, chunk=chunk)
     alone = torch.cat([occlusion(network, one[None], size=3, stride=2) for one in x])
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
     assert max(rows) <= chunk
 
 
 def test_float32_and_no_graph() -> None:
-    network, x = smooth_network(torch.float32), images(dtype=torch.float32).requires_grad_()
+    network, x = smooth_network(torch.float32), noise_images(dtype=torch.float32).requires_grad_()
     got = occlusion(network, x, 0, size=3, stride=2)
     assert got.dtype == torch.float32 and got.shape == (3, 1, 8, 8) and not got.requires_grad
-    exact = occlusion(smooth_network(), images(), 0, size=3, stride=2)
+    exact = occlusion(smooth_network(), noise_images(), 0, size=3, stride=2)
     assert (got - exact).abs().max() / exact.abs().max() < 1e-4
 
 
@@ -99,7 +92,7 @@ def test_the_model_is_left_as_it_was() -> None:
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    occlusion(network, images(), size=4, stride=4)
+    occlusion(network, noise_images(), size=4, stride=4)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
     assert not any(module.training or module._forward_hooks for module in network.modules())

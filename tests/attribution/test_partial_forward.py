@@ -6,11 +6,18 @@ from torch import Tensor, nn
 from imagexplain.attribution.network.layers import layer_named, output_replaced
 from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.models.classifiers.lanet import LaNet
-from tests.attribution.networks import assert_untouched, footprint, pictures, prepared, resnet, swin, tiny_cnn, vit
-
-
-def calls(module: nn.Module, counts: list[int]):
-    return module.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+from tests.attribution.networks import (
+    assert_untouched,
+    footprint,
+    pictures,
+    prepared,
+    resnet,
+    swin,
+    tiny_cnn,
+    torchvision_vit,
+    vit,
+)
+from tests.rows import rows_through
 
 
 def constantly(value: Tensor):
@@ -52,10 +59,7 @@ def test_the_rest_is_that_of_a_full_pass(build, layer: str, size: tuple[int, int
 
 
 def test_other_parts_of_a_tuple_stay() -> None:
-    torch.manual_seed(0)
-    model = prepared(torchvision.models.VisionTransformer(32, 8, 2, 2, 24, 48, num_classes=5))
-    nn.init.normal_(model.heads.head.weight)
-    images = pictures(2)
+    model, images = torchvision_vit(), pictures(2)
     module = layer_named(model, "encoder.layers.encoder_layer_0.self_attention")
     rest = split_at(model, images, module)
     assert rest.resumes
@@ -69,13 +73,10 @@ def test_other_parts_of_a_tuple_stay() -> None:
 def test_earlier_modules_do_not_run_again() -> None:
     model, images = resnet(), pictures(2, (64, 64))
     rest = split_at(model, images, model.layer4)
-    inner: list[int] = []
-    outer: list[int] = []
-    handles = [calls(model.layer3[0].conv1, inner), calls(model.layer4[0], inner), calls(model.global_pool, outer)]
-    rest.run(torch.tensor([1, 1, 0]), rest.activation[[1, 1, 0]])
-    for handle in handles:
-        handle.remove()
-    assert inner == [] and outer == [3]
+    before, within, after = model.layer3[0].conv1, model.layer4[0], model.global_pool
+    with rows_through(before) as earlier, rows_through(within) as inner, rows_through(after) as outer:
+        rest.run(torch.tensor([1, 1, 0]), rest.activation[[1, 1, 0]])
+    assert earlier == [] and inner == [] and outer == [3]
 
 
 def test_rows_of_one_image_are_not_copied_unless_the_model_writes_into_them() -> None:

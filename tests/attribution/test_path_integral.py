@@ -4,52 +4,30 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
-from torch import Tensor, nn
+from torch import nn
 
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import quadrature
+from tests.attribution.inputs import noise_image, row_image
+from tests.attribution.integrals import integral_of
 from tests.attribution.models import columns, cubic, linear, product, smooth_network
 
 
-def one(
-    forward,
-    image: Tensor,
-    baseline: Tensor | None = None,
-    target: int = 0,
-    steps: int = 8,
-    rule: str = "gauss_legendre",
-    **options,
-) -> PathIntegral:
-    baseline = torch.zeros_like(image) if baseline is None else baseline
-    options.setdefault("chunk", steps)
-    return integrate(
-        forward, image[None], baseline[None], torch.tensor([target]), [quadrature(rule, steps)], **options
-    )[0]
-
-
-def row(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64).view(1, 1, -1)
-
-
-def image(seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
 def test_linear_model_by_hand() -> None:
-    integral = one(linear(torch.tensor([1.0, 2.0, 3.0])), row(1, 1, 1), steps=1)
+    integral = integral_of(linear(torch.tensor([1.0, 2.0, 3.0])), row_image(1, 1, 1), steps=1)
     np.testing.assert_allclose(integral.attribution.flatten(), [1, 2, 3])
     assert (integral.score, integral.baseline_score, integral.residual) == (6, 0, 0)
 
 
 def test_product_by_hand() -> None:
-    integral = one(product, row(3, 4), steps=1)  # the gradient (4α, 3α) averages to (2, 1.5)
+    integral = integral_of(product, row_image(3, 4), steps=1)  # the gradient (4α, 3α) averages to (2, 1.5)
     np.testing.assert_allclose(integral.gradient.flatten(), [2, 1.5])
     np.testing.assert_allclose(integral.attribution.flatten(), [6, 6])
 
 
 @pytest.mark.parametrize("steps", [2, 5, 50])
 def test_cubic_needs_the_quadrature_weights(steps: int) -> None:
-    integral = one(cubic, row(1, 2), steps=steps, keep_steps=True)
+    integral = integral_of(cubic, row_image(1, 2), steps=steps, keep_steps=True)
     np.testing.assert_allclose(integral.attribution.flatten(), [1 / 3, 8 / 3], rtol=1e-13)
     assert integral.steps is not None
     plain_mean = integral.steps.gradients.mean(0).flatten()
@@ -57,24 +35,24 @@ def test_cubic_needs_the_quadrature_weights(steps: int) -> None:
 
 
 def test_input_equal_to_baseline_is_all_zero() -> None:
-    integral = one(smooth_network(), image(), baseline=image())
+    integral = integral_of(smooth_network(), noise_image(), baseline=noise_image())
     assert torch.equal(integral.attribution, torch.zeros(3, 8, 8))
     assert integral.residual == 0 and integral.relative_residual == 0
 
 
 def test_negated_score_negates_the_attribution() -> None:
     network = smooth_network()
-    there, back = one(network, image()), one(lambda x: -network(x), image())
+    there, back = integral_of(network, noise_image()), integral_of(lambda x: -network(x), noise_image())
     assert torch.equal(there.attribution, -back.attribution)
 
 
 def test_complete_on_a_smooth_model() -> None:
-    integral = one(smooth_network(), image(), baseline=image(1), steps=30)
+    integral = integral_of(smooth_network(), noise_image(), baseline=noise_image(1), steps=30)
     assert integral.relative_residual < 1e-12
 
 
 def test_agrees_with_an_independent_quadrature() -> None:
-    network, x = smooth_network(), image()
+    network, x = smooth_network(), noise_image()
     # Clenshaw–Curtis: the gradient interpolated at Chebyshev points and its interpolant integrated exactly.
     nodes = np.polynomial.chebyshev.chebpts1(60)
     points = (torch.from_numpy((nodes + 1) / 2).view(-1, 1, 1, 1) * x).requires_grad_()
@@ -84,7 +62,7 @@ def test_agrees_with_an_independent_quadrature() -> None:
     )
     mean = np.polynomial.chebyshev.chebval([-1.0, 1.0], antiderivative)
     expected = x.numpy().ravel() * (mean[:, 1] - mean[:, 0]) / 2
-    got = one(network, x, target=1, steps=40).attribution.flatten().numpy()
+    got = integral_of(network, x, target=1, steps=40).attribution.flatten().numpy()
     assert np.abs(got - expected).max() / np.abs(expected).max() < 1e-12
 
 
@@ -99,11 +77,11 @@ def test_agrees_with_an_independent_quadrature() -> None:
     ],
 )
 def test_agrees_with_captum(rule: str, captum_rule: str, dtype: torch.dtype) -> None:
-    network, x, baseline = smooth_network(dtype), image(0, dtype), image(1, dtype)
+    network, x, baseline = smooth_network(dtype), noise_image(0, dtype), noise_image(1, dtype)
     expected, delta = CaptumIntegratedGradients(network).attribute(
         x[None], baseline[None], target=2, n_steps=20, method=captum_rule, return_convergence_delta=True
     )
-    integral = one(network, x, baseline, target=2, steps=20, rule=rule)
+    integral = integral_of(network, x, baseline, target=2, steps=20, rule=rule)
     # Captum casts its weights to float32 even for float64 models.
     assert (integral.attribution - expected[0]).abs().max() / expected.abs().max() < 1e-6
     assert -integral.residual == pytest.approx(delta.item(), abs=3e-6)
@@ -111,8 +89,8 @@ def test_agrees_with_captum(rule: str, captum_rule: str, dtype: torch.dtype) -> 
 
 def mixed_batch(network: nn.Module, chunk: int) -> list[PathIntegral]:
     inputs, baselines = (
-        torch.stack([image(0), image(1), image(2)]),
-        torch.stack([image(3), image(4), torch.zeros(3, 8, 8)]),
+        torch.stack([noise_image(0), noise_image(1), noise_image(2)]),
+        torch.stack([noise_image(3), noise_image(4), torch.zeros(3, 8, 8)]),
     )
     rules = [quadrature("gauss_legendre", 7), quadrature("left", 1), quadrature("trapezoid", 12)]
     return integrate(
@@ -125,9 +103,9 @@ def test_neither_chunk_nor_batch_mates_matter(chunk: int) -> None:
     network = smooth_network()
     together = mixed_batch(network, chunk)
     alone = [
-        one(network, image(0), image(3), 0, 7, "gauss_legendre", keep_steps=True, chunk=7),
-        one(network, image(1), image(4), 2, 1, "left", chunk=1),
-        one(network, image(2), None, 1, 12, "trapezoid", keep_steps=True, chunk=12),
+        integral_of(network, noise_image(0), noise_image(3), 0, 7, "gauss_legendre", keep_steps=True, chunk=7),
+        integral_of(network, noise_image(1), noise_image(4), 2, 1, "left", chunk=1),
+        integral_of(network, noise_image(2), None, 1, 12, "trapezoid", keep_steps=True, chunk=12),
     ]
     for a, b in zip(together, alone, strict=True):
         assert (a.attribution - b.attribution).abs().max() <= 1e-10 * b.attribution.abs().max()
@@ -140,14 +118,14 @@ def test_neither_chunk_nor_batch_mates_matter(chunk: int) -> None:
 
 
 def test_kept_steps_sum_to_the_mean_gradient() -> None:
-    integral = one(smooth_network(), image(), steps=9, keep_steps=True, chunk=4)
+    integral = integral_of(smooth_network(), noise_image(), steps=9, keep_steps=True, chunk=4)
     assert integral.steps is not None
     total = (integral.steps.weights.view(-1, 1, 1, 1) * integral.steps.gradients).sum(0)
     torch.testing.assert_close(total, integral.gradient, rtol=1e-12, atol=1e-14)
 
 
 def test_half_precision_accumulates_in_float32() -> None:
-    assert one(smooth_network(torch.bfloat16), image(0, torch.bfloat16)).gradient.dtype == torch.float32
+    assert integral_of(smooth_network(torch.bfloat16), noise_image(0, torch.bfloat16)).gradient.dtype == torch.float32
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -155,7 +133,7 @@ def test_the_model_is_left_as_it_was() -> None:
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    one(network, image())
+    integral_of(network, noise_image())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
     assert not any(module.training for module in network.modules())
@@ -163,19 +141,19 @@ def test_the_model_is_left_as_it_was() -> None:
 
 def test_runs_inside_no_grad() -> None:
     with torch.no_grad():
-        assert one(product, row(3, 4)).attribution.sum() == pytest.approx(12)
+        assert integral_of(product, row_image(3, 4)).attribution.sum() == pytest.approx(12)
 
 
 def test_before_chunk_counts_down_and_can_end_the_pass() -> None:
     seen: list[int] = []
-    one(product, row(3, 4), steps=5, chunk=2, before_chunk=seen.append)
+    integral_of(product, row_image(3, 4), steps=5, chunk=2, before_chunk=seen.append)
     assert seen == [7, 5, 3, 1]  # five steps and both ends, two at a time
 
     def refuse(remaining: int) -> None:
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        one(product, row(3, 4), before_chunk=refuse)
+        integral_of(product, row_image(3, 4), before_chunk=refuse)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +187,7 @@ def test_memory_depends_on_the_chunk_and_not_on_the_steps() -> None:
 
     def peak(steps: int) -> float:
         Path("/proc/self/clear_refs").write_text("5")
-        one(lambda rows: columns(rows.square().sum((1, 2, 3))), x, steps=steps, chunk=8, rule="midpoint")
+        integral_of(lambda rows: columns(rows.square().sum((1, 2, 3))), x, steps=steps, chunk=8, rule="midpoint")
         (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1e3  # MB
 

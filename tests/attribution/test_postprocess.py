@@ -3,13 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from imagexplain.attribution.postprocess import CHANNELS, iou, localize, normalize
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+from tests.attribution.inputs import noise
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain.attribution.methods.rise import Scores, _draws, _masks, rise
+from tests.attribution.inputs import noise_images
 from tests.attribution.models import columns, linear, smooth_network
-
-
-def images(count: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+from tests.rows import rows_through
 
 
 def all_masks(samples: int, cells: int, keep: float, seed: int = 0, side: int = 8) -> Tensor:
@@ -51,7 +49,7 @@ def test_draws_in_pieces_are_those_at_once(chunk: int) -> None:
 
 def test_one_cell_shows_all_or_nothing() -> None:
     """Where a pixel is shown, so is the whole image: E[f | shown] is f(x), to the last digit."""
-    network, x = smooth_network(), images()
+    network, x = smooth_network(), noise_images()
     got = rise(network, x, [0, 2, 1], samples=50, cells=1, scores="logits")
     expected = network(x)[range(3), [0, 2, 1]].view(3, 1, 1, 1).expand(3, 1, 8, 8)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
@@ -59,20 +57,20 @@ def test_one_cell_shows_all_or_nothing() -> None:
 
 @pytest.mark.parametrize("keep", [1e-12, 1.0])
 def test_no_mask_shows_anything_or_all_show_all(keep: float) -> None:
-    network, x = smooth_network(), images()
+    network, x = smooth_network(), noise_images()
     expected = network(x)[:, :1] if keep == 1 else torch.zeros(3, 1)
     got = rise(network, x, 0, samples=4, keep=keep, scores="logits")
     torch.testing.assert_close(got, expected.view(3, 1, 1, 1).expand(3, 1, 8, 8).double(), rtol=1e-12, atol=0)
 
 
 def test_a_constant_score_is_not_noise() -> None:
-    got = rise(lambda x: columns(torch.full_like(x[:, 0, 0, 0], 7)), images(), 0, samples=30, scores="logits")
+    got = rise(lambda x: columns(torch.full_like(x[:, 0, 0, 0], 7)), noise_images(), 0, samples=30, scores="logits")
     torch.testing.assert_close(got, torch.full_like(got, 7), rtol=1e-13, atol=0)
 
 
 def test_linear_model_against_the_expectation() -> None:
     """E[f m_q] / E[m_q] = Σ_p w_p x_p E[m_p m_q] / keep, moments from other draws, within 5 standard errors."""
-    x, weights = images(1)[:, :1], torch.rand(64, generator=torch.Generator().manual_seed(3)).double()
+    x, weights = noise_images(1)[:, :1], torch.rand(64, generator=torch.Generator().manual_seed(3)).double()
     others, samples = all_masks(40_000, 4, 0.5, seed=1).flatten(1), 5_000
     values = others @ (weights * x.flatten())
     expected = values @ others / len(others) / 0.5
@@ -95,7 +93,7 @@ def test_the_pixel_that_counts_stands_out() -> None:
 
 def test_probabilities_and_baselines_by_hand() -> None:
     """Every row is softmax(f) or f of a known image, weighted by its mask."""
-    network, x, baseline = smooth_network(), images(1), torch.rand(1, 3, 8, 8).double()
+    network, x, baseline = smooth_network(), noise_images(1), torch.rand(1, 3, 8, 8).double()
     masks = all_masks(10, 4, 0.5)
     rows = masks.unsqueeze(1) * x + (1 - masks.unsqueeze(1)) * baseline
     options: tuple[Scores, ...] = ("logits", "probabilities")
@@ -107,21 +105,16 @@ def test_probabilities_and_baselines_by_hand() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 100])
 def test_neither_chunk_nor_batch_mates_matter(chunk: int) -> None:
-    network, x = smooth_network(), images()
-    rows: list[int] = []
-
-    def counted(batch: Tensor) -> Tensor:
-        rows.append(len(batch))
-        return network(batch)
-
-    together = rise(counted, x, samples=20, chunk=chunk)
+    network, x = smooth_network(), noise_images()
+    with rows_through(network) as rows:
+        together = rise(network, x, samples=20, chunk=chunk)
     alone = torch.cat([rise(network, one[None], samples=20) for one in x])
     torch.testing.assert_close(together, alone, rtol=1e-10, atol=1e-12)
     assert max(rows) <= chunk
 
 
 def test_the_seed_matters_and_the_global_generator_does_not() -> None:
-    network, x = smooth_network(), images(1)
+    network, x = smooth_network(), noise_images(1)
     before = torch.get_rng_state()
     first = rise(network, x, samples=20)
     assert torch.equal(torch.get_rng_state(), before)
@@ -131,8 +124,8 @@ def test_the_seed_matters_and_the_global_generator_does_not() -> None:
 
 
 def test_half_precision_is_summed_in_float32() -> None:
-    got = rise(smooth_network(torch.bfloat16), images(dtype=torch.bfloat16), 0, samples=20)
-    exact = rise(smooth_network(), images(), 0, samples=20)
+    got = rise(smooth_network(torch.bfloat16), noise_images(dtype=torch.bfloat16), 0, samples=20)
+    exact = rise(smooth_network(), noise_images(), 0, samples=20)
     assert got.dtype == torch.float32
     assert (got - exact).abs().max() / exact.abs().max() < 0.02
 
@@ -142,7 +135,7 @@ def test_the_model_is_left_as_it_was() -> None:
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    got = rise(network, images().requires_grad_(), samples=5)
+    got = rise(network, noise_images().requires_grad_(), samples=5)
     assert got.shape == (3, 1, 8, 8) and not got.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())

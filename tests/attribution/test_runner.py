@@ -16,6 +16,8 @@ import imagexplain.attribution as library
 from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import INPUTS, LIBRARY_ONLY, METHODS
 from imagexplain.attribution.runner import AttributionInputs, channels_of, evaluations, layer_name, refusals, run
+from tests.attribution.inputs import float_images, noise
+from tests.attribution.networks import float_cnn
 from tests.rows import rows_through
 
 TARGETS = torch.tensor([2, 0, 1])
@@ -23,9 +25,7 @@ TARGETS = torch.tensor([2, 0, 1])
 
 @pytest.fixture(scope="module")
 def model() -> nn.Module:
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 4)).eval()
+    return float_cnn()
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,10 @@ def transformer() -> nn.Module:
     return network.eval()
 
 
-def images(side: int = 8) -> Tensor:
-    return torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))
-
-
 def maps(
     plan: AttributionConfig, model: nn.Module, material: AttributionInputs | None = None, chunk: int = 5
 ) -> Tensor:
-    return run(plan, model, images(), TARGETS, material or AttributionInputs(), chunk=chunk)
+    return run(plan, model, float_images(), TARGETS, material or AttributionInputs(), chunk=chunk)
 
 
 @pytest.mark.parametrize("method", library.METHODS)
@@ -70,21 +66,22 @@ def test_what_looks_inside_and_what_is_coarse() -> None:
 
 def test_a_plan_is_the_method_with_its_options(model: nn.Module) -> None:
     plan = AttributionConfig(("blur_ig",), (("steps", 3), ("max_sigma", 2.0)))
-    assert torch.equal(maps(plan, model), library.blur_ig(model, images(), TARGETS, steps=3, max_sigma=2.0))
+    assert torch.equal(maps(plan, model), library.blur_ig(model, float_images(), TARGETS, steps=3, max_sigma=2.0))
     assert plan.settings() == {"steps": 3, "max_sigma": 2.0, "grad_step": 0.01, "sqrt": False, "score": "logit"}
     layered = AttributionConfig(("layer_cam",), layer="0")
-    assert torch.equal(maps(layered, model), library.layer_cam(model, images(), TARGETS, layer="0"))
+    assert torch.equal(maps(layered, model), library.layer_cam(model, float_images(), TARGETS, layer="0"))
 
 
 def test_two_methods_get_the_options_that_they_take(model: nn.Module) -> None:
     plan = AttributionConfig(("idgi", "score_cam"), (("steps", 4),), layer="2")
     expected = library.combine(
-        library.idgi(model, images(), TARGETS, steps=4), library.score_cam(model, images(), TARGETS, layer="2")
+        library.idgi(model, float_images(), TARGETS, steps=4),
+        library.score_cam(model, float_images(), TARGETS, layer="2"),
     )
     assert torch.allclose(maps(plan, model), expected, rtol=1e-5, atol=1e-7)
     scaled = library.combine(
-        library.idgi(model, images(), TARGETS, steps=4),
-        library.score_cam(model, images(), TARGETS, layer="2"),
+        library.idgi(model, float_images(), TARGETS, steps=4),
+        library.score_cam(model, float_images(), TARGETS, layer="2"),
         normalized=True,
     )
     assert torch.allclose(maps(replace(plan, normalized=True), model), scaled, rtol=1e-4, atol=1e-5)
@@ -95,7 +92,9 @@ def test_maps_are_averaged_over_the_draws(model: nn.Module) -> None:
     draws = torch.rand(2, 3, 3, 8, 8)
     for method, name in (("guided_ig", "baselines"), ("occlusion", "fill")):
         options: dict[str, Any] = {"steps": 4} if method == "guided_ig" else {"size": 3, "stride": 2}
-        expected = [getattr(library, method)(model, images(), TARGETS, **{name: draw}, **options) for draw in draws]
+        expected = [
+            getattr(library, method)(model, float_images(), TARGETS, **{name: draw}, **options) for draw in draws
+        ]
         found = maps(AttributionConfig((method,), tuple(options.items())), model, AttributionInputs(baselines=draws))
         assert torch.allclose(found, torch.stack(expected).mean(0), rtol=1e-4, atol=1e-6)
 
@@ -107,7 +106,7 @@ def test_each_image_has_its_own_references(model: nn.Module) -> None:
     )
     for b in range(3):
         own = partial(library.expected_gradients, references=references[:, b], samples=6)
-        assert torch.allclose(found[b], own(model, images()[b : b + 1], TARGETS[b])[0], rtol=1e-4, atol=1e-6)
+        assert torch.allclose(found[b], own(model, float_images()[b : b + 1], TARGETS[b])[0], rtol=1e-4, atol=1e-6)
 
 
 def test_smoothing_is_the_librarys_with_each_images_own_material(model: nn.Module) -> None:
@@ -116,7 +115,7 @@ def test_smoothing_is_the_librarys_with_each_images_own_material(model: nn.Modul
     found = maps(plan, model, AttributionInputs(groups=groups), chunk=2)
     for b in range(3):
         own = partial(library.feature_ablation, groups=groups[b])
-        expected = library.smooth(own, model, images()[b : b + 1], TARGETS[b : b + 1], samples=3, seed=4)
+        expected = library.smooth(own, model, float_images()[b : b + 1], TARGETS[b : b + 1], samples=3, seed=4)
         assert torch.allclose(found[b], expected[0], rtol=1e-4, atol=1e-6)
 
 
@@ -156,7 +155,7 @@ def test_the_estimate_of_the_cost_is_that_of_the_rows(method: str, model: nn.Mod
 
     handle = model.register_forward_pre_hook(count)
     try:
-        run(plan, model, images()[:1], TARGETS[:1], material, chunk=7)
+        run(plan, model, float_images()[:1], TARGETS[:1], material, chunk=7)
     finally:
         handle.remove()
     estimate = evaluations(plan, (8, 8), groups=32, channels=8)
@@ -166,18 +165,18 @@ def test_the_estimate_of_the_cost_is_that_of_the_rows(method: str, model: nn.Mod
 
 
 def test_layers_by_name(model: nn.Module) -> None:
-    assert layer_name(AttributionConfig(("gradient",)), model, images()) is None
-    assert layer_name(AttributionConfig(("grad_cam",)), model, images()) == "4"
-    assert layer_name(AttributionConfig(("grad_cam",), layer="0"), model, images()) == "0"
-    assert (channels_of(model, images(), "0"), channels_of(model, images(), "4")) == (6, 8)
+    assert layer_name(AttributionConfig(("gradient",)), model, float_images()) is None
+    assert layer_name(AttributionConfig(("grad_cam",)), model, float_images()) == "4"
+    assert layer_name(AttributionConfig(("grad_cam",), layer="0"), model, float_images()) == "0"
+    assert (channels_of(model, float_images(), "0"), channels_of(model, float_images(), "4")) == (6, 8)
     with pytest.raises(ValueError, match=r"layer: wanted the name of a module, such as .*, got 'fc'"):
-        layer_name(AttributionConfig(("grad_cam",), layer="fc"), model, images())
+        layer_name(AttributionConfig(("grad_cam",), layer="fc"), model, float_images())
 
 
 def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
-    assert set(refusals(model, images(), library.METHODS)) == {"attention_rollout", "gradient_rollout"}
-    refused = refusals(transformer, images(16), library.METHODS)
+    assert set(refusals(model, float_images(), library.METHODS)) == {"attention_rollout", "gradient_rollout"}
+    refused = refusals(transformer, noise(3, 3, 16, 16, dtype=torch.float32), library.METHODS)
     assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam"}
     assert "ReLU" in refused["guided_backprop"]
-    by_function = refusals(lambda rows: model(rows), images(), library.METHODS)
+    by_function = refusals(lambda rows: model(rows), float_images(), library.METHODS)
     assert set(by_function) == {method for method in library.METHODS if METHODS[method].needs_module}

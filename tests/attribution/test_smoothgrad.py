@@ -11,23 +11,16 @@ from torch import Tensor
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
 from imagexplain.attribution.methods.smoothgrad import Statistic, smooth, smoothgrad
+from tests.attribution.closeness import close
+from tests.attribution.inputs import uneven_images
 from tests.attribution.models import cubic, smooth_network
 
 STATISTICS: list[Statistic] = ["mean", "square", "variance"]
 
 
-def batch(count: int = 3) -> Tensor:
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return images * torch.tensor([1.0, 3.0, 0.2])[:count].view(-1, 1, 1, 1)  # ranges of their own
-
-
 def draws(samples: int, seed: int = 0, shape: tuple[int, ...] = (3, 8, 8)) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.stack([torch.randn(shape, generator=generator) for _ in range(samples)]).double()
-
-
-def close(ours: Tensor, theirs: Tensor, limit: float = 1e-10) -> bool:
-    return bool((ours - theirs).abs().max() <= limit * theirs.abs().max())
 
 
 def test_by_hand() -> None:
@@ -42,7 +35,7 @@ def test_by_hand() -> None:
 
 
 def test_without_noise_it_is_the_method_itself() -> None:
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), uneven_images()
     assert close(smoothgrad(network, images, samples=3, std=0), gradient(network, images))
     assert close(
         smooth(input_x_gradient, network, images, samples=2, std=0, statistic="square"),
@@ -54,7 +47,7 @@ def test_without_noise_it_is_the_method_itself() -> None:
 def test_agrees_with_pair_given_the_same_noise(statistic, magnitude: bool, monkeypatch) -> None:
     """PAIR adds up in float32, and its model is called on one image, channels last."""
     pair = import_module("saliency.core")
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), uneven_images()
     noise = iter(draws(5).permute(0, 2, 3, 1).numpy())
     monkeypatch.setattr(np.random, "normal", lambda mean, std, shape: std * next(noise))
 
@@ -74,7 +67,7 @@ def test_agrees_with_pair_given_the_same_noise(statistic, magnitude: bool, monke
 )
 def test_agrees_with_captum_given_the_same_noise(statistic, theirs: str, monkeypatch) -> None:
     """Captum takes the standard deviation in units of the input, rounded to float32, and draws all noise at once."""
-    network, image = smooth_network(), batch()[1:2]
+    network, image = smooth_network(), uneven_images()[1:2]
     std = 0.15 * (image.max() - image.min()).item()
     monkeypatch.setattr(torch, "normal", lambda mean, scale: mean + scale * draws(6).reshape(scale.shape))
     tunnel = NoiseTunnel(Saliency(network))
@@ -84,7 +77,7 @@ def test_agrees_with_captum_given_the_same_noise(statistic, theirs: str, monkeyp
 
 @pytest.mark.parametrize("statistic", STATISTICS)
 def test_neither_batch_mates_nor_chunk_matter(statistic) -> None:
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), uneven_images()
     together = smoothgrad(network, images, samples=7, statistic=statistic)
     alone = torch.cat([smoothgrad(network, x[None], samples=7, statistic=statistic) for x in images])
     assert close(together, alone)
@@ -104,7 +97,7 @@ def test_maps_are_not_held(statistic) -> None:
         maps.append(ref(result))
         return result
 
-    smooth(method, smooth_network(), batch(2), 0, samples=9, chunk=2, statistic=statistic)
+    smooth(method, smooth_network(), uneven_images(2), 0, samples=9, chunk=2, statistic=statistic)
     assert len(alive) == 10 and max(alive) <= 1
 
 
@@ -133,7 +126,7 @@ def test_the_graph_runs_through_all_chunks(statistic) -> None:
 
 
 def test_no_target_is_the_class_of_the_clean_image() -> None:
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), uneven_images()
     predicted = network(images).argmax(1)
     spread = 2 * (images[0].max() - images[0].min()) * draws(9)
     assert len(network(images[0] + spread).argmax(1).unique()) > 1  # the noise does change the prediction
@@ -143,7 +136,7 @@ def test_no_target_is_the_class_of_the_clean_image() -> None:
 
 
 def test_options_of_the_method_are_bound_and_seeds_differ() -> None:
-    network, images = smooth_network(), batch()
+    network, images = smooth_network(), uneven_images()
     nested = partial(smooth, gradient, samples=2, seed=3)
     assert smooth(nested, network, images, samples=2, chunk=1).shape == images.shape
     assert not close(smoothgrad(network, images, seed=1), smoothgrad(network, images, seed=2))
@@ -152,7 +145,7 @@ def test_options_of_the_method_are_bound_and_seeds_differ() -> None:
 def test_detached_and_the_model_is_left_as_it_was() -> None:
     network = smooth_network().requires_grad_().train()
     with torch.no_grad():
-        assert not smoothgrad(network, batch(), samples=2).requires_grad
+        assert not smoothgrad(network, uneven_images(), samples=2).requires_grad
     assert all(parameter.grad is None for parameter in network.parameters()) and network.training
 
 
@@ -165,9 +158,9 @@ def test_detached_and_the_model_is_left_as_it_was() -> None:
         ({"chunk": 0}, "chunk"),
         ({"statistic": "median"}, "statistic"),
         ({"targets": 3}, "targets"),
-        ({"images": batch()[0]}, "images"),
+        ({"images": uneven_images()[0]}, "images"),
     ],
 )
 def test_what_does_not_fit_names_the_argument(options: dict, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: "):
-        smoothgrad(smooth_network(), **({"images": batch()} | options))
+        smoothgrad(smooth_network(), **({"images": uneven_images()} | options))

@@ -10,12 +10,8 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.methods import xrai as regions
 from imagexplain.attribution.methods.xrai import overlapping_segments, xrai
+from tests.attribution.inputs import noise, noise_images
 from tests.attribution.models import linear, smooth_network
-
-
-def images(count: int = 2, side: int = 8, dtype: torch.dtype = torch.float64) -> Tensor:
-    noise = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return noise.to(dtype)
 
 
 def random_segments(count: int, side: int, seed: int) -> Tensor:
@@ -64,7 +60,7 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("least", [1, 10, 1000])
 def test_the_map_keeps_the_sum(least: int) -> None:
-    x, segments = images(), [random_segments(5, 8, seed) for seed in range(2)]
+    x, segments = noise_images(2), [random_segments(5, 8, seed) for seed in range(2)]
     got = xrai(linear(torch.ones(1)), x, attributions=x, segments=segments, least=least)
     torch.testing.assert_close(got.sum((1, 2, 3)), x.amax(1).sum((1, 2)), rtol=1e-12, atol=1e-12)
 
@@ -80,8 +76,8 @@ def test_channels_by_their_maximum() -> None:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("least", [1, 20])
 def test_agrees_with_pair_on_the_same_segments(seed: int, least: int) -> None:
-    x, segments = images(side=24), [random_segments(40, 24, seed), random_segments(25, 24, seed + 100)]
-    attributions = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x, segments = noise(2, 3, 24, 24), [random_segments(40, 24, seed), random_segments(25, 24, seed + 100)]
+    attributions = noise(2, 3, 24, 24, seed=seed)
     got = xrai(linear(torch.ones(1)), x, attributions=attributions, segments=segments, least=least)
     for b in range(2):
         expected = pair_xrai(x[b], attributions[b], list(segments[b].numpy()), least)
@@ -103,7 +99,7 @@ def test_agrees_with_pair_on_the_segments_themselves(side: int) -> None:
 def test_agrees_with_pair_from_the_picture_on() -> None:
     picture = torch.from_numpy(photo(40, seed=1))
     x = picture.permute(2, 0, 1).double()
-    attribution = torch.randn(3, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    attribution = noise(3, 40, 40)
     got = xrai(linear(torch.ones(1)), x[None] / 51 - 2, attributions=attribution[None], pictures=picture[None])
     expected = pair_xrai(x, attribution, None, 50)
     assert np.abs(got[0, 0].numpy() - expected).max() / np.abs(expected).max() < 1e-12
@@ -113,7 +109,7 @@ def test_agrees_with_pair_from_the_picture_on() -> None:
 
 def test_the_default_attribution_is_the_mean_over_two_baselines() -> None:
     """Σ over both paths of a linear model: w (x − (min + max) / 2), one pixel a segment."""
-    x, weights = images(1)[:, :1], torch.rand(64, generator=torch.Generator().manual_seed(3)).double()
+    x, weights = noise_images(1)[:, :1], torch.rand(64, generator=torch.Generator().manual_seed(3)).double()
     segments = torch.eye(64).bool().view(64, 8, 8)
     got = xrai(linear(weights), x, 0, segments=[segments], least=1, steps=2)
     expected = weights.view(8, 8) * (x[0, 0] - (x.min() + x.max()) / 2)
@@ -131,7 +127,7 @@ def test_segments_are_widened_as_on_the_whole_picture(monkeypatch) -> None:
 
 
 def test_a_large_region_joins_in_pieces(monkeypatch) -> None:
-    x, segments = images(), [random_segments(20, 8, seed) for seed in range(2)]
+    x, segments = noise_images(2), [random_segments(20, 8, seed) for seed in range(2)]
     whole = xrai(linear(torch.ones(1)), x, attributions=x, segments=segments, least=1)
     monkeypatch.setattr(regions, "PIECE", 3)
     pieces = xrai(linear(torch.ones(1)), x, attributions=x, segments=segments, least=1)
@@ -162,7 +158,7 @@ def test_a_picture_without_edges_is_one_segment() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 200])
 def test_neither_chunk_nor_batch_mates_matter(chunk: int) -> None:
-    network, x = smooth_network(), images(3)
+    network, x = smooth_network(), noise_images(3)
     segments = [random_segments(20, 8, seed) for seed in range(3)]
     together = xrai(network, x, segments=segments, least=2, steps=8, chunk=chunk)
     alone = torch.cat([xrai(network, x[b : b + 1], segments=segments[b : b + 1], least=2, steps=8) for b in range(3)])
@@ -174,7 +170,7 @@ def test_the_model_is_left_as_it_was() -> None:
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    got = xrai(network, images().requires_grad_(), steps=3)
+    got = xrai(network, noise_images(2).requires_grad_(), steps=3)
     assert got.shape == (2, 1, 8, 8) and not got.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())

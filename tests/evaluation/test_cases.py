@@ -11,11 +11,9 @@ from evaluation.methods import OURS, ours
 from evaluation.methods import controls as control_scores
 from evaluation.partition import by_objects, by_superpixels, partition
 from evaluation.randomization import randomize_parameters
-from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.superpixels import SlicSettings
+from tests.evaluation.subjects import PREPROCESS
 from training.scenes import SceneSettings, scene
-
-PREPROCESS = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def test_partition_by_hand() -> None:

@@ -20,21 +20,9 @@ from evaluation.localisation import overlap
 from evaluation.method_study import MethodStudy, group_scores, one_channel
 from evaluation.method_tables import markdown, summary
 from evaluation.randomization import THRESHOLD, agreement, fails, randomize_parameters
-from evaluation.settings import Settings
 from imagexplain.attribution.config import AttributionConfig
-from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.vision.geometry import Preprocess
+from tests.evaluation.subjects import DRAWN, FEW, PREPROCESS, SEED, convolutional_subject, subject_of
 from training.scenes import SceneSettings, scene
-
-PREPROCESS = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-SEED, DRAWN = 0, 11  # of ten scenes in a row each is of another class; the eleventh is of a class once more
-FEW = Settings(removals=8, noisy=2)
-
-
-def subject_of(network: nn.Module) -> EvaluatedModel:
-    return EvaluatedModel(
-        "toy", network.eval().requires_grad_(False), PREPROCESS, quadrature("gauss_legendre", 5), "zero"
-    )
 
 
 @pytest.fixture
@@ -51,17 +39,6 @@ def linear() -> EvaluatedModel:
 @pytest.fixture
 def convolutional() -> EvaluatedModel:
     return convolutional_subject()
-
-
-def convolutional_subject() -> EvaluatedModel:
-    """That says the last drawn scene's class whatever it sees."""
-    torch.manual_seed(0)
-    head = nn.Linear(8, 10)
-    with torch.no_grad():
-        head.bias[scene(SEED, DRAWN - 1).label] += 10
-    first = (nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6), nn.ReLU())
-    second = (nn.Conv2d(6, 8, 3, padding=1), nn.ReLU())
-    return subject_of(nn.Sequential(*first, *second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head))
 
 
 def entry(method: str, **options: object) -> Entry:

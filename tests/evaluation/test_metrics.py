@@ -53,7 +53,8 @@ def doubles(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def close(found: Tensor, wanted: object) -> None:
+def assert_near(found: Tensor, wanted: object) -> None:
+    """The wanted numbers, up to the rounding of float32."""
     np.testing.assert_allclose(found.numpy(), np.asarray(wanted), atol=1e-6)
 
 
@@ -106,9 +107,9 @@ def test_spearman_as_scipy() -> None:
 
 
 def test_effects_of_a_linear_model_are_its_weights(game: CoalitionGame) -> None:
-    close(leave_one_out(game), WEIGHTS)
-    close(feature_ablation(linear, IMAGE, BASELINE, PIXELS, 0), WEIGHTS)
-    close(exact(game), WEIGHTS)
+    assert_near(leave_one_out(game), WEIGHTS)
+    assert_near(feature_ablation(linear, IMAGE, BASELINE, PIXELS, 0), WEIGHTS)
+    assert_near(exact(game), WEIGHTS)
 
 
 def test_integrated_gradients_of_a_linear_model_are_its_effects(game: CoalitionGame) -> None:
@@ -116,7 +117,7 @@ def test_integrated_gradients_of_a_linear_model_are_its_effects(game: CoalitionG
         linear, IMAGE[None], BASELINE[None], torch.tensor([0]), [quadrature("gauss_legendre", 3)], chunk=5
     )
     scores = path.attribution.flatten().double()
-    close(scores, leave_one_out(game))
+    assert_near(scores, leave_one_out(game))
     assert spearman(scores, leave_one_out(game)) == pytest.approx(1)
     taken = removals(4, 32, torch.Generator().manual_seed(0))
     assert infidelity(game, scores, taken, scaled=False) == pytest.approx(0, abs=1e-10)
@@ -127,7 +128,7 @@ def test_a_coalition_is_evaluated_once(game: CoalitionGame) -> None:
     assert game.evaluations == 5
     leave_one_out(game)
     assert game.evaluations == 5
-    close(game.play(torch.tensor([[True, False, False, True]])), [[3.5, 1 / (1 + math.exp(-3.5))]])
+    assert_near(game.play(torch.tensor([[True, False, False, True]])), [[3.5, 1 / (1 + math.exp(-3.5))]])
 
 
 def test_groups_joining() -> None:
@@ -187,10 +188,10 @@ def test_sensitivity_by_hand() -> None:
 
 def test_shapley_values_of_a_product(product_game: CoalitionGame) -> None:
     """x₁x₂ + x₃: the two factors share their product, x₃ has its own; leave-one-out gives each factor all of it."""
-    close(exact(product_game), [0.5, 0.5, 1])
-    close(leave_one_out(product_game), [1, 1, 1])
+    assert_near(exact(product_game), [0.5, 0.5, 1])
+    assert_near(leave_one_out(product_game), [1, 1, 1])
     # Forwards and backwards, each factor comes second once.
-    close(by_orders(product_game, 1, torch.Generator().manual_seed(0)), [0.5, 0.5, 1])
+    assert_near(by_orders(product_game, 1, torch.Generator().manual_seed(0)), [0.5, 0.5, 1])
 
 
 def test_exact_shapley_values_are_for_few_groups() -> None:
@@ -200,7 +201,7 @@ def test_exact_shapley_values_are_for_few_groups() -> None:
 
 
 def test_kernel_shap_of_linear_and_product() -> None:
-    close(kernel_shap(linear, IMAGE, BASELINE, PIXELS, 0, samples=40, seed=0), WEIGHTS)
+    assert_near(kernel_shap(linear, IMAGE, BASELINE, PIXELS, 0, samples=40, seed=0), WEIGHTS)
     state = torch.random.get_rng_state()
     image = torch.ones(1, 1, 3)
     found = kernel_shap(product, image, 0 * image, torch.arange(3).view(1, 3), 0, samples=3000, seed=0)

@@ -13,6 +13,9 @@ from benchmarks.deterministic import shapes as shapes
 
 TARGET = 3
 
+EXPLAINED = {"bit": "bit/tiny_1111_det_eval.npz", "lanet": "lanet/C8_L4_calib_eval.npz"}
+"""The file of what upstream explained, by architecture."""
+
 
 @dataclass(frozen=True)
 class Explained:

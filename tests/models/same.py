@@ -21,6 +21,15 @@ def assert_same_weights(given: nn.Module, wanted: nn.Module) -> None:
         assert name.endswith("num_batches_tracked") or torch.equal(got[name], tensor), name
 
 
+def assert_same_tensors(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """The same tensors under the same names, without gradients."""
+    assert given.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert given[name].dtype == tensor.dtype, name
+        assert torch.equal(given[name], tensor), name
+        assert not given[name].requires_grad, name
+
+
 def assert_close_outputs(given: Tensor, wanted: Tensor) -> None:
     """The same numbers, up to rounding."""
     assert given.shape == wanted.shape and given.dtype == wanted.dtype

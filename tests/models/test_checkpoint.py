@@ -14,7 +14,7 @@ from imagexplain import models
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
 from imagexplain.models.classifiers import bit, lanet
-from tests.models.same import assert_same_weights
+from tests.models.same import assert_same_tensors, assert_same_weights
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.steps": torch.tensor(7)}
 
@@ -52,20 +52,20 @@ def state() -> dict[str, Tensor]:
 def test_reads_what_training_scripts_save(content: dict, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     torch.save(content, path)
-    _assert_equal(checkpoint.read(path), STATE)
+    assert_same_tensors(checkpoint.read(path), STATE)
 
 
 def test_reads_safetensors_and_arrays(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "weights.safetensors")
     np.savez(tmp_path / "weights.npz", **_arrays(STATE))
-    _assert_equal(checkpoint.read(tmp_path / "weights.safetensors"), STATE)
-    _assert_equal(checkpoint.read(str(tmp_path / "weights.npz")), STATE)
+    assert_same_tensors(checkpoint.read(tmp_path / "weights.safetensors"), STATE)
+    assert_same_tensors(checkpoint.read(str(tmp_path / "weights.npz")), STATE)
 
 
 def test_a_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
     mixed = {"module.a": torch.zeros(1), "a": torch.ones(1)}
     torch.save(mixed, tmp_path / "weights.pth")
-    _assert_equal(checkpoint.read(tmp_path / "weights.pth"), mixed)
+    assert_same_tensors(checkpoint.read(tmp_path / "weights.pth"), mixed)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
@@ -142,8 +142,8 @@ def test_half_precision_comes_back_as_float32(state: dict[str, Tensor], tmp_path
     halves = {name: tensor.half() for name, tensor in state.items()}
     save_file(halves, tmp_path / "weights.safetensors")
     exported = lanet.export(models.build("lanet", checkpoint.read(tmp_path / "weights.safetensors")))
-    _assert_equal(exported, {name: tensor.float() for name, tensor in halves.items()})
-    _assert_equal(lanet.export(models.build("lanet", halves)), exported)
+    assert_same_tensors(exported, {name: tensor.float() for name, tensor in halves.items()})
+    assert_same_tensors(lanet.export(models.build("lanet", halves)), exported)
 
 
 def test_every_key_is_accounted_for(state: dict[str, Tensor]) -> None:
@@ -193,20 +193,12 @@ def test_a_state_dict_is_not_changed(state: dict[str, Tensor]) -> None:
     model = models.build("lanet", state)
     model(torch.randn(1, 3, 8, 8)).sum().backward()
     before.seek(0)
-    _assert_equal(state, torch.load(before, weights_only=True))
+    assert_same_tensors(state, torch.load(before, weights_only=True))
     assert not any(tensor.requires_grad for tensor in state.values())
 
 
 def _arrays(tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
-def _assert_equal(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    assert given.keys() == wanted.keys()
-    for name, tensor in given.items():
-        assert tensor.dtype == wanted[name].dtype
-        assert torch.equal(tensor, wanted[name])
-        assert not tensor.requires_grad
 
 
 def training(**more: Any) -> dict[str, Any]:
@@ -219,14 +211,14 @@ def training(**more: Any) -> dict[str, Any]:
 def test_files_of_training_scripts(suffix: str, legacy: bool, tmp_path: Path) -> None:
     path = tmp_path / f"model_best{suffix}"
     torch.save(training(model=STATE), path, _use_new_zipfile_serialization=not legacy)
-    _assert_equal(checkpoint.read(path), STATE)
+    assert_same_tensors(checkpoint.read(path), STATE)
 
 
 def test_the_averaged_weights_and_their_key(tmp_path: Path) -> None:
     averaged = {name: tensor + 1 for name, tensor in STATE.items()}
     torch.save(training(state_dict=STATE, state_dict_ema=averaged), tmp_path / "weights.pth.tar")
     found = checkpoint.load(tmp_path / "weights.pth.tar")
-    _assert_equal(found.tensors, averaged)
+    assert_same_tensors(found.tensors, averaged)
     assert (found.taken, found.beside) == ("state_dict_ema", ("state_dict",))
 
 
@@ -272,7 +264,7 @@ def test_tensors_that_are_one_are_stored_once(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_file({name: tensor.clone() for name, tensor in kept.items()}, path, checkpoint.notes("model_ema", others))
     read = checkpoint.read(path)
-    _assert_equal(read, state)
+    assert_same_tensors(read, state)
     assert read["a"].data_ptr() == read["b"].data_ptr()
 
 

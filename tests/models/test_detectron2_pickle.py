@@ -12,6 +12,7 @@ from torch import Tensor
 
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from tests.models.pickles import Calls
 
 ARRAYS: dict[str, Any] = {
     "conv.weight": np.arange(12, dtype=np.float32).reshape(2, 3, 2, 1),
@@ -23,26 +24,6 @@ ARRAYS: dict[str, Any] = {
     "empty": np.zeros((0, 4), dtype=np.float32),
     "scalar": np.float32(1.5),
 }
-
-
-class Runs:
-    """Unpickling it creates a file through a shell."""
-
-    def __init__(self, harm: Path) -> None:
-        self.harm = harm
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.harm}",)
-
-
-class Calls:
-    """Unpickling it calls a function with these arguments, then sets a state."""
-
-    def __init__(self, function: Any, *arguments: Any, state: Any = None) -> None:
-        self.reduced = (function, arguments, state)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.reduced
 
 
 def _read(content: Any, tmp_path: Path, protocol: int = 2) -> dict[str, Tensor]:
@@ -102,11 +83,12 @@ def test_tensors_may_be_written_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_pickle_that_runs_a_command(protocol: int, tmp_path: Path) -> None:
     harm = tmp_path / "harm"
-    for content in (Runs(harm), {"model": {"a": Runs(harm)}}, {"model": ARRAYS, "__author__": Runs(harm)}):
+    runs = Calls(os.system, f"touch {harm}")
+    for content in (runs, {"model": {"a": runs}}, {"model": ARRAYS, "__author__": runs}):
         with pytest.raises(CheckpointError, match=r"weights\.pkl: .* given (posix|nt)\.system"):
             _read(content, tmp_path, protocol)
     assert not harm.exists()
-    pickle.loads(pickle.dumps({"a": Runs(harm)}, protocol))
+    pickle.loads(pickle.dumps({"a": runs}, protocol))
     assert harm.exists(), "the pickle would not have run anything"
 
 

@@ -24,6 +24,7 @@ from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSetti
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
 from tests.models.reference import FIXTURES, distance
+from tests.models.tensormasks import untrained_state
 
 DIRECTORY = FIXTURES / "tensormask"
 
@@ -48,14 +49,9 @@ SMALL_SETTINGS = TensorMaskSettings(mask_sizes=(4, 5, 7), candidates=400, nms_th
 
 def small_state() -> dict[str, Tensor]:
     """Of a network with half of its windows above the threshold."""
-    with torch.device("meta"):
-        model = TensorMask(SMALL, SMALL_SETTINGS)
-    state = deterministic.state({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    state = untrained_state(SMALL, SMALL_SETTINGS)
     for name in filter(re.compile(r"conv3\.norm\.weight").search, state):
         state[name] *= 0.3  # sixteen blocks whose outputs do not add up to saturated classes
-    state["head.cls_score.weight"] *= 0.3
-    state["head.bbox_pred.weight"] *= 0.05
-    state["head.cls_score.bias"] -= 3
     return state
 
 
@@ -77,7 +73,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
     return ours, detectron2_tensormask.build(state, settings), image
 
 
-def assert_equal(ours: Any, theirs: Detections) -> None:
+def assert_same_detections(ours: Any, theirs: Detections) -> None:
     assert torch.equal(ours.anchors, theirs.anchors)
     assert torch.equal(ours.labels, theirs.labels)
     assert distance(ours.boxes, theirs.boxes) < 2e-5
@@ -104,7 +100,7 @@ def test_detections(pair: Pair, scale: float) -> None:
     size = (round(image.shape[2] * scale), round(image.shape[3] * scale))
     found = detectron2_tensormask.detect(theirs, image, size, THRESHOLD)
     assert len(found) > 10 and found.masks.shape == (len(found), *size)
-    assert_equal(tensormask.detect(ours, image, size, THRESHOLD), found)
+    assert_same_detections(tensormask.detect(ours, image, size, THRESHOLD), found)
 
 
 def test_upstreams_own_forward(pair: Pair) -> None:
@@ -196,5 +192,5 @@ def test_both_engines_see_and_find_the_same() -> None:
         answers.append((found, segmenter.score_function(seen, found.anchors[0])(seen.image[None])))
     (ours, our_scores), (theirs, their_scores) = answers
     assert theirs.masks.shape[1:] == (120, 90)
-    assert_equal(ours, theirs)
+    assert_same_detections(ours, theirs)
     assert distance(our_scores, their_scores) < 2e-5

@@ -11,7 +11,7 @@ from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import lanet
 from imagexplain.models.optimize.folded_lanet import EvenAndOdd, RectifiedStack
 from imagexplain.models.optimize.folding import fold
-from tests.models.reference import FIXTURES, distance, explained, gradients, integrated, shapes
+from tests.models.reference import EXPLAINED, FIXTURES, distance, explained, gradients, integrated, shapes
 
 
 def build(architecture: str) -> nn.Module:
@@ -20,7 +20,6 @@ def build(architecture: str) -> nn.Module:
     return models.build("lanet", checkpoint.read(FIXTURES / "lanet/C8_L4_calib.pth"))
 
 
-REFERENCES = {"bit": "bit/tiny_1111_det_eval.npz", "lanet": "lanet/C8_L4_calib_eval.npz"}
 both = pytest.mark.parametrize("architecture", ["bit", "lanet"])
 
 
@@ -28,7 +27,7 @@ both = pytest.mark.parametrize("architecture", ["bit", "lanet"])
 def test_outputs_and_gradients_stay_equal_in_float64(architecture: str) -> None:
     model = build(architecture).double()
     folded = fold(model)
-    images = explained(REFERENCES[architecture]).intermediates[::5].double()
+    images = explained(EXPLAINED[architecture]).intermediates[::5].double()
     assert distance(folded(images), model(images)) < 1e-10
     assert distance(gradients(folded, images), gradients(model, images)) < 1e-10
 
@@ -38,7 +37,7 @@ def test_outputs_and_gradients_stay_equal_in_float32(architecture: str) -> None:
     """But for points on a ReLU's kink, where one-sided derivatives differ: seen at 3 of LaNet's 50, none of BiT's."""
     model = build(architecture)
     folded = fold(model)
-    expected = explained(REFERENCES[architecture])
+    expected = explained(EXPLAINED[architecture])
     images = expected.intermediates
     assert distance(folded(images), model(images)) < 1e-5
     given, wanted = gradients(folded, images), gradients(model, images)
@@ -52,7 +51,7 @@ def test_outputs_and_gradients_stay_equal_in_float32(architecture: str) -> None:
 @both
 @pytest.mark.upstream
 def test_upstream_is_reproduced_by_the_folded_model(architecture: str) -> None:
-    expected = explained(REFERENCES[architecture])
+    expected = explained(EXPLAINED[architecture])
     folded = fold(build(architecture))
     assert distance(folded(expected.input), expected.output) < 1e-5
     error = (integrated(expected, gradients(folded, expected.intermediates)) - expected.integrated_grads).abs().max()

@@ -154,7 +154,7 @@ def plainly(segmenter: MMDetSegmenter, picture: NDArray[np.uint8]) -> Any:
         return segmenter.model.predict(seen.inputs, [seen.sample], rescale=True)[0].pred_instances
 
 
-def assert_same(given: Detections, wanted: Any) -> None:
+def assert_same_instances(given: Detections, wanted: Any) -> None:
     assert torch.equal(given.labels, wanted.labels)
     torch.testing.assert_close(given.scores, wanted.scores, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(given.boxes, wanted.bboxes, rtol=1e-4, atol=1e-3)
@@ -170,7 +170,7 @@ def test_finds_what_mmdet_finds(small: MMDetSegmenter, threshold: float | None) 
     assert len(given) >= 2 and given.masks.any()
     if threshold is not None:
         wanted = wanted[wanted.scores > threshold]
-    assert_same(given, wanted)
+    assert_same_instances(given, wanted)
     assert given.scores.tolist() == sorted(given.scores.tolist(), reverse=True)
     assert given.masks.shape == (len(given), 40, 70)
     assert (given.boxes.dtype, given.scores.dtype) == (torch.float32, torch.float32)
@@ -348,7 +348,7 @@ def test_any_other_segmenter_goes_mmdets_own_way(single_stage: tuple[dict[str, A
     found = segmenter.segment(picture)
     assert not segmenter.explains
     assert len(found) > 10
-    assert_same(found, plainly(segmenter, picture))
+    assert_same_instances(found, plainly(segmenter, picture))
     some = segmenter.segment(picture, float(found.scores[4]))
     assert len(some) == (found.scores > found.scores[4]).sum()
     assert found.anchors.shape == (len(found), 0, 4)

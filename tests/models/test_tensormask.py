@@ -20,6 +20,7 @@ from imagexplain.models.segmenters.tensormask import HeadOutputs, TensorMask, Te
 from imagexplain.models.segmenters.tensormask_head import Rectangle, within
 from tests.models.reference import FIXTURES, distance, shapes
 from tests.models.same import assert_close_outputs, assert_same_weights
+from tests.models.tensormasks import untrained_state
 
 DIRECTORY = FIXTURES / "tensormask"
 
@@ -71,13 +72,7 @@ def outputs(full: TensorMask, image: Tensor) -> HeadOutputs:
 @pytest.fixture(scope="module")
 def small() -> TensorMask:
     """A network with random weights and, for lack of training, half of its windows above the threshold."""
-    with torch.device("meta"):
-        model = TensorMask(SMALL, SMALL_SETTINGS)
-    state = deterministic.state({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    state["head.cls_score.weight"] *= 0.3
-    state["head.bbox_pred.weight"] *= 0.05
-    state["head.cls_score.bias"] -= 3
-    return tensormask.build(state, SMALL_SETTINGS).requires_grad_(False)
+    return tensormask.build(untrained_state(SMALL, SMALL_SETTINGS), SMALL_SETTINGS).requires_grad_(False)
 
 
 def _image(height: int, width: int, pictures: int = 1) -> Tensor:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from imagexplain.models.checkpoints import torch_file
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
+from tests.models.pickles import Calls
 from tests.models.reference import FIXTURES
+from tests.models.same import assert_same_tensors
 
 FORMATS = pytest.mark.parametrize("archive", [True, False], ids=["archive", "older"])
 
@@ -25,16 +27,6 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.history = [1.0]
-
-
-class Runs:
-    """Runs a function of the reader's process when unpickled."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
 
 
 def state() -> dict[str, Tensor]:
@@ -62,14 +54,6 @@ def as_read(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def save(path: Path, content: Any, archive: bool = True) -> Path:
     torch.save(content, path, _use_new_zipfile_serialization=archive)
     return path
-
-
-def assert_equal(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    assert given.keys() == wanted.keys()
-    for name, tensor in as_read(wanted).items():
-        assert given[name].dtype == tensor.dtype
-        assert torch.equal(given[name], tensor), name
-        assert not given[name].requires_grad
 
 
 @FORMATS
@@ -100,19 +84,21 @@ def test_tensors_beside_a_training_run(archive: bool, tmp_path: Path) -> None:
     }
     with pytest.raises(pickle.UnpicklingError):
         torch.load(save(tmp_path / "run.pth", content, archive), weights_only=True)
-    assert_equal(torch_file.read(tmp_path / "run.pth"), state())
+    assert_same_tensors(torch_file.read(tmp_path / "run.pth"), as_read(state()))
 
 
 @FORMATS
 def test_state_dict_of_a_module(archive: bool, tmp_path: Path) -> None:
     """It carries an attribute `_metadata`."""
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    assert_equal(torch_file.read(save(tmp_path / "m.pth", model.state_dict(), archive)), dict(model.state_dict()))
+    assert_same_tensors(
+        torch_file.read(save(tmp_path / "m.pth", model.state_dict(), archive)), as_read(dict(model.state_dict()))
+    )
 
 
 def test_a_file_of_the_repository() -> None:
     wanted = torch.load(FIXTURES / "lanet/C8_L4_calib.pth", weights_only=True)["model_state_dict"]
-    assert_equal(torch_file.read(FIXTURES / "lanet/C8_L4_calib.pth"), dict(wanted))
+    assert_same_tensors(torch_file.read(FIXTURES / "lanet/C8_L4_calib.pth"), as_read(dict(wanted)))
 
 
 @FORMATS
@@ -120,12 +106,12 @@ def test_a_file_of_the_repository() -> None:
 def test_nothing_is_run(archive: bool, where: str, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     calls = [
-        Runs(os.system, f"touch {victim}"),
-        Runs(eval, f"open({str(victim)!r}, 'w')"),
-        Runs(exec, f"open({str(victim)!r}, 'w')"),
-        Runs(Path.touch, victim),
-        Runs(getattr, Path, "touch"),
-        Runs(__import__, "antigravity"),
+        Calls(os.system, f"touch {victim}"),
+        Calls(eval, f"open({str(victim)!r}, 'w')"),
+        Calls(exec, f"open({str(victim)!r}, 'w')"),
+        Calls(Path.touch, victim),
+        Calls(getattr, Path, "touch"),
+        Calls(__import__, "antigravity"),
     ]
     tensors: dict[str, Any] = dict(state())
     content = {"state_dict": tensors, "hook": calls}
@@ -136,7 +122,7 @@ def test_nothing_is_run(archive: bool, where: str, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"wanted tensors only; given: hook \(Placeholder\)"):
             torch_file.read(path)
     else:
-        assert_equal(torch_file.read(path), state())
+        assert_same_tensors(torch_file.read(path), as_read(state()))
     assert not victim.exists()
     torch.load(path, weights_only=False)
     assert victim.exists()  # the file was armed
@@ -280,7 +266,7 @@ def test_a_shared_storage_is_in_memory_once(archive: bool, dtype: torch.dtype, t
     sliced = {f"part{index}": table[index:] for index in range(60)}
     expanded = {"expanded": table[:1].expand(2000), "row": table[:10].expand(30, 10)}
     read = torch_file.read(save(tmp_path / "m.pth", tied | sliced | expanded, archive))
-    assert_equal(read, tied | sliced | expanded)
+    assert_same_tensors(read, as_read(tied | sliced | expanded))
     assert bytes_of(read) == 4 * 1000
 
 
@@ -332,4 +318,4 @@ def test_a_program_is_refused_and_told_what_to_save(tmp_path: Path) -> None:
 @FORMATS
 def test_numbers_of_an_optimiser_are_passed_over(archive: bool, tmp_path: Path) -> None:
     content = {"optimizer": {"z": torch.zeros(3, dtype=torch.complex64), "m": torch.zeros(5)}, "state_dict": state()}
-    assert_equal(torch_file.read(save(tmp_path / "m.pth", content, archive)), state())
+    assert_same_tensors(torch_file.read(save(tmp_path / "m.pth", content, archive)), as_read(state()))

@@ -25,35 +25,14 @@ from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.request_state import RequestState
 from imagexplain.vision.detections import Detections
 from imagexplain.vision.mask_crops import CroppedMask
+from tests.serving.asking import ask, ask_json, base64_png, explain_one, explanation, noise_png, prediction, rle
 from tests.serving.fake_torchserve import Context
-from tests.serving.test_classifier import ask, explanation, png, prediction, unpacked, write_model
-from tests.serving.test_group_answers import ask as ask_json
-from tests.serving.test_group_answers import encoded, rle
-from tests.serving.test_method_attribution import one
-from tests.serving.test_method_attribution import write_model as write_timm
-from tests.serving.test_segmenter import write_model as write_segmenter
+from tests.serving.handlers import classifier_of, segmenter_of, write_bit, write_tensormask, write_timm
+from tests.tensors import unpacked
 
 GZIP, SAFETENSORS, PNG = "application/gzip", "application/x-safetensors", "image/png"
 IMAGE = 4 * 3 * 32 * 32
 """Bytes of a model input."""
-
-
-def made(folder: Path, **limits: int) -> ClassifierHandler:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(folder, limits=limits)))
-    return handler
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
-    return made(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture
-def handler(loaded: ClassifierHandler) -> ClassifierHandler:
-    """One that remembers nothing of other tests."""
-    loaded.worker.task.scores, loaded.worker.explanations = Cache(1_000_000), Cache(10_000_000)
-    return loaded
 
 
 @pytest.fixture
@@ -64,7 +43,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierHandler:
         raise AssertionError("the model was evaluated")
 
     monkeypatch.setattr("imagexplain.serving.worker.integrate_paths", broken)
-    return made(tmp_path, max_response_bytes=8 * IMAGE)
+    return classifier_of(write_bit(tmp_path, limits={"max_response_bytes": 8 * IMAGE}))
 
 
 @pytest.mark.parametrize("output", ["intermediates", "integrated_directional_grads"])
@@ -72,8 +51,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClassifierHandler:
 def test_steps_that_no_answer_can_hold(small: ClassifierHandler, output: str, accept: str) -> None:
     (_, fits), context = ask(
         small,
-        (explanation(f"steps=60&outputs={output}", accept), png()),
-        (explanation(f"steps=60&outputs={output}"), png()),  # JSON holds no tensors
+        (explanation(f"steps=60&outputs={output}", accept), noise_png()),
+        (explanation(f"steps=60&outputs={output}"), noise_png()),  # JSON holds no tensors
     )
     assert context.statuses == {0: 413, 1: 500}, fits
 
@@ -82,7 +61,7 @@ def test_masks_that_no_answer_can_hold(small: ClassifierHandler) -> None:
     """110 cells of a kilobyte; gzip leaves next to nothing of them."""
     options = {"segments": "grid", "rows": 10, "columns": 11}
     context = Context(headers=[explanation("", accept) for accept in (SAFETENSORS, GZIP)])
-    small.handle([{"body": {"image": encoded(), **options}} for _ in range(2)], context)
+    small.handle([{"body": {"image": base64_png(), **options}} for _ in range(2)], context)
     assert context.statuses == {0: 413, 1: 500}
 
 
@@ -96,9 +75,9 @@ def test_a_table_of_parts_that_no_answer_can_hold(small: ClassifierHandler) -> N
 
 
 def test_a_refinement_takes_no_more_nodes_than_its_answer_can_hold(tmp_path: Path) -> None:
-    handler = made(tmp_path, max_response_bytes=12 * IMAGE)
+    handler = classifier_of(write_bit(tmp_path, limits={"max_response_bytes": 12 * IMAGE}))
     asked = "tolerance=1e-6&steps=60&outputs=integrated_directional_grads"
-    (body,), context = ask(handler, (explanation(asked, SAFETENSORS), png()))
+    (body,), context = ask(handler, (explanation(asked, SAFETENSORS), noise_png()))
     assert context.statuses[0] == 200, body
     assert len(body) <= 12 * IMAGE
     (stored,) = (handler.worker.explanations._entries.values(),)
@@ -109,10 +88,10 @@ def test_draws_share_what_a_refinement_may_keep(handler: ClassifierHandler, monk
     monkeypatch.setattr("imagexplain.serving.admission.MOST_BYTES", 30 * IMAGE)
     asked = "tolerance=1e-6&steps=60&outputs=&baseline=uniform&draws={}"
     for draws in (1, 2, 3):
-        (body,), context = ask(handler, (explanation(asked.format(draws), GZIP), png()))
+        (body,), context = ask(handler, (explanation(asked.format(draws), GZIP), noise_png()))
         assert context.statuses[0] == 200, body
         assert unpacked(body)["evaluations"] <= 30
-    (body,), context = ask(handler, (explanation(asked.format(7), GZIP), png()))
+    (body,), context = ask(handler, (explanation(asked.format(7), GZIP), noise_png()))
     assert context.statuses[0] == 413 and b"at most 6 draws" in body
 
 
@@ -125,7 +104,7 @@ def test_draws_share_what_a_refinement_may_keep(handler: ClassifierHandler, monk
 )
 def test_baselines_that_take_too_much(options: str, size: tuple[int, int], field: str) -> None:
     headers = {"x-explain-options": options}
-    request = parse({"body": png()}, headers, kind="explanation")
+    request = parse({"body": noise_png()}, headers, kind="explanation")
     deadline = Deadline.starting_now(96, 0.01)
     admit_baseline(request, (500, 600), deadline)
     with pytest.raises(RequestError) as refused:
@@ -144,9 +123,9 @@ def test_several_draws_have_no_steps(handler: ClassifierHandler) -> None:
 
 
 def test_steps_are_kept_only_for_an_answer_that_holds_them(handler: ClassifierHandler) -> None:
-    ask(handler, (explanation("steps=9&outputs=intermediates"), png()))
+    ask(handler, (explanation("steps=9&outputs=intermediates"), noise_png()))
     assert handler.worker.explanations.bytes == 2 * IMAGE
-    ask(handler, (explanation("steps=9&outputs=intermediates", GZIP), png()))
+    ask(handler, (explanation("steps=9&outputs=intermediates", GZIP), noise_png()))
     assert handler.worker.explanations.bytes > (2 + 2 + 2 * 9) * IMAGE
 
 
@@ -170,7 +149,7 @@ def test_a_refusal_holds_nothing_of_what_was_computed() -> None:
 
 def test_scores_count_what_they_take(handler: ClassifierHandler) -> None:
     """Ten scores are 40 bytes, and with their key and place a thousand; the batch's others do not stay with them."""
-    ask(handler, *((prediction(), png(seed)) for seed in range(4)))
+    ask(handler, *((prediction(), noise_png(seed)) for seed in range(4)))
     assert handler.worker.task.scores.bytes >= 4 * 1000
     assert {scores.untyped_storage().nbytes() for scores, _ in handler.worker.task.scores._entries.values()} == {40}
 
@@ -183,27 +162,25 @@ def test_a_view_counts_as_what_it_keeps_alive() -> None:
 
 def test_a_picture_needs_no_other_answer(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imagexplain.serving.worker.response_payload", None)
-    _, context = ask(handler, (explanation("steps=2&segments=grid", PNG), png()))
+    _, context = ask(handler, (explanation("steps=2&segments=grid", PNG), noise_png()))
     assert context.statuses[0] == 200
 
 
 def test_cheap_methods_make_no_room_for_dear_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Estimated far too slow, occlusion turns out quick: nothing follows for RISE."""
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_timm(tmp_path, "resnet")))
+    handler = classifier_of(write_timm(tmp_path, "resnet"))
     monkeypatch.setattr(handler.worker.task, "seconds_per_point", 0.05)  # 96 of the 120 seconds are the deadline
     for size in range(8, 14):
-        assert one(handler, f"method=occlusion&stride=2&size={size}")[0] == 200
-    assert one(handler, "method=rise&samples=6000")[0] == 413
+        assert explain_one(handler, f"method=occlusion&stride=2&size={size}")[0] == 200
+    assert explain_one(handler, "method=rise&samples=6000")[0] == 413
     facts = handler.worker.task.model.facts
     assert facts.cost_ratio_of("occlusion") < 1 == facts.cost_ratio_of("rise")
 
 
 def test_maps_tell_nothing_of_a_segmenters_path(tmp_path: Path) -> None:
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=write_segmenter(tmp_path)))
+    handler = segmenter_of(write_tensormask(tmp_path))
     context = Context(headers=[explanation("method=smoothgrad&samples=25")])
-    handler.handle([{"body": bytearray(png())}], context)
+    handler.handle([{"body": bytearray(noise_png())}], context)
     assert context.statuses[0] == 200
     assert handler.worker.task.seconds_per_pixel == 0
     assert set(handler.worker.task.facts.map_cost_ratio) == {("smoothgrad", None)}
@@ -273,19 +250,12 @@ def test_nothing_is_made_for_an_instance_that_is_not_there(
     """Superpixels of a large photo take half a minute."""
     monkeypatch.setattr("imagexplain.serving.worker.prepare_request", None)
     context = Context(headers=[explanation("threshold=1&segments=slic")])
-    (body,) = segmenter.handle([{"body": bytearray(png())}], context)
+    (body,) = segmenter.handle([{"body": bytearray(noise_png())}], context)
     assert (context.statuses[0], json.loads(body)["field"]) == (422, "threshold")
-
-
-@pytest.fixture(scope="module")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=write_segmenter(tmp_path_factory.mktemp("segmenter"))))
-    return handler
 
 
 def ask_segmenter(handler: SegmenterHandler, accept: str, options: str = "") -> tuple[list[bytes], Context]:
     """A prediction, of which nothing is remembered."""
     headers = {"Accept": accept, "Cache-Control": "no-cache", "X-Explain-Options": options}
     context = Context(headers=[headers])
-    return handler.handle([{"body": bytearray(png())}], context), context
+    return handler.handle([{"body": bytearray(noise_png())}], context), context

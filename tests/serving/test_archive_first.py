@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request
 
@@ -12,10 +11,10 @@ import pytest
 
 from imagexplain.checkout import ROOT
 from imagexplain.client.loopback import LOOPBACK, urlopen
-from imagexplain.ops.server import free_port, start, stop
+from imagexplain.ops.server import free_port, start
 from tests.serving import archives
 
-MIN_EVALUATIONS_FOR_TIMING = """
+TELLING = """
 import json
 import sys
 
@@ -31,16 +30,9 @@ class Handler:
 """
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Path]:
-    """A run directory; the server that a failing test leaves in it is stopped."""
-    yield tmp_path / "run"
-    stop(tmp_path / "run", quiet=True, drain_s=0)
-
-
 def test_the_archives_copy_wins(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another copy is named by PYTHONPATH where the server is started, and installed perhaps."""
-    archive = archives.write(tmp_path / "store", "telling", MIN_EVALUATIONS_FOR_TIMING)
+    archive = archives.write(tmp_path / "store", "telling", TELLING)
     with zipfile.ZipFile(archive, "a") as content:
         content.writestr("imagexplain/__init__.py", 'WHOSE = "the archive\'s"\n')
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -9,22 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from handlers.classifier import ClassifierHandler
 from imagexplain.api.request import Request, parse
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
-from imagexplain.serving import remote_segments
 from imagexplain.serving.remote_segments import RemoteSegments, fetch_segments
+from tests.listening import listening
+from tests.serving.asking import explanation, noise_png, prediction
 from tests.serving.fake_torchserve import Context
-from tests.serving.test_classifier import explanation, png, prediction, write_model
+from tests.serving.handlers import classifier_of, write_bit
 from tests.wire.photos import encoded
+
+pytestmark = pytest.mark.usefixtures("secret_key")
 
 FOUND = json.dumps({"detections": [{"label": "cat", "segmentation": {"size": [4, 6], "counts": [0, 6, 18]}}]}).encode()
 KINDS = {"swin": "segmenter", "tensormask": "segmenter", "lanet": "classifier", "bit": "classifier"}
@@ -35,37 +37,22 @@ def server(answer: Callable[[str], bytes], environment: pytest.MonkeyPatch) -> I
     """TorchServe's endpoint: a model's name to the answer's body; yields the names that were asked."""
     asked: list[str] = []
 
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            name = self.path.rpartition("/")[2]
-            asked.append(name)
-            body = answer(name)
-            try:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-            except OSError:
-                pass  # nobody waits any longer
+    def answer_with_body(request: BaseHTTPRequestHandler) -> None:
+        request.rfile.read(int(request.headers["Content-Length"]))
+        name = request.path.rpartition("/")[2]
+        asked.append(name)
+        body = answer(name)
+        try:
+            request.send_response(200)
+            request.send_header("Content-Length", str(len(body)))
+            request.end_headers()
+            request.wfile.write(body)
+        except OSError:
+            pass  # nobody waits any longer
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    listening.daemon_threads = True
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    environment.setenv("TS_INFERENCE_ADDRESS", f"http://127.0.0.1:{listening.server_port}")
-    try:
+    with listening(answer_with_body) as address:
+        environment.setenv("TS_INFERENCE_ADDRESS", address)
         yield asked
-    finally:
-        listening.shutdown()
-        listening.server_close()
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_segments, "_key", lambda: "secret")
 
 
 @pytest.fixture
@@ -211,34 +198,24 @@ def test_a_refusal_is_no_silence(unpacked: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_answer_that_drips_in_is_none(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A socket's own time limit starts anew with each byte."""
-    stop = threading.Event()
 
-    class Drips(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            try:
-                while not stop.wait(0.05):
-                    self.wfile.write(b" ")
-            except OSError:
-                pass
-
-        def log_message(self, *_: object) -> None:
+    def drip(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        try:
+            while True:
+                time.sleep(0.05)
+                request.wfile.write(b" ")
+        except OSError:
             pass
 
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Drips)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    monkeypatch.setenv("TS_INFERENCE_ADDRESS", f"http://127.0.0.1:{listening.server_port}")
-    try:
+    with listening(drip) as address:
+        monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
         assert "did not answer in time" in joined(remote(unpacked, "bit", budget=2), wanting("swin"))[0]
         asking = [thread for thread in threading.enumerate() if thread.name.startswith("remote-segments")]
         for thread in asking:
             thread.join(10)  # a process cannot end while one waits
         assert not any(thread.is_alive() for thread in asking)
-    finally:
-        stop.set()
-        listening.shutdown()
-        listening.server_close()
 
 
 class Workers:
@@ -350,8 +327,7 @@ def test_a_hung_segmenter_harms_those_alone_who_wait_for_it(tmp_path: Path, monk
     model.mkdir()
     other.mkdir()
     (other / "spec.json").write_text('{"name": "swin", "handler": "segmenter"}')
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(model)))
+    handler = classifier_of(write_bit(model))
     assert handler.worker.remote_segments.budget == handler.worker.task.model.spec.serving.deadline_s
     handler.worker.remote_segments.budget = 2
     never = threading.Event()
@@ -369,7 +345,7 @@ def test_a_hung_segmenter_harms_those_alone_who_wait_for_it(tmp_path: Path, monk
     ]
     with server(answer, monkeypatch) as asked:
         context = Context(headers=headers)
-        bodies = handler.handle([{"body": bytearray(png(1))}] * len(headers), context)
+        bodies = handler.handle([{"body": bytearray(noise_png(1))}] * len(headers), context)
         never.set()
     assert [context.statuses[index] for index in range(len(headers))] == [503, 200, 200, 200, 422]
     assert json.loads(bodies[3])["segments"] == "grid" and asked == ["swin"]

@@ -1,7 +1,5 @@
 """The handler, called as TorchServe calls it, on a seeded network with the CIFAR-10 labels."""
 
-import gzip
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,94 +8,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 
 from handlers.classifier import ClassifierHandler
-from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
-from imagexplain.models.classifiers import bit
 from imagexplain.serving import path_attribution as explanation_module
-from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.torchserve import TorchServeMetrics
 from tests.pictures import panel
+from tests.serving.asking import HEIGHT, WIDTH, ask, explanation, noise_png, prediction
 from tests.serving.fake_torchserve import Context
-
-LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-LEGACY_SHAPES = {
-    "integrated_grads": (1, 3, 32, 32),
-    "integrated_directional_grads": (50, 3, 32, 32),
-    "step_sizes": (50, 1),
-    "intermediates": (50, 3, 32, 32),
-    "output": (1, 10),
-}
-
-
-def write_model(folder: Path, **changes: Any) -> Path:
-    """An unpacked archive of a small seeded BiT."""
-    torch.manual_seed(0)
-    network = bit.bit((1, 1, 1, 1), (128, 256, 512, 512), 32, len(LABELS))
-    save_file(bit.export(network), folder / WEIGHTS_FILE)
-    preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    spec = {"name": "bit", "architecture": "bit", "preprocess": preprocess, "labels": LABELS} | changes
-    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec).to_json())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("model"))))
-    return handler
-
-
-@pytest.fixture
-def handler(loaded: ClassifierHandler) -> ClassifierHandler:
-    """One that remembers nothing of other tests."""
-    loaded.worker.task.scores, loaded.worker.explanations = Cache(1_000_000), Cache(10_000_000)
-    return loaded
-
-
-def pixels(seed: int = 0, height: int = 40, width: int = 48) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def png(seed: int = 0) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels(seed)).save(file, "PNG")
-    return file.getvalue()
-
-
-def explanation(options: str = "", accept: str = "application/json") -> dict[str, str]:
-    return {"explain": "True", "Accept": accept, "X-Explain-Options": options}
-
-
-def prediction(accept: str = "*/*") -> dict[str, str]:
-    return {"Accept": accept}
-
-
-def ask(handler: ClassifierHandler, *requests: tuple[dict[str, str], bytes]) -> tuple[list[bytes], Context]:
-    context = Context(headers=[headers for headers, _ in requests])
-    return handler.handle([{"body": bytearray(body)} for _, body in requests], context), context
-
-
-def unpacked(body: bytes) -> dict[str, Any]:
-    with gzip.open(io.BytesIO(body)) as file:
-        return torch.load(io.BytesIO(file.read()), weights_only=True)
+from tests.serving.handlers import CIFAR_LABELS, classifier_of, write_bit
+from tests.tensors import LEGACY_SHAPES, unpacked
+from tests.wire.photos import noise_pixels
 
 
 def test_prediction(handler: ClassifierHandler) -> None:
-    (body,), context = ask(handler, (prediction(), png()))
+    (body,), context = ask(handler, (prediction(), noise_png()))
     answer = json.loads(body)
     assert (context.statuses[0], context.types[0]) == (200, "application/json")
     assert answer["model"] == "bit"
     scores = [entry["score"] for entry in answer["predictions"]]
     assert len(scores) == 5 and scores == sorted(scores, reverse=True)
-    assert {entry["label"] for entry in answer["predictions"]} <= set(LABELS)
+    assert {entry["label"] for entry in answer["predictions"]} <= set(CIFAR_LABELS)
 
 
 def test_summary(handler: ClassifierHandler) -> None:
-    (body,), context = ask(handler, (explanation("target_class=cat&steps=20&quadrature=midpoint"), png()))
+    (body,), context = ask(handler, (explanation("target_class=cat&steps=20&quadrature=midpoint"), noise_png()))
     answer = json.loads(body)
     assert context.statuses[0] == 200, answer
     assert (answer["target_class"], answer["target_label"]) == (3, "cat")
@@ -106,14 +42,14 @@ def test_summary(handler: ClassifierHandler) -> None:
 
 
 def test_the_predicted_class_is_explained_by_default(handler: ClassifierHandler) -> None:
-    bodies, _ = ask(handler, (prediction(), png()), (explanation("steps=2"), png()))
+    bodies, _ = ask(handler, (prediction(), noise_png()), (explanation("steps=2"), noise_png()))
     predicted, explained = map(json.loads, bodies)
     assert explained["target_label"] == predicted["predictions"][0]["label"]
     assert explained["score"] == pytest.approx(predicted["predictions"][0]["score"], rel=1e-4)
 
 
 def test_the_original_clients_get_what_they_got(handler: ClassifierHandler) -> None:
-    body = json.dumps({"img_data": pixels().tolist(), "target_class": "airplane"}).encode()
+    body = json.dumps({"img_data": noise_pixels(HEIGHT, WIDTH).tolist(), "target_class": "airplane"}).encode()
     (answer,), context = ask(handler, ({"explain": "True", "Content-Type": "application/json"}, body))
     assert context.types[0] == "application/gzip"
     result = unpacked(answer)
@@ -130,7 +66,7 @@ def test_the_original_clients_get_what_they_got(handler: ClassifierHandler) -> N
 
 def test_baselines(handler: ClassifierHandler) -> None:
     names = ("zero", "black", "white")
-    bodies, _ = ask(handler, *((explanation(f"steps=3&target_class=1&baseline={name}"), png()) for name in names))
+    bodies, _ = ask(handler, *((explanation(f"steps=3&target_class=1&baseline={name}"), noise_png()) for name in names))
     answers = [json.loads(body) for body in bodies]
     assert [answer["baseline"] for answer in answers] == list(names)
     inputs = torch.stack([torch.full((3, 32, 32), value) for value in (0.0, -1.0, 1.0)])  # mean and std are 0.5
@@ -139,9 +75,8 @@ def test_baselines(handler: ClassifierHandler) -> None:
 
 
 def test_the_original_clients_get_their_path_whatever_the_spec_says(tmp_path: Path) -> None:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path, explain={"steps": 7, "baseline": "black"})))
-    body = json.dumps({"img_data": pixels().tolist(), "target_class": "airplane"}).encode()
+    handler = classifier_of(write_bit(tmp_path, explain={"steps": 7, "baseline": "black"}))
+    body = json.dumps({"img_data": noise_pixels(HEIGHT, WIDTH).tolist(), "target_class": "airplane"}).encode()
     (answer,), _ = ask(handler, ({"explain": "True", "Content-Type": "application/json"}, body))
     result = unpacked(answer)
     assert len(result["step_sizes"]) == 50
@@ -153,8 +88,8 @@ def test_the_original_clients_get_their_path_whatever_the_spec_says(tmp_path: Pa
 def test_safetensors_and_picture(handler: ClassifierHandler) -> None:
     bodies, context = ask(
         handler,
-        (explanation("steps=3", "application/x-safetensors"), png()),
-        (explanation("steps=3", "image/png"), png()),
+        (explanation("steps=3", "application/x-safetensors"), noise_png()),
+        (explanation("steps=3", "image/png"), noise_png()),
     )
     assert context.statuses == {0: 200, 1: 200}
     tensors = load(bodies[0])
@@ -164,7 +99,7 @@ def test_safetensors_and_picture(handler: ClassifierHandler) -> None:
 
 
 def test_outputs_that_were_named_come_along(handler: ClassifierHandler) -> None:
-    (body,), _ = ask(handler, (explanation("steps=4&outputs=intermediates", "application/gzip"), png()))
+    (body,), _ = ask(handler, (explanation("steps=4&outputs=intermediates", "application/gzip"), noise_png()))
     result = unpacked(body)
     assert result["intermediates"].shape == (4, 3, 32, 32)
     assert "integrated_directional_grads" not in result
@@ -173,14 +108,14 @@ def test_outputs_that_were_named_come_along(handler: ClassifierHandler) -> None:
 
 def test_a_mixed_batch_answers_each_as_asked(handler: ClassifierHandler) -> None:
     requests = [
-        (explanation("target_class=cat&steps=7"), png(1)),
-        (prediction(), png(2)),
-        (explanation("target_class=zebra"), png(3)),
-        (explanation("target_class=2&steps=12&quadrature=left"), png(4)),
-        (prediction(), png(5)[:100]),
+        (explanation("target_class=cat&steps=7"), noise_png(1)),
+        (prediction(), noise_png(2)),
+        (explanation("target_class=zebra"), noise_png(3)),
+        (explanation("target_class=2&steps=12&quadrature=left"), noise_png(4)),
+        (prediction(), noise_png(5)[:100]),
         (explanation(), b""),
-        (explanation("colour=red"), png(6)),
-        (explanation("steps=5", "image/png"), png(7)),
+        (explanation("colour=red"), noise_png(6)),
+        (explanation("steps=5", "image/png"), noise_png(7)),
     ]
     bodies, context = ask(handler, *requests)
     assert [context.statuses[index] for index in range(8)] == [200, 200, 422, 200, 400, 400, 400, 200]
@@ -220,7 +155,9 @@ def test_a_failure_inside_hits_only_its_own_request(
 
     monkeypatch.setattr("imagexplain.serving.worker.integrate_paths", fails_on_class_3)
     bodies, context = ask(
-        handler, (explanation("target_class=3&steps=2"), png()), (explanation("target_class=4&steps=2"), png())
+        handler,
+        (explanation("target_class=3&steps=2"), noise_png()),
+        (explanation("target_class=4&steps=2"), noise_png()),
     )
     assert context.statuses == {0: 500, 1: 200}
     assert "broken" not in bodies[0].decode()  # the traceback is the log's, not the client's
@@ -230,7 +167,10 @@ def test_a_failure_inside_hits_only_its_own_request(
 def test_what_cannot_be_in_time_is_refused(handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handler.worker.task, "seconds_per_point", 1.0)  # 96 of the 120 seconds are the deadline
     bodies, context = ask(
-        handler, (explanation("steps=95"), png()), (explanation("steps=2"), png()), (explanation("steps=93"), png())
+        handler,
+        (explanation("steps=95"), noise_png()),
+        (explanation("steps=2"), noise_png()),
+        (explanation("steps=93"), noise_png()),
     )
     assert [context.statuses[index] for index in range(3)] == [413, 200, 503]
     assert "at most 96 s" in json.loads(bodies[0])["message"]
@@ -248,16 +188,15 @@ def test_a_pass_that_is_given_up_still_corrects_the_estimate(
         real(replace(deadline, ends=0.0) if len(asked) == 3 else deadline, remaining)
 
     monkeypatch.setattr(Deadline, "check", over_at_the_third_chunk)
-    (body,), context = ask(handler, (explanation("steps=10"), png()))
+    (body,), context = ask(handler, (explanation("steps=10"), noise_png()))
     assert context.statuses[0] == 503
     assert "8 path points were left" in json.loads(body)["message"]
     assert handler.worker.task.seconds_per_point > 1e-6
 
 
 def test_too_large_an_answer_is_refused(tmp_path: Path) -> None:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path, limits={"max_response_bytes": 10_000})))
-    (body,), context = ask(handler, (explanation("steps=2", "application/gzip"), png()))
+    handler = classifier_of(write_bit(tmp_path, limits={"max_response_bytes": 10_000}))
+    (body,), context = ask(handler, (explanation("steps=2", "application/gzip"), noise_png()))
     assert context.statuses[0] == 413 and "10,000" in json.loads(body)["message"]
 
 
@@ -265,14 +204,14 @@ def test_requests_leave_the_model_as_it_was(handler: ClassifierHandler) -> None:
     network = handler.worker.task.model.network
     before = {name: value.clone() for name, value in network.state_dict().items()}
     for _ in range(3):
-        ask(handler, (explanation("steps=4"), png(1)), (prediction(), png(2)))
+        ask(handler, (explanation("steps=4"), noise_png(1)), (prediction(), noise_png(2)))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
     assert not any(module.training for module in network.modules())
 
 
 def test_the_same_request_gets_the_same_bytes(handler: ClassifierHandler) -> None:
-    first, second = (ask(handler, (explanation("steps=6", "application/gzip"), png()))[0][0] for _ in range(2))
+    first, second = (ask(handler, (explanation("steps=6", "application/gzip"), noise_png()))[0][0] for _ in range(2))
     assert first == second
 
 
@@ -285,7 +224,7 @@ def context_of(handler: ClassifierHandler) -> Context:
 def test_every_request_is_counted(handler: ClassifierHandler) -> None:
     written = context_of(handler).written  # the context of initialize, as TorchServe has one for all batches
     written.clear()
-    ask(handler, (prediction(), png()), (explanation("steps=3"), png()), (explanation(), b"no image"))
+    ask(handler, (prediction(), noise_png()), (explanation("steps=3"), noise_png()), (explanation(), b"no image"))
     counted = {labels for name, value, labels in written if name == "explain_requests_total" and value == 1}
     assert counted == {
         ("bit", "prediction", "ok"),
@@ -299,10 +238,9 @@ def test_every_request_is_counted(handler: ClassifierHandler) -> None:
 
 def test_labels_must_match_the_scores(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels: wanted 10, one for each score of the model, got 2"):
-        ClassifierHandler().initialize(Context(model_dir=write_model(tmp_path, labels=("cat", "dog"))))
+        ClassifierHandler().initialize(Context(model_dir=write_bit(tmp_path, labels=("cat", "dog"))))
 
 
 def test_the_chunk_can_be_set(tmp_path: Path) -> None:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path, serving={"chunk": 3})))
+    handler = classifier_of(write_bit(tmp_path, serving={"chunk": 3}))
     assert handler.worker.task.model.chunk == 3

@@ -14,15 +14,7 @@ from imagexplain.serving.method_attribution import watched
 from imagexplain.vision.contact_sheet import Tile, places
 from imagexplain.vision.geometry import fit
 from imagexplain.vision.heatmap import overlay
-from training.scenes import CLASSES, SceneSettings, scene
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    """A scene of 64 by 48 pixels as a file."""
-    path = tmp_path / "scene.png"
-    Image.fromarray(scene(11, 0, SceneSettings(size=(48, 64))).image).save(path)
-    return path
+from training.scenes import CLASSES, scene
 
 
 def cells(count: int, columns: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
@@ -44,12 +36,12 @@ def test_chosen_methods_come_in_the_order_of_their_families() -> None:
 
 
 def test_a_sheet_of_a_model_for_which_one_method_has_no_meaning(
-    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scene_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "new" / "sheet.png"
     methods = ["integrated_gradients", "full_grad", DIRECTIONAL]
     run = ["--methods", *methods, "--steps", "4", "--columns", "2", "--out", str(out)]
-    assert main([str(photo), "--model", "bit", *run]) == 0
+    assert main([str(scene_file), "--model", "bit", *run]) == 0
     first, refused, path, segments, last = capsys.readouterr().out.splitlines()
     assert first.startswith("bit · ") and first.endswith(" · scene.png")
     assert refused.startswith("full_grad ") and "is not supported by this model: wanted one whose scores" in refused
@@ -139,9 +131,9 @@ def test_rows_are_counted(question: Question) -> None:
     ],
 )
 def test_errors_are_one_line(
-    photo: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    scene_file: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(photo), *arguments]) == 1
+    assert main([str(scene_file), *arguments]) == 1
     written = capsys.readouterr()
     assert message in written.err and written.err.startswith("error: ") and written.err.count("\n") == 1
     assert not written.out
@@ -158,10 +150,10 @@ def test_files_that_are_no_photos(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_spec_file_whose_weights_are_not_named(
-    photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scene_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("BIT_WEIGHTS", raising=False)
-    assert main([str(photo), "--model", str(compare_methods.SPECS / "bit_full.yaml")]) == 1
+    assert main([str(scene_file), "--model", str(compare_methods.SPECS / "bit_full.yaml")]) == 1
     assert "is not set" in capsys.readouterr().err
-    assert main([str(photo), "--model", str(compare_methods.SPECS / "swin.yaml")]) == 1
+    assert main([str(scene_file), "--model", str(compare_methods.SPECS / "swin.yaml")]) == 1
     assert "wanted a classifier, got a segmenter" in capsys.readouterr().err

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import io
 import json
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +17,9 @@ from safetensors.torch import load
 
 from tests.conftest import Served, metrics
 from tests.pictures import panel
+from tests.serving.over_http import post, worker_pids
+from tests.tensors import unpacked
+from tests.wire.photos import bomb, encoded
 from training.scenes import CLASSES, scene
 
 MODELS = ("bit", "lanet")
@@ -27,26 +28,11 @@ MODELS = ("bit", "lanet")
 def photo(mode: str = "RGB", form: str = "JPEG", size: tuple[int, int] = (64, 48), **options: Any) -> bytes:
     ramp = np.indices((size[1], size[0])).sum(0) * 3 % 251
     image = Image.fromarray(np.stack([ramp, ramp[::-1], 255 - ramp], -1).astype(np.uint8)).convert(mode)
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
+    return encoded(image, form, **options)
 
 
 def scene_png(index: int = 0) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(scene(21, index).image).save(file, "PNG")
-    return file.getvalue()
-
-
-def post(served: Served, path: str, body: bytes, **headers: str) -> requests.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    url = f"{served.server.inference}/{path}"
-    return requests.post(url, data=body, headers={**served.server.headers(), **named}, timeout=120)
-
-
-def unpacked(body: bytes) -> dict[str, Any]:
-    with gzip.open(io.BytesIO(body)) as file:
-        return torch.load(io.BytesIO(file.read()), weights_only=True)
+    return encoded(Image.fromarray(scene(21, index).image))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -156,14 +142,6 @@ def test_a_rotated_photo_comes_back_upright(served: Served) -> None:
     assert panel(answer.content).size == (48, 64)
 
 
-def bomb() -> bytes:
-    """A PNG whose header promises 60,000 × 60,000 pixels."""
-    body = bytearray(photo("L", "PNG"))
-    body[16:24] = (60_000).to_bytes(4, "big") * 2
-    body[29:33] = zlib.crc32(body[12:29]).to_bytes(4, "big")
-    return bytes(body)
-
-
 PIXEL = [[[1, 2, 3]]]
 JSON = {"Content_Type": "application/json"}
 BAD = {
@@ -173,7 +151,7 @@ BAD = {
     "a truncated JPEG": (photo()[:300], {}, 400, "image"),
     "no image at all": (b"hello", {}, 415, "image"),
     "a GIF": (photo("L", "GIF"), {}, 415, "image"),
-    "a decompression bomb": (bomb(), {}, 413, "image"),
+    "a decompression bomb": (bomb(60_000, 60_000), {}, 413, "image"),
     "a wrong class": (photo(), {"X_Explain_Options": "target_class=zebra"}, 422, "target_class"),
     "an index out of range": (photo(), {"X_Explain_Options": "target_class=10"}, 422, "target_class"),
     "a ragged list": (json.dumps({"img_data": [[[1, 2, 3]], []]}).encode(), JSON, 400, "img_data"),
@@ -203,13 +181,6 @@ def test_bad_input_is_answered_in_words(served: Served, model: str, case: str) -
     assert field in error["field"] or field in error["message"]
     assert "Traceback" not in answer.text
     assert 'File "' not in answer.text
-
-
-def worker_pids(served: Served, model: str) -> list[int]:
-    answer = requests.get(
-        f"{served.server.management}/models/{model}", headers=served.server.headers("management"), timeout=10
-    )
-    return [worker["pid"] for worker in answer.json()[0]["workers"]]
 
 
 def test_workers_survive_a_storm_of_bad_and_good_requests(served: Served) -> None:
@@ -297,9 +268,8 @@ def test_a_label_map_in_a_form_scores_its_segments(served: Served, model: str) -
     labels = np.zeros(example.image.shape[:2], dtype=np.uint8)
     for number, instance in enumerate(example.instances, 1):
         labels[instance.mask] = number
-    file = io.BytesIO()
-    Image.fromarray(labels).save(file, "PNG")
-    files = {"image": ("scene.png", scene_png(3)), "masks": ("labels.png", file.getvalue()), "steps": (None, "20")}
+    masks = ("labels.png", encoded(Image.fromarray(labels)))
+    files = {"image": ("scene.png", scene_png(3)), "masks": masks, "steps": (None, "20")}
     answer = multipart(served, model, files)
     assert answer.status_code == 200, answer.text
     found = answer.json()

@@ -8,7 +8,7 @@ import torch
 from imagexplain.serving import chunk_size as chunk
 from imagexplain.serving.chunk_size import bytes_per_point, chunk_size
 from imagexplain.serving.free_memory import least_free
-from tests.serving.test_chunk_size import network
+from tests.serving.networks import sigmoid_network
 
 HOST = 1000
 
@@ -70,5 +70,5 @@ def test_nothing_to_read_bounds_nothing(tmp_path: Path) -> None:
 
 def test_chunks_fit_what_the_container_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     example = torch.zeros(1, 3, 8, 8)
-    monkeypatch.setattr(chunk, "free_memory", lambda: 12 * bytes_per_point(network(), example))
-    assert chunk_size(network(), example) == 3  # a quarter
+    monkeypatch.setattr(chunk, "free_memory", lambda: 12 * bytes_per_point(sigmoid_network(), example))
+    assert chunk_size(sigmoid_network(), example) == 3  # a quarter

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -15,58 +14,21 @@ from PIL import Image
 from handlers.classifier import ClassifierHandler
 from imagexplain.serving.cache import Cache
 from tests.pictures import panel
-from tests.serving.fake_torchserve import Context
-from tests.serving.test_classifier import explanation, png, unpacked, write_model
-
-HEIGHT, WIDTH = 40, 48  # of png()
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("model"))))
-    return handler
-
-
-@pytest.fixture
-def handler(loaded: ClassifierHandler) -> ClassifierHandler:
-    """One that remembers nothing of other tests."""
-    loaded.worker.task.scores, loaded.worker.explanations = Cache(1_000_000), Cache(10_000_000)
-    return loaded
-
-
-def ask(handler: ClassifierHandler, *bodies: dict[str, Any], accept: str = "application/json") -> list[Any]:
-    """The answers to JSON requests in one batch; each request stands beside its photo."""
-    context = Context(headers=[explanation("", accept) | {"Content-Type": "application/json"} for _ in bodies])
-    rows = [{"body": {"image": encoded(), **body}} for body in bodies]
-    answers = handler.handle(rows, context)
-    if accept != "application/json":
-        return answers
-    return [(context.statuses[index], json.loads(answer)) for index, answer in enumerate(answers)]
-
-
-def encoded(seed: int = 0) -> str:
-    return base64.b64encode(png(seed)).decode()
+from tests.serving.asking import HEIGHT, WIDTH, ask_json, base64_png, rle
+from tests.tensors import unpacked
+from tests.wire.photos import encoded
 
 
 def answer(handler: ClassifierHandler, **options: Any) -> dict[str, Any]:
-    ((status, found),) = ask(handler, {"steps": 8, **options} if "tolerance" not in options else options)
+    ((status, found),) = ask_json(handler, {"steps": 8, **options} if "tolerance" not in options else options)
     assert status == 200, found
     return found
 
 
-def refused(handler: ClassifierHandler, **options: Any) -> tuple[int, str, str]:
-    ((status, found),) = ask(handler, options)
+def refused_options(handler: ClassifierHandler, **options: Any) -> tuple[int, str, str]:
+    ((status, found),) = ask_json(handler, options)
     assert status == found["code"]
     return status, found["field"], found["message"]
-
-
-def rle(mask: np.ndarray) -> dict[str, Any]:
-    """Uncompressed COCO runs, column by column, the zeros first."""
-    flat = mask.T.flatten().astype(int)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [1 - flat[-1]]])))
-    runs = np.diff(np.concatenate([[0], edges]))
-    return {"size": list(mask.shape), "counts": runs.tolist()}
 
 
 def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
@@ -94,7 +56,7 @@ def test_a_grid_adds_up_to_the_score_difference(handler: ClassifierHandler) -> N
 
 
 def test_tensors_by_group(handler: ClassifierHandler) -> None:
-    (body,) = ask(handler, {"segments": "grid", "steps": 5}, accept="application/gzip")
+    (body,) = ask_json(handler, {"segments": "grid", "steps": 5}, accept="application/gzip")
     found = unpacked(body)
     for name in ("attribution", "directional", "dividend", "value", "area", "norm"):
         assert found[name].shape == (17,), name
@@ -130,10 +92,9 @@ def test_masks_that_were_sent(handler: ClassifierHandler) -> None:
 
 
 def test_masks_and_superpixels_together(handler: ClassifierHandler) -> None:
-    file = io.BytesIO()
     ramps = np.stack(np.meshgrid(np.arange(WIDTH) * 5, np.arange(HEIGHT) * 6), axis=-1)
-    Image.fromarray(np.dstack([ramps, ramps[..., :1]]).astype(np.uint8)).save(file, "PNG")
-    image = base64.b64encode(file.getvalue()).decode()
+    photo = encoded(Image.fromarray(np.dstack([ramps, ramps[..., :1]]).astype(np.uint8)))
+    image = base64.b64encode(photo).decode()
     found = answer(handler, image=image, masks=[rle(box(0, 0, 40, 24))], segments="slic", n_segments=12)
     labels = [row["label"] for row in found["groups"]]
     assert labels[0] == "segment 1" and labels[-1] == "whole image"
@@ -147,7 +108,7 @@ def test_single_pixels_join_only_when_asked(handler: ClassifierHandler) -> None:
     for a, b in zip(without["groups"], with_pixels["groups"], strict=True):
         assert a["directional"] == b["directional"]
         assert a["dividend"] > b["dividend"]
-    (body,) = ask(handler, {"segments": "grid", "pixels": True, "steps": 8}, accept="application/gzip")
+    (body,) = ask_json(handler, {"segments": "grid", "pixels": True, "steps": 8}, accept="application/gzip")
     found = unpacked(body)
     assert found["pixel_dividend"].shape == (32, 32)
     total = found["pixel_dividend"].sum() + found["dividend"].sum()
@@ -159,7 +120,7 @@ def test_without_the_sign_inside_the_integral(handler: ClassifierHandler) -> Non
     for row in found["groups"]:
         assert row["absolute_directional"] >= abs(row["directional"]) - 1e-6
     assert any(row["absolute_directional"] > 1.01 * abs(row["directional"]) for row in found["groups"])
-    assert refused(handler, outputs=["absolute_directional"])[:2] == (400, "outputs")
+    assert refused_options(handler, outputs=["absolute_directional"])[:2] == (400, "outputs")
 
 
 @pytest.mark.parametrize("name", ["zero", "black", "white", "mean", "blur", "uniform"])
@@ -171,8 +132,8 @@ def test_every_baseline_is_complete(handler: ClassifierHandler, name: str) -> No
 
 
 def test_a_second_image_as_baseline(handler: ClassifierHandler) -> None:
-    found = answer(handler, baseline="image", baseline_image=encoded(1))
-    ((_, other),) = ask(handler, {"image": encoded(1), "target_class": found["target_class"], "steps": 2})
+    found = answer(handler, baseline="image", baseline_image=base64_png(1))
+    ((_, other),) = ask_json(handler, {"image": base64_png(1), "target_class": found["target_class"], "steps": 2})
     assert found["baseline_score"] == pytest.approx(other["score"], rel=1e-4)
 
 
@@ -180,7 +141,7 @@ def test_a_tensor_as_baseline(handler: ClassifierHandler) -> None:
     grey = torch.full((3, 32, 32), -1.0)  # black under mean and deviation of a half
     found, wanted = answer(handler, baseline="tensor", baseline_tensor=grey.tolist()), answer(handler, baseline="black")
     assert found["residual"] == wanted["residual"]
-    status, field, message = refused(handler, baseline="tensor", baseline_tensor=[[[0.0]]])
+    status, field, message = refused_options(handler, baseline="tensor", baseline_tensor=[[[0.0]]])
     assert (status, field) == (422, "baseline_tensor") and "(3, 32, 32)" in message and "(1, 1, 1)" in message
 
 
@@ -210,9 +171,9 @@ def test_a_mixed_batch_equals_each_alone(handler: ClassifierHandler) -> None:
         {"tolerance": 0.3, "segments": "grid", "rows": 2, "target_class": 1},
         {"steps": 5, "target_class": 2, "baseline": "uniform", "draws": 3},
     ]
-    together = [found for _, found in ask(handler, *requests)]
+    together = [found for _, found in ask_json(handler, *requests)]
     handler.worker.task.scores, handler.worker.explanations = Cache(0), Cache(0)
-    alone = [ask(handler, request)[0][1] for request in requests]
+    alone = [ask_json(handler, request)[0][1] for request in requests]
     for a, b in zip(together, alone, strict=True):
         assert a.get("evaluations") == b.get("evaluations")
         parts = sum(abs(part["attribution"]) for part in a.get("refinement", []))
@@ -235,7 +196,7 @@ def test_other_masks_on_a_known_image_evaluate_nothing(
     second = answer(handler, masks=[rle(box(0, 0, 10, 10))])
     assert second["groups"][-1]["attribution"] == first["groups"][-1]["attribution"]
     for changed in ({"steps": 9}, {"target_class": 9}, {"baseline": "white"}, {"quadrature": "left"}):
-        ((status, _),) = ask(handler, {"steps": 8, **changed})
+        ((status, _),) = ask_json(handler, {"steps": 8, **changed})
         assert status == 500, changed  # the broken model was asked
 
 
@@ -243,7 +204,7 @@ def test_a_full_cache_forgets_and_another_image_is_another(handler: ClassifierHa
     handler.worker.explanations = Cache(2 * 3 * 32 * 32 * 4)  # room for one
     answer(handler)
     taken = handler.worker.explanations.bytes
-    ((_, other),) = ask(handler, {"image": encoded(1), "steps": 8})
+    ((_, other),) = ask_json(handler, {"image": base64_png(1), "steps": 8})
     assert handler.worker.explanations.bytes == taken == 2 * 3 * 32 * 32 * 4
     assert other["score"] != answer(handler)["score"]
 
@@ -251,7 +212,7 @@ def test_a_full_cache_forgets_and_another_image_is_another(handler: ClassifierHa
 def test_segments_as_a_picture_of_the_photos_size(handler: ClassifierHandler) -> None:
     pictures = []
     for options in ({"segments": "grid"}, {}):
-        (body,) = ask(handler, {"steps": 8, **options}, accept="image/png")
+        (body,) = ask_json(handler, {"steps": 8, **options}, accept="image/png")
         pictures.append(panel(body))
     assert [picture.size for picture in pictures] == [(WIDTH, HEIGHT)] * 2
     assert not np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1]))
@@ -260,7 +221,7 @@ def test_segments_as_a_picture_of_the_photos_size(handler: ClassifierHandler) ->
 def test_the_legend_gives_each_segments_signed_part_of_the_score_difference(handler: ClassifierHandler) -> None:
     masks = [rle(box(0, 0, 20, 48)) | {"label": "猫\u202e"}, rle(box(20, 0, 40, 24)) | {"label": "\n"}]
     found = answer(handler, masks=masks, target_class="cat")
-    (body,) = ask(handler, {"steps": 8, "masks": masks, "target_class": "cat"}, accept="image/png")
+    (body,) = ask_json(handler, {"steps": 8, "masks": masks, "target_class": "cat"}, accept="image/png")
     picture = Image.open(io.BytesIO(body))
     shown = [line.split("  ") for line in picture.info["Description"].splitlines() if line[:3] in ("1  ", "2  ", "3  ")]
     rows = sorted((row for row in found["groups"] if row["kind"] != "whole"), key=lambda row: -abs(row["attribution"]))
@@ -272,7 +233,7 @@ def test_the_legend_gives_each_segments_signed_part_of_the_score_difference(hand
 
 
 def test_a_plain_picture_has_the_photos_size_and_says_how_it_was_smoothed(handler: ClassifierHandler) -> None:
-    (body,) = ask(handler, {"method": "gradient", "picture": "plain", "picture_sigma": 0.1}, accept="image/png")
+    (body,) = ask_json(handler, {"method": "gradient", "picture": "plain", "picture_sigma": 0.1}, accept="image/png")
     picture = Image.open(io.BytesIO(body))
     assert picture.size == (WIDTH, HEIGHT) and "σ 10% of the input's shorter side" in picture.info["Description"]
 
@@ -290,7 +251,7 @@ def test_a_plain_picture_has_the_photos_size_and_says_how_it_was_smoothed(handle
 def test_groups_that_cannot_be_had(
     handler: ClassifierHandler, options: dict[str, Any], status: int, field: str, words: str
 ) -> None:
-    got = refused(handler, **options)
+    got = refused_options(handler, **options)
     assert got[:2] == (status, field), got
     assert words in got[2]
 

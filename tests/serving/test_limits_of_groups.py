@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from imagexplain.api.request import Request, parse
 from imagexplain.errors import RequestError
@@ -23,17 +22,15 @@ from imagexplain.vision.preprocess import preprocess
 from imagexplain.vision.rectangles import Rectangles
 from imagexplain.vision.rle import Runs, write
 from imagexplain.vision.superpixels import SlicSettings, one_hot, slic
-from tests.wire.photos import encoded
+from tests.wire.photos import encoded, noise_photo
 
 SIDE = 32
 PREPROCESS = Preprocess((SIDE, SIDE), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def asked(options: str = "", masks: list[np.ndarray] | None = None, side: int = SIDE) -> Request:
+def noise_request(options: str = "", masks: list[np.ndarray] | None = None, side: int = SIDE) -> Request:
     """A noisy photo, with masks over it."""
-    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    photo = encoded(Image.fromarray(pixels))
-    row: dict[str, Any] = {"image": photo}
+    row: dict[str, Any] = {"image": encoded(noise_photo(side, side))}
     if masks is not None:
         row["masks"] = json.dumps([write(mask) for mask in masks]).encode()
     return parse(row, {"x-explain-options": options}, kind="explanation")
@@ -48,7 +45,7 @@ def stripes(count: int, side: int = SIDE) -> list[np.ndarray]:
     return [np.broadcast_to(np.arange(side) >= number, (side, side)) for number in range(1, count + 1)]
 
 
-class Clock:
+class TickingClock:
     """Every look at it takes a second."""
 
     def __init__(self) -> None:
@@ -79,7 +76,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_masks_end_with_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of eight, three are begun within three seconds; the fourth is not."""
     begun: list[int] = []
-    request = asked(masks=stripes(8))
+    request = noise_request(masks=stripes(8))
     rectangles = Runs.rectangles
 
     def noted(runs: Runs) -> Rectangles:
@@ -88,16 +85,16 @@ def test_masks_end_with_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Runs, "rectangles", noted)
     with pytest.raises(RequestError, match="wanted an answer within 3 s, masks were left") as caught:
-        prepared(request, Limits(), Deadline(3, 3, 0, clock=Clock()))
+        prepared(request, Limits(), Deadline(3, 3, 0, clock=TickingClock()))
     assert (caught.value.status, caught.value.field, len(begun)) == (503, "masks", 3)
-    assert prepared(request, Limits(), Deadline(8, 8, 0, clock=Clock())).groups is not None
+    assert prepared(request, Limits(), Deadline(8, 8, 0, clock=TickingClock())).groups is not None
 
 
 @pytest.mark.usefixtures("nothing_is_done")
 def test_masks_that_cannot_be_there_in_time_are_refused_before_the_first() -> None:
     seconds = sample.SECONDS_PER_GROUP_PIXEL * SIDE**2 * 7.5  # seven masks and a half
     with pytest.raises(RequestError, match="at most 7 groups on this model's input of 32 × 32, got 8") as caught:
-        prepared(asked(masks=stripes(8)), Limits(), Deadline.starting_now(seconds, 0))
+        prepared(noise_request(masks=stripes(8)), Limits(), Deadline.starting_now(seconds, 0))
     assert (caught.value.status, caught.value.field) == (413, "masks")
 
 
@@ -115,7 +112,7 @@ def test_groups_that_cannot_be_there_in_the_time_that_is_left(
     options: str, sent: int, seconds: float, field: str, slow: None
 ) -> None:
     """An empty batch had room for them; of this one, too little is left."""
-    request = asked(options, stripes(sent) if sent else None)
+    request = noise_request(options, stripes(sent) if sent else None)
     left = Deadline(0.99 * seconds, 1000, 0, clock=lambda: 0.0)
     with pytest.raises(RequestError, match="the batch is full") as caught:
         prepared(request, Limits(), left)
@@ -126,12 +123,12 @@ def test_groups_that_cannot_be_there_in_the_time_that_is_left(
 def test_superpixels_of_an_input_that_is_too_large_for_them(slow: None) -> None:
     """Of two, it is the picture that takes the time."""
     with pytest.raises(RequestError, match="wanted work of at most 1 s, got about 4 s") as caught:
-        prepared(asked("segments=slic&n_segments=2"), Limits(), Deadline.starting_now(1.2, 0))
+        prepared(noise_request("segments=slic&n_segments=2"), Limits(), Deadline.starting_now(1.2, 0))
     assert (caught.value.status, caught.value.field) == (413, "segments")
 
 
 def test_groups_that_the_time_left_allows(slow: None) -> None:
-    request = asked("segments=slic&n_segments=5", stripes(20))
+    request = noise_request("segments=slic&n_segments=5", stripes(20))
     assert prepared(request, Limits(), Deadline(3 + 25 * 0.5, 1000, 0, clock=lambda: 0.0)).groups is not None
 
 
@@ -171,7 +168,7 @@ def test_superpixels_within_the_limit_are_those_that_were_asked_for() -> None:
     ],
 )
 def test_no_more_groups_than_the_limit(options: str, sent: int, most: int) -> None:
-    groups = prepared(asked(options, stripes(sent) if sent else None), Limits(max_groups=most)).groups
+    groups = prepared(noise_request(options, stripes(sent) if sent else None), Limits(max_groups=most)).groups
     assert groups is not None
     kinds = groups.family.kinds
     assert sent < kinds.count("segment") <= most
@@ -193,7 +190,7 @@ def test_no_more_groups_than_the_limit(options: str, sent: int, most: int) -> No
 def test_too_many_groups_are_refused_before_any_is_made(
     options: str, sent: int, limits: dict[str, int], field: str, words: str
 ) -> None:
-    request = asked(options, stripes(sent) if sent else None)
+    request = noise_request(options, stripes(sent) if sent else None)
     with pytest.raises(RequestError) as caught:
         prepared(request, replace(Limits(), **limits))
     assert (caught.value.status, caught.value.field) == (413, field)
@@ -202,7 +199,7 @@ def test_too_many_groups_are_refused_before_any_is_made(
 
 def test_a_grid_has_no_more_cells_than_the_input_has_pixels() -> None:
     """Asked for as 200 × 1, it is 32 × 1, and 32 are allowed."""
-    groups = prepared(asked("segments=grid&rows=200&columns=1"), Limits(max_groups=32)).groups
+    groups = prepared(noise_request("segments=grid&rows=200&columns=1"), Limits(max_groups=32)).groups
     assert groups is not None and groups.family.kinds.count("segment") == 32
 
 
@@ -210,7 +207,7 @@ def test_masks_that_part_the_input_into_too_many_pieces() -> None:
     """Eight masks of noise: at most 2⁸ parts, of which all are there; one fewer is allowed."""
     noise = np.random.default_rng(1).random((8, SIDE, SIDE)) < 0.5
     parts = len(np.unique(noise.reshape(8, -1), axis=1).T)
-    request = asked(masks=list(noise))
+    request = noise_request(masks=list(noise))
     assert prepared(request, Limits(max_parts=parts)).groups is not None
     with pytest.raises(RequestError) as caught:
         prepared(request, Limits(max_parts=parts - 1))

@@ -17,24 +17,15 @@ from imagexplain.attribution.methods import xrai as regions
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
-from imagexplain.serving import remote_segments
 from imagexplain.serving.remote_segments import fetch_segments
 from imagexplain.vision.decode import decode
-from tests.serving.fake_torchserve import Context
-from tests.serving.test_method_attribution import one, write_model
-from tests.serving.test_remote_segments import server
+from tests.serving.asking import explain_one
+from tests.serving.segmenter_server import segmenter_server
 from tests.wire.photos import encoded
 
 SEGMENTERS = sorted(
     path.name for path in (ROOT / "archive_specs").glob("*.yaml") if isinstance(load(path), SegmenterFile)
 )
-
-
-@pytest.fixture(scope="module")
-def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
-    made = ClassifierHandler()
-    made.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("resnet"), "resnet")))
-    return made
 
 
 @pytest.mark.parametrize(
@@ -45,12 +36,12 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
     ],
 )
 def test_xrai_on_an_input_too_large_is_no_error_of_the_server(
-    handler: ClassifierHandler, monkeypatch: pytest.MonkeyPatch, name: str, most: int, words: str
+    resnet: ClassifierHandler, monkeypatch: pytest.MonkeyPatch, name: str, most: int, words: str
 ) -> None:
     monkeypatch.setattr(regions, name, most)
-    status, answer = one(handler, "method=xrai&steps=4")
+    status, answer = explain_one(resnet, "method=xrai&steps=4")
     assert (status, answer["field"]) == (422, "method") and words in answer["message"]
-    status, answer = one(handler, "method=xrai&steps=4&segments=grid&rows=2&columns=2")
+    status, answer = explain_one(resnet, "method=xrai&steps=4&segments=grid&rows=2&columns=2")
     assert status == 200 and len(answer["groups"]) == 5  # segments of its own need no others
 
 
@@ -91,22 +82,17 @@ def asking(fallback: str = "") -> Request:
     return parse({"body": encoded(Image.new("RGB", (6, 4)))}, {"x-explain-options": options}, kind="explanation")
 
 
-@pytest.fixture
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_segments, "_key", lambda: "secret")
-
-
 TOO_LARGE = {"code": 413, "field": "image", "message": "wanted at most 12 pixels, got 6 × 4"}
 TOO_NARROW = {"code": 422, "field": "image", "message": "the photo is too narrow"}
 OTHER = {"code": 422, "field": "threshold", "message": "wanted another"}
 
 
-@pytest.mark.usefixtures("_key")
+@pytest.mark.usefixtures("secret_key")
 @pytest.mark.parametrize("refusal", [TOO_LARGE, TOO_NARROW], ids=["too large", "too narrow"])
 def test_a_fallback_stands_in_where_the_segmenter_refuses_the_photo(
     monkeypatch: pytest.MonkeyPatch, refusal: dict[str, Any]
 ) -> None:
-    with server(int(refusal["code"]), json.dumps(refusal).encode()) as (address, asked):
+    with segmenter_server(int(refusal["code"]), json.dumps(refusal).encode()) as (address, asked):
         monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
         ends = time.monotonic() + 5
         answered, found = fetch_segments(asking("&fallback=slic&n_segments=7"), "bit", Limits(), ends)
@@ -119,9 +105,9 @@ def test_a_fallback_stands_in_where_the_segmenter_refuses_the_photo(
     assert refusal["message"] in caught.value.message
 
 
-@pytest.mark.usefixtures("_key")
+@pytest.mark.usefixtures("secret_key")
 def test_a_fallback_is_not_for_what_the_asker_can_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server(422, json.dumps(OTHER).encode()) as (address, _):
+    with segmenter_server(422, json.dumps(OTHER).encode()) as (address, _):
         monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
         with pytest.raises(RequestError) as caught:
             fetch_segments(asking("&fallback=slic"), "bit", Limits(), time.monotonic() + 5)

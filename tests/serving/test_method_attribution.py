@@ -19,30 +19,19 @@ from safetensors.torch import load, save_file
 import imagexplain.attribution as library
 from handlers.classifier import ClassifierHandler
 from imagexplain.api.request import Defaults
-from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, select
+from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, select
 from imagexplain.attribution.registry import METHODS
 from imagexplain.models.checkpoints import checkpoint
-from imagexplain.models.classifiers import timm_network
 from imagexplain.ops.server import ROOT
 from imagexplain.serving.cache import Cache
 from imagexplain.vision.geometry import apply
 from tests.pictures import panel
 from tests.rows import rows_through
-from tests.serving.fake_torchserve import Context
-from tests.serving.test_classifier import ask, explanation, png, unpacked
+from tests.serving.asking import ask, explain_one, explanation, noise_png
+from tests.serving.handlers import TIMM_NETWORKS, classifier_of, forget, write_bit, write_timm
+from tests.tensors import unpacked
+from tests.wire.photos import encoded
 
-LABELS = ("cat", "dog", "fox", "owl")
-NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet": ("resnet18", {"channels": [8, 8, 16, 16]}),
-    "vit": (
-        "vit_tiny_patch16_224",
-        {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
-    ),
-    "swin": (
-        "swin_tiny_patch4_window7_224",
-        {"img_size": 32, "window_size": 4, "embed_dim": 12, "depths": [2, 2], "num_heads": [1, 2]},
-    ),
-}
 QUICK = {
     "blur_ig": "steps=4",
     "expected_gradients": "samples=4&draws=2",
@@ -58,58 +47,27 @@ FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad"}
 FOR_TRANSFORMERS = {"attention_rollout", "gradient_rollout"}
 
 
-def write_model(folder: Path, kind: str) -> Path:
-    """An unpacked archive of a small seeded network of timm."""
-    name, arguments = NETWORKS[kind]
-    torch.manual_seed(0)
-    network = timm_network.create(name, {"num_classes": len(LABELS), **arguments})
-    for module in network.modules():  # as after training, with statistics that are not those of an untouched network
-        if isinstance(module, torch.nn.BatchNorm2d):
-            assert module.running_var is not None and module.running_mean is not None
-            module.running_var.uniform_(0.5, 1.5)
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.bias.data.uniform_(0, 0.5)
-    save_file(checkpoint.exported(network), folder / WEIGHTS_FILE)
-    preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    spec = {"name": kind, "architecture": f"timm/{name}", "arguments": arguments, "labels": LABELS}
-    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec | {"preprocess": preprocess}).to_json())
-    return folder
-
-
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClassifierHandler]:
-    handlers = {}
-    for kind in NETWORKS:
-        handlers[kind] = ClassifierHandler()
-        handlers[kind].initialize(Context(model_dir=write_model(tmp_path_factory.mktemp(kind), kind)))
-    return handlers
+    return {kind: classifier_of(write_timm(tmp_path_factory.mktemp(kind), kind)) for kind in TIMM_NETWORKS}
 
 
 @pytest.fixture
 def handlers(loaded: dict[str, ClassifierHandler]) -> dict[str, ClassifierHandler]:
     """Ones that remember nothing of other tests."""
     for handler in loaded.values():
-        handler.worker.task.scores, handler.worker.explanations = Cache(1_000_000), Cache(10_000_000)
+        forget(handler)
     return loaded
 
 
-def one(handler: ClassifierHandler, options: str, accept: str = "application/json") -> tuple[int, Any]:
-    """Status and answer of one explanation."""
-    (body,), context = ask(handler, (explanation(options, accept), png()))
-    status = context.statuses[0]
-    if status != 200 or accept == "application/json":
-        return status, json.loads(body)
-    return status, unpacked(body) if accept == "application/gzip" else body
-
-
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", TIMM_NETWORKS)
 @pytest.mark.parametrize("method", sorted(library.METHODS))
 def test_every_method_answers_or_says_that_it_has_no_meaning(
     handlers: dict[str, ClassifierHandler], kind: str, method: str
 ) -> None:
     options = f"method={method}&target_class=dog&segments=grid&rows=2&columns=2"
     options += f"&{QUICK[method]}" if method in QUICK else ""
-    status, answer = one(handlers[kind], options, "application/gzip")
+    status, answer = explain_one(handlers[kind], options, "application/gzip")
     if method in (FOR_TRANSFORMERS if kind == "resnet" else FOR_CNNS):
         assert status == 422 and answer["field"] == "method"
         assert f"{method} is not supported by this model" in answer["message"]
@@ -130,8 +88,8 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
 
 def test_a_served_map_is_the_librarys(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["resnet"]
-    _, answer = one(handler, "method=grad_cam&target_class=2", "application/gzip")
-    image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
+    _, answer = explain_one(handler, "method=grad_cam&target_class=2", "application/gzip")
+    image, _ = apply(Image.open(io.BytesIO(noise_png())), handler.worker.task.model.preprocess)
     expected = library.grad_cam(handler.worker.task.model.original_network(), image[None], 2)
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-6)
     assert answer["layer"] == "layer3"  # of the next, one place is left
@@ -150,7 +108,7 @@ def test_a_batch_of_many_methods_equals_one_by_one(handlers: dict[str, Classifie
         'method=gradient&smooth={"samples":3}',
         "method=occlusion&size=8&baseline=white",
     ]
-    requests = [(explanation(given, "application/gzip"), png(seed)) for seed, given in enumerate(options)]
+    requests = [(explanation(given, "application/gzip"), noise_png(seed)) for seed, given in enumerate(options)]
     bodies, context = ask(handler, *requests)
     assert [context.statuses[index] for index in range(len(options))] == [200] * len(options)
     handler.worker.task.scores, handler.worker.explanations = Cache(0), Cache(0)
@@ -165,7 +123,7 @@ def test_a_batch_of_many_methods_equals_one_by_one(handlers: dict[str, Classifie
 def test_equal_plans_share_their_evaluations(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["vit"]
     with rows_through(handler.worker.task.model.network) as rows:
-        ask(handler, *((explanation("method=gradient", "application/json"), png(seed)) for seed in range(3)))
+        ask(handler, *((explanation("method=gradient", "application/json"), noise_png(seed)) for seed in range(3)))
     assert rows == [3, 3]  # the scores of all, and the gradients of all
 
 
@@ -173,12 +131,12 @@ def test_a_product_is_that_of_the_maps(handlers: dict[str, ClassifierHandler]) -
     handler = handlers["swin"]
     maps = {}
     for given in ("method=gradient", "method=layer_cam", "combine=gradient,layer_cam"):
-        _, answer = one(handler, f"{given}&target_class=cat", "application/gzip")
+        _, answer = explain_one(handler, f"{given}&target_class=cat", "application/gzip")
         maps[given] = answer["map"]
     expected = library.combine(maps["method=gradient"], maps["method=layer_cam"])
     assert torch.allclose(maps["combine=gradient,layer_cam"], expected, rtol=1e-4)
     assert answer["method"] == "gradient × layer_cam" and "normalized" not in answer
-    _, answer = one(handler, "combine=gradient,layer_cam&normalized=true&target_class=cat", "application/gzip")
+    _, answer = explain_one(handler, "combine=gradient,layer_cam&normalized=true&target_class=cat", "application/gzip")
     expected = library.combine(maps["method=gradient"], maps["method=layer_cam"], normalized=True)
     assert torch.allclose(answer["map"], expected, rtol=1e-4, atol=1e-5) and answer["normalized"] is True
     assert answer["map"].max() == 1
@@ -186,19 +144,19 @@ def test_a_product_is_that_of_the_maps(handlers: dict[str, ClassifierHandler]) -
 
 def test_what_is_known_is_not_computed_again(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["resnet"]
-    first = one(handler, "method=rise&samples=10&cells=4")
+    first = explain_one(handler, "method=rise&samples=10&cells=4")
     with rows_through(handler.worker.task.model.network) as rows:
-        assert one(handler, "method=rise&samples=10&cells=4") == first and not rows
-        assert one(handler, "method=rise&samples=10&cells=4&segments=grid")[0] == 200 and not rows
-        one(handler, "method=rise&samples=11&cells=4")
-        one(handler, "method=rise&samples=10&cells=4&baseline=white")
+        assert explain_one(handler, "method=rise&samples=10&cells=4") == first and not rows
+        assert explain_one(handler, "method=rise&samples=10&cells=4&segments=grid")[0] == 200 and not rows
+        explain_one(handler, "method=rise&samples=11&cells=4")
+        explain_one(handler, "method=rise&samples=10&cells=4&baseline=white")
         assert rows == [11, 10]
 
 
 @pytest.mark.parametrize("accept", ["image/png", "application/x-safetensors"])
 @pytest.mark.parametrize("groups", ["", "&segments=slic"])
 def test_other_forms_of_answer(handlers: dict[str, ClassifierHandler], accept: str, groups: str) -> None:
-    status, body = one(handlers["resnet"], f"method=grad_cam{groups}", accept)
+    status, body = explain_one(handlers["resnet"], f"method=grad_cam{groups}", accept)
     assert status == 200
     if accept == "image/png":
         assert panel(body).size == (48, 40)
@@ -251,7 +209,7 @@ def test_requests_that_cannot_be_answered(
     handler.worker.task.model = replace(model, seconds_per_point=0.1)
     handler.worker.task.seconds_per_point, kept = 0.1, handler.worker.task.seconds_per_point
     try:
-        got, answer = one(handler, options)
+        got, answer = explain_one(handler, options)
     finally:
         handler.worker.task.model, handler.worker.task.seconds_per_point = model, kept
     assert (got, answer["field"]) == (status, field), answer
@@ -260,47 +218,45 @@ def test_requests_that_cannot_be_answered(
 
 def test_a_bad_request_leaves_the_others_of_its_batch_alone(handlers: dict[str, ClassifierHandler]) -> None:
     options = ["method=grad_cam", "method=grad_cam&layer=nowhere", "method=full_grad", "method=grad_cam"]
-    _, context = ask(handlers["vit"], *((explanation(given), png(seed)) for seed, given in enumerate(options)))
+    _, context = ask(handlers["vit"], *((explanation(given), noise_png(seed)) for seed, given in enumerate(options)))
     assert [context.statuses[index] for index in range(4)] == [200, 400, 422, 200]
 
 
 def test_one_images_refusal_is_not_its_neighbours(handlers: dict[str, ClassifierHandler]) -> None:
     """DeepLIFT does not support a transformer, but for an image that equals its baseline it is 0 everywhere."""
-    file = io.BytesIO()
-    Image.new("RGB", (40, 40)).save(file, "PNG")
+    black = encoded(Image.new("RGB", (40, 40)))
     asked = explanation("method=deep_lift&baseline=black")
-    _, context = ask(handlers["vit"], (asked, file.getvalue()), (asked, png()))
+    _, context = ask(handlers["vit"], (asked, black), (asked, noise_png()))
     assert (context.statuses[0], context.statuses[1]) == (200, 422)
 
 
 def test_what_has_a_meaning_is_found_out_once(handlers: dict[str, ClassifierHandler]) -> None:
     handler = handlers["swin"]
-    first = one(handler, "method=full_grad")
+    first = explain_one(handler, "method=full_grad")
     with rows_through(handler.worker.task.model.network) as rows:
-        assert one(handler, "method=full_grad") == first
+        assert explain_one(handler, "method=full_grad") == first
     assert sum(rows) <= 1
 
 
 @pytest.mark.parametrize("groups", ["segments=grid&rows=1&columns=1", "n_segments=4", "segments=slic&n_segments=4"])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", TIMM_NETWORKS)
 def test_shapley_values_of_few_groups(handlers: dict[str, ClassifierHandler], kind: str, groups: str) -> None:
-    status, answer = one(handlers[kind], f"method=kernel_shap&samples=10&{groups}", "application/gzip")
+    status, answer = explain_one(handlers[kind], f"method=kernel_shap&samples=10&{groups}", "application/gzip")
     assert status == 200, answer
     assert answer["map"].isfinite().all()
 
 
 def test_defaults_of_the_spec(tmp_path: Path) -> None:
     """Its steps and quadrature are those of integrated gradients, and of the method that it names."""
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path, "resnet")))
+    handler = classifier_of(write_timm(tmp_path, "resnet"))
     handler.worker.task.defaults = Defaults(method="idgi", steps=7, quadrature="midpoint", baseline="uniform")
-    assert one(handler, "")[1]["options"] == {"steps": 7}
-    combined = one(handler, "combine=integrated_gradients,grad_cam")[1]
+    assert explain_one(handler, "")[1]["options"] == {"steps": 7}
+    combined = explain_one(handler, "combine=integrated_gradients,grad_cam")[1]
     assert combined["options"] == {"steps": 7, "quadrature": "midpoint"}
-    assert one(handler, "method=blur_ig")[1]["options"]["steps"] == 100
-    first, second = (one(handler, f"method=idgi&seed={seed}", "application/gzip")[1]["map"] for seed in (1, 2))
+    assert explain_one(handler, "method=blur_ig")[1]["options"]["steps"] == 100
+    first, second = (explain_one(handler, f"method=idgi&seed={seed}", "application/gzip")[1]["map"] for seed in (1, 2))
     assert not torch.equal(first, second)
-    assert one(handler, "method=integrated_gradients&seed=1")[0] == 200
+    assert explain_one(handler, "method=integrated_gradients&seed=1")[0] == 200
 
 
 def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
@@ -308,11 +264,10 @@ def test_folded_networks_answer_as_the_library_does(tmp_path: Path) -> None:
     spec = next(iter(select([ROOT / "archive_specs" / "lanet.yaml"], {})))
     (tmp_path / SPEC_FILE).write_text(spec.model.to_json())
     save_file(checkpoint.read(spec.weights), tmp_path / WEIGHTS_FILE)
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=tmp_path))
-    image, _ = apply(Image.open(io.BytesIO(png())), handler.worker.task.model.preprocess)
+    handler = classifier_of(tmp_path)
+    image, _ = apply(Image.open(io.BytesIO(noise_png())), handler.worker.task.model.preprocess)
     for method in ("guided_backprop", "deep_lift"):
-        _, answer = one(handler, f"method={method}&target_class=0", "application/gzip")
+        _, answer = explain_one(handler, f"method={method}&target_class=0", "application/gzip")
         expected = getattr(library, method)(handler.worker.task.model.original_network(), image[None], 0)
         assert torch.allclose(answer["map"], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
 
@@ -323,7 +278,7 @@ VALUES: tuple[Any, ...] = (0, -1, 1, 2.5, 1e308, 10**400, True, "foo", "", [], {
 @pytest.mark.parametrize("method", sorted(library.METHODS))
 def test_no_option_is_the_servers_fault(handlers: dict[str, ClassifierHandler], method: str) -> None:
     handler = handlers["vit" if method in FOR_TRANSFORMERS else "resnet"]
-    image = {"image": base64.b64encode(png()).decode()}
+    image = {"image": base64.b64encode(noise_png()).decode()}
     quick = {name: json.loads(value) for name, value in parse_qsl(QUICK.get(method, ""))}
     for name in sorted(METHODS[method].parameters):
         if name in ("baselines", "references", "chunk", "segments", "groups", "pictures", "fill"):
@@ -338,7 +293,7 @@ def test_references_that_the_client_sends(handlers: dict[str, ClassifierHandler]
     references = torch.rand(3, 3, 32, 32)
     body = json.dumps(
         {
-            "img_data": np.asarray(Image.open(io.BytesIO(png()))).tolist(),
+            "img_data": np.asarray(Image.open(io.BytesIO(noise_png()))).tolist(),
             "method": "expected_gradients",
             "samples": 8,
             "baseline": "tensor",
@@ -353,11 +308,8 @@ def test_references_that_the_client_sends(handlers: dict[str, ClassifierHandler]
 
 def test_our_own_networks_are_asked_under_their_authors_names(tmp_path: Path) -> None:
     """LaNet and BiT are served folded, which renames and removes layers."""
-    from tests.serving.test_classifier import write_model as write_bit
-
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_bit(tmp_path)))
+    handler = classifier_of(write_bit(tmp_path))
     (tmp_path / WEIGHTS_FILE).unlink()  # no request reads it
-    status, answer = one(handler, "method=grad_cam")
+    status, answer = explain_one(handler, "method=grad_cam")
     assert status == 200 and answer["layer"] in dict(handler.worker.task.model.original_network().named_modules())
-    assert one(handler, f"method=layer_cam&layer={answer['layer']}")[0] == 200
+    assert explain_one(handler, f"method=layer_cam&layer={answer['layer']}")[0] == 200

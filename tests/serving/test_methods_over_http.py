@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +12,9 @@ from PIL import Image
 from imagexplain.attribution import iou, localize, normalize
 from tests.conftest import Served
 from tests.pictures import panel
-from tests.serving.test_explanations import post, unpacked
+from tests.serving.over_http import post
+from tests.tensors import unpacked
+from tests.wire.photos import encoded
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED, RECIPES
 
@@ -28,17 +29,15 @@ FAMILIES = {
 """Of each demonstration classifier, a method of every family that it supports."""
 
 
-def drawn(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
+def classifier_scene(model: str, index: int = 3) -> tuple[bytes, torch.Tensor]:
     """A held-out scene of the model's size, and the (1, H, W) mask of its deciding object."""
     made = scene(HELD_OUT_SEED, index, SceneSettings(size=(RECIPES[model].size,) * 2))
-    file = io.BytesIO()
-    Image.fromarray(made.image).save(file, "PNG")
-    return file.getvalue(), torch.from_numpy(made.deciding.mask)[None]
+    return encoded(Image.fromarray(made.image)), torch.from_numpy(made.deciding.mask)[None]
 
 
 @pytest.mark.parametrize("model", FAMILIES)
 def test_maps_of_every_family(served: Served, model: str) -> None:
-    photo, _ = drawn(model)
+    photo, _ = classifier_scene(model)
     size = RECIPES[model].size
     for method in FAMILIES[model]:
         options = f"method={method}&segments=slic&n_segments=10"
@@ -56,7 +55,7 @@ def test_a_method_without_meaning_and_a_layer_that_is_none(served: Served) -> No
         ("resnet", "method=grad_cam&layer=layer5", 400, "such as layer"),
         ("swin_classifier", "method=grad_cam&layer=layers.2", 400, "such as layers"),
     ):
-        photo, _ = drawn(model)
+        photo, _ = classifier_scene(model)
         answer = post(served, f"explanations/{model}", photo, X_Explain_Options=options, Accept="application/json")
         assert answer.status_code == status and said in answer.json()["message"]
 
@@ -68,7 +67,7 @@ def test_a_method_without_meaning_and_a_layer_that_is_none(served: Served) -> No
 def test_a_map_finds_the_deciding_object(served: Served, model: str, method: str) -> None:
     overlaps = []
     for index in range(8):
-        photo, mask = drawn(model, index)
+        photo, mask = classifier_scene(model, index)
         answer = post(served, f"explanations/{model}", photo, X_Explain_Options=f"method={method}")
         overlaps.append(iou(localize(normalize(unpacked(answer.content)["map"])).masks, mask).item())
     assert sum(overlaps) / len(overlaps) > 0.3
@@ -77,7 +76,7 @@ def test_a_map_finds_the_deciding_object(served: Served, model: str, method: str
 def test_options_as_json_and_a_picture(served: Served) -> None:
     import base64
 
-    photo, _ = drawn("resnet")
+    photo, _ = classifier_scene("resnet")
     body = {
         "image": base64.b64encode(photo).decode(),
         "combine": ["blur_ig", "grad_cam"],
@@ -95,7 +94,7 @@ def test_options_as_json_and_a_picture(served: Served) -> None:
 
 
 def test_many_methods_at_once(served: Served) -> None:
-    photo, _ = drawn("resnet")
+    photo, _ = classifier_scene("resnet")
     options = ["method=gradient", "method=score_cam&layer=layer2", "method=nonsense", "steps=5", "method=full_grad"] * 4
 
     def status(given: str) -> int:
@@ -106,13 +105,11 @@ def test_many_methods_at_once(served: Served) -> None:
 
 
 def test_a_segmenters_detection_by_other_methods(served: Served) -> None:
-    made = scene(HELD_OUT_SEED, 0, SceneSettings(size=(128, 128)))
-    file = io.BytesIO()
-    Image.fromarray(made.image).save(file, "PNG")
+    photo = encoded(Image.fromarray(scene(HELD_OUT_SEED, 0, SceneSettings(size=(128, 128))).image))
     ask = {"X_Explain_Options": "method=occlusion&size=32&stride=32&threshold=0.1", "Accept": "application/json"}
-    answer = post(served, "explanations/tensormask", file.getvalue(), **ask)
+    answer = post(served, "explanations/tensormask", photo, **ask)
     assert answer.status_code == 200, answer.text
     assert answer.json()["method"] == "occlusion" and "detection" in answer.json()
     ask["X_Explain_Options"] = "method=grad_cam&threshold=0.1"
-    answer = post(served, "explanations/tensormask", file.getvalue(), **ask)
+    answer = post(served, "explanations/tensormask", photo, **ask)
     assert answer.status_code == 422 and "a network to look into" in answer.json()["message"]

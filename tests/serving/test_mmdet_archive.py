@@ -23,15 +23,16 @@ from imagexplain.ops.server import ROOT
 from imagexplain.vision.decode import decode
 from tests.models.mmdet_models import built, small_config, small_state
 from tests.pictures import panel
-from tests.serving.fake_torchserve import Context
-from tests.serving.test_segmenter import LABELS, ask, explanation, found, pixels, png, unpacked
+from tests.serving.asking import answer_to, coarse_pixels, coarse_png, detected, explanation
+from tests.serving.handlers import SHAPE_LABELS, segmenter_of
+from tests.tensors import unpacked
 from training.scenes import CLASSES
 
 SPEC = {
     "name": "swin",
     "handler": "segmenter",
     "engine": "mmdet",
-    "labels": LABELS,
+    "labels": SHAPE_LABELS,
     "threshold": 0.05,
     "serving": {"response_timeout_s": 1200},  # so that a busy machine refuses nothing
 }
@@ -44,44 +45,44 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
     save_file({name: tensor.contiguous() for name, tensor in small_state(config).items()}, folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(json.dumps(config))
     (folder / SPEC_FILE).write_text(SegmenterSpec.model_validate(SPEC | {"img_data": {"order": "bgr"}}).to_json())
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=folder))
-    return handler
+    return segmenter_of(folder)
 
 
 def test_predictions(handler: SegmenterHandler) -> None:
-    result = unpacked(ask(handler, {}, png()))
+    result = unpacked(answer_to(handler, {}, coarse_png()))
     assert len(result["scores"]) > 0 and result["pred_masks"].shape[1:] == (70, 50)
-    body = json.dumps({"img_data": pixels()[..., ::-1].tolist()}).encode()
-    original = unpacked(ask(handler, {"Content-Type": "application/json"}, body))
+    body = json.dumps({"img_data": coarse_pixels()[..., ::-1].tolist()}).encode()
+    original = unpacked(answer_to(handler, {"Content-Type": "application/json"}, body))
     assert set(original) == {"pred_masks"} and torch.equal(original["pred_masks"], result["pred_masks"])
 
 
 def test_an_explanation_is_of_the_resized_photo_and_drawn_on_the_photo(handler: SegmenterHandler) -> None:
-    photo = png(height=40, width=60)
+    photo = coarse_png(height=40, width=60)
     options = "quadrature=midpoint&baseline=zero&segments=grid&rows=2&columns=1"
-    coarse, answer = (json.loads(ask(handler, explanation(f"{options}&steps={steps}"), photo)) for steps in (10, 400))
-    assert answer["target_label"] == found(handler, body=png(height=40, width=60))[0]["label"]
+    coarse, answer = (
+        json.loads(answer_to(handler, explanation(f"{options}&steps={steps}"), photo)) for steps in (10, 400)
+    )
+    assert answer["target_label"] == detected(handler, body=coarse_png(height=40, width=60))[0]["label"]
     assert answer["relative_residual"] < 0.1 < coarse["relative_residual"]
     cells = [row for row in answer["groups"] if row["kind"] == "segment"]
     assert [row["area"] for row in cells] == [32 * 96, 32 * 96]  # the photo becomes 64 × 96
-    picture = ask(handler, explanation("steps=2", "image/png"), png(height=40, width=60))
+    picture = answer_to(handler, explanation("steps=2", "image/png"), coarse_png(height=40, width=60))
     assert panel(picture).size == (60, 40)
 
 
 def test_its_instances_are_segments(handler: SegmenterHandler) -> None:
-    answer = json.loads(ask(handler, explanation("segments=swin&steps=2"), png()))
+    answer = json.loads(answer_to(handler, explanation("segments=swin&steps=2"), coarse_png()))
     assert any(row["kind"] == "segment" for row in answer["groups"])
 
 
 def test_what_the_model_sees_is_its_photo(handler: SegmenterHandler) -> None:
-    seen = handler.worker.task.engine.preprocess(decode(png(height=64, width=96), Limits()))
+    seen = handler.worker.task.engine.preprocess(decode(coarse_png(height=64, width=96), Limits()))
     rgb = (seen.preprocess.rgb(seen.image) * 255).round().permute(1, 2, 0).numpy()
-    assert np.array_equal(rgb, pixels(height=64, width=96))
+    assert np.array_equal(rgb, coarse_pixels(height=64, width=96))
 
 
 def test_a_photo_too_narrow_for_the_resize(handler: SegmenterHandler) -> None:
-    assert json.loads(ask(handler, {}, png(height=1, width=400), 422))["field"] == "image"
+    assert json.loads(answer_to(handler, {}, coarse_png(height=1, width=400), 422))["field"] == "image"
 
 
 def test_without_mmdet_the_worker_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +104,7 @@ def test_an_archive_is_built_from_a_configuration(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(tmp_path / "model")
     assert json.loads((tmp_path / "model" / CONFIG_FILE).read_text()) == resolve(config)
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=tmp_path / "model"))
+    handler = segmenter_of(tmp_path / "model")
     assert handler.worker.task.engine.classes == len(CLASSES)
     (tmp_path / "swin.yaml").write_text(yaml.safe_dump(content | {"labels": ["one", "two"]}))
     with pytest.raises(SpecError, match="labels: the weights have 10 classes, given are 2 labels"):
@@ -136,11 +136,10 @@ def test_a_detector_of_one_class(tmp_path: Path) -> None:
     (archive,) = build_all([trained(tmp_path, ("balloon",))], tmp_path / "store", environ={})
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(tmp_path / "model")
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=tmp_path / "model"))
+    handler = segmenter_of(tmp_path / "model")
     assert handler.worker.task.engine.classes == 1
-    assert {row["label"] for row in found(handler)} == {"balloon"}
-    answer = json.loads(ask(handler, explanation("target_class=balloon&steps=2&segments=grid"), png()))
+    assert {row["label"] for row in detected(handler)} == {"balloon"}
+    answer = json.loads(answer_to(handler, explanation("target_class=balloon&steps=2&segments=grid"), coarse_png()))
     assert (answer["target_class"], answer["target_label"]) == (0, "balloon")
     assert np.isfinite([row["attribution"] for row in answer["groups"]]).all()
 

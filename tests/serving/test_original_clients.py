@@ -21,16 +21,8 @@ from PIL import Image
 from benchmarks import deterministic
 from imagexplain.archive.build import build_all
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
-from tests.models.reference import FIXTURES, distance, explained, shapes
-
-REFERENCES = {"bit": "bit/tiny_1111_det_eval.npz", "lanet": "lanet/C8_L4_calib_eval.npz"}
-SHAPES = {
-    "integrated_grads": (1, 3, 32, 32),
-    "integrated_directional_grads": (50, 3, 32, 32),
-    "step_sizes": (50, 1),
-    "intermediates": (50, 3, 32, 32),
-    "output": (1, 10),
-}
+from tests.models.reference import EXPLAINED, FIXTURES, distance, explained, shapes
+from tests.tensors import LEGACY_SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +51,7 @@ def answers(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     subprocess.run(script, cwd=folder, check=True, capture_output=True)
     body = (folder / "input_json_file.json").read_bytes()
     results = {}
-    for model in REFERENCES:
+    for model in EXPLAINED:
         answer = requests.post(
             f"{server.inference}/explanations/{model}",
             data=body,
@@ -74,24 +66,24 @@ def answers(server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return results
 
 
-@pytest.mark.parametrize("model", REFERENCES)
+@pytest.mark.parametrize("model", EXPLAINED)
 def test_exactly_their_keys_and_shapes(answers: dict[str, dict[str, Any]], model: str) -> None:
     result = dict(answers[model])
     assert result.pop("target_class") == 3
-    assert {name: tuple(tensor.shape) for name, tensor in result.items()} == SHAPES
+    assert {name: tuple(tensor.shape) for name, tensor in result.items()} == LEGACY_SHAPES
     assert {tensor.dtype for tensor in result.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("model", REFERENCES)
+@pytest.mark.parametrize("model", EXPLAINED)
 def test_their_inputs_outputs_and_steps(answers: dict[str, dict[str, Any]], model: str) -> None:
-    result, expected = answers[model], explained(REFERENCES[model])
+    result, expected = answers[model], explained(EXPLAINED[model])
     assert distance(result["intermediates"], expected.intermediates) < 1e-6
     assert distance(result["step_sizes"], expected.step_sizes) < 1e-6
     assert distance(result["output"], expected.output) < 1e-4
 
 
 def test_bits_gradients(answers: dict[str, dict[str, Any]]) -> None:
-    result, expected = answers["bit"], explained(REFERENCES["bit"])
+    result, expected = answers["bit"], explained(EXPLAINED["bit"])
     assert distance(result["integrated_directional_grads"], expected.integrated_directional_grads) < 1e-4
     assert distance(result["integrated_grads"], expected.integrated_grads) < 1e-4
 
@@ -102,14 +94,14 @@ def test_lanets_gradients(answers: dict[str, dict[str, Any]]) -> None:
     In float64 the folded and the unfolded network agree to 1e-15 (tests/models/test_fold.py); in float32 folding moves
     the rounding, and with it three of the 50 points of this untrained network.
     """
-    result, expected = answers["lanet"], explained(REFERENCES["lanet"])
+    result, expected = answers["lanet"], explained(EXPLAINED["lanet"])
     pairs = zip(result["integrated_directional_grads"], expected.integrated_directional_grads, strict=True)
     errors = sorted(distance(given, wanted) for given, wanted in pairs)
     assert errors[40] < 1e-4
     assert distance(result["integrated_grads"], expected.integrated_grads) < 5e-3
 
 
-@pytest.mark.parametrize("model", REFERENCES)
+@pytest.mark.parametrize("model", EXPLAINED)
 def test_every_class_of_theirs_is_known(server: Server, model: str) -> None:
     classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     pixels = np.load(FIXTURES / "image32.npy").tolist()

@@ -12,9 +12,9 @@ import requests
 from handlers.classifier import ClassifierHandler
 from imagexplain.serving.torchserve import raw_request
 from tests.conftest import Served
+from tests.serving.asking import noise_png
 from tests.serving.fake_torchserve import Context
-from tests.serving.test_classifier import png, write_model
-from tests.serving.test_explanations import photo
+from tests.wire.photos import jpeg
 
 NAMES = (
     "accept",
@@ -32,13 +32,6 @@ PART = {"content-type": ""}
 """What TorchServe puts in a header's place for a part of the name, before the headers proper."""
 
 
-@pytest.fixture(scope="module")
-def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("model"))))
-    return handler
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["prediction", "explanation"])
 def test_a_part_is_no_header(handler: ClassifierHandler, name: str, kind: str) -> None:
@@ -46,7 +39,7 @@ def test_a_part_is_no_header(handler: ClassifierHandler, name: str, kind: str) -
     sent: dict[str, Any] = {"image": PART, name: PART}
     sent |= {"Content-Type": "multipart/form-data; boundary=x", "explain": str(kind == "explanation")}
     context = Context(headers=[sent])
-    (body,) = handler.handle([{"image": bytearray(png(0)), name: bytearray(b"image/png")}], context)
+    (body,) = handler.handle([{"image": bytearray(noise_png(0)), name: bytearray(b"image/png")}], context)
     if kind == "prediction":
         assert context.statuses == {0: 200} and "predictions" in json.loads(body)
     else:
@@ -57,7 +50,7 @@ def test_a_part_is_no_header(handler: ClassifierHandler, name: str, kind: str) -
 def test_the_header_is_the_header_whatever_parts_there_are(handler: ClassifierHandler) -> None:
     sent: dict[str, Any] = {"image": PART, "accept": PART, "Accept": "application/x-safetensors", "explain": "False"}
     context = Context(headers=[sent])
-    handler.handle([{"image": bytearray(png(0)), "accept": bytearray(b"image/png")}], context)
+    handler.handle([{"image": bytearray(noise_png(0)), "accept": bytearray(b"image/png")}], context)
     assert context.types == {0: "application/x-safetensors"}
 
 
@@ -73,7 +66,7 @@ def test_parts_named_like_headers_over_http(served: Served, name: str) -> None:
         session = requests.Session()
         session.headers.clear()
         session.headers.update({**served.server.headers(), **headers})
-        files = {"image": ("a.jpg", photo(), "image/jpeg"), name: (None, "True")}
+        files = {"image": ("a.jpg", jpeg(), "image/jpeg"), name: (None, "True")}
         return session.post(f"{served.server.inference}/{path}", files=files, timeout=120)
 
     ignored = post("predictions/bit", explain="True")  # TorchServe's own word comes after the client's
@@ -82,7 +75,7 @@ def test_parts_named_like_headers_over_http(served: Served, name: str) -> None:
     assert (refused.status_code, refused.json()["field"]) == (400, name), refused.text
     drawn = requests.post(
         f"{served.server.inference}/explanations/bit",
-        files={"image": ("a.jpg", photo(), "image/jpeg"), "steps": (None, "3")},
+        files={"image": ("a.jpg", jpeg(), "image/jpeg"), "steps": (None, "3")},
         headers={**served.server.headers(), "accept": "image/png"},
         timeout=120,
     )

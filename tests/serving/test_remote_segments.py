@@ -3,11 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +15,13 @@ from imagexplain.api.request import parse
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
-from imagexplain.serving import remote_segments
 from imagexplain.serving.remote_segments import fetch_segments, segments_of
 from imagexplain.vision import rle
 from imagexplain.vision.decode import Photo, decode
+from tests.serving.segmenter_server import segmenter_server
 from tests.wire.photos import encoded
+
+pytestmark = pytest.mark.usefixtures("secret_key")
 
 LIMITS = Limits(max_groups=3)
 
@@ -34,50 +32,22 @@ def detection(label: str, rows: int) -> dict[str, Any]:
     return {"label": label, "score": 0.5, "segmentation": rle.write(mask)}
 
 
-@contextmanager
-def server(status: int, body: bytes, seconds: float = 0) -> Iterator[tuple[str, list[Any]]]:
-    """A segmenter on a port of its own, which keeps what it was asked."""
-    asked: list[Any] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append((self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-            time.sleep(seconds)
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{listening.server_port}", asked
-    finally:
-        listening.shutdown()
-        listening.server_close()
-
-
 @pytest.fixture
 def photo() -> Photo:
     return decode(encoded(Image.new("RGB", (6, 4), "red")), Limits())
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_segments, "_key", lambda: "secret")
-
-
-def ask(photo: Photo, address: str, monkeypatch: pytest.MonkeyPatch, left: float = 5.0, **options: Any) -> Any:
+def fetched_segments(
+    photo: Photo, address: str, monkeypatch: pytest.MonkeyPatch, left: float = 5.0, **options: Any
+) -> Any:
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
     return segments_of("swin", photo, LIMITS, **{"threshold": None, "ends": time.monotonic() + left} | options)
 
 
 def test_the_file_goes_out_as_it_came_and_masks_come_back(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"detections": [detection("cat", 1), detection("dog", 2)]}).encode()
-    with server(200, body) as (address, asked):
-        found = ask(photo, address, monkeypatch, threshold=0.25)
+    with segmenter_server(200, body) as (address, asked):
+        found = fetched_segments(photo, address, monkeypatch, threshold=0.25)
     ((path, headers, sent),) = asked
     assert path == "/predictions/swin" and sent == photo.encoded
     assert headers["Authorization"] == "Bearer secret" and headers["X-Explain-Options"] == "threshold=0.25"
@@ -86,15 +56,15 @@ def test_the_file_goes_out_as_it_came_and_masks_come_back(photo: Photo, monkeypa
 
 
 def test_a_photo_from_a_list_goes_out_as_png(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
-    with server(200, b'{"detections": []}') as (address, asked):
-        assert ask(Photo(photo.image, "list", "RGB"), address, monkeypatch).labels == ()
+    with segmenter_server(200, b'{"detections": []}') as (address, asked):
+        assert fetched_segments(Photo(photo.image, "list", "RGB"), address, monkeypatch).labels == ()
     assert decode(asked[0][2], Limits()).image.tobytes() == photo.image.tobytes()
 
 
 def test_no_more_segments_than_the_limit(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
     body = json.dumps({"detections": [detection(f"star {n}", 1) for n in range(9)]}).encode()
-    with server(200, body) as (address, _):
-        assert len(ask(photo, address, monkeypatch).labels) == 3
+    with segmenter_server(200, body) as (address, _):
+        assert len(fetched_segments(photo, address, monkeypatch).labels) == 3
 
 
 @pytest.mark.parametrize(
@@ -114,20 +84,20 @@ def test_no_more_segments_than_the_limit(photo: Photo, monkeypatch: pytest.Monke
 def test_refusals(
     photo: Photo, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, wanted: int, words: str
 ) -> None:
-    with server(status, body) as (address, _), pytest.raises(RequestError) as caught:
-        ask(photo, address, monkeypatch)
+    with segmenter_server(status, body) as (address, _), pytest.raises(RequestError) as caught:
+        fetched_segments(photo, address, monkeypatch)
     assert caught.value.status == wanted and caught.value.field == "segments" and words in caught.value.message
 
 
 def test_a_segmenter_that_is_slow_or_gone(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
-    with server(200, b"{}", seconds=1) as (address, _), pytest.raises(RequestError) as caught:
-        ask(photo, address, monkeypatch, left=0.2)
+    with segmenter_server(200, b"{}", seconds=1) as (address, _), pytest.raises(RequestError) as caught:
+        fetched_segments(photo, address, monkeypatch, left=0.2)
     assert caught.value.status == 503 and "did not answer in time" in caught.value.message
     with pytest.raises(RequestError, match="cannot be reached") as caught:
-        ask(photo, address, monkeypatch)
+        fetched_segments(photo, address, monkeypatch)
     assert caught.value.status == 503
     with pytest.raises(RequestError, match="no time is left") as caught:
-        ask(photo, address, monkeypatch, left=-1)
+        fetched_segments(photo, address, monkeypatch, left=-1)
     assert caught.value.status == 503
 
 
@@ -138,7 +108,7 @@ def test_a_fallback_takes_its_place_only_where_it_does_not_answer(monkeypatch: p
     answered, found = fetch_segments(request, "bit", LIMITS, time.monotonic() + 5)
     assert found is None and answered.segments is not None
     assert (answered.segments.name, answered.segments.rows, answered.segments.columns) == ("grid", 2, 1)
-    with server(404, b"{}") as (address, _):
+    with segmenter_server(404, b"{}") as (address, _):
         monkeypatch.setenv("TS_INFERENCE_ADDRESS", address)
         with pytest.raises(RequestError, match="served here"):
             fetch_segments(request, "bit", LIMITS, time.monotonic() + 5)

@@ -8,11 +8,10 @@ import pytest
 import requests
 
 from tests.conftest import Served
-from tests.serving.test_explanations import post
-from tests.serving.test_segments import drawn
+from tests.serving.over_http import post, segmenter_scene
 
 
-def ask(served: Served, model: str, options: str, photo: bytes) -> requests.Response:
+def ask_joined(served: Served, model: str, options: str, photo: bytes) -> requests.Response:
     headers = {"Accept": "application/json", "X_Explain_Options": f"{options}&steps=4", "Cache_Control": "no-cache"}
     return post(served, f"explanations/{model}", photo, **headers)
 
@@ -20,10 +19,10 @@ def ask(served: Served, model: str, options: str, photo: bytes) -> requests.Resp
 @pytest.mark.parametrize("fallback", ["", "&fallback=slic"])
 def test_segmenters_that_join_each_other(served: Served, fallback: str) -> None:
     pairs = [("swin", "tensormask"), ("tensormask", "swin")] * 3
-    photos = [drawn(index)[0] for index in (0, 1, 2)]
+    photos = [segmenter_scene(index)[0] for index in (0, 1, 2)]
     with ThreadPoolExecutor(len(pairs) + 2) as clients:
         asked = [
-            clients.submit(ask, served, own, f"segments={other}{fallback}", photos[place // 2])
+            clients.submit(ask_joined, served, own, f"segments={other}{fallback}", photos[place // 2])
             for place, (own, other) in enumerate(pairs)
         ]
         others = [clients.submit(post, served, f"predictions/{model}", photos[0]) for model in ("swin", "tensormask")]
@@ -36,12 +35,12 @@ def test_segmenters_that_join_each_other(served: Served, fallback: str) -> None:
         else:
             assert answer.status_code == 200, answer.text
     for own, other in pairs[:2]:
-        alone = ask(served, own, f"segments={other}", photos[0])
+        alone = ask_joined(served, own, f"segments={other}", photos[0])
         assert alone.status_code == 200 and alone.json()["segments"] == other
 
 
 def test_classifiers_that_name_each_other(served: Served) -> None:
-    photo, _ = drawn(0)
+    photo, _ = segmenter_scene(0)
     ring = [
         ("lanet", "resnet"),
         ("resnet", "lanet"),
@@ -51,9 +50,11 @@ def test_classifiers_that_name_each_other(served: Served) -> None:
         ("bit", "swin_"),
     ]
     with ThreadPoolExecutor(len(ring)) as clients:
-        asked = [clients.submit(ask, served, own, f"segments={other}&fallback=slic", photo) for own, other in ring]
+        asked = [
+            clients.submit(ask_joined, served, own, f"segments={other}&fallback=slic", photo) for own, other in ring
+        ]
         answers = [request.result() for request in asked]
     assert [answer.status_code for answer in answers] == [422] * len(ring)
     assert {answer.json()["field"] for answer in answers} == {"segments"}
-    version = ask(served, "bit", "segments=swin/1.0", photo)
+    version = ask_joined(served, "bit", "segments=swin/1.0", photo)
     assert version.status_code == 400 and "name of a segmenter" in version.json()["message"]

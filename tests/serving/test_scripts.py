@@ -1,26 +1,16 @@
 from __future__ import annotations
 
-import gzip
-import io
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from imagexplain.cli import accuracy, demo, explain
 from imagexplain.cli.accuracy import Scored
 from tests.conftest import Served
+from tests.tensors import unpacked
 from training.scenes import CLASSES, scene
 from training.train_classifier import RECIPES
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    """A scene of 32 by 32 pixels as a file."""
-    path = tmp_path / "scene.png"
-    Image.fromarray(scene(11, 0).image).save(path)
-    return path
 
 
 def test_the_report_counts_by_class_and_says_what_went_wrong() -> None:
@@ -47,8 +37,8 @@ def test_a_folder_without_images_is_an_error(tmp_path: Path, capsys: pytest.Capt
     assert "wanted" in capsys.readouterr().err
 
 
-def test_no_server_is_an_error(tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert explain.main([str(photo), "--model", "bit", "--run", str(tmp_path)]) == 1
+def test_no_server_is_an_error(tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain.main([str(scene_file), "--model", "bit", "--run", str(tmp_path)]) == 1
     assert "no server runs" in capsys.readouterr().err
 
 
@@ -68,11 +58,10 @@ def test_accuracy_of_a_served_model(
     assert right >= 25
 
 
-def test_explain_writes_the_tensors_and_the_heat_map(served: Served, tmp_path: Path, photo: Path) -> None:
+def test_explain_writes_the_tensors_and_the_heat_map(served: Served, tmp_path: Path, scene_file: Path) -> None:
     run = ["--run", served.server.run, "--out", str(tmp_path)]
-    assert explain.main([str(photo), "--model", "bit", "--target", "star", "--steps", "10", *run]) == 0
-    with gzip.open(tmp_path / "scene_bit.gzip") as file:
-        result = torch.load(io.BytesIO(file.read()), weights_only=True)
+    assert explain.main([str(scene_file), "--model", "bit", "--target", "star", "--steps", "10", *run]) == 0
+    result = unpacked((tmp_path / "scene_bit.gzip").read_bytes())
     assert result["integrated_grads"].shape == (1, 3, 32, 32)
     assert result["steps"] == 10
     with Image.open(tmp_path / "scene_bit.png") as picture:
@@ -80,10 +69,10 @@ def test_explain_writes_the_tensors_and_the_heat_map(served: Served, tmp_path: P
 
 
 def test_a_refusal_is_shown_in_the_servers_words(
-    served: Served, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+    served: Served, tmp_path: Path, scene_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = ["--run", served.server.run, "--out", str(tmp_path)]
-    assert explain.main([str(photo), "--model", "bit", "--target", "zebra", *run]) == 1
+    assert explain.main([str(scene_file), "--model", "bit", "--target", "zebra", *run]) == 1
     error = capsys.readouterr().err
     assert "422 target_class" in error
     assert "zebra" in error

@@ -2,86 +2,36 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as run_length
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 
 from handlers.segmenter import SegmenterHandler
-from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ResizeSpec, SegmenterSpec
+from imagexplain.archive.spec import ResizeSpec
 from imagexplain.limits import Limits
-from imagexplain.models.segmenters import tensormask
-from imagexplain.models.segmenters.resnet_fpn import Stage
-from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
 from imagexplain.serving.cache import Cache
 from imagexplain.vision.decode import decode
 from tests.pictures import panel
+from tests.serving.asking import answer_to, coarse_pixels, coarse_png, detected, explanation
 from tests.serving.fake_torchserve import Context
-
-LABELS = ("circle", "square", "star")
-SIZE = TensorMaskSize(
-    classes=len(LABELS),
-    stem=8,
-    stages=(Stage(1, 4, 8), Stage(1, 4, 8), Stage(1, 4, 8), Stage(1, 4, 8)),
-    channels=8,
-    convs=1,
-    towers=(8, 8, 8),
-)
-SETTINGS = {"mask_sizes": [5, 7], "detections": 6, "candidates": 300}
-
-
-def write_model(folder: Path, bias: float = -1.0, size: TensorMaskSize = SIZE, **changes: Any) -> Path:
-    """An unpacked archive of a seeded network; its classes have about the probability that the bias says."""
-    torch.manual_seed(0)
-    network = TensorMask(size, TensorMaskSettings(mask_sizes=(5, 7)), torch.nn.BatchNorm2d)
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight)
-    head = network.head
-    mask_pred = head.get_submodule("mask_pred_05")
-    assert isinstance(mask_pred, torch.nn.Conv2d)
-    for layer, factor in ((head.cls_score, 5e-3), (head.bbox_pred, 5e-4), (mask_pred, 5e-3)):
-        assert layer.bias is not None
-        layer.weight.data *= factor  # activations are some hundreds
-        layer.bias.data.fill_(bias if layer is head.cls_score else 0.0)
-    save_file(tensormask.export(network), folder / WEIGHTS_FILE)
-    spec = {
-        "name": "tensormask",
-        "handler": "segmenter",
-        "engine": "torchvision",
-        "settings": SETTINGS,
-        "threshold": 0.05,
-        "labels": LABELS,
-        "img_data": {"layout": "chw", "order": "bgr"},
-        "explain": {"steps": 8},
-        "serving": {"response_timeout_s": 1200},  # so that a busy machine refuses nothing
-    }
-    (folder / SPEC_FILE).write_text(SegmenterSpec.model_validate(spec | changes).to_json())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("model"))))
-    return handler
+from tests.serving.handlers import SHAPE_LABELS, TENSORMASK_SETTINGS, TENSORMASK_SIZE, segmenter_of, write_tensormask
+from tests.tensors import unpacked
 
 
 @pytest.fixture
-def handler(loaded: SegmenterHandler) -> SegmenterHandler:
-    """One that remembers nothing of other tests."""
-    loaded.worker.task.instances, loaded.worker.explanations = Cache(10_000_000), Cache(10_000_000)
-    return loaded
+def handler(segmenter: SegmenterHandler) -> SegmenterHandler:
+    """The TensorMask's, which remembers nothing of other tests."""
+    segmenter.worker.task.instances, segmenter.worker.explanations = Cache(10_000_000), Cache(10_000_000)
+    return segmenter
 
 
 def test_an_input_that_would_take_too_much_memory_is_refused(handler: SegmenterHandler) -> None:
@@ -89,8 +39,8 @@ def test_an_input_that_would_take_too_much_memory_is_refused(handler: SegmenterH
     limits = task.spec.limits.model_copy(update={"max_input_pixels": 70 * 50})
     handler.worker.task = replace(task, spec=task.spec.model_copy(update={"limits": limits}))
     try:
-        assert ask(handler, {"Accept": "application/json"}, png())
-        refused = json.loads(ask(handler, {"Accept": "application/json"}, png(width=51), status=413))
+        assert answer_to(handler, {"Accept": "application/json"}, coarse_png())
+        refused = json.loads(answer_to(handler, {"Accept": "application/json"}, coarse_png(width=51), status=413))
     finally:
         handler.worker.task = task
     assert (
@@ -99,98 +49,65 @@ def test_an_input_that_would_take_too_much_memory_is_refused(handler: SegmenterH
     )
 
 
-def pixels(seed: int = 0, height: int = 70, width: int = 50) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(
-        0, 256, (max(height // 10, 1), max(width // 10, 1), 3), dtype=np.uint8
-    )
-    return np.asarray(Image.fromarray(coarse).resize((width, height)))
-
-
-def png(seed: int = 0, **size: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels(seed, **size)).save(file, "PNG")
-    return file.getvalue()
-
-
-def explanation(options: str = "", accept: str = "application/json") -> dict[str, str]:
-    return {"explain": "True", "Accept": accept, "X-Explain-Options": options}
-
-
-def ask(handler: SegmenterHandler, headers: dict[str, str], body: bytes, status: int = 200) -> bytes:
-    context = Context(headers=[headers])
-    (answer,) = handler.handle([{"body": bytearray(body)}], context)
-    assert context.statuses[0] == status, answer[:500]
-    return answer
-
-
-def unpacked(body: bytes) -> dict[str, Any]:
-    with gzip.open(io.BytesIO(body)) as file:
-        return torch.load(io.BytesIO(file.read()), weights_only=True)
-
-
-def found(handler: SegmenterHandler, options: str = "", body: bytes | None = None) -> list[dict[str, Any]]:
-    headers = {"Accept": "application/json", "X-Explain-Options": options}
-    return json.loads(ask(handler, headers, body or png()))["detections"]
-
-
 def test_prediction_tensors(handler: SegmenterHandler) -> None:
-    result = unpacked(ask(handler, {}, png()))
+    result = unpacked(answer_to(handler, {}, coarse_png()))
     count = len(result["scores"])
     assert 0 < count <= 6
     assert result["pred_masks"].shape == (count, 70, 50) and result["pred_masks"].dtype == torch.bool
     assert result["boxes"].shape == (count, 4) and result["classes"].shape == (count,)
-    assert result["labels"] == [LABELS[label] for label in result["classes"].tolist()]
+    assert result["labels"] == [SHAPE_LABELS[label] for label in result["classes"].tolist()]
     assert result["scores"].diff().le(0).all()
-    tensors = load(ask(handler, {"Accept": "application/x-safetensors"}, png()))
+    tensors = load(answer_to(handler, {"Accept": "application/x-safetensors"}, coarse_png()))
     assert torch.equal(tensors["pred_masks"].bool(), result["pred_masks"])
 
 
 def test_prediction_as_json_holds_the_masks_as_coco_writes_them(handler: SegmenterHandler) -> None:
-    masks = unpacked(ask(handler, {}, png()))["pred_masks"]
-    rows = found(handler)
+    masks = unpacked(answer_to(handler, {}, coarse_png()))["pred_masks"]
+    rows = detected(handler)
     for row, mask in zip(rows, masks, strict=True):
         decoded = run_length.decode({**row["segmentation"], "counts": row["segmentation"]["counts"].encode()})
         assert np.array_equal(decoded.astype(bool), mask.numpy()) and row["area"] == int(mask.sum())
 
 
 def test_prediction_picture_has_the_photos_size(handler: SegmenterHandler) -> None:
-    assert panel(ask(handler, {"Accept": "image/png"}, png())).size == (50, 70)
-    plain = ask(handler, {"Accept": "image/png", "X-Explain-Options": "picture=plain"}, png())
+    assert panel(answer_to(handler, {"Accept": "image/png"}, coarse_png())).size == (50, 70)
+    plain = answer_to(handler, {"Accept": "image/png", "X-Explain-Options": "picture=plain"}, coarse_png())
     assert Image.open(io.BytesIO(plain)).size == (50, 70)
 
 
 def test_the_original_mask_servers_clients(handler: SegmenterHandler) -> None:
-    body = json.dumps({"img_data": pixels()[..., ::-1].transpose(2, 0, 1).tolist()}).encode()
-    result = unpacked(ask(handler, {"Content-Type": "application/json"}, body))
+    body = json.dumps({"img_data": coarse_pixels()[..., ::-1].transpose(2, 0, 1).tolist()}).encode()
+    result = unpacked(answer_to(handler, {"Content-Type": "application/json"}, body))
     assert set(result) == {"pred_masks"}
-    assert torch.equal(result["pred_masks"], unpacked(ask(handler, {}, png()))["pred_masks"])
+    assert torch.equal(result["pred_masks"], unpacked(answer_to(handler, {}, coarse_png()))["pred_masks"])
 
 
 def test_the_threshold_is_the_requests(handler: SegmenterHandler) -> None:
-    scores = [row["score"] for row in found(handler)]
+    scores = [row["score"] for row in detected(handler)]
     middle = (scores[0] + scores[-1]) / 2
-    assert [row["score"] for row in found(handler, f"threshold={middle}")] == [s for s in scores if s > middle]
-    body = json.dumps({"img_data": pixels()[..., ::-1].transpose(2, 0, 1).tolist(), "threshold": 1}).encode()
-    result = unpacked(ask(handler, {"Content-Type": "application/json"}, body))
+    assert [row["score"] for row in detected(handler, f"threshold={middle}")] == [s for s in scores if s > middle]
+    body = json.dumps({"img_data": coarse_pixels()[..., ::-1].transpose(2, 0, 1).tolist(), "threshold": 1}).encode()
+    result = unpacked(answer_to(handler, {"Content-Type": "application/json"}, body))
     assert result["pred_masks"].shape == (0, 70, 50) and result["labels"] == []
-    ask(handler, {"X-Explain-Options": "threshold=1.5"}, png(), 400)
+    answer_to(handler, {"X-Explain-Options": "threshold=1.5"}, coarse_png(), 400)
 
 
 def test_other_options_of_a_prediction_are_ignored(handler: SegmenterHandler) -> None:
-    assert found(handler, "target_class=cat&nonsense=1") == found(handler)
+    assert detected(handler, "target_class=cat&nonsense=1") == detected(handler)
 
 
 def test_nothing_found_is_an_empty_answer(handler: SegmenterHandler) -> None:
-    assert found(handler, "threshold=1") == []
-    picture = ask(handler, {"Accept": "image/png", "X-Explain-Options": "threshold=1"}, png())
-    assert np.array_equal(np.asarray(panel(picture)), pixels())
-    told = json.loads(ask(handler, explanation("threshold=1"), png(), 422))
+    assert detected(handler, "threshold=1") == []
+    picture = answer_to(handler, {"Accept": "image/png", "X-Explain-Options": "threshold=1"}, coarse_png())
+    assert np.array_equal(np.asarray(panel(picture)), coarse_pixels())
+    told = json.loads(answer_to(handler, explanation("threshold=1"), coarse_png(), 422))
     assert told["field"] == "threshold" and "nothing was found" in told["message"]
 
 
 def test_an_explanation_adds_up_to_its_score(handler: SegmenterHandler) -> None:
-    answer = json.loads(ask(handler, explanation("steps=300&baseline=zero&segments=grid&rows=2&columns=2"), png()))
-    best = found(handler)[0]
+    options = "steps=300&baseline=zero&segments=grid&rows=2&columns=2"
+    answer = json.loads(answer_to(handler, explanation(options), coarse_png()))
+    best = detected(handler)[0]
     assert (answer["detection"], answer["target_label"]) == (0, best["label"])
     assert answer["score"] == pytest.approx(float(torch.tensor(best["score"]).logit()), rel=1e-4)
     assert answer["detection_score"] == pytest.approx(best["score"], rel=1e-5)
@@ -204,26 +121,27 @@ def test_an_explanation_adds_up_to_its_score(handler: SegmenterHandler) -> None:
 
 
 def test_the_target_is_a_detection_or_a_class(handler: SegmenterHandler) -> None:
-    rows = found(handler)
+    rows = detected(handler)
     last = len(rows) - 1
-    answer = json.loads(ask(handler, explanation(f"detection={last}&steps=2"), png()))
+    answer = json.loads(answer_to(handler, explanation(f"detection={last}&steps=2"), coarse_png()))
     assert (answer["detection"], answer["target_label"]) == (last, rows[last]["label"])
     assert answer["box"] == rows[last]["box"]
-    by_class = json.loads(ask(handler, explanation(f"target_class={rows[last]['label']}&steps=2"), png()))
+    by_class = json.loads(answer_to(handler, explanation(f"target_class={rows[last]['label']}&steps=2"), coarse_png()))
     assert by_class["detection"] == [row["label"] for row in rows].index(rows[last]["label"])
     for options, field in ((f"detection={last + 1}", "detection"), ("target_class=cat", "target_class")):
-        assert json.loads(ask(handler, explanation(options), png(), 422))["field"] == field
-    assert json.loads(ask(handler, explanation("detection=0&target_class=star"), png(), 400))["field"] == "detection"
-    missing = set(LABELS) - {row["label"] for row in rows}
+        assert json.loads(answer_to(handler, explanation(options), coarse_png(), 422))["field"] == field
+    both = answer_to(handler, explanation("detection=0&target_class=star"), coarse_png(), 400)
+    assert json.loads(both)["field"] == "detection"
+    missing = set(SHAPE_LABELS) - {row["label"] for row in rows}
     for label in missing:
-        told = json.loads(ask(handler, explanation(f"target_class={label}"), png(), 422))
+        told = json.loads(answer_to(handler, explanation(f"target_class={label}"), coarse_png(), 422))
         assert f"no {label} was found, but " in told["message"]
 
 
 def test_a_segmenter_explains_by_its_own_instances(handler: SegmenterHandler) -> None:
-    answer = json.loads(ask(handler, explanation("segments=tensormask&steps=2"), png()))
+    answer = json.loads(answer_to(handler, explanation("segments=tensormask&steps=2"), coarse_png()))
     segments = [row for row in answer["groups"] if row["kind"] == "segment"]
-    masks = unpacked(ask(handler, {}, png()))["pred_masks"]
+    masks = unpacked(answer_to(handler, {}, coarse_png()))["pred_masks"]
     distinct = {mask.numpy().tobytes() for mask in masks if mask.any()}
     assert len(segments) == len(distinct)
     assert sorted(row["area"] for row in segments) == sorted(
@@ -232,49 +150,45 @@ def test_a_segmenter_explains_by_its_own_instances(handler: SegmenterHandler) ->
 
 
 def test_explanations_are_remembered(handler: SegmenterHandler, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = ask(handler, explanation("steps=3"), png())
+    first = answer_to(handler, explanation("steps=3"), coarse_png())
     monkeypatch.setattr(handler.worker.task.engine.network, "forward", None)
-    assert ask(handler, explanation("steps=3"), png()) == first
+    assert answer_to(handler, explanation("steps=3"), coarse_png()) == first
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 300), (300, 4)])
 def test_photos_of_any_shape(handler: SegmenterHandler, size: tuple[int, int]) -> None:
-    photo = png(height=size[0], width=size[1])
-    for row in found(handler, body=photo):
+    photo = coarse_png(height=size[0], width=size[1])
+    for row in detected(handler, body=photo):
         assert row["segmentation"]["size"] == list(size)
-    answer = ask(handler, explanation("steps=2&threshold=0", "image/png"), photo)
+    answer = answer_to(handler, explanation("steps=2&threshold=0", "image/png"), photo)
     assert panel(answer).size == size[::-1]
 
 
 def test_hundreds_of_instances_in_a_large_photo(tmp_path: Path) -> None:
     """They never stand in memory as hundreds of photos."""
-    handler = SegmenterHandler()
-    settings = SETTINGS | {"detections": 300, "candidates": 3000, "nms_threshold": 0.9}
-    handler.initialize(
-        Context(model_dir=write_model(tmp_path, settings=settings, resize={"shorter": 128, "longer": 256}))
-    )
-    photo = png(height=2000, width=3000)
+    settings = TENSORMASK_SETTINGS | {"detections": 300, "candidates": 3000, "nms_threshold": 0.9}
+    handler = segmenter_of(write_tensormask(tmp_path, settings=settings, resize={"shorter": 128, "longer": 256}))
+    photo = coarse_png(height=2000, width=3000)
     detections = handler.worker.task.engine.predict(handler.worker.task.engine.preprocess(decode(photo, Limits())), 0)
     assert len(detections) == 300 and detections.nbytes < 300 * 2000 * 3000 / 2
-    rows = found(handler, "threshold=0", photo)
+    rows = detected(handler, "threshold=0", photo)
     assert len(rows) == 300 and all(row["segmentation"]["size"] == [2000, 3000] for row in rows)
     headers = {"Accept": "application/x-safetensors", "X-Explain-Options": "threshold=0"}
-    told = json.loads(ask(handler, headers, photo, 413))
+    told = json.loads(answer_to(handler, headers, photo, 413))
     assert told["field"] == "outputs" and "this one takes 1,800," in told["message"]
-    few = unpacked(ask(handler, {"X-Explain-Options": f"threshold={rows[4]['score']}"}, photo))
+    few = unpacked(answer_to(handler, {"X-Explain-Options": f"threshold={rows[4]['score']}"}, photo))
     assert few["pred_masks"].shape == (4, 2000, 3000)
     assert few["pred_masks"].sum((1, 2)).tolist() == [row["area"] for row in rows[:4]]
-    answer = json.loads(ask(handler, explanation("threshold=0&steps=2&segments=tensormask"), photo))
+    answer = json.loads(answer_to(handler, explanation("threshold=0&steps=2&segments=tensormask"), photo))
     assert len(answer["groups"]) > 100
 
 
 def test_photos_are_resized_where_the_spec_says_so(tmp_path: Path) -> None:
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path, resize={"shorter": 50, "longer": 70})))
-    large = png(height=280, width=200)
-    rows = found(handler, body=large)
+    handler = segmenter_of(write_tensormask(tmp_path, resize={"shorter": 50, "longer": 70}))
+    large = coarse_png(height=280, width=200)
+    rows = detected(handler, body=large)
     assert rows and all(row["segmentation"]["size"] == [280, 200] for row in rows)
-    answer = json.loads(ask(handler, explanation("segments=grid&rows=1&columns=1&steps=2"), large))
+    answer = json.loads(answer_to(handler, explanation("segments=grid&rows=1&columns=1&steps=2"), large))
     assert answer["groups"][0]["area"] == 70 * 50
     assert ResizeSpec(shorter=50, longer=70).size((1000, 100)) == (70, 7)
     assert ResizeSpec(shorter=50, longer=70).size((1, 1000)) == (1, 70)
@@ -282,49 +196,48 @@ def test_photos_are_resized_where_the_spec_says_so(tmp_path: Path) -> None:
 
 def test_a_bad_request_harms_no_neighbour(handler: SegmenterHandler) -> None:
     context = Context(headers=[{}, explanation("steps=2"), explanation("colour=red")])
-    bodies = handler.handle([{"body": b"no photo"}, {"body": png()}, {"body": png()}], context)
+    bodies = handler.handle([{"body": b"no photo"}, {"body": coarse_png()}, {"body": coarse_png()}], context)
     assert [context.statuses[index] for index in range(3)] == [415, 200, 400], bodies
 
 
 def test_labels_must_match(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="labels: wanted 3, one for each class of the model, got 2"):
-        SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, labels=("a", "b"))))
+        SegmenterHandler().initialize(Context(model_dir=write_tensormask(tmp_path, labels=("a", "b"))))
 
 
 def test_unknown_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"settings: wanted some of mask_sizes, .*, got colour"):
-        SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, settings={"colour": "red"})))
+        SegmenterHandler().initialize(Context(model_dir=write_tensormask(tmp_path, settings={"colour": "red"})))
 
 
 def test_without_detectron2_the_worker_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "detectron2.config", None)
     wanted = r"engine detectron2: .*; wanted detectron2 and tensormask, from https://github\.com/\S+ and its folder"
     with pytest.raises(ImportError, match=wanted):
-        SegmenterHandler().initialize(Context(model_dir=write_model(tmp_path, engine="detectron2")))
+        SegmenterHandler().initialize(Context(model_dir=write_tensormask(tmp_path, engine="detectron2")))
 
 
 def test_one_class(tmp_path: Path) -> None:
     """The commonest detector of one's own."""
-    size = replace(SIZE, classes=1)
-    handler = SegmenterHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path, size=size, labels=("balloon",))))
-    assert {row["label"] for row in found(handler)} == {"balloon"}
-    answer = json.loads(ask(handler, explanation("target_class=balloon&steps=2&segments=grid"), png()))
+    size = replace(TENSORMASK_SIZE, classes=1)
+    handler = segmenter_of(write_tensormask(tmp_path, size=size, labels=("balloon",)))
+    assert {row["label"] for row in detected(handler)} == {"balloon"}
+    answer = json.loads(answer_to(handler, explanation("target_class=balloon&steps=2&segments=grid"), coarse_png()))
     assert (answer["target_class"], answer["target_label"]) == (0, "balloon")
 
 
 def test_both_layouts_of_lists(handler: SegmenterHandler) -> None:
-    bgr = pixels()[..., ::-1]
+    bgr = coarse_pixels()[..., ::-1]
     bodies = [json.dumps({"img_data": each.tolist()}).encode() for each in (bgr, bgr.transpose(2, 0, 1))]
-    last, first = (unpacked(ask(handler, {"Content-Type": "application/json"}, body)) for body in bodies)
+    last, first = (unpacked(answer_to(handler, {"Content-Type": "application/json"}, body)) for body in bodies)
     assert torch.equal(last["pred_masks"], first["pred_masks"]) and last["pred_masks"].shape[1:] == bgr.shape[:2]
 
 
 def test_no_photo_is_looked_at_once_time_is_over(handler: SegmenterHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos of a batch are answered one after the other: those before may have taken all of its time."""
-    ask(handler, {}, png(0))
+    answer_to(handler, {}, coarse_png(0))
     serving = handler.worker.task.spec.serving.model_copy(update={"response_timeout_s": -1})
     monkeypatch.setattr(handler.worker.task, "spec", handler.worker.task.spec.model_copy(update={"serving": serving}))
-    refusal = json.loads(ask(handler, {}, png(977), 503))
+    refusal = json.loads(answer_to(handler, {}, coarse_png(977), 503))
     assert refusal["field"] == "image" and "before this photo's turn" in refusal["message"]
-    assert ask(handler, {}, png(0))  # remembered, so that it costs no time
+    assert answer_to(handler, {}, coarse_png(0))  # remembered, so that it costs no time

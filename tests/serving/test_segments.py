@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from typing import Any
 
@@ -18,20 +17,12 @@ from imagexplain.limits import Limits
 from imagexplain.vision.decode import decode
 from tests.conftest import Served
 from tests.pictures import panel
-from tests.serving.test_explanations import post, unpacked, worker_pids
+from tests.serving.over_http import post, segmenter_scene, worker_pids
+from tests.tensors import unpacked
 from tests.wire.photos import encoded, png
-from training.instances import SETTINGS
-from training.scenes import CLASSES, Scene, scene
-from training.train_classifier import HELD_OUT_SEED
+from training.scenes import CLASSES
 
 SEGMENTERS = ("tensormask", "swin")
-
-
-def drawn(index: int) -> tuple[bytes, Scene]:
-    made = scene(HELD_OUT_SEED, index, SETTINGS)
-    file = io.BytesIO()
-    Image.fromarray(made.image).save(file, "PNG")
-    return file.getvalue(), made
 
 
 def turned() -> Image.Exif:
@@ -59,7 +50,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 def test_most_objects_are_found(served: Served, model: str) -> None:
     hits = objects = 0
     for index in range(20):
-        photo, made = drawn(index)
+        photo, made = segmenter_scene(index)
         rows = found(served, model, photo, X_Explain_Options="threshold=0.3")
         for instance in made.instances:
             if instance.class_index is not None:
@@ -72,7 +63,7 @@ def test_most_objects_are_found(served: Served, model: str) -> None:
 
 @pytest.mark.parametrize("model", SEGMENTERS)
 def test_the_original_clients_of_the_mask_servers(served: Served, model: str) -> None:
-    photo, made = drawn(0)
+    photo, made = segmenter_scene(0)
     body = mask_input(decode(photo, Limits()), "chw" if model == "tensormask" else "hwc")
     answer = post(served, f"predictions/{model}", body, Content_Type="application/json; charset=utf-8")
     result = unpacked(answer.content)
@@ -83,7 +74,7 @@ def test_the_original_clients_of_the_mask_servers(served: Served, model: str) ->
 @pytest.mark.parametrize("classifier", ["bit", "lanet"])
 @pytest.mark.parametrize("segmenter", SEGMENTERS)
 def test_one_request_from_photo_to_explained_segments(served: Served, classifier: str, segmenter: str) -> None:
-    photo, _ = drawn(1)
+    photo, _ = segmenter_scene(1)
     rows = found(served, segmenter, photo)
     assert rows
     options = f"segments={segmenter}"
@@ -104,7 +95,7 @@ def test_one_request_from_photo_to_explained_segments(served: Served, classifier
 
 @pytest.mark.parametrize("model", SEGMENTERS)
 def test_one_detection_is_explained(served: Served, model: str) -> None:
-    photo, _ = drawn(1)
+    photo, _ = segmenter_scene(1)
     options = f"segments={model}&steps=20&detection=0"
     answer = post(served, f"explanations/{model}", photo, Accept="application/json", X_Explain_Options=options)
     result, best = answer.json(), found(served, model, photo)[0]
@@ -157,7 +148,7 @@ def test_photos_of_every_kind(served: Served, model: str) -> None:
 
 
 def test_a_segmenter_without_a_worker(served: Served) -> None:
-    photo, _ = drawn(1)
+    photo, _ = segmenter_scene(1)
     url = f"{served.server.management}/models/tensormask"
     manage = served.server.headers("management")
 
@@ -179,7 +170,7 @@ def test_a_segmenter_without_a_worker(served: Served) -> None:
 
 
 def test_names_that_are_no_segmenter(served: Served) -> None:
-    photo, _ = drawn(1)
+    photo, _ = segmenter_scene(1)
     for name, words in (
         ("nothing", "a segmenter that is served here"),
         ("lanet", "finds no masks"),

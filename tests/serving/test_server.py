@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,13 +16,6 @@ import pytest
 from imagexplain.ops import server
 from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, birth, find, free_port, start, stop
 from tests.serving import archives
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Path]:
-    """A run directory; the server that a failing test leaves in it is stopped."""
-    yield tmp_path / "run"
-    stop(tmp_path / "run", quiet=True)
 
 
 def test_starts_answers_and_stops(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,10 @@ import psutil
 import pytest
 import torch
 
-from handlers.classifier import ClassifierHandler
 from imagexplain.serving.cache import Cache
+from tests.serving.asking import explanation, noise_png
 from tests.serving.fake_torchserve import Context
-from tests.serving.test_classifier import explanation, png, write_model
-from tests.serving.test_method_attribution import write_model as write_timm
+from tests.serving.handlers import classifier_of, write_bit, write_timm
 
 REQUESTS = 500
 SETTLED = 100
@@ -23,16 +22,14 @@ SETTLED = 100
 @pytest.mark.soak
 def test_memory_stays_flat_over_hundreds_of_explanations(tmp_path: Path) -> None:
     """Every image is another one, so that the cache fills and forgets; every fifth request keeps its steps."""
-    handler = ClassifierHandler()
-    limits = {"cache_bytes": 2_000_000}
-    handler.initialize(Context(model_dir=write_model(tmp_path, limits=limits)))
+    handler = classifier_of(write_bit(tmp_path, limits={"cache_bytes": 2_000_000}))
     before = {name: tensor.clone() for name, tensor in handler.worker.task.model.network.state_dict().items()}
     resident = []
     for number in range(REQUESTS):
         options = "segments=slic&steps=20" if number % 5 else "segments=grid&steps=50&outputs=intermediates"
         accept = ("application/json", "application/gzip", "image/png")[number % 3]
         context = Context(headers=[explanation(options, accept)])
-        handler.handle([{"body": bytearray(png(number))}], context)
+        handler.handle([{"body": bytearray(noise_png(number))}], context)
         assert context.statuses[0] == 200
         resident.append(psutil.Process().memory_info().rss)
     early, late = max(resident[:SETTLED]), max(resident[-SETTLED:])
@@ -69,14 +66,13 @@ REFUSED = 2
 @pytest.mark.soak
 def test_memory_stays_flat_over_hundreds_of_methods(tmp_path: Path) -> None:
     """In batches of three, every image another one."""
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_timm(tmp_path, "resnet")))
+    handler = classifier_of(write_timm(tmp_path, "resnet"))
     handler.worker.explanations = Cache(200_000)
     resident, statuses, hooks = [], Counter[int](), handler.worker.task.model.original_network()
     for number in range(0, REQUESTS, 3):
         asked = [explanation(MIXED[(number + place) % len(MIXED)], "application/gzip") for place in range(3)]
         context = Context(headers=asked)
-        handler.handle([{"body": bytearray(png(number + place))} for place in range(3)], context)
+        handler.handle([{"body": bytearray(noise_png(number + place))} for place in range(3)], context)
         statuses.update(context.statuses.values())
         resident.append(psutil.Process().memory_info().rss)
     assert set(statuses) == {200, 400, 422}

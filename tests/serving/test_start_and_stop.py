@@ -40,13 +40,6 @@ HUNG = archives.WORKING.replace('return [b"fine"', 'import time; time.sleep(100)
 LOADING = archives.WORKING.replace("pass", "import time; time.sleep(100)")
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Path]:
-    """A run directory; the server that a failing test leaves in it is stopped."""
-    yield tmp_path / "run"
-    stop(tmp_path / "run", quiet=True, drain_s=0)
-
-
 @pytest.fixture(autouse=True)
 def interruptible() -> Iterator[None]:
     """SIGINT as a terminal's processes have it: those that a shell starts in the background begin with it ignored."""

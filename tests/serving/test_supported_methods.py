@@ -9,13 +9,13 @@ from imagexplain.archive import supported_methods
 from imagexplain.archive.spec import SpecError
 from imagexplain.attribution import METHODS
 from imagexplain.serving import served_model
-from tests.serving.test_classifier import write_model
+from tests.serving.handlers import write_bit
 
 CPU = torch.device("cpu")
 
 
 def test_a_worker_takes_the_archives_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_model(tmp_path)
+    write_bit(tmp_path)
     supported_methods.write(("gradient", "rise"), tmp_path)
 
     def tried(*_: object) -> None:
@@ -26,7 +26,7 @@ def test_a_worker_takes_the_archives_word(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_worker_tries_the_methods_of_an_archive_that_does_not_say(tmp_path: Path) -> None:
-    facts = served_model.load(write_model(tmp_path), CPU).facts
+    facts = served_model.load(write_bit(tmp_path), CPU).facts
     assert set(METHODS) - set(facts.supported_methods) == {
         "attention_rollout",
         "deep_lift",
@@ -36,7 +36,7 @@ def test_a_worker_tries_the_methods_of_an_archive_that_does_not_say(tmp_path: Pa
 
 
 def test_the_default_layer_is_known_before_the_first_request(tmp_path: Path) -> None:
-    facts = served_model.load(write_model(tmp_path), CPU).facts
+    facts = served_model.load(write_bit(tmp_path), CPU).facts
     name, channels = facts.layers[None]
     assert facts.layers[name] == (name, channels) and channels == 128
 

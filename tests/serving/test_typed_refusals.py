@@ -13,16 +13,14 @@ from imagexplain.archive.segmenter_backends import MMDetBackend
 from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.models.segmenters.mmdet_segmenter import PhotoError
 from imagexplain.vision.decode import Photo
-from tests.serving.fake_torchserve import Context
-from tests.serving.test_method_attribution import one, write_model
+from tests.serving.asking import explain_one
 
 
 @pytest.fixture(scope="module")
-def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
-    handler = ClassifierHandler()
-    handler.initialize(Context(model_dir=write_model(tmp_path_factory.mktemp("resnet"), "resnet")))
-    assert one(handler, "method=grad_cam")[0] == 200  # which knows the photo's scores and the layer from now on
-    return handler
+def handler(resnet: ClassifierHandler) -> ClassifierHandler:
+    """The ResNet's, which knows the photo's scores and the layer."""
+    assert explain_one(resnet, "method=grad_cam")[0] == 200
+    return resnet
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def test_an_error_of_the_network_is_not_the_clients(
     handler: ClassifierHandler, networks: list[nn.Module], options: str, text: str
 ) -> None:
     failing(networks, ValueError(text))
-    status, answer = one(handler, options)
+    status, answer = explain_one(handler, options)
     assert (status, answer["error"]) == (500, "internal"), answer
 
 
@@ -100,6 +98,6 @@ def test_an_error_of_the_library_is_told_by_its_type_and_field(
     handler: ClassifierHandler, networks: list[nn.Module], error: ArgumentError, status: int, field: str
 ) -> None:
     failing(networks, error)
-    got, answer = one(handler, "method=occlusion")
+    got, answer = explain_one(handler, "method=occlusion")
     assert (got, answer["field"]) == (status, field), answer
     assert status == 500 or error.message in answer["message"]

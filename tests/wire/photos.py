@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from imagexplain.errors import RequestError
@@ -16,18 +19,57 @@ PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
+    """A file of an image."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
 
 
+def noise_pixels(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Random pixels (height, width, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def noise_photo(height: int, width: int, seed: int = 0) -> Image.Image:
+    """An image of random pixels."""
+    return Image.fromarray(noise_pixels(height, width, seed))
+
+
 def png(height: int = 2, width: int = 3) -> bytes:
+    """A PNG of one colour."""
     return encoded(Image.new("RGB", (width, height), (10, 20, 30)))
 
 
 def jpeg(height: int = 48, width: int = 64) -> bytes:
+    """A JPEG of a ramp."""
     ramp = np.arange(height * width * 3, dtype=np.uint32).reshape(height, width, 3) % 251
     return encoded(Image.fromarray(ramp.astype(np.uint8)), "JPEG", quality=95)
+
+
+def label_map(values: np.ndarray, mode: str = "L") -> bytes:
+    """A PNG of a label for each pixel, of one of Pillow's modes."""
+    if mode == "P":
+        image = Image.fromarray(values.astype(np.uint8), "L").convert("P")
+        image.putdata(values.flatten().tolist())
+    elif mode == "I;16":
+        image = Image.fromarray(values.astype(np.uint16))
+    elif mode == "1":
+        image = Image.fromarray(values.astype(bool))
+    else:
+        image = Image.fromarray(values.astype(np.uint8)).convert(mode)
+    return encoded(image)
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A small PNG whose header promises width × height pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10))) + chunk(b"IEND", b"")
+    )
 
 
 def refusal(call: Callable[..., object], *arguments: object, **options: object) -> RequestError | None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import struct
-import zlib
 from typing import Any
 
 import msgspec
@@ -16,7 +14,7 @@ from PIL import Image
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import Layout, Order, decode, from_list
-from tests.wire.photos import PIXELS, encoded, jpeg, png, refusal
+from tests.wire.photos import PIXELS, bomb, encoded, jpeg, png, refusal
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_side=2_000)
 
@@ -189,18 +187,6 @@ def test_too_many_bytes() -> None:
     error = refused(jpeg(), Limits(max_bytes=100))
     assert error.status == 413
     assert "at most 100 bytes" in error.message
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A small PNG whose header promises width × height pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10))) + chunk(b"IEND", b"")
-    )
 
 
 def test_bomb_is_refused_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:

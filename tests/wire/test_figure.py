@@ -20,6 +20,7 @@ from imagexplain.vision.instance_overlay import LISTED, drawn
 from imagexplain.vision.marks import edges, pole, rim
 from imagexplain.vision.mask_crops import CroppedMask
 from imagexplain.vision.segment_overlay import marks, smallest
+from tests.wire.photos import noise_photo
 
 CAPTION = Caption(
     "a title " * 40,
@@ -30,13 +31,9 @@ CAPTION = Caption(
 )
 
 
-def noise(width: int, height: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 @pytest.mark.parametrize("size", [(1, 1), (32, 32), (1, 500), (500, 1), (640, 480), (300, 700), (3000, 200)])
 def test_the_panel_is_the_photo_untouched_at_the_place_that_is_told(size: tuple[int, int]) -> None:
-    photo = noise(*size)
+    photo = noise_photo(*size[::-1])
     factor = magnification(size)
     sheet = Image.open(
         io.BytesIO(encode({}, "image/png", picture=figure(magnified(photo, factor), CAPTION, size, factor)).body)
@@ -58,7 +55,7 @@ def test_small_photos_are_enlarged_by_whole_factors() -> None:
 
 
 def test_a_bare_picture_has_the_photos_size_and_still_tells_what_it_is() -> None:
-    picture = figure(noise(32, 20), CAPTION, (32, 20))
+    picture = figure(noise_photo(20, 32), CAPTION, (32, 20))
     assert picture.size == (32, 20)
     assert json.loads(picture.info["Panel"]) == {
         "left": 0,
@@ -156,7 +153,7 @@ def detections(count: int, height: int = 60, width: int = 80) -> Detections:
 
 @pytest.mark.parametrize("count", [0, 1, 300])
 def test_instances_are_listed_with_their_scores(count: int) -> None:
-    picture = drawn(noise(80, 60), detections(count), ["ñ猫" * 60], "model")
+    picture = drawn(noise_photo(60, 80), detections(count), ["ñ猫" * 60], "model")
     rows = picture.info["Description"].splitlines()[1:]
     assert picture.info["Title"] == f"model: {count} instance{'s' if count != 1 else ''}"
     assert len(rows) == min(count, LISTED) + (count > LISTED)
@@ -164,8 +161,8 @@ def test_instances_are_listed_with_their_scores(count: int) -> None:
         assert rows[0].startswith("1  ñ U+732B") and rows[0].endswith("0.99")
     if count > LISTED:
         assert rows[-1] == "280 more  ≤ 0.92"
-    plain = drawn(noise(80, 60), detections(count), ["x"], annotated=False)
-    assert plain.size == (80, 60) and (count > 0 or plain.tobytes() == noise(80, 60).tobytes())
+    plain = drawn(noise_photo(60, 80), detections(count), ["x"], annotated=False)
+    assert plain.size == (80, 60) and (count > 0 or plain.tobytes() == noise_photo(60, 80).tobytes())
 
 
 def test_the_options_of_a_picture() -> None:

@@ -12,12 +12,9 @@ from torchvision import transforms
 
 from imagexplain.errors import RequestError
 from imagexplain.vision.geometry import Geometry, Kernel, Preprocess, apply, fit
+from tests.wire.photos import noise_photo
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-
-
-def photo(height: int, width: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (24, 40), (48, 40)])
@@ -28,10 +25,10 @@ def test_stretch_is_torchvision_bit_for_bit(
 ) -> None:
     mode = transforms.InterpolationMode(interpolation)
     theirs = transforms.Compose([transforms.Resize(size, mode), transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    ours, geometry = apply(photo(*shape), Preprocess(size, MEAN, STD, interpolation=interpolation))
+    ours, geometry = apply(noise_photo(*shape), Preprocess(size, MEAN, STD, interpolation=interpolation))
     assert ours.dtype == torch.float32
     assert ours.is_contiguous()
-    assert torch.equal(ours, theirs(photo(*shape)))
+    assert torch.equal(ours, theirs(noise_photo(*shape)))
     assert geometry == Geometry(shape, size, (0, 0, *size))
 
 
@@ -48,7 +45,7 @@ def test_square_crop_is_torchvision_bit_for_bit(shape: tuple[int, int], side: in
         ]
     )
     wanted = Preprocess((side, side), MEAN, STD, fit="crop", crop_fraction=fraction, interpolation="bicubic")
-    assert torch.equal(apply(photo(*shape), wanted)[0], theirs(photo(*shape)))
+    assert torch.equal(apply(noise_photo(*shape), wanted)[0], theirs(noise_photo(*shape)))
 
 
 def test_crop_geometry_by_hand() -> None:
@@ -76,11 +73,11 @@ def test_the_crop_lies_within(height: int, width: int, h: int, w: int, fraction:
 
 def test_a_thread_of_a_photo_cannot_be_cropped() -> None:
     with pytest.raises(RequestError, match="1001 × 10"):
-        apply(photo(10, 1001), Preprocess((32, 32), MEAN, STD, fit="crop"))
+        apply(noise_photo(10, 1001), Preprocess((32, 32), MEAN, STD, fit="crop"))
 
 
 def test_the_photo_stays_as_it_was() -> None:
-    image = photo(20, 30)
+    image = noise_photo(20, 30)
     before = image.tobytes()
     apply(image, Preprocess((20, 30), MEAN, STD))
     assert image.tobytes() == before
@@ -88,7 +85,7 @@ def test_the_photo_stays_as_it_was() -> None:
 
 def test_only_rgb() -> None:
     with pytest.raises(ValueError, match="mode L"):
-        apply(photo(4, 4).convert("L"), Preprocess((4, 4), MEAN, STD))
+        apply(noise_photo(4, 4).convert("L"), Preprocess((4, 4), MEAN, STD))
 
 
 @pytest.mark.parametrize(

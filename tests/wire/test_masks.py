@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from imagexplain.vision.decode import decode
 from imagexplain.vision.geometry import Geometry, Preprocess, apply, fit
 from imagexplain.vision.masks import ModelMasks, parse_masks, to_model
 from imagexplain.vision.rle import write
+from tests.wire.photos import encoded, label_map
 
 LIMITS = Limits(max_groups=5)
 SIZE = (6, 8)
@@ -24,21 +24,6 @@ def box(top: int, left: int, bottom: int, right: int, size: tuple[int, int] = SI
     mask = np.zeros(size, dtype=bool)
     mask[top:bottom, left:right] = True
     return mask
-
-
-def label_map(values: np.ndarray, mode: str = "L") -> bytes:
-    file = io.BytesIO()
-    if mode == "P":
-        image = Image.fromarray(values.astype(np.uint8), "L").convert("P")
-        image.putdata(values.flatten().tolist())
-    elif mode == "I;16":
-        image = Image.fromarray(values.astype(np.uint16))
-    elif mode == "1":
-        image = Image.fromarray(values.astype(bool))
-    else:
-        image = Image.fromarray(values.astype(np.uint8)).convert(mode)
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def exact(size: tuple[int, int] = SIZE) -> Geometry:
@@ -191,9 +176,7 @@ def test_a_mask_lands_on_its_patch_in_a_rotated_photo_that_is_cropped() -> None:
     stored = Image.fromarray(np.rot90(upright).copy())  # turned left: orientation 6 turns it right
     exif = Image.Exif()
     exif[0x0112] = 6
-    file = io.BytesIO()
-    stored.save(file, "PNG", exif=exif)
-    photo = decode(file.getvalue(), Limits()).image
+    photo = decode(encoded(stored, exif=exif), Limits()).image
     assert np.array_equal(np.asarray(photo), upright)
     preprocess = Preprocess((32, 32), (0, 0, 0), (1, 1, 1), "crop", 0.8)
     image, geometry = apply(photo, preprocess)

@@ -18,8 +18,7 @@ from imagexplain.vision.decode import decode
 from imagexplain.vision.geometry import Geometry, Preprocess, Size, apply, fit
 from imagexplain.vision.masks import ModelMasks, parse_masks, to_model
 from imagexplain.vision.rle import write
-from tests.wire.photos import encoded
-from tests.wire.test_masks import label_map
+from tests.wire.photos import encoded, label_map
 
 FORMS: dict[str, Callable[[np.ndarray], Any]] = {
     "lists": lambda mask: [mask.tolist()],

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import tracemalloc
 from typing import Any
 
@@ -19,11 +18,12 @@ from imagexplain.vision import rle
 from imagexplain.vision.geometry import Geometry, Preprocess, fit
 from imagexplain.vision.masks import parse_masks, to_model
 from imagexplain.vision.rectangles import Rectangles, of_labels, of_mask
+from tests.wire.photos import encoded
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=20))
 
 
-def drawn(shape: Rectangles, size: tuple[int, int]) -> np.ndarray:
+def coverage(shape: Rectangles, size: tuple[int, int]) -> np.ndarray:
     """How many rectangles lie over each pixel, by a loop."""
     count = np.zeros(size, dtype=int)
     for top, bottom, left, right in zip(shape.top, shape.bottom, shape.left, shape.right, strict=True):
@@ -34,7 +34,7 @@ def drawn(shape: Rectangles, size: tuple[int, int]) -> np.ndarray:
 @given(MASKS)
 def test_rectangles_are_the_mask(mask: np.ndarray) -> None:
     for shape in (of_mask(mask), rle.read(rle.write(mask)).rectangles()):
-        assert np.array_equal(drawn(shape, mask.shape), mask)
+        assert np.array_equal(coverage(shape, mask.shape), mask)
         assert shape.area == mask.sum()
         cut_out = shape.cut_out()
         again = np.zeros_like(mask)
@@ -46,7 +46,7 @@ def test_rectangles_are_the_mask(mask: np.ndarray) -> None:
 def test_runs_of_labels(labels: np.ndarray) -> None:
     shape, values = of_labels(labels)
     for value in (1, 2, 3):
-        assert np.array_equal(drawn(shape.where(values == value), labels.shape), labels == value)
+        assert np.array_equal(coverage(shape.where(values == value), labels.shape), labels == value)
     assert 0 not in values
 
 
@@ -156,12 +156,6 @@ def test_what_is_accepted_is_what_pycocotools_reads(height: int, width: int, num
         assert np.array_equal(runs.mask(), coco.decode(value).astype(bool))
 
 
-def png(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, "PNG")
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("form", ["runs", "labels", "lists"])
 def test_runs_of_all_masks_are_bounded_together(form: str) -> None:
     """Stripes of ten rows: ten runs each along the rows; along the columns eleven with the zeros before them."""
@@ -169,7 +163,7 @@ def test_runs_of_all_masks_are_bounded_together(form: str) -> None:
     stripes[::2] = True
     sent: Any = {
         "runs": [rle.write(stripes)] * 3,
-        "labels": png(stripes.astype(np.uint8)),
+        "labels": encoded(Image.fromarray(stripes.astype(np.uint8))),
         "lists": [stripes.tolist()] * 3,
     }[form]
     enough = {"runs": 3 * 61, "labels": 10, "lists": 30}[form]

@@ -46,7 +46,7 @@ def body(**fields: Any) -> dict[str, Any]:
     return {"body": bytearray(json.dumps(fields).encode())}
 
 
-def refused(row: dict[str, Any], **options: Any) -> tuple[int, str, str]:
+def refused_request(row: dict[str, Any], **options: Any) -> tuple[int, str, str]:
     with pytest.raises(RequestError) as caught:
         ask(row, **options)
     return caught.value.status, caught.value.field, caught.value.message
@@ -241,7 +241,7 @@ EXPLAIN = "X-Explain-Options"
     ],
 )
 def test_bad_requests(row: dict[str, Any], status: int, field: str, words: str) -> None:
-    got = refused(row)
+    got = refused_request(row)
     assert got[:2] == (status, field), got
     assert words in got[2]
 
@@ -259,23 +259,23 @@ def test_bad_requests(row: dict[str, Any], status: int, field: str, words: str) 
     ],
 )
 def test_bad_options_in_the_header(header: str, field: str, words: str) -> None:
-    got = refused({"body": png()}, x_explain_options=header)
+    got = refused_request({"body": png()}, x_explain_options=header)
     assert got[:2] == (400, field), got
     assert words in got[2]
 
 
 def test_an_option_in_two_places() -> None:
-    assert refused(body(image=BASE64, steps=5), x_explain_options="steps=5")[:2] == (400, "steps")
-    assert refused({"image": png(), "steps": b"5"}, x_explain_options="steps=5")[:2] == (400, "steps")
+    assert refused_request(body(image=BASE64, steps=5), x_explain_options="steps=5")[:2] == (400, "steps")
+    assert refused_request({"image": png(), "steps": b"5"}, x_explain_options="steps=5")[:2] == (400, "steps")
 
 
 def test_empty_json_body_is_an_empty_body() -> None:
-    assert refused({"body": b""}, content_type="application/json")[:2] == (400, "image")
-    assert refused({"body": b"  "}, content_type="application/json; charset=utf-8")[:2] == (400, "body")
+    assert refused_request({"body": b""}, content_type="application/json")[:2] == (400, "image")
+    assert refused_request({"body": b"  "}, content_type="application/json; charset=utf-8")[:2] == (400, "body")
 
 
 def test_the_image_is_decoded_last() -> None:
-    assert refused({"image": jpeg()[:300], "steps": b"0"})[1] == "steps"
+    assert refused_request({"image": jpeg()[:300], "steps": b"0"})[1] == "steps"
 
 
 values = st.recursive(
@@ -406,20 +406,20 @@ def test_bad_quality(accept: str) -> None:
 
 def test_predictions_have_no_picture() -> None:
     assert negotiate("*/*", MEDIA["prediction"]) == JSON
-    assert refused({"body": png()}, kind="prediction", accept="image/png")[:2] == (406, "accept")
+    assert refused_request({"body": png()}, kind="prediction", accept="image/png")[:2] == (406, "accept")
 
 
 def test_unbounded_names_and_values_are_refused_briefly() -> None:
     many = {"body": bytearray(json.dumps({f"\x7f{index}" * 20: 1 for index in range(60)}).encode())}
     for row in (many, body(**{"n" * 10_000: 1}), {"image": png(), "method": b"m" * 15_000}):
-        status, field, message = refused(row)
+        status, field, message = refused_request(row)
         assert status == 400
         assert len(field) + len(message) < 3000
 
 
 def test_the_trapezoid_needs_two_steps() -> None:
     assert ask(body(image=BASE64, quadrature="trapezoid", steps=2)).path.steps == 2
-    status, field, message = refused(body(image=BASE64, quadrature="trapezoid", steps=1))
+    status, field, message = refused_request(body(image=BASE64, quadrature="trapezoid", steps=1))
     assert (status, field) == (400, "steps")
     assert "trapezoid" in message
 
@@ -431,7 +431,7 @@ def test_mask_servers_take_both_layouts_and_classifiers_their_own(layout: Layout
         request = parse(body(img_data=nested), {}, kind="prediction", defaults=defaults, contract=Segmenter.contract)
         photo = request.photo
         assert np.asarray(photo.image).tolist() == [[[1, 2, 3], [4, 5, 6]]]
-    assert refused(body(img_data=[[[3, 6]], [[2, 5]], [[1, 4]]]))[:2] == (400, "img_data")
+    assert refused_request(body(img_data=[[[3, 6]], [[2, 5]], [[1, 4]]]))[:2] == (400, "img_data")
 
 
 SYNONYMS = (

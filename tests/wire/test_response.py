@@ -16,6 +16,7 @@ from PIL import Image
 from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Request, parse
 from imagexplain.api.response import LEGACY, Encoded, encode, select
 from imagexplain.errors import RequestError
+from tests.tensors import unpacked
 from tests.wire.photos import png
 
 RESULT: dict[str, Any] = {
@@ -44,10 +45,6 @@ def request(options: str = "", accept: str = "") -> Request:
 
 def legacy() -> Request:
     return parse({"body": b'{"img_data": [[[1,2,3]]], "target_class": "cat"}'}, {}, kind="explanation")
-
-
-def load(body: bytes) -> Any:
-    return torch.load(io.BytesIO(gzip.decompress(body)), weights_only=True)
 
 
 def test_the_original_way_has_the_original_keys() -> None:
@@ -90,7 +87,7 @@ def test_gzip_holds_tensors_of_their_own() -> None:
         "last": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
     }
     encoded = encode(result, GZIP)
-    loaded = load(encoded.body)
+    loaded = unpacked(encoded.body)
     for name in ("view", "strided", "half", "last"):
         tensor = loaded[name]
         assert tensor.dtype == torch.float32
@@ -114,7 +111,7 @@ def test_gzip_has_no_time_stamp() -> None:
 
 
 def test_numbers_that_are_not_finite_survive_gzip() -> None:
-    loaded = load(encode({"a": torch.tensor([math.nan]), "b": math.inf}, GZIP).body)
+    loaded = unpacked(encode({"a": torch.tensor([math.nan]), "b": math.inf}, GZIP).body)
     assert loaded["a"].isnan().all()
     assert loaded["b"] == math.inf
 

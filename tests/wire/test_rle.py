@@ -132,7 +132,7 @@ def test_counts_whose_sum_wraps_to_the_area(step: int, words: str) -> None:
     assert words in caught.value.message
 
 
-def drawn(*_: object) -> None:
+def never_drawn(*_: object) -> None:
     raise AssertionError("nothing of this mask is to be drawn")
 
 
@@ -162,8 +162,8 @@ def test_every_run_is_bounded_by_the_photo(
     value: dict[str, Any], status: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A size that is not the photo's is refused before the counts are looked at, a run before it takes memory."""
-    monkeypatch.setattr(Runs, "cut_out", drawn)
-    monkeypatch.setattr(np, "cumsum", np.cumsum if isinstance(value["counts"], str) else drawn)
+    monkeypatch.setattr(Runs, "cut_out", never_drawn)
+    monkeypatch.setattr(np, "cumsum", np.cumsum if isinstance(value["counts"], str) else never_drawn)
     with pytest.raises(RequestError) as caught:
         parse_masks([value], (4, 6), Limits())
     assert (caught.value.status, caught.value.field) == (status, "masks")

@@ -1,0 +1,24 @@
+"""Options by which every method of the library can be tried on the same small images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+GROUPS = torch.arange(64).view(8, 8) // 16
+OPTIONS: dict[str, dict[str, Any]] = {
+    "blur_ig": {"steps": 5, "max_sigma": 3.0},
+    "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
+    "feature_ablation": {"groups": GROUPS},
+    "guided_ig": {"steps": 5},
+    "kernel_shap": {"groups": GROUPS},
+    "occlusion": {"size": 3, "stride": 2},
+    "rise": {"samples": 20, "cells": 3},
+    "smoothgrad": {"samples": 4},
+    "xrai": {"segments": [torch.stack([GROUPS.eq(number) for number in range(4)])] * 3, "steps": 5, "least": 1},
+}
+"""Of each method on three images of 8 × 8 pixels, where its defaults do not do."""
+
+OF_ATTENTION = {"attention_rollout", "gradient_rollout"}
+"""Methods that need a transformer; all others are tried on a convolutional network."""

@@ -1,0 +1,122 @@
+"""Handlers of small seeded models, from archives as TorchServe unpacks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from handlers.classifier import ClassifierHandler
+from handlers.segmenter import SegmenterHandler
+from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, SegmenterSpec
+from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.classifiers import bit, timm_network
+from imagexplain.models.segmenters import tensormask
+from imagexplain.models.segmenters.resnet_fpn import Stage
+from imagexplain.models.segmenters.tensormask import TensorMask, TensorMaskSettings, TensorMaskSize
+from imagexplain.serving.cache import Cache
+from tests.serving.fake_torchserve import Context
+
+CIFAR_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TIMM_LABELS = ("cat", "dog", "fox", "owl")
+TIMM_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet": ("resnet18", {"channels": [8, 8, 16, 16]}),
+    "vit": (
+        "vit_tiny_patch16_224",
+        {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
+    ),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 32, "window_size": 4, "embed_dim": 12, "depths": [2, 2], "num_heads": [1, 2]},
+    ),
+}
+SHAPE_LABELS = ("circle", "square", "star")
+TENSORMASK_SIZE = TensorMaskSize(
+    classes=len(SHAPE_LABELS),
+    stem=8,
+    stages=(Stage(1, 4, 8), Stage(1, 4, 8), Stage(1, 4, 8), Stage(1, 4, 8)),
+    channels=8,
+    convs=1,
+    towers=(8, 8, 8),
+)
+TENSORMASK_SETTINGS = {"mask_sizes": [5, 7], "detections": 6, "candidates": 300}
+
+
+def write_bit(folder: Path, **changes: Any) -> Path:
+    """An unpacked archive of a small seeded BiT."""
+    torch.manual_seed(0)
+    network = bit.bit((1, 1, 1, 1), (128, 256, 512, 512), 32, len(CIFAR_LABELS))
+    save_file(bit.export(network), folder / WEIGHTS_FILE)
+    preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    spec = {"name": "bit", "architecture": "bit", "preprocess": preprocess, "labels": CIFAR_LABELS} | changes
+    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec).to_json())
+    return folder
+
+
+def write_timm(folder: Path, kind: str) -> Path:
+    """An unpacked archive of a small seeded network of timm."""
+    name, arguments = TIMM_NETWORKS[kind]
+    torch.manual_seed(0)
+    network = timm_network.create(name, {"num_classes": len(TIMM_LABELS), **arguments})
+    for module in network.modules():  # as after training, with statistics that are not those of an untouched network
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_var is not None and module.running_mean is not None
+            module.running_var.uniform_(0.5, 1.5)
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.bias.data.uniform_(0, 0.5)
+    save_file(checkpoint.exported(network), folder / WEIGHTS_FILE)
+    preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    spec = {"name": kind, "architecture": f"timm/{name}", "arguments": arguments, "labels": TIMM_LABELS}
+    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec | {"preprocess": preprocess}).to_json())
+    return folder
+
+
+def write_tensormask(folder: Path, bias: float = -1.0, size: TensorMaskSize = TENSORMASK_SIZE, **changes: Any) -> Path:
+    """An unpacked archive of a seeded network; its classes have about the probability that the bias says."""
+    torch.manual_seed(0)
+    network = TensorMask(size, TensorMaskSettings(mask_sizes=(5, 7)), torch.nn.BatchNorm2d)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    head = network.head
+    mask_pred = head.get_submodule("mask_pred_05")
+    assert isinstance(mask_pred, torch.nn.Conv2d)
+    for layer, factor in ((head.cls_score, 5e-3), (head.bbox_pred, 5e-4), (mask_pred, 5e-3)):
+        assert layer.bias is not None
+        layer.weight.data *= factor  # activations are some hundreds
+        layer.bias.data.fill_(bias if layer is head.cls_score else 0.0)
+    save_file(tensormask.export(network), folder / WEIGHTS_FILE)
+    spec = {
+        "name": "tensormask",
+        "handler": "segmenter",
+        "engine": "torchvision",
+        "settings": TENSORMASK_SETTINGS,
+        "threshold": 0.05,
+        "labels": SHAPE_LABELS,
+        "img_data": {"layout": "chw", "order": "bgr"},
+        "explain": {"steps": 8},
+        "serving": {"response_timeout_s": 1200},  # so that a busy machine refuses nothing
+    }
+    (folder / SPEC_FILE).write_text(SegmenterSpec.model_validate(spec | changes).to_json())
+    return folder
+
+
+def classifier_of(folder: Path) -> ClassifierHandler:
+    """The handler of an unpacked archive of a classifier."""
+    handler = ClassifierHandler()
+    handler.initialize(Context(model_dir=folder))
+    return handler
+
+
+def segmenter_of(folder: Path) -> SegmenterHandler:
+    """The handler of an unpacked archive of a segmenter."""
+    handler = SegmenterHandler()
+    handler.initialize(Context(model_dir=folder))
+    return handler
+
+
+def forget(handler: ClassifierHandler) -> None:
+    """Empty the caches of a classifier's handler."""
+    handler.worker.task.scores, handler.worker.explanations = Cache(1_000_000), Cache(10_000_000)
