@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,6 +33,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
 Positive = Annotated[int, Field(gt=0)]
 Triple = tuple[float, float, float]
+Package = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class SpecError(ValueError):
@@ -265,12 +267,14 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class FileSource(_Strict):
-    """A file named by its path relative to the spec file, by an environment variable, or by both.
+    """A file named by its path, by an environment variable, or by both.
 
-    A variable that is set and not empty wins over the path. Written as a plain string, it is the path.
+    The path is relative to the spec file or, where `package` names an installed Python package, to that one's folder. A
+    variable that is set and not empty wins over the path. Written as a plain string, it is the path.
     """
 
     path: str | None = None
+    package: Package | None = None
     environment: str | None = None
 
     @model_validator(mode="before")
@@ -282,6 +286,8 @@ class FileSource(_Strict):
     def _named(self) -> Self:
         if not self._is_named():
             raise ValueError("wants a path, or `environment:` with the name of a variable")
+        if self.package and not self.path:
+            raise ValueError("package: wants a `path:` within the package")
         return self
 
     def _is_named(self) -> bool:
@@ -295,7 +301,15 @@ class FileSource(_Strict):
     def locate(self, spec_file: Path, environ: Mapping[str, str]) -> Path | None:
         """The file, or None when only an unset variable names it."""
         named = self.from_environment(environ)
-        return named if named or not self.path else (spec_file.parent / self.path).resolve()
+        return named if named or not self.path else (self._folder(spec_file) / self.path).resolve()
+
+    def _folder(self, spec_file: Path) -> Path:
+        if self.package is None:
+            return spec_file.parent
+        found = find_spec(self.package)  # which imports nothing of it
+        if found is None or not found.submodule_search_locations:
+            raise SpecError(f"{spec_file}: package: wanted an installed package, given {self.package}")
+        return Path(found.submodule_search_locations[0])
 
 
 class NameSource(_Strict):
@@ -449,11 +463,12 @@ def select_each(
     for path in sorted(paths):
         try:
             spec = load(path)
+            weights = spec.weights.locate(path, environ)
         except SpecError as error:
             failures.append(error)
             taken |= _names_in(path)
             continue
-        if spec.weights.locate(path, environ):
+        if weights:
             by_user = spec.weights.from_environment(environ) is not None
             claims.setdefault(spec.name, []).append((by_user, path, spec))
     archives = []

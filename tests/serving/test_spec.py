@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from imagexplain.archive.spec import (
     ClassifierFile,
@@ -13,6 +14,7 @@ from imagexplain.archive.spec import (
     SpecError,
     load,
     select,
+    select_each,
 )
 from imagexplain.ops.server import ROOT
 from tests.serving.archives import SPEC, write_spec
@@ -25,6 +27,24 @@ def test_a_spec_resolves_to_what_a_worker_reads(tmp_path: Path) -> None:
     assert archive.model.explain.steps == 50
     (tmp_path / "spec.json").write_text(archive.model.to_json())
     assert ClassifierSpec.read(tmp_path) == archive.model
+
+
+def test_weights_of_an_installed_package(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, weights={"package": "torch", "path": "version.py", "environment": "OWN"})
+    (archive,) = select([path], {})
+    assert archive.weights == Path(torch.__file__).parent / "version.py"
+    (archive,) = select([path], {"OWN": str(tmp_path / "small.safetensors")})
+    assert archive.weights == tmp_path / "small.safetensors"
+
+
+def test_a_spec_whose_package_is_missing_keeps_its_name_and_stops_no_other(tmp_path: Path) -> None:
+    missing = write_spec(tmp_path, "a.yaml", name="a", weights={"package": "no_such_package", "path": "a.pth"})
+    rival, other = write_spec(tmp_path, "rival.yaml", name="a"), write_spec(tmp_path, "b.yaml", name="b")
+    archives, failures = select_each([missing, rival, other], {})
+    assert [archive.model.name for archive in archives] == ["b"]
+    assert [str(failure).partition(": ")[2] for failure in failures] == [
+        "package: wanted an installed package, given no_such_package"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +62,17 @@ def test_a_spec_resolves_to_what_a_worker_reads(tmp_path: Path) -> None:
             "small.yaml: preprocess.std.1: Input should be greater",
         ),
         ({"weights": {}}, "small.yaml: weights: Value error, wants a path, or `environment:`"),
+        ({"weights": {"package": "torch"}}, "small.yaml: weights: Value error, wants a path, or `environment:`"),
+        (
+            {"weights": {"package": "torch", "environment": "W"}},
+            "small.yaml: weights: Value error, package: wants a `path:`",
+        ),
+        ({"weights": {"package": "../torch", "path": "a.pth"}}, "small.yaml: weights.package: String should match"),
+        (
+            {"weights": {"package": "no_such_package", "path": "a.pth"}},
+            "small.yaml: package: wanted an installed package, given no_such_package",
+        ),
+        ({"weights": {"package": "torch", "path": "missing.pth"}}, "small.yaml: weights: no such file: "),
         ({"weights": "missing.npz"}, "small.yaml: weights: no such file: "),
         ({"labels": ["cat", "cat"]}, "small.yaml: labels: Value error, wants different names, cat repeats"),
         ({"labels": ["cat"]}, "small.yaml: labels: Tuple should have at least 2 items"),

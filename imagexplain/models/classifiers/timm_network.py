@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints import checkpoint
+from imagexplain.models.checkpoints.efficientnet_keys import from_efficientnet_pytorch, is_efficientnet_pytorch
 
 FITS = {"center": "crop", "squash": "stretch"}
 """Translation of timm's crop modes to ours; its third pads, which the preprocessing here does not."""
@@ -51,7 +52,8 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
 
     Args:
         name: Name as for :func:`create`.
-        state: Tensors of the checkpoint as timm writes or publishes them. Its classifier says how many classes.
+        state: Tensors of the checkpoint as timm writes or publishes them, or as EfficientNet-PyTorch does. Its
+            classifier says how many classes.
         arguments: Arguments as for :func:`create`; ``num_classes`` need not be among them.
 
     Raises:
@@ -63,6 +65,8 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
     # Published files may have the names of their authors, which timm translates as it loads them.
     translate = getattr(sys.modules[type(outline).__module__], "checkpoint_filter_fn", None)
     state = translate(dict(state), outline) if translate else state
+    if is_efficientnet_pytorch(state):
+        state = from_efficientnet_pytorch(state, outline.state_dict())
     if (head := _classifier(outline)) in state:
         arguments = {"num_classes": len(state[head])} | dict(arguments)
     # Not on meta: some networks compute buffers that no checkpoint holds.
