@@ -18,6 +18,7 @@ from imagexplain.attribution.paths.path_integral import score_gradients
 from imagexplain.attribution.runner import channels_of, layer_name
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.optimize.batch_norms import fold_batch_norms
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.serving.chunk_size import chunk_size
@@ -53,7 +54,7 @@ class ServedModel:
 
 
 def load(model_dir: Path, device: torch.device) -> ServedModel:
-    """Build the network of an unpacked archive, fold and specialise one of our own, and measure it.
+    """Build the network of an unpacked archive, fold it, specialise one of our own, and measure it.
 
     Raises:
         SpecError, CheckpointError: an archive that does not hold what it should.
@@ -68,11 +69,13 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     def placed(network: nn.Module) -> nn.Module:
         return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
+    photo = supported_methods.example_input(spec)
     built = models.build(spec.architecture, read(model_dir / WEIGHTS_FILE), spec.arguments)
-    network = built
     if spec.architecture in models.ARCHITECTURES:
         network = fold(built)  # a copy
         network = specialise(network, example) if device.type == "cpu" else network
+    else:
+        network = fold_batch_norms(built, photo[None])
     original, network = placed(built), placed(network)
     with torch.no_grad():
         classes = network(example.to(device)).shape[1]
@@ -83,8 +86,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
     names = supported_methods.read(model_dir)
     if names is None:
-        photo = supported_methods.example_input(spec).to(device)
-        names = supported_methods.supported(supported_methods.find_refusals(original, photo))
+        names = supported_methods.supported(supported_methods.find_refusals(original, photo.to(device)))
     facts = ModelFacts(names, _default_layer(original, example.to(device)))
     return ServedModel(spec, preprocess, network, lambda: original, device, chunk, seconds, facts)
 

@@ -24,6 +24,12 @@ from imagexplain.errors import ArgumentError
 
 Forward = Callable[[Tensor], Tensor]
 
+MIN_PIXELS_APART = 96 * 96
+"""Pixels of an input from which the two ends of a path are scored in forward passes of their own.
+
+Below, those of a batch of two take longer, for the weights have to be read, than the gradients of two rows more.
+"""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -106,8 +112,8 @@ def integrate(
     """Average the gradient of each input's target score along its path.
 
     The nodes of all paths are laid end to end and evaluated in chunks, so that short paths share a chunk with long
-    ones, and memory depends on the chunk, not on the number of steps (but for the steps that are kept). Both ends of
-    each path go along with weight 0: their scores cost less there than in a forward pass of two rows of its own.
+    ones, and memory depends on the chunk, not on the number of steps (but for the steps that are kept). Of both ends of
+    each path the score alone is wanted: they go along with weight 0, or apart from :data:`MIN_PIXELS_APART` on.
 
     Args:
         forward: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
@@ -148,12 +154,13 @@ def integrate(
     accumulate = torch.promote_types(inputs.dtype, torch.float32)
     gradient = torch.zeros(inputs.shape, dtype=accumulate, device=inputs.device)
     # In one piece: small tensors that outlive their chunk would lie between the large ones, and the heap would grow.
+    along = inputs.shape[2] * inputs.shape[3] < MIN_PIXELS_APART
     scores = torch.empty(sum(map(points_on, rules)), dtype=inputs.dtype, device=inputs.device)
     kept: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
     absolute = [None if mask is None else gradient.new_zeros(len(mask)) for mask in masks]
 
     remaining = len(scores)
-    for owner, nodes, weights in _chunks(rules, chunk, inputs.device):
+    for owner, nodes, weights in _chunks(rules, chunk, inputs.device, ends=along):
         if before_chunk is not None:
             before_chunk(remaining)
         # lerp meets both ends exactly, which baseline + 1 · Δ need not.
@@ -172,13 +179,18 @@ def integrate(
                 shares = group_sums(gradients[own], inputs[b] - baselines[b], mask).abs()  # (nodes, G)
                 total += weights[own].to(shares.dtype) @ shares
 
-    paths = scores.split(list(map(points_on, rules)))  # baseline first, input last
+    if along:
+        ends = [(path[0], path[-1]) for path in scores.split(list(map(points_on, rules)))]
+    else:
+        if before_chunk is not None:
+            before_chunk(remaining)
+        ends = list(zip(*_end_scores(forward, baselines, inputs, targets, arguments, chunk), strict=True))
     return [
         PathIntegral(
             difference=inputs[b] - baselines[b],
             gradient=gradient[b].clone(),  # not a view, which would keep the whole batch's alive
-            score=paths[b][-1].item(),
-            baseline_score=paths[b][0].item(),
+            score=ends[b][1].item(),
+            baseline_score=ends[b][0].item(),
             evaluations=len(rules[b]),
             steps=_joined(kept[b], rules[b]) if keep[b] else None,
             absolute=absolute[b],
@@ -226,11 +238,34 @@ def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:
         )
 
 
-def _chunks(rules: Sequence[Quadrature], chunk: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Lay all paths end to end, each between its two ends, and cut them evenly into (owner, nodes, weights)."""
-    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor(list(map(points_on, rules))))
-    nodes = torch.cat([F.pad(F.pad(rule.nodes, (1, 0), value=0.0), (0, 1), value=1.0) for rule in rules])
-    weights = torch.cat([F.pad(rule.weights, (1, 1)) for rule in rules])
+def _end_scores(
+    forward: Callable[..., Tensor],
+    baselines: Tensor,
+    inputs: Tensor,
+    targets: Tensor,
+    arguments: Sequence[Tensor],
+    chunk: int,
+) -> list[list[Tensor]]:
+    """Target scores of the baselines and of the inputs, B each."""
+    rows = [torch.cat([start, end]) for start, end in ((baselines, inputs), *((one, one) for one in arguments))]
+    classes, found = torch.cat([targets, targets]), []
+    with torch.no_grad():
+        for part in torch.arange(len(classes), device=classes.device).split(chunk):
+            points, *further = (row[part] for row in rows)
+            found.append(target_scores(class_scores(partial(_behind, forward, further), points), classes[part]))
+    scores = torch.cat(found)
+    return [list(half) for half in scores.split(len(inputs))]
+
+
+def _chunks(
+    rules: Sequence[Quadrature], chunk: int, device: torch.device, *, ends: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Lay all paths end to end, each between its two ends or without, and cut them evenly: (owner, nodes, weights)."""
+    sizes = [points_on(rule) if ends else len(rule) for rule in rules]
+    owner = torch.repeat_interleave(torch.arange(len(rules)), torch.tensor(sizes))
+    pad = (1, 1) if ends else (0, 0)
+    nodes = torch.cat([F.pad(F.pad(rule.nodes, (pad[0], 0), value=0.0), (0, pad[1]), value=1.0) for rule in rules])
+    weights = torch.cat([F.pad(rule.weights, pad) for rule in rules])
     pieces = -(-len(owner) // chunk)
     for rows in zip(*(values.tensor_split(pieces) for values in (owner, nodes, weights)), strict=True):
         yield rows[0].to(device), rows[1].to(device), rows[2].to(device)
@@ -246,8 +281,10 @@ def _per_row(values: Tensor) -> Tensor:
 
 
 def _joined(kept: list[tuple[Tensor, Tensor]], rule: Quadrature) -> Steps:
-    gradients, points = (torch.cat(parts)[1:-1] for parts in zip(*kept, strict=True))  # without the ends
-    return Steps(gradients, points, rule.weights)
+    gradients, points = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    ends = (len(gradients) - len(rule)) // 2
+    inner = slice(ends, len(gradients) - ends)
+    return Steps(gradients[inner], points[inner], rule.weights)
 
 
 def _check(

@@ -64,22 +64,25 @@ def _fold_sequence(sequence: nn.Sequential) -> None:
     layers = list(sequence.named_children())
     for (conv_name, conv), (norm_name, norm) in pairwise(layers):
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(sequence, conv_name, _absorb(conv, *_affine(norm)))
+            setattr(sequence, conv_name, _absorb(conv, *affine(norm)))
             delattr(sequence, norm_name)
 
 
 def _fold_reduce(reduce: FactorizedReduce) -> None:
     """Fold one norm over the stacked channels of two convolutions: each takes its own half."""
     if isinstance(reduce.bn, nn.BatchNorm2d):
-        (scale_1, scale_2), (shift_1, shift_2) = (part.chunk(2) for part in _affine(reduce.bn))
+        (scale_1, scale_2), (shift_1, shift_2) = (part.chunk(2) for part in affine(reduce.bn))
         reduce.conv_1 = _absorb(reduce.conv_1, scale_1, shift_1)
         reduce.conv_2 = _absorb(reduce.conv_2, scale_2, shift_2)
         reduce.bn = nn.Identity()
 
 
-def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Scale s and shift t of a batch norm, each (channels,) float64."""
     mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
+    if not norm.affine:
+        scale = 1 / (variance + norm.eps).sqrt()
+        return scale, -scale * mean
     scale = norm.weight.double() / (variance + norm.eps).sqrt()
     return scale, norm.bias.double() - scale * mean
 
