@@ -1,11 +1,20 @@
-"""Send one photo to every served model and write the explanations that come back, by pixel and by segment."""
+"""Send photos to the served models and write the explanations that come back, by pixel and by segment.
+
+A model of everyday photos gets two of these, the models of the synthetic scenes get a scene; a photo of one's own goes
+to all of them.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import skimage
 from PIL import Image, ImageDraw, ImageOps
 
 from imagexplain.checkout import ROOT
@@ -24,6 +33,24 @@ PANEL = 640  # pixels, the longer side of a picture on the overview, at most
 MARGIN = 30
 GAP = 16
 COLUMNS = 3
+
+PHOTOS = {"cat": "chelsea.png", "coffee": "coffee.png"}
+"""Photos that scikit-image ships, both CC0: Chelsea by Stéfan van der Walt, a cup of coffee by Rachel Michetti."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Facts about a served model, by its answer to a scene.
+
+    Attributes:
+        name: Name of the model.
+        finds_instances: It is a segmenter.
+        of_scenes: It found shapes of the scenes and nothing else.
+    """
+
+    name: str
+    finds_instances: bool
+    of_scenes: bool
 
 
 def draw(folder: Path) -> Path:
@@ -57,9 +84,63 @@ def overview(photo: Path, pictures: dict[str, Path]) -> Image.Image:
     return sheet
 
 
-def finds_instances(client: Client, photo: Path, model: str) -> bool:
-    """Tell whether the model is a segmenter."""
-    return "detections" in client.photo(f"predictions/{model}", photo, accept="application/json").json()
+def photos(folder: Path) -> list[Path]:
+    """Copy the photos that scikit-image ships; returns the files."""
+    found = []
+    for name, file in PHOTOS.items():
+        source = Path(skimage.__file__).parent / "data" / file
+        found.append(Path(shutil.copyfile(source, folder / f"{name}{source.suffix}")))
+    return found
+
+
+def ask(client: Client, models: Sequence[str], scene: Path) -> list[Known]:
+    """Ask every model about a scene, to know its kind; the models of photos come first, then the segmenters."""
+    found = []
+    for model in models:
+        answer: dict[str, Any] = client.photo(f"predictions/{model}", scene, accept="application/json").json()
+        rows = answer.get("detections", answer.get("predictions", []))
+        labels = {row["label"] for row in rows}
+        found.append(Known(model, "detections" in answer, bool(labels) and labels <= set(CLASSES)))
+    return sorted(found, key=lambda model: (model.of_scenes, not model.finds_instances))
+
+
+def show(client: Client, photo: Path, models: Sequence[Known], out: Path, *, is_scene: bool) -> Path:
+    """Have models explain a photo, and put their pictures side by side.
+
+    A classifier explains by pixel and by segment: by a segmenter's segments where one knows what is in the photo, by
+    superpixels else.
+
+    Returns:
+        The file of the pictures.
+    """
+    say(f"\nphoto: {photo}")
+    pictures: dict[str, Path] = {}
+    segmenters = [model.name for model in models if model.finds_instances and (is_scene or not model.of_scenes)]
+    segments = {"segments": segmenters[0], "fallback": "slic"} if segmenters else {"segments": "slic"}
+    maker = f"{segmenters[0]}'s segments" if segmenters else "superpixel"
+    for model in models:
+        name = model.name
+        if model.finds_instances:
+            pictures |= _instances(client, photo, model, out)
+            continue
+        pictures[name] = _picture(explain(client, photo, name, out, {}))
+        pictures[f"{name}, by {maker}"] = _picture(explain(client, photo, name, out / "segments", segments))
+    sheet = out / f"{photo.stem}_overview.png"
+    overview(photo, pictures).save(sheet)
+    say(f"side by side: {sheet}")
+    return sheet
+
+
+def _instances(client: Client, photo: Path, model: Known, out: Path) -> dict[str, Path]:
+    """The pictures of a segmenter, by their captions."""
+    name = model.name
+    if not client.photo(f"predictions/{name}", photo, accept="application/json").json()["detections"]:
+        known = f", for it knows the {len(CLASSES)} shapes of the scenes alone" if model.of_scenes else ""
+        say(f"{name}: finds nothing here{known}")
+        return {}
+    found = out / f"{photo.stem}_{name}_instances.png"
+    found.write_bytes(client.photo(f"predictions/{name}", photo, accept="image/png").body)
+    return {f"{name} finds": found, f"{name}, the surest one": _picture(explain(client, photo, name, out, {}))}
 
 
 def _picture(files: list[Path]) -> Path:
@@ -69,7 +150,7 @@ def _picture(files: list[Path]) -> Path:
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--image", type=Path, help="any photo (default: a synthetic scene, drawn now)")
+    parser.add_argument("--image", type=Path, help="any photo, for every model (default: two photos, and a scene)")
     parser.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
     parser.add_argument("--out", type=Path, default=OUT, help="directory for the files (default: run/demo)")
     given = parser.parse_args(arguments)
@@ -78,28 +159,16 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         if server is None:
             raise ServerError(f"no server runs with {given.run}: make serve")
         given.out.mkdir(parents=True, exist_ok=True)
-        photo = given.image or draw(given.out)
-        say(f"photo: {photo}")
-        client = Client(server.inference, server.headers())
-        pictures: dict[str, Path] = {}
-        segmenters = [model for model in server.models if finds_instances(client, photo, model)]
-        for model in segmenters:
-            found = given.out / f"{photo.stem}_{model}_instances.png"
-            found.write_bytes(client.photo(f"predictions/{model}", photo, accept="image/png").body)
-            pictures[f"{model} finds"] = found
-            if client.photo(f"predictions/{model}", photo, accept="application/json").json()["detections"]:
-                pictures[f"{model}, the surest one"] = _picture(explain(client, photo, model, given.out, {}))
-        for model in server.models:
-            if model in segmenters:
-                continue
-            pictures[model] = _picture(explain(client, photo, model, given.out, {}))
-            segments = {"segments": segmenters[0], "fallback": "slic"} if segmenters else {"segments": "slic"}
-            by_segment = explain(client, photo, model, given.out / "segments", segments)
-            maker = f"{segmenters[0]}'s segments" if segmenters else "superpixel"
-            pictures[f"{model}, by {maker}"] = _picture(by_segment)
-        sheet = given.out / f"{photo.stem}_overview.png"
-        overview(photo, pictures).save(sheet)
-        say(f"side by side: {sheet}")
+        client, drawn = Client(server.inference, server.headers()), draw(given.out)
+        models = ask(client, server.models, drawn)
+        if given.image:
+            show(client, given.image, models, given.out, is_scene=False)
+        else:
+            if of_photos := [model for model in models if not model.of_scenes]:
+                for photo in photos(given.out):
+                    show(client, photo, of_photos, given.out, is_scene=False)
+            if of_scenes := [model for model in models if model.of_scenes]:
+                show(client, drawn, of_scenes, given.out, is_scene=True)
     except (ClientError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -78,11 +78,39 @@ def test_a_refusal_is_shown_in_the_servers_words(
     assert "zebra" in error
 
 
-def test_the_demonstration_explains_a_scene_with_every_model(served: Served, tmp_path: Path) -> None:
+def names(folder: Path, photo: str) -> set[str]:
+    """Files of a photo in a folder, without its name."""
+    return {path.name.removeprefix(photo) for path in folder.iterdir() if path.name.startswith(photo)}
+
+
+def test_the_demonstration_explains_photos_and_a_scene(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each by the models that know what is in it, real photos first."""
     assert demo.main(["--run", served.server.run, "--out", str(tmp_path)]) == 0
-    drawn = next(tmp_path.glob("scene_*.png")).stem.split("_")[1]
-    names = {path.name.removeprefix(f"scene_{drawn}") for path in tmp_path.iterdir()}
+    of_photos = {f"_imagenet{end}" for end in (".gzip", ".png")}
+    for photo in ("cat", "coffee"):
+        assert names(tmp_path, photo) == {".png", "_overview.png", *of_photos}
+        assert names(tmp_path / "segments", photo) == of_photos
+    scene = next(tmp_path.glob("scene_*_overview.png")).name.removesuffix("_overview.png")
     answers = {f"_{model}{end}" for model in RECIPES for end in (".gzip", ".png")}
     instances = {f"_{model}{end}" for model in ("swin", "tensormask") for end in ("_instances.png", ".gzip", ".png")}
-    assert {".png", "_overview.png", "segments", *answers, *instances} == names
-    assert {path.name.removeprefix(f"scene_{drawn}") for path in (tmp_path / "segments").iterdir()} == answers
+    assert names(tmp_path, scene) == {".png", "_overview.png", *answers, *instances}
+    assert names(tmp_path / "segments", scene) == answers
+    told = capsys.readouterr().out
+    assert told.index("cat.png") < told.index("coffee.png") < told.index(f"{scene}.png")
+    assert "imagenet: tiger cat 39" in told and "imagenet: espresso 95" in told
+
+
+def test_a_photo_of_ones_own_goes_to_every_model(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Segmenters that know none of it say so."""
+    Image.new("RGB", (120, 90), "grey").save(tmp_path / "grey.png")
+    out = tmp_path / "out"
+    assert demo.main(["--run", served.server.run, "--out", str(out), "--image", str(tmp_path / "grey.png")]) == 0
+    answers = {f"_{model}{end}" for model in (*RECIPES, "imagenet") for end in (".gzip", ".png")}
+    assert names(out, "grey") == {"_overview.png", *answers}
+    told = capsys.readouterr().out
+    for model in ("swin", "tensormask"):
+        assert f"{model}: finds nothing here, for it knows the 10 shapes of the scenes alone" in told
