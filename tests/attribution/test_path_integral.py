@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients as CaptumIntegratedGradients
-from torch import nn
+from torch import Tensor, nn
 
+from imagexplain.attribution.paths import path_integral
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from tests.attribution.inputs import noise_image, row_image
@@ -98,7 +99,31 @@ def mixed_batch(network: nn.Module, chunk: int) -> list[PathIntegral]:
     )
 
 
+@pytest.fixture(params=["along", "apart"])
+def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The place where the ends of paths are scored: along with the nodes, or in passes of their own."""
+    monkeypatch.setattr(path_integral, "MIN_PIXELS_APART", {"along": 8 * 8 + 1, "apart": 8 * 8}[request.param])
+    return str(request.param)
+
+
+def test_ends_apart_are_scored_without_gradients(ends: str) -> None:
+    """Of a path with 7 nodes 9 points have a gradient, or 7 and 2 have none."""
+    network, seen = smooth_network(), list[tuple[int, bool]]()
+
+    def forward(rows: Tensor) -> Tensor:
+        seen.append((len(rows), torch.is_grad_enabled()))
+        scores: Tensor = network(rows)
+        return scores
+
+    integral = integral_of(forward, noise_image(), steps=7, keep_steps=True, chunk=9)
+    assert seen == {"along": [(9, True)], "apart": [(7, True), (2, False)]}[ends]
+    assert abs(integral.residual) < 1e-3 and integral.evaluations == 7
+    assert integral.score == pytest.approx(network(noise_image()[None])[0, 0].item(), rel=1e-12)
+    assert integral.steps is not None and len(integral.steps.gradients) == len(integral.steps.points) == 7
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 7, 20, 64])
+@pytest.mark.usefixtures("ends")
 def test_neither_chunk_nor_batch_mates_matter(chunk: int) -> None:
     network = smooth_network()
     together = mixed_batch(network, chunk)
@@ -144,10 +169,14 @@ def test_runs_inside_no_grad() -> None:
         assert integral_of(product, row_image(3, 4)).attribution.sum() == pytest.approx(12)
 
 
-def test_before_chunk_counts_down_and_can_end_the_pass() -> None:
+def test_before_chunk_counts_down_and_can_end_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     integral_of(product, row_image(3, 4), steps=5, chunk=2, before_chunk=seen.append)
     assert seen == [7, 5, 3, 1]  # five steps and both ends, two at a time
+    monkeypatch.setattr(path_integral, "MIN_PIXELS_APART", 1)
+    seen.clear()
+    integral_of(product, row_image(3, 4), steps=5, chunk=2, before_chunk=seen.append)
+    assert seen == [7, 5, 3, 2]  # five steps in pieces of 2, 2 and 1, then both ends
 
     def refuse(remaining: int) -> None:
         raise TimeoutError
