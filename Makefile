@@ -47,6 +47,7 @@ lint: setup
 
 bench: setup
 	@$(run) -m benchmarks.bench_explanation
+	@$(run) -m benchmarks.bench_timm
 	@$(run) -m benchmarks.bench_wire
 	@$(run) -m benchmarks.bench_serving
 	@$(run) -m benchmarks.bench_group_sums

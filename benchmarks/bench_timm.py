@@ -1,0 +1,152 @@
+"""Integrated gradients of timm's networks at full size: ours as served, ours on the plain module, and Captum's.
+
+    python -m benchmarks.bench_timm [--models resnet50 …] [--steps 10 50] [--rounds 5]
+                                    [--out benchmarks/results_timm.json]
+
+Weights are seeded and the input is a photo of 224 × 224: neither changes the time. The ways take turns within a round,
+and ratios are taken within it. Weights are frozen, for every way alike, and the gradients are of one class.
+
+The ways:
+    served          our pass on the network as a worker holds it: batch norms folded, channels last.
+    plain           our pass on the module as timm makes it.
+    captum          Captum's IntegratedGradients with its convergence delta, which ours always returns, on that module.
+    captum_last     the same, module and image channels last.
+    captum_folded   the same on the network as a worker holds it: the folding is ours.
+    no_delta        as captum_last, without the delta.
+
+Captum gets our chunk as its internal_batch_size. The floor is the time of the convolutions' and products' operations,
+forward and back, at the rate of a large matrix product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from captum.attr import IntegratedGradients
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.bench_explanation import matrix_rate
+from evaluation.machine import machine
+from imagexplain.attribution.paths.path_integral import integrate
+from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.models.classifiers import timm_network
+from imagexplain.models.example_photo import example_photo
+from imagexplain.models.optimize.batch_norms import fold_batch_norms
+from imagexplain.serving.allocator import keep_freed_memory
+from imagexplain.serving.chunk_size import chunk_size
+from imagexplain.vision.geometry import Preprocess, apply
+
+MODELS = (
+    "resnet18",
+    "resnet50",
+    "tf_efficientnet_lite0",
+    "mobilenetv3_large_100",
+    "convnext_tiny",
+    "vit_tiny_patch16_224",
+    "vit_small_patch16_224",
+)
+TARGET = 3
+RIVALS = ("captum", "captum_last")
+"""The ways of somebody who has Captum and timm alone."""
+
+
+def made(name: str) -> tuple[nn.Module, Tensor]:
+    """The network with seeded weights, frozen, in ``eval()``, and a photo (1, 3, H, W) as it sees it."""
+    torch.manual_seed(0)
+    network = timm.create_model(name).eval().requires_grad_(False)
+    image, _ = apply(Image.fromarray(example_photo()), Preprocess(**timm_network.preprocess(name, {})))
+    return network, image[None]
+
+
+def ways(name: str, steps: int) -> tuple[dict[str, Callable[[], Any]], int, float]:
+    """The calls to time, the chunk, and the operations of one path."""
+    network, image = made(name)
+    start, targets, rule = torch.zeros_like(image), torch.tensor([TARGET]), quadrature("gauss_legendre", steps)
+    last = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    served = fold_batch_norms(network, image).to(memory_format=torch.channels_last)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image)
+    chunk = chunk_size(served, image)
+
+    def ours(model: nn.Module) -> Callable[[], Any]:
+        return lambda: integrate(model, image, start, targets, [rule], chunk=chunk)
+
+    def captum(model: nn.Module, layout: torch.memory_format, delta: bool = True) -> Callable[[], Any]:
+        ends = [end.to(memory_format=layout) for end in (image, start)]
+        return lambda: IntegratedGradients(model).attribute(
+            *ends, target=TARGET, n_steps=steps, internal_batch_size=chunk, return_convergence_delta=delta
+        )
+
+    calls = {
+        "served": ours(served),
+        "plain": ours(network),
+        "captum": captum(network, torch.contiguous_format),
+        "captum_last": captum(last, torch.channels_last),
+        "captum_folded": captum(served, torch.channels_last),
+        "no_delta": captum(last, torch.channels_last, delta=False),
+    }
+    # Every node forward and back, which is as much again for frozen weights, and both ends forward.
+    return calls, chunk, (2 * steps + 2) * counter.get_total_flops()
+
+
+def bench(name: str, steps: int, rounds: int) -> dict[str, Any]:
+    """All ways on one network."""
+    calls, chunk, flops = ways(name, steps)
+    rows = []
+    for _ in range(rounds + 1):  # the first warms up
+        row = {"floor": flops / matrix_rate(repeats=2)}
+        for way, call in calls.items():
+            started = time.perf_counter()
+            call()
+            row[way] = time.perf_counter() - started
+        rows.append(row)
+    return {"model": name, "steps": steps, "chunk": chunk, **summary(rows[1:])}
+
+
+def summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Medians over the rounds; every ratio is taken within a round, to the quickest of the rivals."""
+
+    def ratio(above: Callable[[dict[str, float]], float], below: str) -> float:
+        return round(statistics.median(above(row) / row[below] for row in rows), 3)
+
+    return {
+        "seconds": {way: round(statistics.median(row[way] for row in rows), 4) for way in rows[0]},
+        "rival / served": ratio(lambda row: min(row[way] for way in RIVALS), "served"),
+        "rival / plain": ratio(lambda row: min(row[way] for way in RIVALS), "plain"),
+        "captum_folded / served": ratio(lambda row: row["captum_folded"], "served"),
+        "delta of captum": ratio(lambda row: row["captum_last"], "no_delta"),
+        "served / floor": ratio(lambda row: row["served"], "floor"),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--steps", nargs="+", type=int, default=[10, 50])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    keep_freed_memory()
+    results: dict[str, Any] = {"machine": machine(), "models": []}
+    for name in options.models:
+        for steps in options.steps:
+            results["models"].append(bench(name, steps, options.rounds))
+            print(json.dumps(results["models"][-1], indent=1), flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
