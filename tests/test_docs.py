@@ -10,7 +10,10 @@ import imagexplain.attribution as library
 from evaluation import evaluate_methods
 from imagexplain.attribution.registry import METHODS
 from imagexplain.cli import list_methods
+from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
+from imagexplain.vision.colour import MAX_PROFILE_BYTES
+from imagexplain.vision.decode import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS
 
 WHOLE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 PAGE = WHOLE.partition("## The list")[0]
@@ -40,6 +43,18 @@ def test_the_evaluation_is_the_one_on_record(capsys: pytest.CaptureFixture[str])
     assert evaluate_methods.main(["--print"]) == 0
     page = (ROOT / "docs" / "methods_evaluation.md").read_text(encoding="utf-8")
     assert page.endswith(capsys.readouterr().out.strip() + "\n")
+
+
+def test_the_bounds_of_photos_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
+    limits = Limits()
+    for bound in (
+        f"{limits.max_pixels // 10**6} million pixels and sides of {limits.max_side:,} pixels",
+        f"{MAX_SEGMENTS:,} segments or {MAX_SCANS} scans",
+        f"{MAX_CHUNKS:,}\nchunks",
+        f"above {MAX_PROFILE_BYTES // 10**6} MB",
+    ):
+        assert bound in page
 
 
 def shown(value: object) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
+from imagexplain.api.request import synonyms
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS
 from imagexplain.serving.method_attribution import AttributionMap
@@ -134,7 +135,7 @@ def render(
         outline(pixels, enlarged(instance.cut_out, factor), _EXPLAINED, max(2, round(em_of(panel.size) / 5)))
         panel = Image.fromarray(pixels)
         notes.append("yellow outline: the explained instance")
-    if seen(sample.geometry) != (slice(0, photo.height), slice(0, photo.width)):
+    if seen(geometry) != (slice(0, geometry.photo[0]), slice(0, geometry.photo[1])):
         notes.append("hatched: outside the model's view")
     title, lines = _answer(model, sample, target, scores, explanation, instance)
     caption = Caption(title, lines, key, tuple(rows), tuple(notes))
@@ -144,6 +145,13 @@ def render(
 def for_display(attribution: Tensor, plan: AttributionConfig) -> Tensor:
     """One image's map as it is drawn: less its mean where only differences tell, as of RISE's mean scores."""
     return attribution - attribution.mean() if _centred(plan) else attribution
+
+
+def short(labels: Sequence[str], index: int) -> str:
+    """Label for a title: the first of its synonyms, unless another label has that name as well."""
+    first = next(iter(synonyms(labels[index])), labels[index])
+    shared = any(first in (label, *synonyms(label)) for place, label in enumerate(labels) if place != index)
+    return labels[index] if shared else first
 
 
 def sigma_of(plan: AttributionConfig, size: Sequence[int], fraction: float | None = None) -> float:
@@ -174,14 +182,14 @@ def _answer(
         answer = f"instance {instance.index + 1} of the detections, probability {instance.score:.1%}, {score}"
     elif len(scores) > 1:
         probabilities, best = scores.softmax(0), int(scores.argmax())
-        answer = f"probability {probabilities[target]:.1%}, {score}"
+        answer = f"probability {_percent(probabilities[target])}, {score}"
         if best == target:
             answer += ", the predicted class"
         else:
-            answer += f"; predicted: {drawable(labels[best])}, {probabilities[best]:.1%}"
+            answer += f"; predicted: {drawable(short(labels, best))}, {_percent(probabilities[best])}"
     else:
         answer = score
-    title = f"Evidence for {drawable(labels[target])}"
+    title = f"Evidence for {drawable(short(labels, target))}"
     return title, (answer, f"{drawable(model.spec.name)}: {_method(sample, explanation)}")
 
 
@@ -235,6 +243,12 @@ def _pixel_notes(plan: AttributionConfig, drawn: Tensor, scale: float, sigma: fl
     if not drawn.isfinite().all():
         notes.append(f"{int((~drawn.isfinite()).sum())} values that are not finite count as 0")
     return ["; ".join(notes)]
+
+
+def _percent(probability: Tensor) -> str:
+    """A probability, which is neither 0 nor 1 in earnest."""
+    share = f"{probability:.1%}"
+    return {"0.0%": "below 0.1%", "100.0%": "above 99.9%"}.get(share, share)
 
 
 def _share(attribution: float, total: float) -> tuple[str, str]:

@@ -3,9 +3,12 @@
 Whatever arrives becomes upright RGB, 8 bits a channel:
 
 - EXIF orientation is applied (an unreadable EXIF block counts as upright);
+- colours are converted to sRGB by the file's ICC profile, see :mod:`imagexplain.vision.colour`. Nothing else that a
+  file says of its colours is regarded: a PNG's ``gAMA``, ``cHRM``, ``sRGB`` and ``cICP``, EXIF's ``ColorSpace``;
 - transparency is composited over white, as a browser shows it, not over the hidden colour of the transparent pixels;
 - 16-bit grey keeps its high byte, as Pillow reads 16-bit colour;
-- CMYK is converted without a colour profile; JPEGs store it inverted, which Pillow undoes.
+- CMYK without a profile is converted by inks that are ideal; JPEGs store it inverted, which Pillow undoes;
+- of an animation or a phone's several pictures in one file, the first counts.
 
 Nothing here depends on Pillow's global settings (``MAX_IMAGE_PIXELS``): TorchServe's vision handler switches them off.
 """
@@ -16,6 +19,8 @@ import base64
 import binascii
 import io
 import math
+import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -32,6 +37,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from imagexplain.errors import RequestError, shown
 from imagexplain.limits import Limits
+from imagexplain.vision.colour import MAX_PROFILE_BYTES, to_srgb
 
 Layout = Literal["hwc", "chw"]
 Order = Literal["rgb", "bgr"]
@@ -45,8 +51,15 @@ _READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
 }
 FORMATS = tuple(_READERS)
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 _SCAN = b"\xff\xda"  # never within a scan, where every ff is followed by 00 or a restart marker
 MAX_SCANS = 100  # progressive encoders write about ten, and a thumbnail some of its own
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
+_BARE = frozenset({0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})  # markers without a length
+MAX_SEGMENTS = 1000  # of a JPEG, before its first scan; full ones of 64 KB, above what a request may hold
+MAX_PADDING = 100_000  # bytes between them
+MAX_CHUNKS = 100_000  # of a PNG; encoders write one for 8 KB or more
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -71,6 +84,11 @@ _OTHER_FORMATS = {
     b"<": "markup",
     b"\x93NUMPY": "a NumPy array",
 }
+
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_AVIF = (b"avif", b"avis")
+_PICTURES = ("GIF", "BMP", "TIFF", "SVG")
+_INSTEAD = "export it as JPEG or PNG"
 
 _NOT_STRUCTURE = b"0123456789 \t\r\n"
 _NOT_VALUES = b"[] \t\r\n"
@@ -116,18 +134,23 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
     if source_format is None:
         raise RequestError(415, field, f"wanted {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, got {_seen(data)}")
     try:
-        with _READERS[source_format](io.BytesIO(data)) as file:
+        if source_format == "JPEG":
+            _check_segments(data, field)
+            _check_scans(data, field)
+        readable, profile = split_profile(data, field)
+        with _READERS[source_format](io.BytesIO(readable)) as file:
             _check_pixels(file.height, file.width, limits, field)
-            _check_scans(data, source_format, field)
             file.load()
             mode = file.mode
-            image = _upright(_rgb(file), _orientation(file))
+            image = _upright(_rgb(file, profile or file.info.get("icc_profile")), _orientation(file))
     except RequestError:
         raise
+    except Image.DecompressionBombError as error:  # the WebP reader asks Pillow's limit before ours can be asked
+        raise RequestError(413, field, f"wanted at most {limits.max_pixels:,} pixels: {error}") from error
     except Exception as error:  # Pillow's readers raise a dozen types on damaged files
         reason = str(error) or type(error).__name__
         raise RequestError(400, field, f"the {source_format} is truncated or damaged: {reason}") from error
-    return Photo(image, source_format, mode, data)
+    return Photo(image.copy() if image is file else image, source_format, mode, data)
 
 
 def from_base64(value: object, field: str = "image") -> bytes:
@@ -177,7 +200,7 @@ def from_list(
 def _sniff(data: bytes) -> str | None:
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(_PNG):
         return "PNG"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WebP"
@@ -187,10 +210,12 @@ def _sniff(data: bytes) -> str | None:
 def _seen(data: bytes) -> str:
     """Description of unsupported data, for a person."""
     if data[4:8] == b"ftyp":
-        return f"an ISO media file ({shown(data[8:12].decode('latin-1'))}, such as HEIC, AVIF or MP4)"
+        brand = data[8:12]
+        name = "HEIC" if brand in _HEIC else "AVIF" if brand in _AVIF else "an ISO media file"
+        return f"{name} ({shown(brand.decode('latin-1'))}); {_INSTEAD}"
     for magic, name in _OTHER_FORMATS.items():
         if data.startswith(magic):
-            return name
+            return f"{name}; {_INSTEAD}" if name in _PICTURES else name
     return f"{len(data):,} bytes that begin with {data[:8].hex(' ')}"
 
 
@@ -202,11 +227,29 @@ def _check_pixels(height: int, width: int, limits: Limits, field: str) -> None:
         raise RequestError(413, field, f"wanted sides of at most {limits.max_side:,} pixels, got {width} × {height}")
 
 
-def _check_scans(data: bytes, source_format: str, field: str) -> None:
+def _check_scans(data: bytes, field: str) -> None:
     """Refuse a JPEG of many nearly empty scans, each of which costs the decoder a pass over the whole photo."""
-    scans = data.count(_SCAN) if source_format == "JPEG" else 0
+    scans = data.count(_SCAN)
     if scans > MAX_SCANS:
         raise RequestError(413, field, f"wanted a JPEG of at most {MAX_SCANS} scans, got {scans}")
+
+
+def _check_segments(data: bytes, field: str) -> None:
+    """Refuse a JPEG of many segments before the first scan: Pillow's time for 30 MB of them is minutes."""
+    place = 2
+    segments = padding = marker = 0
+    while marker != _SCAN[1] and place < len(data):
+        found = _MARKER.search(data, place)
+        segments, padding = segments + 1, padding + (found.start() if found else len(data)) - place
+        if segments > MAX_SEGMENTS:
+            raise RequestError(413, field, f"wanted a JPEG of at most {MAX_SEGMENTS:,} segments, got more")
+        if padding > MAX_PADDING:
+            raise RequestError(413, field, f"wanted at most {MAX_PADDING:,} bytes between a JPEG's segments, got more")
+        if found is None:
+            return
+        place, marker = found.end(), found[1][0]
+        if marker not in _BARE:
+            place += max(2, int.from_bytes(data[place : place + 2]))
 
 
 def _orientation(file: Image.Image) -> int:
@@ -221,14 +264,60 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
+    """Image in RGB: the given one, perhaps changed in place, if it is of that mode already."""
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits at 255
-        high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        image = Image.fromarray(high.astype(np.uint8))
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    alpha = None
     if image.has_transparency_data:
+        grey = image.mode == "LA"
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        alpha = image.getchannel("A")
+        image = image.getchannel("R") if grey else image.convert("RGB")
+    if profile:
+        image = to_srgb(image if image.mode in ("L", "CMYK") else _as_rgb(image), profile)
+    image = _as_rgb(image)
+    if alpha is None:
+        return image
+    image.putalpha(alpha)
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def split_profile(data: bytes, field: str) -> tuple[bytes, bytes | None]:
+    """Cut the ICC profile out of a PNG, if it is one: Pillow takes one that it cannot unpack for a damaged photo.
+
+    Returns:
+        The PNG without it, and the profile, None if there is none or it is damaged.
+
+    Raises:
+        RequestError: 413 for a PNG of very many chunks, which Pillow reads one by one.
+    """
+    if not data.startswith(_PNG):
+        return data, None
+    kept, start, place, chunks, profile, name = [], 0, len(_PNG), 0, None, b""
+    while name != b"IEND" and place + 8 <= len(data):
+        chunks += 1
+        if chunks > MAX_CHUNKS:
+            raise RequestError(413, field, f"wanted a PNG of at most {MAX_CHUNKS:,} chunks, got more")
+        name, end = data[place + 4 : place + 8], place + 12 + int.from_bytes(data[place : place + 4])
+        if name == b"iCCP":
+            profile = profile or _unpacked(data[place + 8 : end - 4])
+            kept.append(data[start:place])
+            start = end
+        place = end
+    return b"".join([*kept, data[start:]]) if kept else data, profile
+
+
+def _unpacked(content: bytes) -> bytes | None:
+    """Profile in an iCCP chunk: a name, a zero, the method, and the compressed profile. None if it is damaged."""
+    try:
+        return zlib.decompressobj().decompress(content.partition(b"\0")[2][1:], MAX_PROFILE_BYTES + 1)
+    except zlib.error:
+        return None
 
 
 def _pixels(nested: object, layout: Layout, field: str, either: bool) -> tuple[Pixels, Layout]:

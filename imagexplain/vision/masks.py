@@ -22,7 +22,7 @@ from torch import Tensor
 from imagexplain.errors import RequestError, shown
 from imagexplain.limits import Limits
 from imagexplain.vision import rle
-from imagexplain.vision.decode import from_base64
+from imagexplain.vision.decode import from_base64, split_profile
 from imagexplain.vision.geometry import Geometry, Size
 from imagexplain.vision.mask_crops import CroppedMask
 from imagexplain.vision.rectangles import Rectangles, of_labels, of_mask
@@ -209,6 +209,7 @@ def _label(entry: Mapping[str, Any], number: int) -> str:
 
 def _label_map(data: bytes, photo: Size, limits: Limits) -> PhotoMasks:
     wanted = "wanted a PNG label map (grey or palette, 8 or 16 bits)"
+    data, _ = split_profile(data, "masks")  # labels are no colours
     try:
         file = PngImageFile(io.BytesIO(data))
     except Exception as error:

@@ -16,6 +16,8 @@ from imagexplain.vision.heatmap import veiled
 from imagexplain.vision.marks import Mark, apart, edges, pole
 
 _OUTLINE = np.array([250, 250, 250], dtype=np.uint8)
+_OUTLINE_ON_PALE = np.array([150, 150, 156], dtype=np.uint8)
+_PALE = 215  # level of the darkest channel above which a white line is not to be seen
 
 
 def smallest(masks: Tensor) -> Tensor:
@@ -42,7 +44,9 @@ def coloured(photo: Image.Image, labels: Tensor, strengths: Tensor, geometry: Ge
     drawn = geometry.labels_to_photo(labels, outside=-1).numpy()  # (photo height, photo width)
     colours = np.append(np.nan_to_num(strengths.double().cpu().numpy()).clip(-1, 1), 0).astype(np.float32)
     picture = veiled(photo, lambda rows: colours[drawn[rows]], geometry)
-    picture[edges(drawn, max(1, round(em_of(photo.size) / 10)))] = _OUTLINE
+    edge = edges(drawn, max(1, round(em_of(photo.size) / 10)))
+    pale = picture[edge].min(axis=1, keepdims=True) > _PALE
+    picture[edge] = np.where(pale, _OUTLINE_ON_PALE, _OUTLINE)
     return Image.fromarray(picture)
 
 

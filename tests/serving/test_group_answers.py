@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from PIL import Image
 
 from handlers.classifier import ClassifierHandler
 from imagexplain.serving.cache import Cache
+from imagexplain.serving.render import short
 from tests.pictures import panel
 from tests.serving.asking import HEIGHT, WIDTH, ask_json, base64_png, rle
+from tests.serving.handlers import forget
 from tests.tensors import unpacked
 from tests.wire.photos import encoded
 
@@ -236,6 +240,35 @@ def test_a_plain_picture_has_the_photos_size_and_says_how_it_was_smoothed(handle
     (body,) = ask_json(handler, {"method": "gradient", "picture": "plain", "picture_sigma": 0.1}, accept="image/png")
     picture = Image.open(io.BytesIO(body))
     assert picture.size == (WIDTH, HEIGHT) and "σ 10% of the input's shorter side" in picture.info["Description"]
+
+
+def test_a_title_has_the_first_of_a_labels_synonyms() -> None:
+    labels = ["great white shark, man-eater", "maillot", "maillot, tank suit", "crane, bird", "crane, machine", "a cat"]
+    assert [short(labels, index) for index in range(6)] == ["great white shark", *labels[1:]]
+
+
+def test_a_probability_is_never_rounded_to_none_or_to_certainty(handler: ClassifierHandler) -> None:
+    labels = handler.worker.task.spec.labels
+    scores = torch.tensor([20.0 * (label == "cat") for label in labels])
+    with mock.patch("imagexplain.serving.tasks.classifier.predict", return_value=[scores]):
+        lines = []
+        for target in ("cat", labels[-1]):
+            forget(handler)
+            options = {"steps": 2, "target_class": target}
+            (body,) = ask_json(handler, options, accept="image/png")
+            lines.append(Image.open(io.BytesIO(body)).info["Description"].splitlines()[0])
+    assert lines[0].startswith("probability above 99.9%, score ") and lines[0].endswith(", the predicted class")
+    assert lines[1].startswith("probability below 0.1%, score ") and lines[1].endswith("; predicted: cat, above 99.9%")
+
+
+def test_what_is_hatched_is_explained_on_a_photo_of_one_pixel_as_well(handler: ClassifierHandler) -> None:
+    """It is enlarged, and only then has it a rim that the crop leaves out."""
+    task = handler.worker.task
+    cropping = replace(task.model.preprocess, fit="crop", crop_fraction=0.8)
+    with mock.patch.object(task, "model", replace(task.model, preprocess=cropping)):
+        image = base64.b64encode(encoded(Image.new("RGB", (1, 1), "red"))).decode()
+        (body,) = ask_json(handler, {"image": image, "steps": 2}, accept="image/png")
+    assert "hatched: outside the model's view" in Image.open(io.BytesIO(body)).info["Description"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from typing import Any
 
 import msgspec
@@ -157,8 +159,10 @@ def test_empty() -> None:
     [
         (b"GIF89a" + bytes(20), "GIF"),
         (b"BM" + bytes(20), "BMP"),
-        (b"II*\0" + bytes(20), "TIFF"),
-        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC"),
+        (b"II*\0" + bytes(20), "TIFF; export it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "HEIC ('heic'); export it as JPEG or PNG"),
+        (b"\0\0\0\x1cftypavif" + bytes(20), "AVIF ('avif'); export it as JPEG or PNG"),
+        (b"\0\0\0\x18ftypmp42" + bytes(20), "an ISO media file ('mp42'); export"),
         (b"%PDF-1.7", "PDF"),
         (b"<html>", "markup"),
         (b"\x1f\x8b\x08", "gzip"),
@@ -362,6 +366,78 @@ def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded() -> None:
     assert (error.status, error.field) == (413, "image")
     assert "100 scans" in error.message
     assert decode(photo, Limits()).size == (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("filling", "count", "words"),
+    [
+        (b"\xff\xe1\0\x0cExif\0\0MM\0*", 1001, "1,000 segments"),
+        (b"\xff\xe2\0\2", 1001, "1,000 segments"),
+        (b"\xff\xdb\0\0", 1001, "1,000 segments"),
+        (b"\xff\xd0", 1001, "1,000 segments"),
+        (b"\xff\xe2\0\2" + bytes(100_001), 1, "100,000 bytes between"),
+        (b"\xff", 100_001, "100,000 bytes between"),
+        (b"\xff\xe2\0\2\0", 100_001, "1,000 segments"),
+        (b"\xff\0", 50_001, "100,000 bytes between"),
+    ],
+)
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_jpeg_padded_before_its_scan_is_refused_before_pillow_reads_it(
+    filling: bytes, count: int, words: str, ends: bool
+) -> None:
+    """Pillow reads segments one by one, joining EXIF blocks anew for each, and what lies between byte by byte."""
+    photo = jpeg()
+    padded = photo[:2] + filling * count + (photo[2:] if ends else b"")
+    error = refused(padded, Limits())
+    assert (error.status, error.field) == (413, "image")
+    assert words in error.message
+    assert decode(photo[:2] + b"\xff" * 50 + b"\xff\xe2\0\2" * 500 + photo[2:], Limits()).size == (48, 64)
+
+
+@pytest.mark.parametrize("name", [b"teSt", b"IDAT", b"iCCP"])
+def test_a_png_of_very_many_chunks_is_refused(name: bytes) -> None:
+    empty = bytes(4) + name + zlib.crc32(name).to_bytes(4)
+    data = png()
+    place = data.index(b"IDAT") - 4
+    error = refused(data[:place] + empty * 100_000 + data[place:], Limits())
+    assert (error.status, error.field) == (413, "image")
+    assert "100,000 chunks" in error.message
+
+
+def test_a_webp_bomb_is_too_large_whatever_pillow_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.new("RGB", (16383, 4)), "WebP", lossless=True)
+    for global_limit in (None, 100):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", global_limit)
+        assert refused(data, Limits(max_pixels=1000)).status == 413
+
+
+def test_the_first_of_a_phones_two_pictures() -> None:
+    first, second = Image.new("RGB", (32, 16), "white"), Image.new("RGB", (8, 8))
+    data = encoded(first, "MPO", save_all=True, append_images=[second])
+    photo = decode(data, LIMITS)
+    assert (photo.source_format, photo.size) == ("JPEG", (16, 32))
+    assert np.asarray(photo.image).min() == 255
+
+
+@pytest.mark.parametrize(("mode", "values"), [("LA", [0x4080, 0xFFFF]), ("RGB", [0x4080, 0x80FF, 0xFF00])])
+def test_sixteen_bit_colour_keeps_the_high_byte(mode: str, values: list[int]) -> None:
+    assert pixels(sixteen_bit({"LA": 4, "RGB": 2}[mode], values)) == [
+        [[0x40] * 3] if mode == "LA" else [[0x40, 0x80, 0xFF]]
+    ]
+
+
+def sixteen_bit(kind: int, values: list[int]) -> bytes:
+    """A PNG of one pixel, 16 bits a channel, which Pillow does not write."""
+    header = struct.pack(">IIBBBBB", 1, 1, 16, kind, 0, 0, 0)
+    parts = (
+        (b"IHDR", header),
+        (b"IDAT", zlib.compress(b"\0" + struct.pack(f">{len(values)}H", *values))),
+        (b"IEND", b""),
+    )
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 @pytest.mark.parametrize(

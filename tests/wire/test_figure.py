@@ -19,7 +19,7 @@ from imagexplain.vision.heatmap import overlay, seen, smoothed
 from imagexplain.vision.instance_overlay import LISTED, drawn
 from imagexplain.vision.marks import edges, pole, rim
 from imagexplain.vision.mask_crops import CroppedMask
-from imagexplain.vision.segment_overlay import marks, smallest
+from imagexplain.vision.segment_overlay import coloured, marks, smallest
 from tests.wire.photos import noise_photo
 
 CAPTION = Caption(
@@ -129,6 +129,17 @@ def test_each_number_stands_on_what_is_seen_of_its_segment() -> None:
         assert labels[int(mark.y / 10), int(mark.x / 20)] == index
     assert masks[1, int(found[3].y / 10), int(found[3].x / 20)]
     assert len({(mark.x, mark.y) for mark in found}) == 4
+
+
+@pytest.mark.parametrize(("ground", "line"), [(255, 150), (40, 250)])
+def test_outlines_are_to_be_seen_on_pale_and_on_dark_ground(ground: int, line: int) -> None:
+    labels = torch.zeros(8, 8, dtype=torch.int64)
+    labels[:, 4:] = 1
+    geometry = Geometry((8, 8), (8, 8), (0, 0, 8, 8))
+    picture = coloured(Image.new("RGB", (8, 8), (ground,) * 3), labels, torch.zeros(2), geometry)
+    pixels = np.asarray(picture)[:, :, 0].astype(int)
+    assert (pixels[:, 3] == line).all()
+    assert np.abs(pixels[:, 3] - pixels[:, 2]).min() > 100
 
 
 def test_edges_and_rims() -> None:
