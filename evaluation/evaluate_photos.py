@@ -51,6 +51,7 @@ from evaluation.settings import Settings
 from imagexplain.attribution.config import Smoothing
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.runner import evaluations
+from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
 from imagexplain.vision.superpixels import SlicSettings
 
@@ -82,12 +83,12 @@ class PhotoSettings:
     seed: int = 0
     mosaics: Mapping[int, int] | None = None
     tile: int = 224
-    affordable: int = 16
+    affordable: int = 14
     points: int = 10
     photos: int = 1000
     randomized: int = 2
-    noisy: int = 2
-    stages: int = 4
+    noisy: int = 1
+    stages: int = 3
     superpixels: int = 24
 
     @property
@@ -160,6 +161,8 @@ def evaluate(
     Raises:
         ArgumentError: too few photos that the network names with confidence, or a size that it does not take.
     """
+    if settings.grids.get(2, 0) < 1:
+        raise ArgumentError("mosaics", f"wanted at least one of 2×2, got {dict(settings.grids)}")
     sure = known(model, photos, settings.threshold)
     for side, count in settings.grids.items():  # before anything is computed
         draw_mosaics(len(sure), side, count, settings.seed)
@@ -278,12 +281,15 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
     for side, count in usual.grids.items():
         parser.add_argument(f"--mosaics-{side}x{side}", type=int, default=count, help=f"how many (default: {count})")
+    parser.add_argument(
+        "--affordable", type=int, default=usual.affordable, help="evaluations of a method in 3×3 (default: 14)"
+    )
     parser.add_argument("--tile", type=int, default=usual.tile, help="side of a tile in pixels (default: 224)")
     parser.add_argument("--points", type=int, default=usual.points, help="points of a path (default: 10)")
     parser.add_argument("--alone", type=int, default=usual.photos, help="photos scored alone (default: all)")
     parser.add_argument("--randomized", type=int, default=usual.randomized, help="photos (default: 2)")
-    parser.add_argument("--noisy", type=int, default=usual.noisy, help="photos for max-sensitivity (default: 2)")
-    parser.add_argument("--stages", type=int, default=usual.stages, help="stages of randomization (default: 4)")
+    parser.add_argument("--noisy", type=int, default=usual.noisy, help="photos for max-sensitivity (default: 1)")
+    parser.add_argument("--stages", type=int, default=usual.stages, help="stages of randomization (default: 3)")
     parser.add_argument("--seed", type=int, default=usual.seed, help="of the mosaics (default: 0)")
     parser.add_argument("--score-cam-layer", default="blocks.6", help="(default: blocks.6, 320 channels)")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
@@ -301,13 +307,14 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
             seed=given.seed,
             mosaics={side: n for side in usual.grids if (n := getattr(given, f"mosaics_{side}x{side}")) or side == 2},
             tile=given.tile,
+            affordable=given.affordable,
             points=given.points,
             photos=given.alone,
             randomized=given.randomized,
             noisy=given.noisy,
             stages=given.stages,
         )
-        scoring = Settings(removals=32, noisy=2, draws=2, blur=20.0)
+        scoring = Settings(removals=32, noisy=2, draws=4)
         if given.quick:
             settings, scoring = replace(QUICK, threshold=given.threshold), replace(scoring, removals=4, noisy=1)
         try:

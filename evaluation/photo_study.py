@@ -34,6 +34,11 @@ from imagexplain.errors import UnsupportedModelError
 BASELINES = ("zero", "black", "mean", "blur", "uniform")
 SEGMENT_METHODS = ("ig", "directional", "dividend")
 FORWARD_PASSES_PER_GRADIENT = 3
+BLUR = 0.1
+"""Standard deviation of the blurred baseline, as a part of the shorter side; the service's default."""
+
+SERVED_POINTS = 50
+"""Points of the service's path, at whose cost KernelShap is asked once more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +212,7 @@ class SegmentGame(MosaicStudy):
         tables: dict[str, Tensor] = {}
         effects: dict[str, Tensor] = {}
         for name in BASELINES:
-            starts = _starts(model, case, name, self.settings.draws, self.settings.blur)
+            starts = _starts(model, case, name, self.settings.draws)
             paths = model.explain(case.image.expand_as(starts), starts, case.label)
             attribution = torch.stack([path.attribution for path in paths])
             difference = torch.stack([path.difference for path in paths])
@@ -216,10 +221,13 @@ class SegmentGame(MosaicStudy):
             tables[f"Δ², {name}"] = groups.sums(difference.double().square().sum(1).mean(0))
             game = CoalitionGame(model.network, case.image, starts[0], groups.segments, case.label)
             effects[name] = tables[f"leave-one-out, {name}"] = leave_one_out(game)
-            samples = FORWARD_PASSES_PER_GRADIENT * points_on(model.rule)
-            tables[f"KernelShap, {name}"] = kernel_shap(
-                model.network, case.image, starts[0], groups.segments, case.label, samples, seed=0
-            )
+            points = {"KernelShap": points_on(model.rule), f"KernelShap at {SERVED_POINTS} points' cost": SERVED_POINTS}
+            for method, equal in points.items():
+                if method == "KernelShap" or name == model.baseline:
+                    samples = FORWARD_PASSES_PER_GRADIENT * equal
+                    tables[f"{method}, {name}"] = kernel_shap(
+                        model.network, case.image, starts[0], groups.segments, case.label, samples, seed=0
+                    )
         local = gradients(model.network, case.image.unsqueeze(0), case.label)
         maps = {"edges": edges(case.photo), **{name: values[0] for name, values in local.items()}}
         tables |= controls(maps, groups, case.generator(4 + tile))
@@ -230,12 +238,13 @@ class SegmentGame(MosaicStudy):
             yield method, metrics.RANK_CORRELATION.name, spearman(scores, reference)
 
 
-def _starts(model: EvaluatedModel, case: Case, name: str, draws: int, blur: float) -> Tensor:
+def _starts(model: EvaluatedModel, case: Case, name: str, draws: int) -> Tensor:
     """(D, 3, H, W) baselines of that name; one but for ``uniform``."""
     if name == "uniform":
         return model.noise(draws, seed=case.index)
     if name in ("mean", "blur"):
-        return (image_mean(case.image) if name == "mean" else blurred(case.image, blur)).unsqueeze(0)
+        sigma = BLUR * min(model.preprocess.size)
+        return (image_mean(case.image) if name == "mean" else blurred(case.image, sigma)).unsqueeze(0)
     return model.start(name).unsqueeze(0)
 
 

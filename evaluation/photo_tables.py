@@ -78,7 +78,7 @@ def _grids(grids: Mapping[str, Nested]) -> Iterator[str]:
     yield "| method | " + " | ".join(heading for _, _, heading in columns) + " |"
     yield "| --- |" + " ---: |" * len(columns)
     for method in sorted(grids[first]["metrics"], key=lambda name: -grids[first]["metrics"][name][GRID]["mean"]):
-        cells = [_cell(grids[side]["metrics"].get(method, {}).get(name), GRID == name) for side, name, _ in columns]
+        cells = [_cell(grids[side]["metrics"].get(method, {}).get(name), name == GRID) for side, name, _ in columns]
         yield f"| {method} | " + " | ".join(cells) + " |"
     yield ""
 
@@ -120,10 +120,10 @@ def _segments(segments: Nested) -> Iterator[str]:
         cells = [_three(found[f"{method}, {name}"]) for name in BASELINES]
         yield f"| {method} | " + " | ".join(cells) + " |"
     yield ""
-    yield "| without a baseline | hit / mass / rank correlation |"
+    yield "| beside these | hit / mass / rank correlation |"
     yield "| --- | ---: |"
     for method, values in found.items():
-        if ", " not in method:
+        if ", " not in method or method.startswith("KernelShap at"):
             yield f"| {method} | {_three(values)} |"
     yield ""
 

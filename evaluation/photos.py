@@ -144,10 +144,8 @@ def draw_mosaics(photos: int, side: int, count: int, seed: int) -> list[tuple[in
     """
     tiles = side**2
     if photos < tiles:
-        wanted = (
-            f"wanted {tiles} of different classes that the network names with confidence for a {side}×{side} mosaic"
-        )
-        raise ArgumentError("photos", f"{wanted}, got {photos}")
+        wanted = f"wanted {tiles} of different classes for a {side}×{side} mosaic"
+        raise ArgumentError("photos", f"{wanted}, got {photos} that the network names with confidence")
     generator = torch.Generator().manual_seed(seed)
 
     def blocks() -> Iterator[tuple[int, ...]]:

@@ -15,8 +15,8 @@ def remembered(network: nn.Module, chunk: int) -> Iterator[None]:
     """Let a network's forward function remember scores for the time of a block, and evaluate few images at once.
 
     Masks of RISE, windows, coalitions and what is removed depend on no class, so that the classes of a mosaic share
-    their evaluations. Where gradients are on, or somebody looks inside by a hook, nothing is remembered. A copy of the
-    network made in the block would ask the network itself: make none.
+    their evaluations. Where gradients are on, or somebody looks inside or puts something in another's place, nothing is
+    remembered. A copy of the network made in the block would ask the network itself: make none.
 
     Args:
         network: Network from (N, C, H, W) to scores (N, classes), each row independent of the others.
@@ -26,7 +26,7 @@ def remembered(network: nn.Module, chunk: int) -> Iterator[None]:
     forward, inside = network.forward, list(network.modules())[1:]
 
     def recalled(images: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or any(module._forward_hooks for module in inside):
+        if torch.is_grad_enabled() or any(module._forward_hooks or "forward" in vars(module) for module in inside):
             return forward(images)
         keys = [blake2b(image.contiguous().numpy(), digest_size=16).digest() for image in images]
         new = [row for row, key in enumerate(keys) if key not in known]
