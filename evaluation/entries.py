@@ -43,10 +43,13 @@ class Entry:
     Attributes:
         name: Name in tables.
         plan: Plan of the methods, None for a control.
+        centred: Flag that takes the mean off the maps of a method that says what is more than elsewhere, as RISE does
+            (the registry's ``centred``): its values are no evidence for or against the class as they are.
     """
 
     name: str
     plan: AttributionConfig | None = None
+    centred: bool = False
 
     @property
     def channels(self) -> str:
@@ -109,7 +112,7 @@ def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> t
         if said:
             refused[entry.name] = said[0]
         elif plan:
-            kept.append(Entry(entry.name, replace(plan, layer=layer_name(plan, network, images))))
+            kept.append(replace(entry, plan=replace(plan, layer=layer_name(plan, network, images))))
         else:
             kept.append(entry)
     return kept, refused

@@ -50,6 +50,7 @@ from evaluation.photos import (
 from evaluation.settings import Settings
 from imagexplain.attribution.config import Smoothing
 from imagexplain.attribution.paths.quadrature import quadrature
+from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import evaluations
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
@@ -120,9 +121,11 @@ def entries_at(
     smoothed = {"integrated_gradients": ({"steps": max(1, settings.points // 2)}, Smoothing(samples=4))}
     found = []
     for entry in entries_of(names, options(settings.points, size), smoothed):
-        if entry.plan and entry.plan.methods == ("score_cam",):
-            entry = Entry(entry.name, replace(entry.plan, layer=score_cam_layer))
-        found.append(entry)
+        plan = entry.plan
+        if plan and plan.methods == ("score_cam",):
+            plan = replace(plan, layer=score_cam_layer)
+        centred = plan is not None and any(METHODS[method].centred for method in plan.methods)
+        found.append(Entry(entry.name, plan, centred))
     return supported(found, model.network, torch.zeros(1, 3, *size))
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from evaluation import evaluate_photos, photo_tables
 from evaluation.entries import entries_of
-from evaluation.evaluate_photos import QUICK, affordable, evaluate, options
+from evaluation.evaluate_photos import QUICK, affordable, entries_at, evaluate, options
 from evaluation.evaluated_model import EvaluatedModel
 from evaluation.harness import Result, Row
+from evaluation.method_study import one_channel
 from evaluation.photo_study import by_photo, knowledge
 from evaluation.photos import (
     Photograph,
@@ -233,6 +234,14 @@ def test_tables(results: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str
     file.write_text(json.dumps(results))
     assert evaluate_photos.main(["--print", "--out", str(file)]) == 0
     assert text.strip() in capsys.readouterr().out
+
+
+def test_what_is_more_than_elsewhere_is_centred(model: EvaluatedModel) -> None:
+    """RISE's values are all positive; less their mean, those of the class's tile are."""
+    kept, _ = entries_at(model, ["rise", "gradient"], QUICK, None)
+    assert {entry.name for entry in kept if entry.centred} == {"rise"}
+    rise = next(entry for entry in kept if entry.centred)
+    assert one_channel(rise, torch.tensor([[[[3.0, 1.0], [1.0, 1.0]]]])).tolist() == [[[1.5, -0.5], [-0.5, -0.5]]]
 
 
 def test_few_evaluations() -> None:
