@@ -250,7 +250,7 @@ def _starts(model: EvaluatedModel, case: Case, name: str, draws: int) -> Tensor:
 
 @torch.no_grad()
 def knowledge(model: EvaluatedModel, cases: Sequence[Case], side: int) -> list[dict[str, float]]:
-    """What the network makes of one mosaic, for each of its classes: the game's own premises, tested.
+    """The network's answers to one mosaic, for each of its classes: the game's own premises, tested.
 
     Returns:
         ``probability`` of the class in the mosaic; ``rank`` of its score, 1 for the highest; ``decides``: 1 where

@@ -129,7 +129,7 @@ def known(model: EvaluatedModel, photos: Sequence[Photograph], threshold: float)
 
 
 def draw_mosaics(photos: int, side: int, count: int, seed: int) -> list[tuple[int, ...]]:
-    """Which photos (n²,) each of the mosaics holds: all photos in a random order, cut up, and again.
+    """Numbers (n²,) of the photos in each mosaic: all photos in a random order, cut up, and again.
 
     So each photo is in as many mosaics as another, but for those that a round leaves over.
 

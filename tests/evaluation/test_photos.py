@@ -52,7 +52,7 @@ class Colours(nn.Module):
         with torch.no_grad():
             wanted = 2.0 * torch.tensor(list(COLOURS.values())) - 1
             self.likeness.weight[:] = wanted[:, :, None, None]
-            self.likeness.bias[:] = -2
+            self.likeness.get_parameter("bias")[:] = -2
             self.head.weight[:] = 9 * torch.eye(4)
             self.head.bias[:] = 0
 
