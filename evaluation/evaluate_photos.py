@@ -64,7 +64,7 @@ REFERENCES = 16
 
 @dataclass(frozen=True)
 class PhotoSettings:
-    """What is measured, and how much of it.
+    """Extent of the measurements: mosaics, photos, evaluations.
 
     Attributes:
         threshold: Least probability of a photo's class.
@@ -155,7 +155,7 @@ def evaluate(
         model: Model as it was built.
         photos: All photos, of which those that it names with confidence are used.
         names: Names of the methods.
-        settings: What is measured.
+        settings: Extent of what is measured.
         scoring: Settings of the metrics.
         labels: Names of the model's classes.
         score_cam_layer: Layer of Score-CAM, which evaluates the network for each of its channels; None for the default.
