@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evaluation.cases import Case
 from evaluation.controls import edges, random
-from evaluation.evaluated_model import CHUNK, EvaluatedModel
+from evaluation.evaluated_model import EvaluatedModel
 from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import AttributionInputs, layer_name, refusals, run
@@ -43,10 +43,13 @@ class Entry:
     Attributes:
         name: Name in tables.
         plan: Plan of the methods, None for a control.
+        centred: Flag that takes the mean off the maps of a method that says what is more than elsewhere, as RISE does
+            (the registry's ``centred``): its values are no evidence for or against the class as they are.
     """
 
     name: str
     plan: AttributionConfig | None = None
+    centred: bool = False
 
     @property
     def channels(self) -> str:
@@ -60,8 +63,17 @@ class Entry:
         return self.plan is not None and "groups" in self.plan.takes
 
 
-def entries_of(methods: Collection[str] | None = None) -> list[Entry]:
+def entries_of(
+    methods: Collection[str] | None = None,
+    options: Mapping[str, Mapping[str, Any]] = OPTIONS,
+    smoothed: Mapping[str, tuple[Mapping[str, Any], Smoothing]] = SMOOTHED,
+) -> list[Entry]:
     """The controls, and the entries made of these methods alone, by default of all.
+
+    Args:
+        methods: Names of the methods.
+        options: Options, by method, that are not its own.
+        smoothed: Options and noise of the entries that average over noise, by method.
 
     Raises:
         ValueError: a method that the library does not have.
@@ -70,17 +82,17 @@ def entries_of(methods: Collection[str] | None = None) -> list[Entry]:
     for name in methods:
         if name not in METHODS:
             raise ValueError(f"methods: wanted some of {', '.join(METHODS)}, got {name!r}")
-    plans = [_plan(name) for name in METHODS] + [_plan(*pair) for pair in COMBINED]
+    plans = [_plan(options, name) for name in METHODS] + [_plan(options, *pair) for pair in COMBINED]
     entries = [Entry(plan.name, plan) for plan in plans]
-    for name, (options, smoothing) in SMOOTHED.items():
-        plan = AttributionConfig((name,), tuple(options.items()), smoothing=smoothing)
+    for name, (own, smoothing) in smoothed.items():
+        plan = AttributionConfig((name,), tuple(own.items()), smoothing=smoothing)
         entries.append(Entry(f"{name}, {smoothing.samples} noisy copies", plan))
     wanted = [entry for entry in entries if entry.plan and set(entry.plan.methods) <= set(methods)]
     return [*wanted, *map(Entry, CONTROLS)]
 
 
-def _plan(*methods: str) -> AttributionConfig:
-    return AttributionConfig(methods, tuple(pair for method in methods for pair in OPTIONS.get(method, {}).items()))
+def _plan(options: Mapping[str, Mapping[str, Any]], *methods: str) -> AttributionConfig:
+    return AttributionConfig(methods, tuple(pair for method in methods for pair in options.get(method, {}).items()))
 
 
 def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> tuple[list[Entry], dict[str, str]]:
@@ -100,7 +112,7 @@ def supported(entries: Sequence[Entry], network: nn.Module, images: Tensor) -> t
         if said:
             refused[entry.name] = said[0]
         elif plan:
-            kept.append(Entry(entry.name, replace(plan, layer=layer_name(plan, network, images))))
+            kept.append(replace(entry, plan=replace(plan, layer=layer_name(plan, network, images))))
         else:
             kept.append(entry)
     return kept, refused
@@ -132,7 +144,7 @@ def maps_of(
         pictures=(255 * photos).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1),
     )
     targets = torch.full((len(images),), case.label)
-    return run(entry.plan, model.network, images, targets, material, chunk=CHUNK)
+    return run(entry.plan, model.network, images, targets, material, chunk=model.chunk)
 
 
 def _control(name: str, photo: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,6 +32,7 @@ class EvaluatedModel:
         preprocess: Preprocessing of photos.
         rule: Quadrature of its explanations, its own default.
         baseline: Name of its own default baseline.
+        chunk: Largest number of rows that a method evaluates at once.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EvaluatedModel:
     preprocess: Preprocess
     rule: Quadrature
     baseline: str
+    chunk: int = CHUNK
 
     def start(self, name: str | None = None) -> Tensor:
         """(3, H, W) baseline of that name, or the model's own: zero in model space, a black or a white photo."""
@@ -65,7 +67,7 @@ class EvaluatedModel:
     ) -> list[PathIntegral]:
         """The path integral of the target's score for each of the images (B, 3, H, W), from its baseline."""
         targets = torch.full((len(images),), target)
-        return integrate(self.network, images, baselines, targets, [rule or self.rule] * len(images), chunk=CHUNK)
+        return integrate(self.network, images, baselines, targets, [rule or self.rule] * len(images), chunk=self.chunk)
 
 
 def folded_models(folder: Path, names: Sequence[str]) -> list[tuple[EvaluatedModel, nn.Module]]:

@@ -122,7 +122,8 @@ def group_scores(entry: Entry, maps: Tensor, case: Case) -> Tensor:
 
 def one_channel(entry: Entry, maps: Tensor) -> Tensor:
     """(B, H, W) float64 of maps (B, C, H, W), signed unless the method says magnitudes."""
-    return CHANNELS[entry.channels](maps.double())[:, 0]
+    values = CHANNELS[entry.channels](maps.double())[:, 0]
+    return values - values.mean((1, 2), keepdim=True) if entry.centred else values
 
 
 def _of_map(entry: Entry, maps: Tensor, case: Case, game: CoalitionGame, taken: Tensor) -> dict[str, float]:

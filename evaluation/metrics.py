@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Direction = Literal["higher", "lower", "near 0"]
+Direction = Literal["higher", "lower", "near 0", "near 1"]
 
-ARROWS: Mapping[Direction, str] = {"higher": "↑", "lower": "↓", "near 0": "→ 0"}
+ARROWS: Mapping[Direction, str] = {"higher": "↑", "lower": "↓", "near 0": "→ 0", "near 1": "→ 1"}
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,25 @@ BOX_IOU = Metric("box IoU", "higher", "fraction")
 POINTING_GAME = Metric("pointing game", "higher", "fraction")
 POINTING_GAME_AMONG_OBJECTS = Metric("pointing game among objects", "higher", "fraction")
 RELEVANCE_MASS = Metric("relevance mass accuracy", "higher", "fraction")
+GRID_POINTING_GAME = Metric("grid pointing game", "higher", "fraction")
+BORDER_MASS = Metric("mass at inner borders", "near 1", "of the borders' share of area")
 RANK_CORRELATION = Metric("rank correlation with leave-one-out", "higher", "ρ")
 SHAPLEY_RANK_CORRELATION = Metric("rank correlation with Shapley values", "higher", "ρ")
 INSERTION_LOGIT = Metric("insertion AUC of the logit", "higher", "logit")
 INSERTION = Metric("insertion AUC", "higher", "probability")
 DELETION_LOGIT = Metric("deletion AUC of the logit", "lower", "logit")
 DELETION = Metric("deletion AUC", "lower", "probability")
+PIXEL_INSERTION = Metric("insertion AUC by pixel", "higher", "probability")
+PIXEL_DELETION = Metric("deletion AUC by pixel", "lower", "probability")
+SACO = Metric("SaCo", "higher", "coefficient")
 INFIDELITY = Metric("infidelity", "lower", "of zero scores' infidelity")
 NORMALIZED_INFIDELITY = Metric("normalized infidelity", "lower", "of zero scores' infidelity")
 MAX_SENSITIVITY = Metric("max-sensitivity", "lower", "relative change")
 SIGNED_RANDOMIZATION = Metric("signed parameter randomization", "near 0", "ρ")
 RANDOMIZATION = Metric("parameter randomization", "lower", "absolute ρ")
 RANDOMIZATION_OF_MAGNITUDES = Metric("parameter randomization of magnitudes", "lower", "absolute ρ")
+CASCADING_RANDOMIZATION = Metric("cascading randomization", "lower", "absolute ρ")
+RANDOMIZATION_BY_LAYER = Metric("randomization by layer", "lower", "absolute ρ")
 FINER_PATH = Metric("rank correlation with a finer path", "higher", "ρ")
 CPU_TIME = Metric("CPU time", "lower", "s")
 EVALUATIONS = Metric("evaluations", "lower", "evaluations")
@@ -60,18 +67,25 @@ METRICS: tuple[Metric, ...] = (
     POINTING_GAME,
     POINTING_GAME_AMONG_OBJECTS,
     RELEVANCE_MASS,
+    GRID_POINTING_GAME,
+    BORDER_MASS,
     RANK_CORRELATION,
     SHAPLEY_RANK_CORRELATION,
     INSERTION_LOGIT,
     INSERTION,
     DELETION_LOGIT,
     DELETION,
+    PIXEL_INSERTION,
+    PIXEL_DELETION,
+    SACO,
     INFIDELITY,
     NORMALIZED_INFIDELITY,
     MAX_SENSITIVITY,
     SIGNED_RANDOMIZATION,
     RANDOMIZATION,
     RANDOMIZATION_OF_MAGNITUDES,
+    CASCADING_RANDOMIZATION,
+    RANDOMIZATION_BY_LAYER,
     FINER_PATH,
     CPU_TIME,
     EVALUATIONS,

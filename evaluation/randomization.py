@@ -5,7 +5,7 @@ Source: Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292, sec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 
 import torch
@@ -27,25 +27,73 @@ METRICS = {"sum": metrics.RANDOMIZATION.name, "abs": metrics.RANDOMIZATION_OF_MA
 """Metrics by the reduction of channels: signed values, and magnitudes."""
 
 
-def randomize_parameters(network: nn.Module, seed: int, images: Tensor | None = None) -> nn.Module:
+def randomize_parameters(
+    network: nn.Module, seed: int, images: Tensor | None = None, layers: Collection[str] | None = None
+) -> nn.Module:
     """A copy in which the entries of every weight tensor are permuted at random.
 
     So each layer keeps the distribution of its weights, and activations stay in a sane range; what was learnt is gone.
+    Equal seeds permute a layer alike, whatever other layers are.
 
     Args:
         network: Trained network, which stays as it is.
         seed: Seed of the permutations.
         images: Inputs (N, …) from which batch norms estimate their statistics again. With those of other weights,
             activations would grow or vanish from layer to layer. None keeps them, for a network without batch norms.
+        layers: Names of the modules whose own parameters are permuted, None for all. Batch norms before the first of
+            them keep their statistics.
     """
     copy = deepcopy(network)
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weights in copy.parameters():
-            weights.copy_(weights.flatten()[torch.randperm(weights.numel(), generator=generator)].view(weights.shape))
+    untouched: dict[str, Tensor] = {}
+    changed = False
+    for name, module in copy.named_modules():
+        chosen = layers is None or name in layers
+        changed = changed or (chosen and bool(list(module.parameters(recurse=False))))
+        for weights in module.parameters(recurse=False):
+            order = torch.randperm(weights.numel(), generator=generator)
+            if chosen:
+                with torch.no_grad():
+                    weights.copy_(weights.flatten()[order].view(weights.shape))
+        if not changed:
+            own = module.named_buffers(name, recurse=False)
+            untouched |= {buffer: values.clone() for buffer, values in own}
     if images is not None:
         update_bn([images], copy)
+        copy.load_state_dict(untouched, strict=False)
     return copy
+
+
+def stages(network: nn.Module, count: int) -> list[list[str]]:
+    """The modules with parameters of their own, in the order of the network, cut into so many stages of equal length.
+
+    Returns:
+        The stages from the input on, fewer where there are fewer modules; none is empty.
+    """
+    names = [name for name, module in network.named_modules() if list(module.parameters(recurse=False))]
+    count = min(count, len(names))
+    return [names[part * len(names) // count : (part + 1) * len(names) // count] for part in range(count)]
+
+
+def randomizations(network: nn.Module, count: int, seed: int, images: Tensor) -> Iterator[tuple[str, nn.Module]]:
+    """The networks of both tests, each with its metric: cascading from the scores down, then each stage alone.
+
+    The last of the cascade is randomized as a whole.
+
+    Args:
+        network: Trained network.
+        count: Number of stages, see :func:`stages`.
+        seed: Seed of the permutations.
+        images: Inputs from which batch norms estimate their statistics again.
+
+    Source: Adebayo et al., sections 3.1 and 3.2.
+    """
+    parts = stages(network, count)
+    for first in reversed(range(len(parts))):
+        layers = {name for part in parts[first:] for name in part}
+        yield metrics.CASCADING_RANDOMIZATION.name, randomize_parameters(network, seed, images, layers)
+    for part in parts:
+        yield metrics.RANDOMIZATION_BY_LAYER.name, randomize_parameters(network, seed, images, set(part))
 
 
 def agreement(trained: Tensor, randomized: Tensor) -> Mapping[str, float]:

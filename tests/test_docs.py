@@ -7,7 +7,8 @@ import re
 import pytest
 
 import imagexplain.attribution as library
-from evaluation import evaluate_methods
+from evaluation import evaluate_methods, evaluate_photos
+from evaluation.photos import PACKAGED
 from imagexplain.attribution.registry import METHODS
 from imagexplain.cli import list_methods
 from imagexplain.limits import Limits
@@ -55,6 +56,14 @@ def test_the_bounds_of_photos_are_those_of_the_code() -> None:
         f"above {MAX_PROFILE_BYTES // 10**6} MB",
     ):
         assert bound in page
+
+
+def test_the_evaluation_on_photos_is_the_one_on_record(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate_photos.main(["--print"]) == 0
+    page = (ROOT / "docs" / "evaluation_photos.md").read_text(encoding="utf-8")
+    assert page.endswith(capsys.readouterr().out.strip() + "\n")
+    for name in (name for names in PACKAGED.values() for name in names):
+        assert f"`{name}`" in page, "each packaged photo has its licence named"
 
 
 def shown(value: object) -> str:

@@ -38,6 +38,7 @@ COMMANDS = {
     "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),
     "evaluate": Command("evaluation.evaluate", "score explanations by groups against ground truth", of_checkout=True),
     "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", of_checkout=True),
+    "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),
 }
 
 
