@@ -72,6 +72,34 @@ def test_by_hand() -> None:
     assert guided_backprop(model, x).flatten().tolist() == [3, -2]
 
 
+@pytest.mark.parametrize(
+    "relu6",
+    [
+        nn.ReLU6(),
+        F.relu6,
+        lambda x: nn.ReLU6(inplace=True)(x.clone()),
+        lambda x: F.relu6(x.clone(), inplace=True),
+        lambda x: F.hardtanh(input=x, min_val=0.0, max_val=6.0),
+        lambda x: F.hardtanh(x.clone(), 0, 6, True),
+    ],
+    ids=["nn.ReLU6", "F.relu6", "in place", "F.relu6 in place", "by name", "by position"],
+)
+def test_relu6_by_hand(relu6) -> None:
+    """As above, but at 7 it is at its bound, where nothing comes back."""
+
+    def model(x: Tensor) -> Tensor:
+        return columns((-relu6(x) + 2 * relu6(-x) + 3 * relu6(x)).sum((1, 2, 3)))
+
+    x = torch.tensor([7.0, 2.0, -1.0], dtype=torch.float64).view(1, 1, 1, 3)
+    assert gradient(model, x).flatten().tolist() == [0, 2, -2]
+    assert guided_backprop(model, x).flatten().tolist() == [0, 3, -2]
+
+
+def test_a_hard_tanh_is_no_relu() -> None:
+    with pytest.raises(ValueError, match=r"^model: .*no meaning"):
+        guided_backprop(lambda x: columns(F.hardtanh(x).sum((1, 2, 3))), noise_images())
+
+
 def test_no_relu_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^model: .*no meaning"):
         guided_backprop(smooth_network(), noise_images())

@@ -34,6 +34,7 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
 
     The calls of ReLU are replaced while the model runs, not its modules: nn.ReLU, in place or not, and the functions
     and tensor methods are alike, and the model is not touched. ReLUs inside compiled or scripted code are not seen.
+    One with an upper bound, as ReLU6, is one too, and lets nothing back where it is at the bound.
 
     Args:
         model: Module or function from (B, C, H, W) to pre-softmax scores (B, classes), each row independent of the
@@ -68,20 +69,24 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
 
 
 class _GuidedReLU(torch.autograd.Function):
-    """ReLU whose backward pass is a ReLU of what plain ReLU would pass."""
+    """ReLU, with an upper bound or without, whose backward pass is a ReLU of what the plain one would pass."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, inplace: bool) -> Tensor:
+    def forward(ctx: Any, values: Tensor, inplace: bool, bound: float) -> Tensor:
         if inplace:
             ctx.mark_dirty(values)
         result = values.relu_() if inplace else values.relu()
+        if bound < torch.inf:
+            result = result.clamp_(max=bound)
         ctx.save_for_backward(result)
+        ctx.bound = bound
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (result,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradients[0].relu(), result, 0), None
+        passed = torch.ops.aten.threshold_backward(gradients[0].relu(), result, 0)
+        return passed if ctx.bound == torch.inf else passed.masked_fill(result >= ctx.bound, 0), None, None
 
 
 class _GuidedReLUs(FunctionCalls):
@@ -95,10 +100,25 @@ class _GuidedReLUs(FunctionCalls):
         if function in RELUS or function in RELUS_IN_PLACE:
             self.seen = True
             values, inplace = _arguments(*args, **kwargs)
-            return _GuidedReLU.apply(values, inplace or function in RELUS_IN_PLACE)
+            return _GuidedReLU.apply(values, inplace or function in RELUS_IN_PLACE, torch.inf)
+        if function is F.relu6:
+            self.seen = True
+            return _GuidedReLU.apply(*_arguments(*args, **kwargs), 6.0)
+        if function is F.hardtanh:
+            values, low, high, inplace = _hardtanh_arguments(*args, **kwargs)
+            if low == 0:  # as nn.ReLU6 calls it
+                self.seen = True
+                return _GuidedReLU.apply(values, inplace, high)
         return function(*args, **kwargs)
 
 
 def _arguments(input: Tensor, inplace: bool = False) -> tuple[Tensor, bool]:
     """Arguments that any of the ReLUs was called with; ``input`` is their own name of the tensor."""
     return input, inplace
+
+
+def _hardtanh_arguments(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> tuple[Tensor, float, float, bool]:
+    """Arguments that a hard tanh was called with."""
+    return input, min_val, max_val, inplace
