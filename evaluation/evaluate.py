@@ -34,6 +34,7 @@ from evaluation.randomization import randomize_parameters
 from evaluation.sampling_study import GRADIENT, SamplingStudy
 from evaluation.settings import Settings
 from imagexplain.progress import say
+from training.scenes import CLASSES
 from training.train_classifier import HELD_OUT_SEED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def evaluate(
         "versions": {name: version(name) for name in PACKAGES},
         "models": {},
     }
-    for model, folded in folded_models(ROOT / "archive_specs", names):
+    for model, folded in folded_models(ROOT / "archive_specs", names, CLASSES):
         results["models"][model.name] = _evaluate(model, folded, kinds, seed, count, costly, settings)
     return results
 

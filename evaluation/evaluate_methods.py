@@ -36,6 +36,7 @@ from evaluation.parallel import run
 from evaluation.randomization import THRESHOLD
 from evaluation.settings import Settings
 from imagexplain.progress import say
+from training.scenes import CLASSES
 from training.train_classifier import HELD_OUT_SEED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -150,7 +151,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         try:
             kept = earlier(given.out, conditions(given.seed, Settings())) if given.keep else {}
             results = evaluate(
-                as_built(ROOT / "archive_specs", given.models),
+                as_built(ROOT / "archive_specs", given.models, CLASSES),
                 entries_of(given.methods),
                 given.seed,
                 given.images,

@@ -70,22 +70,28 @@ class EvaluatedModel:
         return integrate(self.network, images, baselines, targets, [rule or self.rule] * len(images), chunk=self.chunk)
 
 
-def folded_models(folder: Path, names: Sequence[str]) -> list[tuple[EvaluatedModel, nn.Module]]:
+def folded_models(
+    folder: Path, names: Sequence[str], labels: Sequence[str] | None = None
+) -> list[tuple[EvaluatedModel, nn.Module]]:
     """The named models, each with its folded network, from which :func:`with_network` makes relatives.
 
+    Args:
+        folder: Folder of the archives' specs.
+        names: Names of the models.
+        labels: Labels that the models must have, for data of these classes.
+
     Raises:
-        ValueError: a name without a demonstration model.
+        ValueError: a name without a demonstration model of such labels.
     """
-    return [_folded(archive) for archive in _archives(folder, names)]
+    return [_folded(archive) for archive in _archives(folder, names, labels)]
 
 
-def as_built(folder: Path, names: Sequence[str]) -> list[EvaluatedModel]:
+def as_built(folder: Path, names: Sequence[str], labels: Sequence[str] | None = None) -> list[EvaluatedModel]:
     """The named models with their networks as they were built, nothing folded: for methods that look inside.
 
-    Raises:
-        ValueError: a name without a demonstration model.
+    Arguments and errors are those of :func:`folded_models`.
     """
-    return [_as_built(archive) for archive in _archives(folder, names)]
+    return [_as_built(archive) for archive in _archives(folder, names, labels)]
 
 
 def with_network(model: EvaluatedModel, network: nn.Module) -> EvaluatedModel:
@@ -94,9 +100,11 @@ def with_network(model: EvaluatedModel, network: nn.Module) -> EvaluatedModel:
     return replace(model, network=specialise(network, example))
 
 
-def _archives(folder: Path, names: Sequence[str]) -> list[ResolvedArchive]:
+def _archives(folder: Path, names: Sequence[str], labels: Sequence[str] | None) -> list[ResolvedArchive]:
     found = select(sorted(folder.glob("*.yaml")), environ={})
     archives = {archive.model.name: archive for archive in found if isinstance(archive.model, ClassifierSpec)}
+    if labels is not None:
+        archives = {name: one for name, one in archives.items() if one.model.labels == tuple(labels)}
     for name in names:
         if name not in archives:
             raise ValueError(f"models: wanted some of {', '.join(archives)}, got {name!r}")
