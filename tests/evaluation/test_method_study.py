@@ -326,7 +326,8 @@ def test_the_network_as_it_was_built() -> None:
 
 
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate_methods.main(["--models", "alexnet"]) == 1
-    assert "models: wanted some of" in capsys.readouterr().err
+    for other in ("alexnet", "imagenet"):  # the latter knows no scenes
+        assert evaluate_methods.main(["--models", other]) == 1
+        assert "models: wanted some of bit, lanet, resnet, swin_classifier, vit, got" in capsys.readouterr().err
     assert evaluate_methods.main(["--models", "bit", "--methods", "gradcam"]) == 1
     assert "methods: wanted some of" in capsys.readouterr().err
