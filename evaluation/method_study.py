@@ -75,20 +75,25 @@ class MethodStudy(Study):
         refused: dict[str, str] = {}
         for entry in self.entries:
             try:
-                with measure_cost(self.model.network) as cost:
-                    maps = maps_of(entry, self.model, case.image.unsqueeze(0), case, self.references)
+                maps, cost = self.measured(entry, case)
             except UnsupportedModelError as error:
                 refused[entry.name] = str(error)
                 continue
-            found = _of_map(entry, maps, case, game, taken) | {
-                metrics.CPU_TIME.name: cost.seconds,
-                metrics.FORWARD.name: cost.forward,
-                metrics.BACKWARD.name: cost.backward,
-            }
+            found = _of_map(entry, maps, case, game, taken) | cost
             if randomized is not None:
                 found |= self._against(entry, maps, randomized, case)
             values |= {Row(SCORED, entry.name, metric): value for metric, value in found.items()}
         return Result(values, refused)
+
+    def measured(self, entry: Entry, case: Case) -> tuple[Tensor, dict[str, float]]:
+        """The map (1, C, H, W) of a case, and its cost by the metrics' names; raises UnsupportedModelError."""
+        with measure_cost(self.model.network) as cost:
+            maps = maps_of(entry, self.model, case.image.unsqueeze(0), case, self.references)
+        return maps, {
+            metrics.CPU_TIME.name: cost.seconds,
+            metrics.FORWARD.name: cost.forward,
+            metrics.BACKWARD.name: cost.backward,
+        }
 
     def _against(self, entry: Entry, maps: Tensor, randomized: EvaluatedModel, case: Case) -> Mapping[str, float]:
         """Agreement of the map with the randomized network's of the same class, if that one supports the method."""

@@ -12,7 +12,6 @@ from evaluation import metrics
 from evaluation.cases import Case
 from evaluation.coalition_game import CoalitionGame, leave_one_out
 from evaluation.controls import edges, gradients
-from evaluation.cost import measure_cost
 from evaluation.curves import deletion, insertion
 from evaluation.entries import Entry, maps_of
 from evaluation.evaluated_model import EvaluatedModel
@@ -74,8 +73,7 @@ class PhotoStudy(MethodStudy):
         refused: dict[str, str] = {}
         for entry in self.entries:
             try:
-                with measure_cost(self.model.network) as cost:
-                    maps = maps_of(entry, self.model, case.image.unsqueeze(0), case, self.references)
+                maps, cost = self.measured(entry, case)
             except UnsupportedModelError as error:
                 refused[entry.name] = str(error)
                 continue
@@ -91,11 +89,9 @@ class PhotoStudy(MethodStudy):
                 metrics.PIXEL_DELETION: deletion(by_pixel, order, area).probability,
                 metrics.SACO: saco(by_pixel, pixels, groups),
                 metrics.NORMALIZED_INFIDELITY: infidelity(game, scores, taken, scaled=True),
-                metrics.CPU_TIME: cost.seconds,
-                metrics.FORWARD: float(cost.forward),
-                metrics.BACKWARD: float(cost.backward),
             }
-            values |= {Row(SCORED, entry.name, metric.name): value for metric, value in scored.items()}
+            named = {metric.name: value for metric, value in scored.items()} | cost
+            values |= {Row(SCORED, entry.name, name): value for name, value in named.items()}
         return found, Result(values, refused)
 
     def _randomized(self, case: Case, maps: Mapping[str, Tensor]) -> dict[Row, float]:

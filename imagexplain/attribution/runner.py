@@ -218,6 +218,13 @@ def channels_of(model: nn.Module, images: Tensor, layer: str) -> int:
     return activation.shape[stated_layout(model, module, activation.shape, images[:1].shape).channels]
 
 
+def layer_and_channels(plan: AttributionConfig, model: nn.Module, images: Tensor) -> tuple[str, int]:
+    """The dotted name of the layer that the plan's methods look at, and its channels; raises LayerError without one."""
+    name = layer_name(plan, model, images)
+    assert name is not None
+    return name, channels_of(model, images, name)
+
+
 def refusals(model: Forward, images: Tensor, methods: Iterable[str]) -> dict[str, str]:
     """Methods that a model does not support, each with the message of its refusal.
 

@@ -18,9 +18,8 @@ from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
     AttributionInputs,
-    channels_of,
     evaluations,
-    layer_name,
+    layer_and_channels,
     network_of,
     product,
     run,
@@ -87,10 +86,8 @@ def resolve_layer(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
         if plan.layer not in model.facts.layers:
             network = network_of(plan.name, model.original_network())
             image = sample.image[None].to(model.device)
-            name = layer_name(plan, network, image)
-            assert name is not None
-            found = (name, channels_of(network, image, name))
-            model.facts.layers |= {plan.layer: found, name: found}
+            found = layer_and_channels(plan, network, image)
+            model.facts.layers |= {plan.layer: found, found[0]: found}
     name, _ = model.facts.layers[plan.layer]
     return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
 

@@ -15,7 +15,7 @@ from imagexplain.archive import supported_methods
 from imagexplain.archive.spec import WEIGHTS_FILE, ClassifierSpec
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.paths.path_integral import score_gradients
-from imagexplain.attribution.runner import channels_of, layer_name
+from imagexplain.attribution.runner import layer_and_channels
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.batch_norms import fold_batch_norms
@@ -94,12 +94,10 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
 def _default_layer(network: nn.Module, example: Tensor) -> dict[str | None, tuple[str, int]]:
     """The layer that methods look at by default, as :attr:`ModelFacts.layers` has it; nothing where there is none."""
     try:
-        name = layer_name(AttributionConfig(("grad_cam",)), network, example)
-        assert name is not None
-        found = (name, channels_of(network, example, name))
+        found = layer_and_channels(AttributionConfig(("grad_cam",)), network, example)
     except ArgumentError:  # told to whoever asks for a method that looks at one
         return {}
-    return {None: found, name: found}
+    return {None: found, found[0]: found}
 
 
 def _measure(network: nn.Module, example: Tensor, count: int) -> float:
