@@ -57,6 +57,20 @@ def read(model_dir: Path) -> tuple[str, ...] | None:
     raise SpecError(f"{file}: supported: wanted a list of methods; build the archive anew")
 
 
+def load(model_dir: Path, try_all: Callable[[], Collection[str]]) -> tuple[str, ...]:
+    """Names of the supported methods of an unpacked archive, in order: as it says, or by trial where it does not say.
+
+    Args:
+        model_dir: Folder of the archive.
+        try_all: Function that tries all methods and gives those that are refused.
+
+    Raises:
+        SpecError: as for :func:`read`.
+    """
+    names = read(model_dir)
+    return supported(try_all()) if names is None else names
+
+
 def supported(refused: Collection[str]) -> tuple[str, ...]:
     """Names of all methods but those that were refused, in order."""
     return tuple(name for name in sorted(METHODS) if name not in refused)

@@ -84,9 +84,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     chunk = spec.serving.chunk or chunk_size(network, example.to(device))
     seconds = _measure(network, example.to(device), min(chunk, spec.explain.steps + 2))
     chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
-    names = supported_methods.read(model_dir)
-    if names is None:
-        names = supported_methods.supported(supported_methods.find_refusals(original, photo.to(device)))
+    names = supported_methods.load(model_dir, lambda: supported_methods.find_refusals(original, photo.to(device)))
     facts = ModelFacts(names, _default_layer(original, example.to(device)))
     return ServedModel(spec, preprocess, network, lambda: original, device, chunk, seconds, facts)
 

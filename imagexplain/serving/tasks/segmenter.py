@@ -111,11 +111,12 @@ class Segmenter:
         spec = SegmenterSpec.read(model_dir)
         engine = segmenter_backends.load(spec, model_dir, device)
         defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
-        names = supported_methods.read(model_dir)
-        if names is None:
+
+        def try_all() -> dict[str, str]:
             explained = segmenter_backends.dry_run(engine, len(spec.labels), spec.threshold)
-            refused = {} if explained is None else supported_methods.find_refusals(*explained)
-            names = supported_methods.supported(refused)
+            return {} if explained is None else supported_methods.find_refusals(*explained)
+
+        names = supported_methods.load(model_dir, try_all)
         return cls(spec, engine, device, defaults, Cache(spec.limits.cache_bytes), ModelFacts(names))
 
     def describe(self) -> str:
