@@ -43,19 +43,22 @@ class Entry:
     Attributes:
         name: Name in tables.
         plan: Plan of the methods, None for a control.
-        centred: Flag that takes the mean off the maps of a method that says what is more than elsewhere, as RISE does
-            (the registry's ``centred``): its values are no evidence for or against the class as they are.
     """
 
     name: str
     plan: AttributionConfig | None = None
-    centred: bool = False
 
     @property
     def channels(self) -> str:
         """The reduction of the map's channels, a key of :data:`imagexplain.attribution.postprocess.CHANNELS`."""
         alone = self.plan.methods if self.plan else ()
         return "abs" if len(alone) == 1 and METHODS[alone[0]].sensitivity else "sum"
+
+    @property
+    def centred(self) -> bool:
+        """Tell whether only the difference from the map's mean tells, as for RISE (the registry's ``centred``)."""
+        alone = self.plan.methods if self.plan else ()
+        return len(alone) == 1 and METHODS[alone[0]].centred
 
     @property
     def by_group(self) -> bool:

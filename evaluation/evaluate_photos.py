@@ -50,7 +50,6 @@ from evaluation.photos import (
 from evaluation.settings import Settings
 from imagexplain.attribution.config import Smoothing
 from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.attribution.registry import METHODS
 from imagexplain.attribution.runner import evaluations
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
@@ -124,8 +123,7 @@ def entries_at(
         plan = entry.plan
         if plan and plan.methods == ("score_cam",):
             plan = replace(plan, layer=score_cam_layer)
-        centred = plan is not None and any(METHODS[method].centred for method in plan.methods)
-        found.append(Entry(entry.name, plan, centred))
+        found.append(Entry(entry.name, plan))
     return supported(found, model.network, torch.zeros(1, 3, *size))
 
 

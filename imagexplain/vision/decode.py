@@ -140,6 +140,8 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
         readable, profile = split_profile(data, field)
         with _READERS[source_format](io.BytesIO(readable)) as file:
             _check_pixels(file.height, file.width, limits, field)
+            if source_format == "PNG":
+                _scale_transparent_colour(file)
             file.load()
             mode = file.mode
             image = _upright(_rgb(file, profile or file.info.get("icc_profile")), _orientation(file))
@@ -264,11 +266,27 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
+def _scale_transparent_colour(file: ImageFile) -> None:
+    """Scale the one transparent colour of a PNG that is not yet loaded as Pillow scales its pixels to 8 bits.
+
+    Of 16 bits for each colour Pillow keeps the upper 8: other colours of the same upper bits are transparent, too.
+    """
+    colour, (tile, *_) = file.info.get("transparency"), file.tile
+    match colour, tile.args:
+        case int(), "L;2" | "L;4":
+            file.info["transparency"] = colour * {"L;2": 85, "L;4": 17}[tile.args]
+        case tuple(), "RGB;16B":
+            file.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
 def _rgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
     """Image in RGB: the given one, perhaps changed in place, if it is of that mode already."""
-    if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     alpha = None
+    if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits at 255
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+        if transparent is not None:
+            alpha = Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         grey = image.mode == "LA"
         image = image.convert("RGBA")

@@ -60,16 +60,20 @@ def label_map(values: np.ndarray, mode: str = "L") -> bytes:
     return encoded(image)
 
 
+def png_of(width: int, height: int, depth: int, colour: int, data: bytes, **chunks: bytes) -> bytes:
+    """A PNG of packed rows, each behind its filter's byte, and of the chunks before them."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    before = [(name.encode(), content) for name, content in chunks.items()]
+    parts = [(b"IHDR", header), *before, (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in parts
+    )
+
+
 def bomb(width: int, height: int) -> bytes:
     """A small PNG whose header promises width × height pixels."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10))) + chunk(b"IEND", b"")
-    )
+    return png_of(width, height, 8, 2, bytes(10))
 
 
 def refusal(call: Callable[..., object], *arguments: object, **options: object) -> RequestError | None:

@@ -16,7 +16,7 @@ from PIL import Image
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import Layout, Order, decode, from_list
-from tests.wire.photos import PIXELS, bomb, encoded, jpeg, png, refusal
+from tests.wire.photos import PIXELS, bomb, encoded, jpeg, png, png_of, refusal
 
 LIMITS = Limits(max_bytes=100_000, max_pixels=10_000, max_side=2_000)
 
@@ -121,6 +121,24 @@ def test_palette() -> None:
 
 def test_colour_with_one_transparent_colour() -> None:
     assert pixels(encoded(Image.fromarray(PIXELS), transparency=(0, 10, 20)))[0][0] == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row", "transparent", "wanted"),
+    [
+        (1, 0, b"\x40", "0000", [[255] * 3, [255] * 3]),
+        (2, 0, b"\x70", "0001", [[255] * 3, [255] * 3]),
+        (2, 0, b"\x60", "0001", [[255] * 3, [170] * 3]),
+        (4, 0, b"\x5f", "0005", [[255] * 3, [255] * 3]),
+        (4, 0, b"\x2e", "000e", [[34] * 3, [255] * 3]),
+        (16, 0, bytes.fromhex("12341235"), "1234", [[255] * 3, [18] * 3]),
+        (16, 2, bytes.fromhex("123456789abcffff00000000"), "123456789abc", [[255] * 3, [255, 0, 0]]),
+    ],
+)
+def test_one_transparent_colour_at_every_depth(
+    depth: int, colour: int, row: bytes, transparent: str, wanted: list[list[int]]
+) -> None:
+    assert pixels(png_of(2, 1, depth, colour, b"\0" + row, tRNS=bytes.fromhex(transparent))) == [wanted]
 
 
 def test_sixteen_bit_grey_keeps_the_high_byte() -> None:
