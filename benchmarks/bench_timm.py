@@ -7,11 +7,11 @@ Weights are seeded and the input is a photo of 224 × 224: neither changes the t
 and ratios are taken within it. Weights are frozen, for every way alike, and the gradients are of one class.
 
 The ways:
-    served          our pass on the network as a worker holds it: batch norms folded, channels last.
+    served          our pass on the network as a worker holds it: optimized, channels last.
     plain           our pass on the module as timm makes it.
     captum          Captum's IntegratedGradients with its convergence delta, which ours always returns, on that module.
     captum_last     the same, module and image channels last.
-    captum_folded   the same on the network as a worker holds it: the folding is ours.
+    captum_folded   the same on the network as a worker holds it: what was optimized is ours.
     no_delta        as captum_last, without the delta.
 
 Captum gets our chunk as its internal_batch_size. The floor is the time of the convolutions' and products' operations,
@@ -42,7 +42,7 @@ from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.models.classifiers import timm_network
 from imagexplain.models.example_photo import example_photo
-from imagexplain.models.optimize.batch_norms import fold_batch_norms
+from imagexplain.models.optimize.any_network import optimize
 from imagexplain.serving.allocator import keep_freed_memory
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.vision.geometry import Preprocess, apply
@@ -74,7 +74,7 @@ def ways(name: str, steps: int) -> tuple[dict[str, Callable[[], Any]], int, floa
     network, image = made(name)
     start, targets, rule = torch.zeros_like(image), torch.tensor([TARGET]), quadrature("gauss_legendre", steps)
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
-    served = fold_batch_norms(network, image).to(memory_format=torch.channels_last)
+    served = optimize(network, image).to(memory_format=torch.channels_last)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     chunk = chunk_size(served, image)

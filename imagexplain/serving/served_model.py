@@ -18,7 +18,7 @@ from imagexplain.attribution.paths.path_integral import score_gradients
 from imagexplain.attribution.runner import layer_and_channels
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import read
-from imagexplain.models.optimize.batch_norms import fold_batch_norms
+from imagexplain.models.optimize.any_network import optimize
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.serving.chunk_size import chunk_size
@@ -75,7 +75,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         network = fold(built)  # a copy
         network = specialise(network, example) if device.type == "cpu" else network
     else:
-        network = fold_batch_norms(built, photo[None])
+        network = optimize(built, photo[None])
     original, network = placed(built), placed(network)
     with torch.no_grad():
         classes = network(example.to(device)).shape[1]

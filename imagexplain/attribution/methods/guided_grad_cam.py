@@ -60,6 +60,7 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
     family="combinations",
     needs={"gradients", "module", "nonlinearities"},
     speckled=True,
+    sensitivity=True,
     peer=Peer("Captum", "GuidedGradCam"),
 )
 @isolated
