@@ -16,6 +16,7 @@ A scene depends on the seed, its index and the settings only, never on which sce
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +27,9 @@ from training.shapes import CLASS_SHAPES, DISTRACTOR_SHAPES, Array, coverage, pl
 
 CLASSES: tuple[str, ...] = tuple(CLASS_SHAPES)
 DISTRACTORS: tuple[str, ...] = tuple(DISTRACTOR_SHAPES)
+
+Texture = Callable[[np.random.Generator, tuple[int, int], Array], Array]
+"""Function of a generator, a size (H, W) and two colours (2, 3) that paints a background (H, W, 3), RGB of 0 … 1."""
 
 ATTEMPTS = 8  # places tried for an object that would hide another, before it goes behind or is left out
 CANDIDATES = 16  # colours tried for one that is far from the others
@@ -158,10 +162,22 @@ def scene(seed: int, index: int, settings: SceneSettings = SceneSettings()) -> S
         raise ValueError(f"seed, index: wanted both from 0, got {seed}, {index}")
     block, place_in_block = divmod(index, len(CLASSES))
     label = int(np.random.default_rng([seed, block, 1]).permutation(len(CLASSES))[place_in_block])
-    rng = np.random.default_rng([seed, index, 2])
+    return compose_scene(np.random.default_rng([seed, index, 2]), label, settings)
 
+
+def compose_scene(
+    rng: np.random.Generator, label: int, settings: SceneSettings, texture: Texture | None = None
+) -> Scene:
+    """Compose a scene of a class: background, class objects, distractors, light.
+
+    Args:
+        rng: Generator of all that varies.
+        label: Index in CLASSES of the deciding object's shape.
+        settings: Settings of the scenes.
+        texture: Texture of the background, by default any.
+    """
     ground_colours = _ground_colours(rng)
-    ground = _texture(rng, settings.size, ground_colours)
+    ground = (texture or _texture)(rng, settings.size, ground_colours)
     layers = _class_layers(rng, label, ground_colours, settings)
     layers = _with_distractors(rng, layers, settings)
     image = _expose(rng, _compose(ground, layers), settings)
@@ -302,7 +318,7 @@ def _shades(rng: np.random.Generator, colour: Array) -> Array:
 
 def _texture(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
     """(H, W, 3) two colours (2, 3) mixed by a gradient, stripes, checks or smooth noise."""
-    x, y = _grid(size)
+    x, y = grid(size)
     angle, phase = rng.uniform(0.0, 2 * np.pi, 2)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     period = 2 * np.pi * rng.uniform(2.0, 4.5)  # 4 to 9 waves over the shorter side
@@ -314,12 +330,17 @@ def _texture(rng: np.random.Generator, size: tuple[int, int], colours: Array) ->
     elif pattern == 2:
         mix = 3.0 * np.sin(period * along + phase) * np.sin(period * across + phase)
     else:
-        mix = _smooth_noise(rng, size)
-    mix = np.clip(0.5 + 0.5 * mix, 0.0, 1.0)[..., None]
-    return colours[0] + mix * (colours[1] - colours[0])
+        mix = smooth_noise(rng, size)
+    return mixed(colours, mix)
 
 
-def _smooth_noise(rng: np.random.Generator, size: tuple[int, int]) -> Array:
+def mixed(colours: Array, mix: Array) -> Array:
+    """(H, W, 3) two colours (2, 3) mixed: the first at −1 and below, the second from 1 on."""
+    weight = np.clip(0.5 + 0.5 * mix, 0.0, 1.0)[..., None]
+    return colours[0] + weight * (colours[1] - colours[0])
+
+
+def smooth_noise(rng: np.random.Generator, size: tuple[int, int]) -> Array:
     """(H, W) about −1 … 1: a coarse grid of random values, interpolated smoothly."""
     cells = int(rng.integers(3, 12))
     knots = rng.uniform(-1.2, 1.2, (cells + 1, cells + 1))
@@ -341,7 +362,7 @@ def _spline(length: int, cells: int) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _grid(size: tuple[int, int]) -> tuple[Array, Array]:
+def grid(size: tuple[int, int]) -> tuple[Array, Array]:
     """(H, W) x and y of the pixel centres from the middle, the shorter side being 2 long."""
     height, width = size
     scale = 2 / min(size)
@@ -361,7 +382,7 @@ def _compose(ground: Array, layers: list[_Layer]) -> Array:
 
 def _expose(rng: np.random.Generator, image: Array, settings: SceneSettings) -> NDArray[np.uint8]:
     """Light from one side, an overall exposure, pixel noise, and 8 bits per channel."""
-    x, y = _grid(settings.size)
+    x, y = grid(settings.size)
     angle = rng.uniform(0.0, 2 * np.pi)
     light = rng.uniform(0.85, 1.1) * (1 + rng.uniform(0.0, 0.2) * (x * np.cos(angle) + y * np.sin(angle)))
     noise = rng.standard_normal(image.shape) * rng.uniform(0.0, settings.noise)
