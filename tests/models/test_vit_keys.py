@@ -112,6 +112,7 @@ def test_positions_of_another_grid_are_resized_as_by_mae(size: int | list[int]) 
     state = dict(tiny().state_dict())
     state["pos_embed"] = torch.randn(1, 1 + 4 * 4, 24)
     found = built(state, img_size=size)
+    assert isinstance(found.pos_embed, Tensor)
     height, width = (size, size) if isinstance(size, int) else size
     assert found.pos_embed.shape == (1, 1 + height * width // 64, 24)
     wanted = resize_position_embedding(state["pos_embed"], (height // 8, width // 8), prefix_tokens=1)
