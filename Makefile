@@ -10,7 +10,7 @@ run := .venv/bin/python
 # A user's own weights and labels, see archive_specs/*_full.yaml. They hold until they are given again; empty
 # (`make archives LANET_WEIGHTS=`) brings the demonstration back.
 $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIGHTS TENSORMASK_LABELS \
-  SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS TIMM_MODEL TIMM_WEIGHTS TIMM_LABELS,\
+  SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS TIMM_MODEL TIMM_WEIGHTS TIMM_LABELS PLACES_WEIGHTS PLACES_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
 .PHONY: setup archives serve stop demo test test-upstream lint bench evaluate

@@ -31,7 +31,7 @@ class EvaluatedModel:
         network: Frozen network from (N, 3, H, W) to pre-softmax scores (N, classes).
         preprocess: Preprocessing of photos.
         rule: Quadrature of its explanations, its own default.
-        baseline: Name of its own default baseline.
+        baseline: Name of its own default baseline; for random ones, which stand for no absent pixels, ``black``.
         chunk: Largest number of rows that a method evaluates at once.
     """
 
@@ -117,7 +117,11 @@ def _as_built(archive: ResolvedArchive) -> EvaluatedModel:
     network = models.build(spec.architecture, read(archive.weights), spec.arguments)
     network = network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
-    return EvaluatedModel(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
+    return EvaluatedModel(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, _baseline(spec))
+
+
+def _baseline(spec: ClassifierSpec) -> str:
+    return "black" if spec.explain.baseline == "uniform" else spec.explain.baseline
 
 
 def _folded(archive: ResolvedArchive) -> tuple[EvaluatedModel, nn.Module]:
@@ -125,5 +129,5 @@ def _folded(archive: ResolvedArchive) -> tuple[EvaluatedModel, nn.Module]:
     assert isinstance(spec, ClassifierSpec)
     folded = fold(models.build(spec.architecture, read(archive.weights), spec.arguments))
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
-    bare = EvaluatedModel(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, spec.explain.baseline)
+    bare = EvaluatedModel(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, _baseline(spec))
     return with_network(bare, folded), folded

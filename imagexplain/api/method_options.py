@@ -72,7 +72,7 @@ def plan_options(
     types = METHODS.options
     given = {name: options[said] for name in types if (said := CLIENTS_NAMES.get(name, name)) in options}
     allowed = {"steps", "rule", "seed"} if is_path(plan) else set(plan.takes)  # a path's seed is its baseline's
-    if starts(plan) and baseline_name(plan, options, baseline) == "uniform":
+    if starts(plan) and baseline_name(plan, options, default, baseline) == "uniform":
         allowed.add("seed")
     layer = options.get("layer")
     for name in (*given, *(("layer",) if layer is not None else ())):
@@ -97,9 +97,26 @@ def starts(plan: AttributionConfig) -> bool:
     return not plan.takes.isdisjoint(("baselines", "fill", "references"))
 
 
-def baseline_name(plan: AttributionConfig, options: Mapping[str, Any], usual: str) -> object:
-    """The baseline that the client named, or else the default: for references, random ones."""
-    return options.get("baseline", "uniform" if "references" in plan.takes else usual)
+def baseline_name(plan: AttributionConfig, options: Mapping[str, Any], method: str, baseline: str) -> object:
+    """The baseline that the client named, or else the default, :func:`usual_baseline`."""
+    return options.get("baseline", usual_baseline(plan, method, baseline))
+
+
+def usual_baseline(plan: AttributionConfig, method: str, baseline: str) -> str:
+    """The baseline where the client names none: random ones for references, else the model's own.
+
+    Random draws share the steps of integrated gradients but multiply the cost of other methods: those that are not the
+    model's own method start from black instead.
+
+    Args:
+        plan: Plan of the request.
+        method: Method where the client names none.
+        baseline: Baseline of the model.
+    """
+    if "references" in plan.takes:
+        return "uniform"
+    own = plan.methods == (method,) and plan.smoothing is None
+    return "black" if baseline == "uniform" and not (own or is_path(plan)) else baseline
 
 
 def _methods(options: Mapping[str, Any], default: str) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from imagexplain.api.method_options import (
     options_of_methods,
     plan_options,
     starts,
+    usual_baseline,
 )
 from imagexplain.api.options import (
     ANNOTATED,
@@ -259,6 +260,8 @@ def parse(
     if "groups" in plan.takes and {"segments", "masks"}.isdisjoint(options):
         options = {**options, "segments": "slic"}
     baseline = _baseline(options, limits, plan, unsaid)
+    if is_path(plan) and baseline.name == "uniform" and path.tolerance is None and "steps" not in options:
+        path = replace(path, steps=max(2, -(-path.steps // baseline.draws)))  # as costly as a path from one start
     threshold, groups = None, options
     if contract.thresholds:
         threshold = threshold_option(options)
@@ -276,7 +279,7 @@ def parse(
         raise RequestError(400, "outputs", wanted if path.tolerance is None else f"{wanted}, and no tolerance")
     if baseline.paths > 1 and not set(PER_STEP).isdisjoint(outputs):
         given = f"a {baseline.name} baseline of {baseline.paths} draws has several paths"
-        raise RequestError(400, "outputs", f"{given}: wanted no output per step beside it")
+        raise RequestError(400, "outputs", f"{given}: wanted no output per step beside it, or a baseline of one draw")
     # Last: options are cheap to refuse, an image is not cheap to decode.
     photo = _photo(fields, limits, defaults, contract)
     masks = parse_masks(options["masks"], photo.image.size[::-1], limits) if "masks" in options else None
@@ -305,12 +308,12 @@ def _baseline(options: Mapping[str, Any], limits: Limits, plan: AttributionConfi
         for option in BASELINE_OPTIONS:
             if option in options and option not in plan.takes:
                 raise RequestError(400, option, f"{plan.name} starts from no baseline")
-        return Baseline(unsaid.baseline)
-    random = baseline_name(plan, options, unsaid.baseline) == "uniform"
+        return Baseline(usual_baseline(plan, unsaid.method, unsaid.baseline))
+    random = baseline_name(plan, options, unsaid.method, unsaid.baseline) == "uniform"
     if "seed" in plan.takes and not random:
         options = {option: value for option, value in options.items() if option != "seed"}
     if "references" not in plan.takes:
-        return baseline_options(options, limits, unsaid.baseline)
+        return baseline_options(options, limits, usual_baseline(plan, unsaid.method, unsaid.baseline))
     baseline = baseline_options(options, limits, "uniform")
     return replace(baseline, draws=REFERENCES) if random and "draws" not in options else baseline
 

@@ -74,7 +74,7 @@ def build_all(
         try:
             built.append(build(archive, store, force=force))
         except (SpecError, OSError) as error:
-            say(f"{archive.model.name}: not built, see below")
+            say(f"{archive.model.file_name}: not built, see below")
             failures.append(error if isinstance(error, SpecError) else SpecError(f"{archive.source}: {error}"))
     if failures:
         raise SpecError("\n".join(map(str, failures)))
@@ -83,7 +83,8 @@ def build_all(
 
 def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path:
     """Build one archive, unless it stands in the store already; returns its path."""
-    name, target = archive.model.name, store / f"{archive.model.name}.mar"
+    name = archive.model.file_name
+    target = store / f"{name}.mar"
     stamp, key = store / f".{name}.inputs", with_progress(f"{name}: reading", lambda: _inputs(archive))
     if not force and target.is_file() and stamp.is_file() and stamp.read_text() == f"{key} {_digest(target)}":
         say(f"{name}: up to date ({target})")
@@ -160,13 +161,17 @@ def _stage(archive: ResolvedArchive, content: Path) -> None:
     """Write the files of the archive, as the archiver wants them, into an empty directory."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, content / "extra" / package, ignore=shutil.ignore_patterns(*NOT_CARRIED))
-    (content / "extra" / SPEC_FILE).write_text(archive.model.to_json(), encoding="utf-8")
     (content / SERVING_FILE).write_text(yaml.safe_dump(model_config(archive.model), sort_keys=True), encoding="utf-8")
-    _weights(archive, content / WEIGHTS_FILE)
+    model = _weights(archive, content / WEIGHTS_FILE)
+    (content / "extra" / SPEC_FILE).write_text(model.to_json(), encoding="utf-8")
 
 
-def _weights(archive: ResolvedArchive, target: Path) -> None:
-    """Convert the checkpoint to safetensors, after every key was found to fit and a photo to come through."""
+def _weights(archive: ResolvedArchive, target: Path) -> ModelSpec:
+    """Convert the checkpoint to safetensors, after every key was found to fit and a photo to come through.
+
+    Returns:
+        The resolved spec, with the labels that the weights tell where it leaves them to those.
+    """
     from safetensors.torch import save_file
 
     from imagexplain.archive import supported_methods
@@ -177,13 +182,14 @@ def _weights(archive: ResolvedArchive, target: Path) -> None:
     config = _config(archive, target.parent / "extra")
     _check_order(archive, state.classes, f"the checkpoint {archive.weights.name}")
     _check_order(archive, (config or {}).get("classes"), f"the configuration {archive.config and archive.config.name}")
-    refused = _check(archive, state.tensors, config)
+    archive, refused = _check(archive, state, config)
     _check_default_method(archive, refused)
     supported_methods.write(supported_methods.supported(refused), target.parent / "extra")
     _tell_which(archive, state)
     kept, others = checkpoint.shared(state.tensors)
     notes = checkpoint.notes(state.taken, others)
     save_file({key: _smallest(kept[key]).contiguous() for key in sorted(kept)}, target, notes or None)
+    return archive.model
 
 
 @contextmanager
@@ -225,7 +231,7 @@ def _check_order(archive: ResolvedArchive, classes: Sequence[str] | None, by: st
     Other names for the classes, in another language say, are the user's to choose.
     """
     labels = archive.model.labels
-    if classes is None or len(classes) != len(labels):
+    if classes is None or len(classes) != len(labels) or not archive.labelled:
         return
     places = {_plainly(name) for name in classes}
     pairs = [(index, *pair) for index, pair in enumerate(zip(labels, classes, strict=True)) if pair[0] != pair[1]]
@@ -238,26 +244,30 @@ def _check_order(archive: ResolvedArchive, classes: Sequence[str] | None, by: st
         )
     if renamed:
         _, ours, theirs = renamed[0]
-        say(f"{archive.model.name}: {len(renamed)} labels are not those of {by}, the first {ours!r} for {theirs!r}")
+        name = archive.model.file_name
+        say(f"{name}: {len(renamed)} labels are not those of {by}, the first {ours!r} for {theirs!r}")
 
 
 def _plainly(name: str) -> str:
     return name.casefold().replace("_", " ").strip()
 
 
-def _check(archive: ResolvedArchive, state: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> dict[str, str]:
+def _check(
+    archive: ResolvedArchive, checkpoint: StateDict, config: Mapping[str, Any] | None
+) -> tuple[ResolvedArchive, dict[str, str]]:
     """Build the network that the weights make, and send a photo through it as a request would.
 
     Returns:
-        Reasons why it does not support a method, by the method's name.
+        The archive with its labels, and the reasons why the network does not support a method, by the method's name.
     """
     import torch
 
     from imagexplain import models
     from imagexplain.archive import segmenter_backends as engines
     from imagexplain.archive.supported_methods import example_input, find_refusals
+    from imagexplain.models.checkpoints.state_dict import enumerated
 
-    model, labels = archive.model, len(archive.model.labels)
+    model, state, labels = archive.model, checkpoint.tensors, len(archive.model.labels)
     if isinstance(model, SegmenterSpec):
         with _told(archive, "weights"):
             engine = engines.build(model, state, config, torch.device("cpu"))
@@ -265,7 +275,7 @@ def _check(archive: ResolvedArchive, state: Mapping[str, Tensor], config: Mappin
             raise SpecError(_other_count(archive, engine.classes))
         with _told(archive, "weights"):
             explained = engines.dry_run(engine, labels, model.threshold)
-        return {} if explained is None else find_refusals(*explained)
+        return archive, {} if explained is None else find_refusals(*explained)
     with _told(archive, "weights"), torch.no_grad():
         network = models.build(model.architecture, state, model.arguments)
         image = example_input(model)
@@ -273,7 +283,10 @@ def _check(archive: ResolvedArchive, state: Mapping[str, Tensor], config: Mappin
     if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != 1:
         given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise SpecError(f"{archive.source}: architecture: wanted scores (1, classes) for a photo, given {given}")
-    if scores.shape[1] != labels:
+    if not archive.labelled:
+        archive = archive.with_labels(scores.shape[1], checkpoint.classes)
+        say(f"{model.file_name}: no labels are given; {enumerated('those of the weights', archive.model.labels)}")
+    elif scores.shape[1] != labels:
         raise SpecError(_other_count(archive, scores.shape[1]))
     if not scores.isfinite().all():
         odd = [name for name, tensor in state.items() if not tensor.isfinite().all()][:LISTED]
@@ -282,7 +295,7 @@ def _check(archive: ResolvedArchive, state: Mapping[str, Tensor], config: Mappin
             f"{archive.source}: weights: {archive.weights}: wanted finite scores, given {scores[0, :LISTED].tolist()}"
             f" for a photo{named}"
         )
-    return find_refusals(network, image)
+    return archive, find_refusals(network, image)
 
 
 def _check_default_method(archive: ResolvedArchive, refused: Mapping[str, str]) -> None:
@@ -305,7 +318,8 @@ def _tell_which(archive: ResolvedArchive, state: StateDict) -> None:
     averaged = " (averaged)" if any(key in AVERAGED for key in state.taken.split("/")) else ""
     if state.beside or averaged:
         others = f", not its {', '.join(state.beside)}" if state.beside else ""
-        say(f"{archive.model.name}: the weights are {archive.weights.name}'s {state.taken or 'own'}{averaged}{others}")
+        taken = f"{archive.weights.name}'s {state.taken or 'own'}{averaged}"
+        say(f"{archive.model.file_name}: the weights are {taken}{others}")
 
 
 def _smallest(tensor: Tensor) -> Tensor:
@@ -374,7 +388,7 @@ def _inputs(archive: ResolvedArchive) -> str:
         digest.update(f"{path.name} {_digest(path)}\n".encode())
     for name in ("safetensors", "torch-model-archiver"):
         digest.update(f"{name} {metadata.version(name)}\n".encode())
-    digest.update(archive.model.to_json().encode())
+    digest.update(f"{archive.labelled} {archive.model.to_json()}".encode())
     return digest.hexdigest()
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from imagexplain.archive import label_file
@@ -29,8 +29,18 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 """The resolved configuration of an mmdet model."""
 
+
+DEFAULT_VERSION = "1.0"
+
+
+def _not_a_number(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError(f"wants quotes, for 1.10 is another version than 1.1: version: '{value}'")
+    return value
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+Version = Annotated[str, BeforeValidator(_not_a_number), Field(pattern=r"^\d+(\.\d+)*$")]
 Positive = Annotated[int, Field(gt=0)]
 Triple = tuple[float, float, float]
 Package = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -41,6 +51,11 @@ class SpecError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
+
+
+def in_file_name(address: str) -> str:
+    """A model's name in the name of a file: name@version for name/version."""
+    return address.replace("/", "@")
 
 
 class _Strict(BaseModel):
@@ -145,12 +160,22 @@ class ServingSpec(_Strict):
 
 class _Spec(_Strict):
     name: Name
-    version: Version = "1.0"
+    version: Version = DEFAULT_VERSION
     description: str = ""
     handler: str
     explain: ExplainSpec = ExplainSpec()
     limits: LimitsSpec = LimitsSpec()
     serving: ServingSpec = ServingSpec()
+
+    @property
+    def address(self) -> str:
+        """Name of the model as answers have it, and requests: name/version, where it is not the first version."""
+        return self.name if self.version == DEFAULT_VERSION else f"{self.name}/{self.version}"
+
+    @property
+    def file_name(self) -> str:
+        """Name of the archive's file, without its suffix."""
+        return in_file_name(self.address)
 
     @model_validator(mode="after")
     def _steps_within_limit(self) -> Self:
@@ -342,9 +367,13 @@ class NameSource(_Strict):
 
 
 class LabelSource(FileSource):
-    """Class names in order of the model's outputs: a list, or a text file with one name per line."""
+    """Class names in order of the model's outputs: a list, or a text file with one name per line.
+
+    With `from_weights`, and without a file, they are the names that the checkpoint itself has, or else numbers.
+    """
 
     names: tuple[str, ...] = ()
+    from_weights: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -352,7 +381,7 @@ class LabelSource(FileSource):
         return {"names": value} if isinstance(value, list) else value
 
     def _is_named(self) -> bool:
-        return bool(self.names) or super()._is_named()
+        return bool(self.names) or self.from_weights or super()._is_named()
 
 
 class _Sources(_Strict):
@@ -398,6 +427,12 @@ class SegmenterFile(_Segmenter, _Sources):
         return super().sources + ((self.config,) if self.config else ())
 
     @model_validator(mode="after")
+    def _labels_are_known(self) -> Self:
+        if self.labels.from_weights:
+            raise ValueError("labels.from_weights: goes with a classifier")
+        return self
+
+    @model_validator(mode="after")
     def _config_where_it_belongs(self) -> Self:
         if (self.config is not None) != (self.engine == "mmdet"):
             raise ValueError("config: goes with engine mmdet, which wants one")
@@ -409,14 +444,51 @@ ArchiveSpecFile = ClassifierFile | SegmenterFile
 _FILES: dict[str, type[ArchiveSpecFile]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
 
 
+_UNREAD = ("0", "1")
+"""Labels that stand in the spec until the weights are read."""
+
+
 @dataclass(frozen=True)
 class ResolvedArchive:
-    """A spec whose files were found: the archive's resolved spec, and the files that it is built from."""
+    """A spec whose files were found.
+
+    Attributes:
+        source: Spec file.
+        model: Resolved spec of the archive.
+        weights: Checkpoint.
+        config: Configuration of an mmdet model.
+        labelled: Flag for labels that are known; the others :meth:`with_labels` takes from the weights.
+    """
 
     source: Path
     model: ClassifierSpec | SegmenterSpec
     weights: Path
     config: Path | None = None
+    labelled: bool = True
+
+    def with_labels(self, classes: int, names: Sequence[str] | None) -> ResolvedArchive:
+        """The archive with the labels that its weights tell, where the spec leaves that to them.
+
+        Args:
+            classes: Number of scores of the network.
+            names: Names of the classes by index, where the checkpoint has them; of another number they do not count.
+
+        Raises:
+            SpecError: a single class, or names of which one is empty or repeats.
+        """
+        if self.labelled:
+            return self
+        labels = tuple(names) if names is not None and len(names) == classes else tuple(map(str, range(classes)))
+        try:
+            model = type(self.model).model_validate(self.model.model_dump() | {"labels": labels})
+        except ValidationError as error:
+            raise SpecError(_describe(self.source, error)) from None
+        return replace(self, model=model, labelled=True)
+
+
+def version_order(version: str) -> tuple[list[int], str]:
+    """Key by which versions are in order: 1.10 comes after 1.9; words in others' archives do not count."""
+    return [int(number) for number in re.findall(r"\d+", version)], version
 
 
 def load(path: Path) -> ArchiveSpecFile:
@@ -437,11 +509,11 @@ def load(path: Path) -> ArchiveSpecFile:
 
 
 def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[ResolvedArchive]:
-    """The archives to build, one per name, in order of name.
+    """The archives to build, one per name and version, in this order.
 
     A spec whose weights only a variable names waits until that variable is set, and then wins over the other spec of
-    its name. Raises SpecError naming file and field: an invalid spec, a file that does not exist, two specs with the
-    same claim to a name.
+    its name and version. Raises SpecError naming file and field: an invalid spec, a file that does not exist, two specs
+    with the same claim to a name and version.
     """
     archives, failures = select_each(paths, environ)
     if failures:
@@ -457,7 +529,7 @@ def select_each(
     A spec that cannot be read keeps its name: no other spec is built under it, so that a mistake in a user's spec does
     not put the demonstration in the place of the user's model.
     """
-    claims: dict[str, list[tuple[bool, Path, ArchiveSpecFile]]] = {}
+    claims: dict[tuple[str, str], list[tuple[bool, Path, ArchiveSpecFile]]] = {}
     taken: set[str] = set()
     failures: list[SpecError] = []
     for path in sorted(paths):
@@ -470,11 +542,12 @@ def select_each(
             continue
         if weights:
             by_user = spec.weights.from_environment(environ) is not None
-            claims.setdefault(spec.name, []).append((by_user, path, spec))
+            claims.setdefault((spec.name, spec.version), []).append((by_user, path, spec))
     archives = []
-    for name in sorted(claims.keys() - taken):
+    free = [claim for claim in claims if claim[0] not in taken]
+    for claim in sorted(free, key=lambda claim: (claim[0], version_order(claim[1]))):
         try:
-            archives.append(_resolve(*_winner(claims[name]), environ))
+            archives.append(_resolve(*_winner(claims[claim]), environ))
         except SpecError as error:
             failures.append(error)
     return archives, failures
@@ -493,13 +566,14 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpecFile]]) -> tuple[Path, Arc
     users = [claim for claim in claims if claim[0]]
     (_, path, spec), *rivals = users or claims
     if rivals:
-        raise SpecError(f"{rivals[0][1]}: name: {spec.name!r} is also the name in {path}")
+        both = f"{spec.name!r} is also the name in {path}, and both are version {spec.version}"
+        raise SpecError(f"{rivals[0][1]}: name: {both}")
     return path, spec
 
 
 def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> ResolvedArchive:
     weights = _existing(path, "weights", spec.weights, environ)
-    labels = spec.labels.names or _labels(path, _existing(path, "labels", spec.labels, environ))
+    labels = _labels(path, spec.labels, environ)
     fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
     config = None
     try:
@@ -509,8 +583,9 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
                 variable = spec.architecture.environment
                 raise SpecError(f"{path}: architecture: the environment variable {variable} is not set")
             preprocess = _preprocess(path, architecture, spec)
-            model = ClassifierSpec(labels=labels, architecture=architecture, preprocess=preprocess, **fields)
-            return ResolvedArchive(path, model, weights)
+            known = labels or _UNREAD
+            model = ClassifierSpec(labels=known, architecture=architecture, preprocess=preprocess, **fields)
+            return ResolvedArchive(path, model, weights, labelled=labels is not None)
         if spec.config is not None:
             config = _existing(path, "config", spec.config, environ)
         return ResolvedArchive(path, SegmenterSpec(labels=labels, **fields), weights, config)
@@ -555,7 +630,13 @@ def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, 
     return file
 
 
-def _labels(path: Path, file: Path) -> tuple[str, ...]:
+def _labels(path: Path, source: LabelSource, environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """The names of the classes, or None where the weights are to tell them."""
+    if source.names:
+        return source.names
+    if source.from_weights and source.locate(path, environ) is None:
+        return None
+    file = _existing(path, "labels", source, environ)
     try:
         return label_file.read(file)
     except (ValueError, OSError) as error:

@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, help="name, or name/version")
     parser.add_argument("--connections", type=int, default=8, help="requests under way at once (default: 8)")
     add_arguments(parser)
     given = parser.parse_args(arguments)

@@ -1,7 +1,8 @@
 """Build the model archives: each spec in archive_specs/ becomes model_store/<name>.mar.
 
-An archive holds the package, its handlers, the weights as safetensors, the resolved spec and TorchServe's settings. The
-same inputs give the same bytes; an archive whose inputs have not changed is not built again.
+An archive holds the package, its handlers, the weights as safetensors, the resolved spec and TorchServe's settings; of
+a version other than 1.0 it is <name>@<version>.mar. The same inputs give the same bytes; an archive whose inputs have
+not changed is not built again.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from imagexplain.attribution.registry import METHODS, Family
 from imagexplain.attribution.runner import AttributionInputs, run
 from imagexplain.checkout import ROOT
 from imagexplain.errors import LayerError, RequestError, UnsupportedModelError, unknown
-from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.checkpoints.checkpoint import load as load_checkpoint
 from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
@@ -94,7 +94,9 @@ class Question:
 
 
 def find_archive(model: str) -> ResolvedArchive:
-    """The classifier of that name in archive_specs/, or that of a spec file.
+    """The classifier of that name in archive_specs/, or of that name/version, or that of a spec file.
+
+    Of several versions the newest is meant where none is named.
 
     Raises:
         ValueError: no such classifier, or a spec that cannot be used.
@@ -103,16 +105,16 @@ def find_archive(model: str) -> ResolvedArchive:
         paths = [Path(model)]
     else:
         specs = {path: load(path) for path in sorted(SPECS.glob("*.yaml"))}
-        classifiers = {path: spec.name for path, spec in specs.items() if isinstance(spec, ClassifierFile)}
-        paths = [path for path, name in classifiers.items() if name == model]
+        classifiers = {path: spec for path, spec in specs.items() if isinstance(spec, ClassifierFile)}
+        paths = [path for path, spec in classifiers.items() if model in (spec.name, f"{spec.name}/{spec.version}")]
         if not paths:
-            raise ValueError(unknown("classifier", model, sorted(set(classifiers.values()))))
+            raise ValueError(unknown("classifier", model, sorted({spec.name for spec in classifiers.values()})))
     found = select(paths)
     if not found:
         raise ValueError(f"{paths[0]}: weights: the environment variable that names them is not set")
-    if not isinstance(found[0].model, ClassifierSpec):
-        raise ValueError(f"{paths[0]}: wanted a classifier, got a {found[0].model.handler}")
-    return found[0]
+    if not isinstance(found[-1].model, ClassifierSpec):
+        raise ValueError(f"{paths[0]}: wanted a classifier, got a {found[-1].model.handler}")
+    return found[-1]
 
 
 def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps: int | None = None) -> Question:
@@ -131,9 +133,12 @@ def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps:
     request = parse({"body": photo.read_bytes()}, {}, kind="explanation", limits=limits(spec), defaults=defaults)
     settings = Preprocess(**spec.preprocess.model_dump())
     sample = prepare_request(request, preprocess(request.photo, settings))
-    network = models.build(spec.architecture, read(archive.weights), spec.arguments)
+    checkpoint = load_checkpoint(archive.weights)
+    network = models.build(spec.architecture, checkpoint.tensors, spec.arguments)
     with torch.no_grad():
         scores = network(sample.image.unsqueeze(0))[0]
+    spec = archive.with_labels(len(scores), checkpoint.classes).model
+    assert isinstance(spec, ClassifierSpec)
     if len(scores) != len(spec.labels):
         raise ValueError(f"labels: wanted {len(scores)}, one for each score of the model, got {len(spec.labels)}")
     return Question(
@@ -267,7 +272,7 @@ def heading(question: Question, image: str) -> str:
     """The sheet's title: model, class, the predicted class where that is another one, and photo."""
     labels, best = question.spec.labels, int(question.scores.argmax())
     predicted = "" if best == question.target else f" (it predicts {labels[best]})"
-    return f"{question.spec.name} · {labels[question.target]}{predicted} · {image}"
+    return f"{question.spec.file_name} · {labels[question.target]}{predicted} · {image}"
 
 
 def _exists(name: str) -> bool:
@@ -294,7 +299,9 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("image", type=Path)
-    parser.add_argument("--model", required=True, help="name of a classifier in archive_specs/, or a spec file")
+    parser.add_argument(
+        "--model", required=True, help="name of a classifier in archive_specs/, name/version, or a spec file"
+    )
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="which methods (default: all)")
     parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
     parser.add_argument("--out", type=Path, help="the PNG file (default: run/sheets/IMAGE_MODEL.png)")
@@ -305,7 +312,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         _positive("columns", given.columns)
         names = named(given.methods)
         question = ask(given.image, find_archive(given.model), given.target, given.steps)
-        out = given.out or OUT / f"{given.image.stem}_{question.spec.name}.png"
+        out = given.out or OUT / f"{given.image.stem}_{question.spec.file_name}.png"
         out.parent.mkdir(parents=True, exist_ok=True)
     except RequestError as error:
         print(f"error: {error.field}: {error.message}", file=sys.stderr)

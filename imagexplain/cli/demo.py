@@ -17,6 +17,7 @@ from typing import Any
 import skimage
 from PIL import Image, ImageDraw, ImageOps
 
+from imagexplain.archive.spec import in_file_name
 from imagexplain.checkout import ROOT
 from imagexplain.cli.explain import explain
 from imagexplain.client.client import Client, ClientError
@@ -43,7 +44,7 @@ class Known:
     """Facts about a served model, by its answer to a scene.
 
     Attributes:
-        name: Name of the model.
+        name: Name of the model, or name/version.
         finds_instances: It is a segmenter.
         of_scenes: It found shapes of the scenes and nothing else.
     """
@@ -116,8 +117,9 @@ def show(client: Client, photo: Path, models: Sequence[Known], out: Path, *, is_
     say(f"\nphoto: {photo}")
     pictures: dict[str, Path] = {}
     segmenters = [model.name for model in models if model.finds_instances and (is_scene or not model.of_scenes)]
-    segments = {"segments": segmenters[0], "fallback": "slic"} if segmenters else {"segments": "slic"}
-    maker = f"{segmenters[0]}'s segments" if segmenters else "superpixel"
+    segmenter = segmenters[0].partition("/")[0] if segmenters else ""  # of several versions the newest is asked
+    segments = {"segments": segmenter, "fallback": "slic"} if segmenter else {"segments": "slic"}
+    maker = f"{segmenter}'s segments" if segmenter else "superpixel"
     for model in models:
         name = model.name
         if model.finds_instances:
@@ -138,7 +140,7 @@ def _instances(client: Client, photo: Path, model: Known, out: Path) -> dict[str
         known = f", for it knows the {len(CLASSES)} shapes of the scenes alone" if model.of_scenes else ""
         say(f"{name}: finds nothing here{known}")
         return {}
-    found = out / f"{photo.stem}_{name}_instances.png"
+    found = out / f"{photo.stem}_{in_file_name(name)}_instances.png"
     found.write_bytes(client.photo(f"predictions/{name}", photo, accept="image/png").body)
     return {f"{name} finds": found, f"{name}, the surest one": _picture(explain(client, photo, name, out, {}))}
 

@@ -3,6 +3,7 @@
 explain.py photo.jpg --model lanet
 explain.py photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
 explain.py photo.jpg --model lanet --masks masks.json --option segments=slic --option n_segments=30
+explain.py photo.jpg --model places/1.0 --model places/2.0 --target kitchen
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from imagexplain.archive.spec import in_file_name
 from imagexplain.cli.connection import add_arguments, connect
 from imagexplain.client.client import Client, ClientError
 from imagexplain.ops.server import ServerError
@@ -42,6 +44,7 @@ def explain(
     """Ask for a prediction and for the explanation in each form; prints what came, and returns the files written.
 
     Args:
+        model: Name of the model, or name/version.
         options: Options of the explanation, short ones as text.
         files: Options that are files, by name.
 
@@ -62,7 +65,7 @@ def explain(
             say(_summary(answer.json()))
             if accept == DEFAULT_FORMS:
                 continue
-        file = out / f"{photo.stem}_{model}{FORMS[form]}"
+        file = out / f"{photo.stem}_{in_file_name(model)}{FORMS[form]}"
         file.write_bytes(answer.body)
         written.append(file)
         say(f"  {file} ({len(answer.body) / 1e3:.0f} kB, {answer.seconds:.2f} s)")
@@ -118,7 +121,9 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("image", type=Path)
-    parser.add_argument("--model", required=True)
+    parser.add_argument(
+        "--model", action="append", required=True, help="name, or name/version; may be repeated, to compare"
+    )
     parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
     parser.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
     parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
@@ -148,7 +153,9 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     files = {"masks": given.masks} if given.masks else None
     forms = tuple(given.accept or DEFAULT_FORMS)
     try:
-        explain(connect(given), given.image, given.model, given.out, options, forms, files)
+        client = connect(given)
+        for model in given.model:
+            explain(client, given.image, model, given.out, options, forms, files)
     except (ClientError, ServerError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

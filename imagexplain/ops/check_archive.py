@@ -7,12 +7,12 @@ import json
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
-from imagexplain.archive.spec import SPEC_FILE, ClassifierSpec, SegmenterSpec
+from imagexplain.archive.spec import DEFAULT_VERSION, SPEC_FILE, ClassifierSpec, SegmenterSpec
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 SPECS: dict[str, type[ClassifierSpec | SegmenterSpec]] = {"classifier": ClassifierSpec, "segmenter": SegmenterSpec}
@@ -22,8 +22,17 @@ class ArchiveError(ValueError):
     """A file that TorchServe could not serve; the message names it, and what is wrong with it."""
 
 
-def check(archive: Path) -> str:
-    """The name of the archive's model, once its contents are found whole: checksums, manifest, handler, settings, spec.
+class Identity(NamedTuple):
+    """Name and version of an archive's model, which only one archive of a server has."""
+
+    name: str
+    version: str
+
+
+def check(archive: Path) -> Identity:
+    """Name and version of the archive's model, once its contents are found whole.
+
+    These are checksums, manifest, handler, settings and spec.
 
     Raises:
         ArchiveError: something is missing or damaged.
@@ -46,7 +55,7 @@ def unpacked_bytes(archive: Path) -> int:
         return sum(entry.file_size for entry in content.infolist())
 
 
-def _model(archive: Path, content: zipfile.ZipFile) -> str:
+def _model(archive: Path, content: zipfile.ZipFile) -> Identity:
     about = _json(archive, MANIFEST, content).get("model")
     if not isinstance(about, dict):
         raise ArchiveError(f"{archive}: {MANIFEST}: model: wanted an object, got {about!r:.80}")
@@ -64,7 +73,7 @@ def _model(archive: Path, content: zipfile.ZipFile) -> str:
         _check_settings(archive, about["configFile"], content)
     if SPEC_FILE in files:
         _check_spec(archive, content)
-    return str(about["modelName"])
+    return Identity(about["modelName"], str(about.get("modelVersion") or DEFAULT_VERSION))
 
 
 def _has_handler(handler: str, files: set[str]) -> bool:

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +24,10 @@ from urllib.request import Request
 
 import psutil
 
+from imagexplain.archive.spec import version_order
 from imagexplain.checkout import ROOT as ROOT
 from imagexplain.client.loopback import ANYWHERE, LOOPBACK, is_loopback, reachable, urlopen
-from imagexplain.ops.check_archive import ArchiveError, check, unpacked_bytes
+from imagexplain.ops.check_archive import ArchiveError, Identity, check, unpacked_bytes
 from imagexplain.ops.drain import drain
 from imagexplain.ops.signals import ended_by_signals, undisturbed
 from imagexplain.progress import EVERY_SECONDS, say
@@ -46,7 +48,10 @@ class ServerError(RuntimeError):
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: where it listens, its process, and what it serves. All but inference is on the loopback."""
+    """A running server: where it listens, its process, and what it serves. All but inference is on the loopback.
+
+    Of a model with several versions `models` has each, as it stands in addresses: name/version.
+    """
 
     ports: dict[str, int]
     pid: int
@@ -149,7 +154,7 @@ def start(
         say(f"already running at {running.inference} with the same archives")
         _wait(running, timeout_s)
         return running
-    models = _models(archives)
+    found = _identities(archives)
     _check_free(host, ports, running)
     _check_java()
     with ended_by_signals(), _alone(_writable(run, archives, running)):
@@ -157,7 +162,7 @@ def start(
             say("already running with other archives or addresses: restarting")
             stop(run, drain_s=drain_s)
         try:
-            server = _launch(root, store, run, host, ports, fingerprint, models)
+            server = _launch(root, store, run, host, ports, fingerprint, found)
             _wait(server, timeout_s)
         except BaseException:
             with undisturbed():
@@ -245,14 +250,20 @@ def free_port() -> int:
 
 
 def _launch(
-    root: Path, store: Path, run: Path, host: str, ports: dict[str, int], fingerprint: str, models: tuple[str, ...]
+    root: Path,
+    store: Path,
+    run: Path,
+    host: str,
+    ports: dict[str, int],
+    fingerprint: str,
+    archives: dict[Identity, Path],
 ) -> Server:
     """The server's process, which is known to `find` before a signal can end this one; nothing remains of a failure."""
     scratch = None
     with undisturbed():
         try:
             scratch = _scratch(run)
-            return _launched(root, store, run, scratch, host, ports, fingerprint, models)
+            return _launched(root, store, run, scratch, host, ports, fingerprint, archives)
         except BaseException as error:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -269,7 +280,7 @@ def _launched(
     host: str,
     ports: dict[str, int],
     fingerprint: str,
-    models: tuple[str, ...],
+    archives: dict[Identity, Path],
 ) -> Server:
     (run / "logs").mkdir(parents=True, exist_ok=True)
     for name in ("ts_log.log", "model_log.log"):
@@ -277,8 +288,10 @@ def _launched(
             (run / "logs" / name).replace(run / "logs" / f"{name}.previous")
     (run / "key_file.json").unlink(missing_ok=True)
     # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
+    # Of several versions it takes the first one for requests that name none.
     command = [
-        *(sys.executable, "-m", "ts.model_server", "--start", "--ncs", "--models", "all"),
+        *(sys.executable, "-m", "ts.model_server", "--start", "--ncs"),
+        *("--models", *(path.name for path in archives.values())),
         *("--model-store", str(store), "--ts-config", str(root / "config.properties")),
         *("--log-config", str(root / "monitoring" / "log4j2.xml")),
     ]
@@ -299,7 +312,7 @@ def _launched(
         started = birth(psutil.Process(pid))
     except (OSError, ValueError, psutil.Error):
         raise ServerError(f"TorchServe did not start:\n{console.read_text().strip()}") from None
-    server = Server(ports, pid, started, str(run), str(scratch), fingerprint, models, host)
+    server = Server(ports, pid, started, str(run), str(scratch), fingerprint, _addresses(archives), host)
     try:
         (run / "server.json").write_text(json.dumps(asdict(server), indent=2) + "\n")
     except OSError:
@@ -433,18 +446,29 @@ def _fingerprint(root: Path, archives: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _models(archives: list[Path]) -> tuple[str, ...]:
-    """The names of the archives' models. Raises ServerError for an archive that cannot be served, or two of a name."""
-    holders: dict[str, Path] = {}
+def _identities(archives: list[Path]) -> dict[Identity, Path]:
+    """The archives by name and version, of each name the newest version first.
+
+    Raises ServerError for an archive that cannot be served, or two of one name and version.
+    """
+    found: dict[Identity, Path] = {}
     for path in archives:
         try:
-            name = check(path)
+            identity = check(path)
         except ArchiveError as error:
             raise ServerError(str(error)) from None
-        if name in holders:
-            raise ServerError(f"{path} and {holders[name]} are both archives of {name}: wanted one")
-        holders[name] = path
-    return tuple(holders)
+        if identity in found:
+            both = f"{path} and {found[identity]} are both archives of {identity.name}"
+            raise ServerError(f"{both}, version {identity.version}: wanted one")
+        found[identity] = path
+    newest_first = sorted(found, key=lambda identity: version_order(identity.version), reverse=True)
+    return {identity: found[identity] for identity in sorted(newest_first, key=lambda identity: identity.name)}
+
+
+def _addresses(identities: Collection[Identity]) -> tuple[str, ...]:
+    """The models as they stand in addresses: by name, and version where there are several of a name."""
+    counts = Counter(name for name, _ in identities)
+    return tuple(name if counts[name] == 1 else f"{name}/{version}" for name, version in identities)
 
 
 def _configured_ports(root: Path) -> dict[str, int]:

@@ -213,7 +213,7 @@ def map_result(
         "method": plan.name,
         "options": {CLIENTS_NAMES.get(name, name): value for name, value in plan.settings().items()},
         "evaluations": found.evaluations,
-        "model": model.spec.name,
+        "model": model.spec.address,
         "top": ranking(model, scores),
     }
     if plan.layer is not None:

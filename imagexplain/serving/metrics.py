@@ -58,10 +58,11 @@ def duration_label(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The metrics of one served model."""
+    """The metrics of one served model, of one of its versions."""
 
     sink: MetricSink
     model_name: str
+    model_version: str
 
     def prime(self) -> None:
         """Set every counter and gauge to 0 before the first request; histograms have no such write."""
@@ -105,4 +106,4 @@ class Metrics:
         self._write("counter", name, value, *labels)
 
     def _write(self, metric: MetricType, name: str, value: float, *labels: str) -> None:
-        self.sink.write(metric, name, value, [self.model_name, *labels])
+        self.sink.write(metric, name, value, [self.model_name, *labels, self.model_version])

@@ -259,7 +259,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def prediction_result(model: Model, scores: Tensor) -> dict[str, Any]:
     """The entries of an answer of ``/predictions``, from one row of scores (classes,)."""
-    return {"model": model.spec.name, "predictions": ranking(model, scores), "output": scores.unsqueeze(0)}
+    return {"model": model.spec.address, "predictions": ranking(model, scores), "output": scores.unsqueeze(0)}
 
 
 def explanation_result(
@@ -279,7 +279,7 @@ def explanation_result(
         "method": request.plan.name,
         "baseline": request.baseline.name,
         "evaluations": explanation.evaluations,
-        "model": model.spec.name,
+        "model": model.spec.address,
         "top": ranking(model, scores),
     }
     if path.tolerance is None:

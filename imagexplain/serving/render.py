@@ -190,7 +190,7 @@ def _answer(
     else:
         answer = score
     title = f"Evidence for {drawable(short(labels, target))}"
-    return title, (answer, f"{drawable(model.spec.name)}: {_method(sample, explanation)}")
+    return title, (answer, f"{drawable(model.spec.address)}: {_method(sample, explanation)}")
 
 
 def _method(sample: PreparedRequest, explanation: PathAttribution | AttributionMap) -> str:

@@ -106,7 +106,7 @@ class Worker(Generic[T]):
             sink: Collector of metrics.
         """
         spec = task.spec
-        metrics = Metrics(sink, spec.name)
+        metrics = Metrics(sink, spec.name, spec.version)
         metrics.prime()
         logger.info("%s", task.describe())
         return cls(task, limits(spec), remote_segments(spec, archive), Cache(spec.limits.cache_bytes), metrics)

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from imagexplain.archive.spec import DEFAULT_VERSION
+
 WORKING = """
 class Handler:
     def initialize(self, context):
@@ -19,19 +21,26 @@ class Handler:
 """
 
 
-def write(store: Path, name: str, handler: str = WORKING, runtime: str = "python", workers: int = 1) -> Path:
+def write(
+    store: Path,
+    name: str,
+    handler: str = WORKING,
+    runtime: str = "python",
+    workers: int = 1,
+    version: str = DEFAULT_VERSION,
+) -> Path:
     """An archive of nothing but a handler; TorchServe refuses one with a runtime that it does not know."""
     store.mkdir(parents=True, exist_ok=True)
     manifest = {
         "runtime": runtime,
         "model": {
             "modelName": name,
-            "modelVersion": "1.0",
+            "modelVersion": version,
             "handler": "handler.py",
             "configFile": "model-config.yaml",
         },
     }
-    path = store / f"{name}.mar"
+    path = store / f"{name if version == DEFAULT_VERSION else f'{name}@{version}'}.mar"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("handler.py", handler)

@@ -343,6 +343,25 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
             build_all([write_spec(tmp_path, **{field: "folder"})], tmp_path / "store", environ={})
 
 
+def test_labels_that_the_weights_tell(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The checkpoint's own names where it has them, else numbers; an archive with either is built anew."""
+    state = load_file(tmp_path / "small.safetensors")
+    named = write_spec(tmp_path, labels={"from_weights": True}, weights="m.pth")
+
+    def labels() -> list[str]:
+        (archive,) = build_all([named], tmp_path / "store", environ={})
+        assert "up to date" not in capsys.readouterr().out
+        found: list[str] = json.loads(members(archive)["spec.json"])["labels"]
+        return found
+
+    torch.save({"model": state}, tmp_path / "m.pth")
+    assert labels() == [str(index) for index in range(10)]
+    torch.save({"model": state, "classes": LABELS}, tmp_path / "m.pth")
+    assert labels() == LABELS
+    build_all([named], tmp_path / "store", environ={})
+    assert "up to date" in capsys.readouterr().out
+
+
 def test_labels_in_another_order_than_the_checkpoints(spec: Path, tmp_path: Path) -> None:
     state = load_file(tmp_path / "small.safetensors")
     torch.save({"model": state, "class_to_idx": {name: index for index, name in enumerate(LABELS)}}, tmp_path / "m.pth")

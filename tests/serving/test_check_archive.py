@@ -32,9 +32,9 @@ def pack(store: Path, model: dict[str, Any] | None = None, **files: str) -> Path
 
 
 @pytest.mark.parametrize("handler", ["handler.py", "handler.py:handle", "handlers.classifier", "image_classifier"])
-def test_a_whole_archive_has_the_name_of_its_model(tmp_path: Path, handler: str) -> None:
+def test_a_whole_archive_has_the_name_and_version_of_its_model(tmp_path: Path, handler: str) -> None:
     path = pack(tmp_path, MODEL | {"handler": handler}, **{"handlers/classifier_py": "", "spec_json": json.dumps(SPEC)})
-    assert check(path) == "small"
+    assert check(path) == ("small", "1.0")
     with zipfile.ZipFile(path) as archive:
         assert unpacked_bytes(path) == sum(len(archive.read(name)) for name in archive.namelist())
 
@@ -84,4 +84,8 @@ def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
 
 def test_the_archives_of_this_repository_are_whole(model_store: Path) -> None:
     found = sorted(model_store.glob("*.mar"))
-    assert [check(path) for path in found] == [path.stem for path in found]
+    assert [check(path) for path in found] == [(path.stem, "1.0") for path in found]
+
+
+def test_a_version_is_the_manifests(tmp_path: Path) -> None:
+    assert check(pack(tmp_path, MODEL | {"modelVersion": "1.10"})) == ("small", "1.10")

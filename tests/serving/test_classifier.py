@@ -227,9 +227,9 @@ def test_every_request_is_counted(handler: ClassifierHandler) -> None:
     ask(handler, (prediction(), noise_png()), (explanation("steps=3"), noise_png()), (explanation(), b"no image"))
     counted = {labels for name, value, labels in written if name == "explain_requests_total" and value == 1}
     assert counted == {
-        ("bit", "prediction", "ok"),
-        ("bit", "explanation", "ok"),
-        ("bit", "explanation", "unsupported_media"),
+        ("bit", "prediction", "ok", "1.0"),
+        ("bit", "explanation", "ok", "1.0"),
+        ("bit", "explanation", "unsupported_media", "1.0"),
     }
     assert ("explain_evaluations_sum", 3) in {(name, value) for name, value, _ in written}
     stages = {name for name, _, _ in written if name.endswith("_seconds")}

@@ -149,6 +149,7 @@ def test_a_segmenters_spec(tmp_path: Path) -> None:
         (SEGMENTER | {"config": "model.py"}, "config: goes with engine mmdet"),
         (SEGMENTER | {"engine": "mmdet", "config": "gone.py"}, "small.yaml: config: no such file: "),
         (SEGMENTER | {"architecture": "bit"}, "small.yaml: architecture: Extra inputs are not permitted"),
+        (SEGMENTER | {"labels": {"from_weights": True}}, "labels.from_weights: goes with a classifier"),
         (SEGMENTER | {"threshold": 2}, "small.yaml: threshold: Input should be less than or equal to 1"),
     ],
 )
@@ -193,6 +194,45 @@ def test_a_users_weights_and_labels_replace_the_demonstrations(tmp_path: Path) -
 def test_two_specs_with_the_same_claim_to_a_name_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"twin\.yaml: name: 'small' is also the name in .*small\.yaml"):
         select([write_spec(tmp_path), write_spec(tmp_path, "twin.yaml")], {})
+
+
+def test_versions_of_one_name_stand_side_by_side(tmp_path: Path) -> None:
+    """In order of their numbers, and each claimed once; another version's variable replaces none of them."""
+    versions = {"b": "1.10", "a": "1.9", "c": "1.0"}
+    specs = [write_spec(tmp_path, f"{file}.yaml", version=version) for file, version in versions.items()]
+    own = write_spec(tmp_path, "own.yaml", version="1.9", weights={"environment": "OWN"})
+    found = [(archive.source.stem, archive.model.address) for archive in select([*specs, own], {})]
+    assert found == [("c", "small"), ("a", "small/1.9"), ("b", "small/1.10")]
+    replaced = select([*specs, own], {"OWN": str(tmp_path / "small.safetensors")})
+    assert [archive.source.stem for archive in replaced] == ["c", "own", "b"]
+    assert [archive.model.file_name for archive in replaced] == ["small", "small@1.9", "small@1.10"]
+    twin = write_spec(tmp_path, "twin.yaml", version="1.9")
+    with pytest.raises(
+        SpecError, match=r"twin\.yaml: name: 'small' is also the name in .*a\.yaml, and both are version 1\.9"
+    ):
+        select([*specs, twin], {})
+
+
+@pytest.mark.parametrize("version", [1.1, 2])
+def test_a_version_is_no_number(tmp_path: Path, version: float) -> None:
+    with pytest.raises(
+        SpecError, match=rf"version: Value error, wants quotes.* version: '{version}' \(given {version}"
+    ):
+        select([write_spec(tmp_path, version=version)], {})
+
+
+def test_labels_that_the_weights_are_to_tell(tmp_path: Path) -> None:
+    """A file of the user's goes before."""
+    path = write_spec(tmp_path, labels={"environment": "OWN_LABELS", "from_weights": True})
+    (tmp_path / "own.txt").write_text("left\nright\n")
+    (given,) = select([path], {"OWN_LABELS": str(tmp_path / "own.txt")})
+    assert given.model.labels == ("left", "right") and given.with_labels(3, ["a", "b", "c"]) == given
+    (untold,) = select([path], {})
+    assert untold.with_labels(3, None).model.labels == ("0", "1", "2")
+    assert untold.with_labels(3, ["a", "b"]).model.labels == ("0", "1", "2")
+    assert untold.with_labels(2, ["hall", "attic"]).model.labels == ("hall", "attic")
+    with pytest.raises(SpecError, match=r"small\.yaml: labels: Tuple should have at least 2 items"):
+        untold.with_labels(1, None)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "archive_specs").glob("*.yaml")), ids=lambda path: path.stem)

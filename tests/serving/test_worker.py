@@ -137,8 +137,8 @@ def test_methods_segments_and_the_cache_are_the_workers(worker: Worker[Meter]) -
     sink = worker.metrics.sink
     assert isinstance(sink, Sink)
     assert [(label, value) for name, label, value in sink.written if name == "explain_cache_total" and value] == [
-        ("meter,miss", 1),
-        ("meter,hit", 1),
+        ("meter,miss,1.0", 1),
+        ("meter,hit,1.0", 1),
     ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -155,6 +156,36 @@ def test_defaults_of_the_spec() -> None:
     request = ask(body(img_data=LIST, quadrature="left"), defaults=defaults)
     assert (request.path.steps, request.path.quadrature, request.outputs) == (11, "left", ("output",))
     assert np.asarray(request.photo.image).tolist() == [[[3, 2, 1], [6, 5, 4]]]
+
+
+RANDOM = Defaults(baseline="uniform")
+
+
+@pytest.mark.parametrize(
+    ("options", "defaults", "baseline", "paths", "steps"),
+    [
+        ({}, RANDOM, "uniform", 4, 13),
+        ({"draws": 8}, RANDOM, "uniform", 8, 7),
+        ({"draws": 64}, Defaults(baseline="uniform", steps=100), "uniform", 64, 2),
+        ({"steps": 50}, RANDOM, "uniform", 4, 50),
+        ({"tolerance": 0.1}, RANDOM, "uniform", 4, 100),
+        ({"baseline": "blur"}, RANDOM, "blur", 1, 50),
+        ({"baseline": "uniform"}, Defaults(), "uniform", 4, 13),
+        ({"method": "occlusion"}, RANDOM, "black", 1, None),
+        ({"method": "occlusion", "baseline": "uniform"}, RANDOM, "uniform", 4, None),
+        ({"method": "grad_cam"}, RANDOM, "black", 1, None),
+        ({"method": "idgi"}, Defaults(method="idgi", baseline="uniform"), "uniform", 4, None),
+        ({"combine": ["integrated_gradients", "grad_cam"]}, RANDOM, "black", 1, None),
+        ({"smooth": {"samples": 5}}, replace(RANDOM, method="rise"), "black", 1, None),
+        ({"method": "expected_gradients"}, RANDOM, "uniform", 16, None),
+    ],
+)
+def test_random_baselines_share_the_steps_and_cost_other_methods_nothing(
+    options: dict[str, Any], defaults: Defaults, baseline: str, paths: int, steps: int | None
+) -> None:
+    request = ask(body(image=BASE64, **options), defaults=defaults)
+    assert (request.baseline.name, request.baseline.paths) == (baseline, paths)
+    assert steps is None or request.path.steps == steps
 
 
 def test_predictions_ignore_every_option() -> None:

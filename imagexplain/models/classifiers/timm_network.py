@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.checkpoints.efficientnet_keys import from_efficientnet_pytorch, is_efficientnet_pytorch
+from imagexplain.models.checkpoints.vit_keys import check_classifier, pooling_arguments, resized_positions
 
 FITS = {"center": "crop", "squash": "stretch"}
 """Translation of timm's crop modes to ours; its third pads, which the preprocessing here does not."""
@@ -52,22 +53,25 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
 
     Args:
         name: Name as for :func:`create`.
-        state: Tensors of the checkpoint as timm writes or publishes them, or as EfficientNet-PyTorch does. Its
-            classifier says how many classes.
-        arguments: Arguments as for :func:`create`; ``num_classes`` need not be among them.
+        state: Tensors of the checkpoint as timm or MAE's fine-tuning writes them, as timm publishes them, or as
+            EfficientNet-PyTorch does. Its classifier says how many classes, and the last norm of a ViT its pooling.
+        arguments: Arguments as for :func:`create`; ``num_classes`` need not be among them, nor ``global_pool`` of a
+            ViT.
 
     Raises:
         ArgumentError: as for :func:`create`.
+        NoClassifierError: the network is there, but for its classifier.
         CheckpointError: listing every missing, unexpected and wrongly shaped tensor.
     """
     with torch.device("meta"):
         outline = create(name, arguments)
-    # Published files may have the names of their authors, which timm translates as it loads them.
-    translate = getattr(sys.modules[type(outline).__module__], "checkpoint_filter_fn", None)
-    state = translate(dict(state), outline) if translate else state
-    if is_efficientnet_pytorch(state):
-        state = from_efficientnet_pytorch(state, outline.state_dict())
-    if (head := _classifier(outline)) in state:
+        if told := pooling_arguments(state, outline):
+            arguments = told | dict(arguments)
+            outline = create(name, arguments)
+    classifier = _classifier(outline)
+    check_classifier(state, outline, classifier)
+    state = _translated(state, outline)
+    if (head := f"{classifier}.weight") in state:
         arguments = {"num_classes": len(state[head])} | dict(arguments)
     # Not on meta: some networks compute buffers that no checkpoint holds.
     return checkpoint.fill(create(name, arguments), state)
@@ -95,9 +99,22 @@ def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _translated(state: Mapping[str, Tensor], outline: nn.Module) -> Mapping[str, Tensor]:
+    """Tensors by timm's names: published files may have those of their authors, which timm translates as it loads."""
+    if is_efficientnet_pytorch(state):
+        return from_efficientnet_pytorch(state, outline.state_dict())
+    translate = getattr(sys.modules[type(outline).__module__], "checkpoint_filter_fn", None)
+    if translate is None:
+        return state
+    # Not by timm, which antialiases, and takes some grids for another one.
+    positions = resized_positions(state, outline)
+    rest = {key: tensor for key, tensor in state.items() if key not in positions}
+    return {**translate(rest, outline), **positions}
+
+
 def _classifier(network: nn.Module) -> str:
-    """Name of the weights of the layer that gives the scores, of the first if there are several."""
+    """Name of the layer that gives the scores, of the first if there are several."""
     get = getattr(network, "get_classifier", None)
     layers = get() if callable(get) else None
     layer = layers[0] if isinstance(layers, tuple | list) else layers
-    return next((f"{name}.weight" for name, module in network.named_modules() if module is layer), "")
+    return next((name for name, module in network.named_modules() if module is layer), "")

@@ -51,7 +51,7 @@ class Classifier:
     def describe(self) -> str:
         """The model, its device and its speed."""
         speed = f"{self.model.chunk} path points at once, {self.seconds_per_point:.4f} s each"
-        return f"{self.spec.name} on {self.model.device}: {speed}"
+        return f"{self.spec.address} on {self.model.device}: {speed}"
 
     def preprocess(self, request: Request) -> ModelInput:
         """The photo at the model's size."""

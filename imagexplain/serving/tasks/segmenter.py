@@ -121,7 +121,7 @@ class Segmenter:
 
     def describe(self) -> str:
         """The model, its device and its engine."""
-        return f"{self.spec.name} on {self.device} by {self.spec.engine}"
+        return f"{self.spec.address} on {self.device} by {self.spec.engine}"
 
     def preprocess(self, request: Request) -> ModelInput:
         """The model input of the photo."""
@@ -160,7 +160,7 @@ class Segmenter:
             deadline.admit(field="accept", seconds=seconds)
         if request.accept == PNG:
             annotated = request.picture.annotated
-            photo = drawn(request.photo.image, prediction, self.spec.labels, self.spec.name, annotated=annotated)
+            photo = drawn(request.photo.image, prediction, self.spec.labels, self.spec.address, annotated=annotated)
             return Payload({}, photo)
         most = self.spec.limits.max_response_bytes
         check_masks(len(prediction), prediction.size, request.accept, most)
@@ -169,7 +169,7 @@ class Segmenter:
     def _result(self, found: Detections, accept: str) -> dict[str, Any]:
         names = self._names(found)
         result: dict[str, Any] = {
-            "model": self.spec.name,
+            "model": self.spec.address,
             "boxes": found.boxes,
             "scores": found.scores,
             "classes": found.labels,
