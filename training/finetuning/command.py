@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
             result = _run(given, config, device, processes, stop)
             if processes.is_first:
                 _tell(result, given.out)
-    except (ArgumentError, CheckpointError, NonFiniteError, OSError) as error:
+    except (ValueError, CheckpointError, NonFiniteError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0 if result.finished else STOPPED

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import decode
+from imagexplain.vision.geometry import MAX_ASPECT
 from training.finetuning.labelled_images import Batch
 from training.finetuning.pipeline import Pipeline
 from training.finetuning.randomness import seed_all
@@ -141,13 +142,15 @@ def find_faults(
 
 
 def fault(file: Path) -> str:
-    """Reason why a file is no photo; empty for one that is."""
+    """Reason why a file is no photo to train on; empty for one that is."""
     try:
-        decode(file.read_bytes(), Limits(), file.name)
+        height, width = decode(file.read_bytes(), Limits(), file.name).size
     except RequestError as error:
         return error.message
     except OSError as error:
         return str(error)
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        return f"wanted a photo at most {MAX_ASPECT} times as long as it is wide, got {width} × {height}"
     return ""
 
 
