@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
+from timm.data.auto_augment import AugmentOp, posterize
 from torch import Tensor
 
 from imagexplain.vision.geometry import Preprocess, apply
@@ -77,8 +79,34 @@ class Pipeline:
             mean=self.preprocess.mean,
             std=self.preprocess.std,
         )
+        _mend(augmented)
         return augmented
 
 
 def _preprocessed(preprocess: Preprocess, photo: Image.Image) -> Tensor:
     return apply(photo, preprocess)[0]
+
+
+def _mend(transform: Any) -> None:
+    """Give timm's policies a posterization that takes all that they ask of it.
+
+    They keep down to 0 bits, of which Pillow made a black image up to version 12; version 13 raises an error.
+    """
+    for operation in _operations(transform.transforms):
+        if operation.aug_fn is posterize:
+            operation.aug_fn = _posterize
+
+
+def _operations(steps: Any) -> Iterator[AugmentOp]:
+    for step in steps:
+        if isinstance(step, AugmentOp):
+            yield step
+        elif isinstance(step, list | tuple):
+            yield from _operations(step)
+        else:
+            yield from _operations([getattr(step, "ops", ()), getattr(step, "policy", ())])
+
+
+def _posterize(photo: Image.Image, bits: int, **options: Any) -> Image.Image:
+    black: Image.Image = Image.new(photo.mode, photo.size)
+    return posterize(photo, bits, **options) if bits > 0 else black

@@ -14,7 +14,9 @@ from timm.data import create_transform
 
 from benchmarks import deterministic
 from tests.models.reference import FIXTURES
+from tests.training.finetuning.networks import tiny_cnn
 from tests.wire.photos import noise_photo
+from training.finetuning import pipeline
 from training.finetuning.config import FinetuneConfig
 from training.finetuning.labelled_images import TensorImages
 from training.finetuning.losses import mixing
@@ -52,6 +54,14 @@ def test_scale_and_decay_of_every_parameter(pooling: str) -> None:
         assert given[name]["weight_decay"] == values["weight_decay"], name
     set_rate(groups, 2.0)
     assert given["cls_token"]["lr"] == pytest.approx(2 * 0.65**13, abs=1e-9)
+
+
+def test_a_network_of_ones_own_has_one_rate() -> None:
+    network = tiny_cnn()
+    groups = parameter_groups(network, 0.65, 0.05)
+    given = {id(each): (group["lr_scale"], group["weight_decay"]) for group in groups for each in group["params"]}
+    assert len(given) == len(list(network.parameters()))
+    assert all(given[id(each)] == (1.0, 0.05 if each.ndim > 1 else 0.0) for each in network.parameters())
 
 
 def test_the_learning_rate_at_every_epoch() -> None:
@@ -147,6 +157,23 @@ def test_training_photos_are_augmented_as_in_the_recipe() -> None:
             given = ours(photo)
             seed_all(number)
             assert torch.equal(given, theirs(photo)), number
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-inc1-n8", "rand-m0-n8", "original", "augmix-m10"])
+def test_posterization_to_no_bits_is_black(policy: str) -> None:
+    """As with Pillow up to version 12; timm's policies ask for it at the highest magnitude, or at the lowest."""
+    photo = noise_photo(40, 40)
+    transform: Any = Pipeline(recipe_preprocess((32, 32)), Augmentation(policy)).transform()
+    operations = [each for each in pipeline._operations(transform.transforms) if "Posterize" in each.name]
+    assert operations
+    for operation in operations:
+        assert not np.any(operation.aug_fn(photo, 0, **operation.kwargs))
+        kept = np.asarray(operation.aug_fn(photo, 2, **operation.kwargs))
+        assert np.array_equal(kept, np.asarray(photo) & 0b11000000)
+    with private_randomness():
+        for number in range(20):
+            seed_all(number)
+            assert transform(photo).isfinite().all()
 
 
 @pytest.mark.parametrize("size", [(60, 80), (300, 260), (256, 256)])

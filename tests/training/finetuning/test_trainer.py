@@ -328,12 +328,15 @@ def test_both_checkpoints_build_the_network_of_an_archive(tmp_path: Path) -> Non
     assert_same_network(built, network, VAL.images)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_trains_too(precision: Any, tmp_path: Path) -> None:
     full, _ = trained(tmp_path / "full", replace(PLAIN, epochs=2))
     half, _ = trained(tmp_path / "half", replace(PLAIN, epochs=2, precision=precision))
     assert half.losses != full.losses
     assert half.losses == pytest.approx(full.losses, rel=0.1)
+    trained(tmp_path / "part", replace(PLAIN, epochs=2, precision=precision), stop=stopped_after(3))
+    rest, _ = trained(tmp_path / "part", replace(PLAIN, epochs=2, precision=precision))
+    assert_same_run(rest, half)
     assert {tensor.dtype for tensor in torch.load(half.last, weights_only=True)["model"].values()} == {torch.float32}
 
 
