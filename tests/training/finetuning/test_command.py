@@ -21,6 +21,7 @@ from imagexplain.vision.geometry import Preprocess
 from tests.training.finetuning.folders import CLASSES, photos
 from tests.training.finetuning.networks import TINY, tiny_vit
 from training.finetuning import command, trainer
+from training.finetuning.config import FinetuneConfig
 from training.finetuning.image_folder import ImageFolder, list_folder
 from training.finetuning.pipeline import Pipeline
 from training.finetuning.validation import validate
@@ -65,25 +66,26 @@ def test_from_pretraining_to_an_archive(tmp_path: Path, capsys: pytest.CaptureFi
     assert built.name == "run.mar"
 
 
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 def test_the_same_command_again_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    told: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a run that was told to end within an epoch, augmentation, mixing and drop path included."""
-    folder = photos(tmp_path / "photos")
+    folder, handler = photos(tmp_path / "photos"), signal.getsignal(told)
     assert finetuned(folder, tmp_path / "whole", *SMALL) == 0
     update = trainer._Training.update
 
     def interrupted(training: Any, window: Any) -> None:
         update(training, window)
         if training.progress.step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), told)
 
     with monkeypatch.context() as patched:
         patched.setattr(trainer._Training, "update", interrupted)
         assert finetuned(folder, tmp_path / "part", *SMALL) == command.STOPPED
     assert "interrupted; " in capsys.readouterr().out
     assert len(epochs(tmp_path / "part")) == 1
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(told) == handler
     assert finetuned(folder, tmp_path / "part", *SMALL) == 0
     assert epochs(tmp_path / "part") == epochs(tmp_path / "whole")
     whole, part = (checkpoint.read(tmp_path / name / "last.pth") for name in ("whole", "part"))
@@ -150,7 +152,7 @@ def test_the_spec_has_the_recipes_preprocessing_or_timms(tmp_path: Path) -> None
 def test_every_setting_has_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     """The command's defaults are those of the recipe."""
     given = command._parser(None).parse_args(["photos", "--out", "run"])
-    assert command._config(given) == command.FinetuneConfig()
+    assert command._config(given) == FinetuneConfig()
     with pytest.raises(SystemExit):
         cli.main(["finetune", "--help"])
     assert re.search(r"--layer-decay\s+LAYER_DECAY\s+\(default: 0\.65\)", capsys.readouterr().out)

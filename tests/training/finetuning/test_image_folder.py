@@ -93,7 +93,12 @@ def test_what_was_checked_is_not_read_again(tmp_path: Path, monkeypatch: pytest.
     (root / "dark" / "bad.png").write_bytes(b"")
     read: list[str] = []
     check = image_folder.fault
-    monkeypatch.setattr(image_folder, "fault", lambda file: read.append(file.name) or check(file))
+
+    def watched(file: Path) -> str:
+        read.append(file.name)
+        return check(file)
+
+    monkeypatch.setattr(image_folder, "fault", watched)
     first = find_faults([list_folder(root)], memory, progress=False)
     assert len(read) == 7 and len(first) == 1
     assert find_faults([list_folder(root)], memory, progress=False) == first and len(read) == 7
@@ -113,7 +118,10 @@ def without(*names: str) -> Callable[[Path], None]:
 
 
 def renamed(old: str, new: str) -> Callable[[Path], None]:
-    return lambda root: (root / old).rename(root / new) and None
+    def change(root: Path) -> None:
+        (root / old).rename(root / new)
+
+    return change
 
 
 @pytest.mark.parametrize(
