@@ -131,6 +131,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
         ({"config": replace(PLAIN, rate=2e-2)}, "rate: wanted 0.01, as in the run that is in"),
         ({"train": brightness(21, seed=5)}, "train: wanted"),
         ({"network": tiny_vit(seed=1, drop_path_rate=0.2)}, "network: wanted"),
+        ({"network": tiny_vit(drop_path_rate=0.1)}, "network: wanted"),
     ],
 )
 def test_another_run_wants_another_folder(changed: dict[str, Any], field: str, tmp_path: Path) -> None:
@@ -354,7 +355,8 @@ def test_clipping_shortens_the_gradient(tmp_path: Path) -> None:
         (replace(TRAIN, classes=("a", "b", "c")), VAL, r"val: wanted the classes of train, \['a', 'b', 'c'\]"),
         (TRAIN, brightness(2), "val: wanted images of every class, got none of middle"),
         (brightness(1), VAL, "train: wanted images of every class, got none of light, middle"),
-        (replace(TRAIN, labels=TRAIN.labels + 1), VAL, "train: wanted labels below 3, got 3"),
+        (replace(TRAIN, labels=TRAIN.labels + 1), VAL, "train: wanted labels 0 … 2, got 3"),
+        (replace(TRAIN, labels=TRAIN.labels.int()), VAL, r"train: wanted labels \(N,\) int64, got \[21\] torch.int32"),
         (TRAIN, replace(VAL, labels=torch.full((9, 3), 1 / 3)), "val: wanted one label for each image"),
         (replace(TRAIN, labels=torch.full((21, 2), 1 / 2)), VAL, "train: wanted probabilities of 3 classes, got 2"),
     ],
