@@ -30,6 +30,7 @@ class Step:
 
 STEPS = {
     "find": Step("debugging.find", "find errors, and the segments that drove them"),
+    "concepts": Step("debugging.concepts", "group those segments into concepts, to read and to edit"),
 }
 """Steps in their order; training and reporting are to follow here."""
 

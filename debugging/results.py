@@ -9,7 +9,8 @@
 ``concepts.json``         members and centres of each class's concepts
 ``concepts.yaml``         the concepts to edit: keep, drop, rename
 ``concepts.html``         the page to read beside it
-``pool.json``             settings of ``select``; ``pool_*.jsonl`` are its finished images
+``pool_scores.jsonl``     a line for each scored image of the pool; ``pool_scores.json`` has the settings
+``pool_drivers.jsonl``    likewise, the segment that drives it most
 ``selection/``            a CSV for each strategy; ``prompts.txt``
 ``tasks.json``            tasks for people, and ``annotate.html``, the page that asks them
 ``difficulty.json``       difficulty of each image, from their answers; ``regionfiles/`` for scene graphs
