@@ -31,6 +31,7 @@ class Step:
 STEPS = {
     "find": Step("debugging.find", "find errors, and the segments that drove them"),
     "concepts": Step("debugging.concepts", "group those segments into concepts, to read and to edit"),
+    "select": Step("debugging.select", "choose images of a pool, or write prompts"),
 }
 """Steps in their order; training and reporting are to follow here."""
 
