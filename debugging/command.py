@@ -32,6 +32,7 @@ STEPS = {
     "find": Step("debugging.find", "find errors, and the segments that drove them"),
     "concepts": Step("debugging.concepts", "group those segments into concepts, to read and to edit"),
     "select": Step("debugging.select", "choose images of a pool, or write prompts"),
+    "annotate": Step("debugging.annotate", "ask people about segments, and read their answers"),
 }
 """Steps in their order; training and reporting are to follow here."""
 

@@ -51,7 +51,7 @@ class ClassPool:
     Attributes:
         name: Name of the class.
         images: Names (N,) of the images.
-        scored: What is on record of each image.
+        scored: Record of each image.
         error_mean: Mean feature (K,) of the class's errors; None where it has none.
     """
 
@@ -132,7 +132,7 @@ def choose(given: argparse.Namespace) -> list[Row]:
 def looked_at(
     given: argparse.Namespace, folder: ImageFolder
 ) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Mapping[str, Any]], DebuggedModel]:
-    """What is on record of the pool once all of its images have been looked at by the model of ``find``.
+    """Records of the pool, once all of its images have been looked at by the model of ``find``.
 
     Raises:
         ArgumentError: other settings than those on record, or no label maps where ``find`` had some.
