@@ -91,7 +91,7 @@ def as_built(folder: Path, names: Sequence[str], labels: Sequence[str] | None = 
 
     Arguments and errors are those of :func:`folded_models`.
     """
-    return [_as_built(archive) for archive in _archives(folder, names, labels)]
+    return [of_archive(archive) for archive in _archives(folder, names, labels)]
 
 
 def with_network(model: EvaluatedModel, network: nn.Module) -> EvaluatedModel:
@@ -111,7 +111,8 @@ def _archives(folder: Path, names: Sequence[str], labels: Sequence[str] | None) 
     return [archives[name] for name in names]
 
 
-def _as_built(archive: ResolvedArchive) -> EvaluatedModel:
+def of_archive(archive: ResolvedArchive) -> EvaluatedModel:
+    """The classifier of an archive, with its network as it was built."""
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
     network = models.build(spec.architecture, read(archive.weights), spec.arguments)

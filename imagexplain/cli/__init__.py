@@ -36,6 +36,7 @@ COMMANDS = {
     "compare": Command("imagexplain.cli.compare_methods", "draw all methods on one photo by one classifier"),
     "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", of_checkout=True),
     "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),
+    "debug": Command("debugging.command", "find errors, what drove them, and images that help", of_checkout=True),
     "evaluate": Command("evaluation.evaluate", "score explanations by groups against ground truth", of_checkout=True),
     "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", of_checkout=True),
     "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),
@@ -64,7 +65,7 @@ def run(name: str, arguments: Sequence[str] | None = None, prog: str | None = No
     try:
         module = import_module(command.module)
     except ModuleNotFoundError as error:
-        if (error.name or "imagexplain").partition(".")[0] in ("imagexplain", "evaluation", "training"):
+        if (error.name or "imagexplain").partition(".")[0] in ("imagexplain", "debugging", "evaluation", "training"):
             raise
         wanted = f"wanted {error.name}, which is not installed: pip install 'imagexplain[serve]'"
         print(f"error: {name}: {wanted}", file=sys.stderr)

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from imagexplain import models
 from imagexplain.api.request import Defaults, parse, resolve_target
-from imagexplain.archive.spec import ClassifierFile, ClassifierSpec, ResolvedArchive, load, select
+from imagexplain.archive.find import find_classifier
+from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.groups.directional import directional_gradients
@@ -91,30 +92,6 @@ class Question:
     target: int
     rule: Quadrature
     steps: int | None
-
-
-def find_archive(model: str) -> ResolvedArchive:
-    """The classifier of that name in archive_specs/, or of that name/version, or that of a spec file.
-
-    Of several versions the newest is meant where none is named.
-
-    Raises:
-        ValueError: no such classifier, or a spec that cannot be used.
-    """
-    if model.endswith((".yaml", ".yml")):
-        paths = [Path(model)]
-    else:
-        specs = {path: load(path) for path in sorted(SPECS.glob("*.yaml"))}
-        classifiers = {path: spec for path, spec in specs.items() if isinstance(spec, ClassifierFile)}
-        paths = [path for path, spec in classifiers.items() if model in (spec.name, f"{spec.name}/{spec.version}")]
-        if not paths:
-            raise ValueError(unknown("classifier", model, sorted({spec.name for spec in classifiers.values()})))
-    found = select(paths)
-    if not found:
-        raise ValueError(f"{paths[0]}: weights: the environment variable that names them is not set")
-    if not isinstance(found[-1].model, ClassifierSpec):
-        raise ValueError(f"{paths[0]}: wanted a classifier, got a {found[-1].model.handler}")
-    return found[-1]
 
 
 def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps: int | None = None) -> Question:
@@ -311,7 +288,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     try:
         _positive("columns", given.columns)
         names = named(given.methods)
-        question = ask(given.image, find_archive(given.model), given.target, given.steps)
+        question = ask(given.image, find_classifier(given.model, SPECS), given.target, given.steps)
         out = given.out or OUT / f"{given.image.stem}_{question.spec.file_name}.png"
         out.parent.mkdir(parents=True, exist_ok=True)
     except RequestError as error:

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 import imagexplain.attribution as library
+from imagexplain.archive.find import find_classifier
 from imagexplain.cli import compare_methods
-from imagexplain.cli.compare_methods import BOX, DIRECTIONAL, Question, ask, directional, find_archive, main, named
+from imagexplain.cli.compare_methods import BOX, DIRECTIONAL, Question, ask, directional, main, named
 from imagexplain.serving.method_attribution import watched
 from imagexplain.vision.contact_sheet import Tile, places
 from imagexplain.vision.geometry import fit
@@ -61,7 +62,7 @@ def test_a_sheet_of_a_model_for_which_one_method_has_no_meaning(
 def question(tmp_path_factory: pytest.TempPathFactory) -> Question:
     path = tmp_path_factory.mktemp("photos") / "scene.png"
     Image.fromarray(scene(11, 0).image).save(path)
-    return ask(path, find_archive("lanet"), target="star", steps=4)
+    return ask(path, find_classifier("lanet", compare_methods.SPECS), target="star", steps=4)
 
 
 def test_a_tile_is_the_methods_map_over_the_photo(question: Question) -> None:

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from imagexplain.archive.build import build_all
+from imagexplain.archive.find import find_classifier
 from imagexplain.archive.spec import SpecError
 from imagexplain.checkout import ROOT
 from imagexplain.cli import compare_methods, explain, serve
@@ -100,12 +101,12 @@ def test_methods_are_compared_on_a_version(
     store: Path, scene_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare_methods, "SPECS", tmp_path)
-    newest = compare_methods.find_archive("places")
-    assert newest.model.address == "places/2.0" == compare_methods.find_archive("places/2.0").model.address
-    question = compare_methods.ask(scene_file, compare_methods.find_archive("places/1.0"), target="2")
+    newest = find_classifier("places", compare_methods.SPECS)
+    assert newest.model.address == "places/2.0" == find_classifier("places/2.0", compare_methods.SPECS).model.address
+    question = compare_methods.ask(scene_file, find_classifier("places/1.0", compare_methods.SPECS), target="2")
     assert (question.spec.version, question.spec.labels, question.target) == ("1.0", ("0", "1", "2"), 2)
     with pytest.raises(ValueError, match=r"unknown classifier 'places/3\.0'"):
-        compare_methods.find_archive("places/3.0")
+        find_classifier("places/3.0", compare_methods.SPECS)
 
 
 def test_versions_are_drained_and_stopped(tmp_path: Path, run: Path) -> None:

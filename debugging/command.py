@@ -1,0 +1,65 @@
+"""Debug a classifier by its explanations: find errors, group what drove them, choose images, ask people.
+
+imagexplain debug find photos/val results --model vit
+imagexplain debug concepts results
+imagexplain debug select results photos/pool --model vit --strategy concept
+imagexplain debug annotate results
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of debugging.
+
+    Attributes:
+        module: Name of the module whose ``main(arguments, prog)`` runs it.
+        summary: Line of the help.
+    """
+
+    module: str
+    summary: str
+
+
+STEPS = {
+    "find": Step("debugging.find", "find errors, and the segments that drove them"),
+    "concepts": Step("debugging.concepts", "group those segments into concepts, to read and to edit"),
+    "select": Step("debugging.select", "choose images of a pool, or write prompts"),
+    "annotate": Step("debugging.annotate", "ask people about segments, and read their answers"),
+}
+"""Steps in their order; training and reporting are to follow here."""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    width = max(map(len, STEPS))
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__,
+        epilog="\n".join(["steps:", *(f"  {name:{width}}  {each.summary}" for name, each in STEPS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("step", choices=STEPS, metavar="STEP", help="one of the steps below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the step's own; --help tells them")
+    given = parser.parse_args(arguments)
+    module = import_module(STEPS[given.step].module)
+    from imagexplain.client.client import ClientError
+    from imagexplain.errors import RequestError
+    from imagexplain.ops.server import ServerError
+
+    try:
+        status: int = module.main(given.arguments, f"{parser.prog} {given.step}")
+    except (ClientError, ServerError, RequestError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: run it again to go on", file=sys.stderr)
+        return 130
+    return status

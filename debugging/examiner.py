@@ -1,0 +1,108 @@
+"""Scores and segment tables of images, from a network in this process or from a running server."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from debugging.model import DebuggedModel
+from debugging.segment_table import ClassColumns, SegmentTable
+from debugging.segmentation import Segmentation
+from imagexplain.attribution.groups.families import WHOLE
+from imagexplain.client.client import Client
+from imagexplain.vision.decode import Photo
+from imagexplain.vision.preprocess import ModelInput
+
+PACKED = "application/gzip"
+
+
+class Examiner(Protocol):
+    """A source of scores and tables."""
+
+    def scores(self, photo: Photo, seen: ModelInput) -> Tensor:
+        """Pre-softmax scores (classes,) of a photo."""
+        ...
+
+    def table(self, name: str, photo: Photo, seen: ModelInput, classes: tuple[int, int]) -> SegmentTable:
+        """Table of its segments for the wrong and the right class."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class InProcess:
+    """The network itself."""
+
+    model: DebuggedModel
+    segmentation: Segmentation
+
+    def scores(self, photo: Photo, seen: ModelInput) -> Tensor:
+        """See the protocol."""
+        return self.model.evaluate(seen.image[None])[0][0]
+
+    def table(self, name: str, photo: Photo, seen: ModelInput, classes: tuple[int, int]) -> SegmentTable:
+        """See the protocol."""
+        found = self.segmentation.segments(name, photo, seen)
+        return self.model.table(seen.image, found.masks, found.labels, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A server that serves the model: it classifies, integrates, and replaces segments one by one.
+
+    Attributes:
+        client: Connection to it.
+        model: Name of the model there.
+        segmentation: Source of segments.
+        options: Options of the path: ``baseline``, and ``steps`` where they are not the archive's.
+    """
+
+    client: Client
+    model: str
+    segmentation: Segmentation
+    options: Mapping[str, Any]
+
+    def scores(self, photo: Photo, seen: ModelInput) -> Tensor:
+        """See the protocol."""
+        scores: Tensor = self._ask("predictions", {"image": encoded(photo)})["output"][0]
+        return scores
+
+    def table(self, name: str, photo: Photo, seen: ModelInput, classes: tuple[int, int]) -> SegmentTable:
+        """See the protocol.
+
+        Segments that the answer has under a number get the names of their source.
+        """
+        wanted = self.segmentation.request(name, photo)
+        sent = {"image": encoded(photo), **wanted.fields}
+        columns, answer = [], {}
+        for index in classes:
+            answer = self._ask("explanations", {**sent, **self.options, "target_class": index})
+            ablated = {"method": "feature_ablation", "baseline": self.options["baseline"], "target_class": index}
+            falls = self._ask("explanations", {**sent, **ablated})
+            # The map has a segment's fall at each of its pixels.
+            replaced = falls["attribution"].double() / falls["area"]
+            columns.append(ClassColumns(answer["attribution"].double(), answer["directional"].double(), replaced))
+        labels = answer["labels"]
+        kept = [index for index, label in enumerate(labels) if label != WHOLE or len(labels) == 1]
+        wrong, right = (ClassColumns(*(column[kept] for column in vars(each).values())) for each in columns)
+        names = tuple(wanted.names.get(labels[index], labels[index]) for index in kept)
+        return SegmentTable(names, answer["group_masks"][kept], wrong, right)
+
+    def _ask(self, endpoint: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        body = json.dumps(dict(fields)).encode()
+        answer = self.client.post(f"{endpoint}/{self.model}", body, "application/json", accept=PACKED)
+        content: dict[str, Any] = torch.load(io.BytesIO(gzip.decompress(answer.body)), weights_only=True)
+        return content
+
+
+def encoded(photo: Photo) -> str:
+    """The photo's file as JSON holds it."""
+    assert photo.encoded is not None  # read from a file
+    return base64.b64encode(photo.encoded).decode("ascii")
