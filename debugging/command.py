@@ -33,6 +33,7 @@ STEPS = {
     "concepts": Step("debugging.concepts", "group those segments into concepts, to read and to edit"),
     "select": Step("debugging.select", "choose images of a pool, or write prompts"),
     "annotate": Step("debugging.annotate", "ask people about segments, and read their answers"),
+    "study": Step("debugging.shortcut_study", "compare the strategies on scenes with a planted shortcut"),
 }
 """Steps in their order; training and reporting are to follow here."""
 

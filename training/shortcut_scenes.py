@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from training.scenes import CLASSES, Scene, SceneSettings, Texture, compose_scene, grid, mixed, smooth_noise
 from training.shapes import Array
 
+USUAL = SceneSettings()
+
 LABELS = ("circle", "square", "triangle", "star", "cross", "crescent")
 """Classes, each far from the others in shape, so that a small network on small images can tell them."""
 
@@ -109,7 +111,7 @@ class ShortcutScenes:
         return self.labels != self.textures
 
 
-def shortcut_scene(seed: int, index: int, strength: float, settings: SceneSettings = SceneSettings()) -> ShortcutScene:
+def shortcut_scene(seed: int, index: int, strength: float, settings: SceneSettings = USUAL) -> ShortcutScene:
     """The scene number ``index`` of the series ``seed``; six consecutive ones from a multiple of six hold every class.
 
     Args:
@@ -133,9 +135,7 @@ def shortcut_scene(seed: int, index: int, strength: float, settings: SceneSettin
     return ShortcutScene(scene, label, texture)
 
 
-def shortcut_scenes(
-    seed: int, count: int, strength: float, settings: SceneSettings = SceneSettings()
-) -> ShortcutScenes:
+def shortcut_scenes(seed: int, count: int, strength: float, settings: SceneSettings = USUAL) -> ShortcutScenes:
     """The scenes 0 … count − 1 of a series as arrays; arguments and errors are those of :func:`shortcut_scene`."""
     drawn = [shortcut_scene(seed, index, strength, settings) for index in range(count)]
     return ShortcutScenes(
