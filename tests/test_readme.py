@@ -25,6 +25,7 @@ RUN_ELSEWHERE = {
     "make test": "the tests do not run themselves",
     "make lint": "types take minutes to check",
     "scripts/accuracy.py": "tests/serving/test_scripts.py, with photos that the tests draw",
+    "imagexplain debug": "tests/debugging/test_debugging_page.py, in the page's order on folders of scenes",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""
