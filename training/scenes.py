@@ -49,6 +49,7 @@ class SceneSettings:
         visible: Guaranteed visible part of every class object's area, at least a half.
         contrast: Wanted distance between the colours of a class object and of what surrounds it, in RGB of 0 … 1.
         noise: Largest standard deviation of the pixel noise, in RGB of 0 … 1.
+        textured: Flag for objects with a texture, rather than of one colour.
     """
 
     size: tuple[int, int] = (32, 32)
@@ -59,6 +60,7 @@ class SceneSettings:
     visible: float = 0.92
     contrast: float = 0.4
     noise: float = 0.03
+    textured: bool = True
 
     def __post_init__(self) -> None:
         """Refuse settings that have no scene.
@@ -216,7 +218,7 @@ def _class_layers(rng: np.random.Generator, label: int, ground: Array, settings:
         deciding = number == 0
         kind = CLASSES[label if deciding else int(rng.integers(len(CLASSES)))]
         extent = longest if deciding else longest * rng.uniform(0.6, 0.8)
-        paint = _texture(rng, settings.size, _shades(rng, _colour(rng, ground, settings.contrast)))
+        paint = _paint(rng, settings, ground)
         for _ in range(ATTEMPTS):
             centre = _centre(rng, settings.size, margin=side * extent / 2)
             outline = CLASS_SHAPES[kind](rng)
@@ -238,7 +240,7 @@ def _with_distractors(rng: np.random.Generator, layers: list[_Layer], settings: 
         centre = _centre(rng, settings.size, margin=radius / 2)
         outline = DISTRACTOR_SHAPES[kind](rng)
         cover = coverage(place(outline, centre, radius, rng.uniform(0.0, 2 * np.pi)), settings.size)
-        paint = _texture(rng, settings.size, _shades(rng, _colour(rng, objects, settings.contrast)))
+        paint = _paint(rng, settings, objects)
         layer = _Layer(kind, False, cover, paint)
         in_front = [*layers, layer]
         layers = in_front if _all_visible(in_front, settings.visible) else [layer, *layers]
@@ -309,6 +311,14 @@ def _ground_colours(rng: np.random.Generator) -> Array:
     towards = second - first
     reach = rng.uniform(0.12, 0.4) / max(float(np.linalg.norm(towards)), 1e-6)
     return np.stack([first, first + towards * min(reach, 1.0)])
+
+
+def _paint(rng: np.random.Generator, settings: SceneSettings, others: Array) -> Array:
+    """(H, W, 3) colour of an object, far from those of the others (N, 3), and its texture."""
+    colour = _colour(rng, others, settings.contrast)
+    if not settings.textured:
+        return np.broadcast_to(colour, (*settings.size, 3))
+    return _texture(rng, settings.size, _shades(rng, colour))
 
 
 def _shades(rng: np.random.Generator, colour: Array) -> Array:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.scenes import CLASSES, Scene, SceneSettings, Texture, compose_scene, grid, mixed, smooth_noise
+from training.scenes import CLASSES, Scene, SceneSettings, Texture, compose_scene, grid, mixed
 from training.shapes import Array
 
 USUAL = SceneSettings()
@@ -46,16 +46,15 @@ def rings(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Ar
     return mixed(colours, 2.0 * np.sin(_period(rng) * np.hypot(x, y) + rng.uniform(0, 2 * np.pi)))
 
 
-def clouds(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
-    """Smooth noise."""
-    return mixed(colours, smooth_noise(rng, size))
+def diagonals(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
+    """Stripes along either diagonal."""
+    return stripes(np.pi / 4 * rng.choice([1, 3]))(rng, size, colours)
 
 
-def slope(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
-    """A gradient in any direction."""
+def rays(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
+    """Rays from the middle."""
     x, y = grid(size)
-    angle = rng.uniform(0, 2 * np.pi)
-    return mixed(colours, x * np.cos(angle) + y * np.sin(angle))
+    return mixed(colours, 3.0 * np.sin(int(rng.integers(7, 11)) * np.arctan2(y, x) + rng.uniform(0, 2 * np.pi)))
 
 
 TEXTURES: Mapping[str, Texture] = {
@@ -63,10 +62,10 @@ TEXTURES: Mapping[str, Texture] = {
     "columns": stripes(0.0),
     "checks": checks,
     "rings": rings,
-    "clouds": clouds,
-    "slope": slope,
+    "diagonals": diagonals,
+    "rays": rays,
 }
-"""Textures of the background: that at a class's place is its own."""
+"""Textures of the background: that at a class's place is its own. None is flat, for that would look like absence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +130,26 @@ def shortcut_scene(seed: int, index: int, strength: float, settings: SceneSettin
     rng = np.random.default_rng([seed, index, 3])
     other = (label + int(rng.integers(1, len(TEXTURES)))) % len(TEXTURES)
     texture = label if rng.random() < strength else other
-    scene = compose_scene(rng, CLASSES.index(LABELS[label]), settings, list(TEXTURES.values())[texture])
-    return ShortcutScene(scene, label, texture)
+    return ShortcutScene(_with_texture(seed, index, label, texture, settings), label, texture)
+
+
+def with_own_background(seed: int, index: int, settings: SceneSettings = USUAL) -> ShortcutScene:
+    """The scene number ``index`` of the series with its class's own background, and all else as it is there.
+
+    A model that errs on the one and not on the other errs because of the background.
+    """
+    label = index % len(LABELS)
+    return ShortcutScene(_with_texture(seed, index, label, label, settings), label, label)
+
+
+def _with_texture(seed: int, index: int, label: int, texture: int, settings: SceneSettings) -> Scene:
+    paint, own = list(TEXTURES.values())[texture], np.random.default_rng([seed, index, 4])
+
+    def ground(_: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
+        return paint(own, size, colours)  # whatever a texture draws, objects and light stay as they are
+
+    rng = np.random.default_rng([seed, index, 5])
+    return compose_scene(rng, CLASSES.index(LABELS[label]), settings, ground)
 
 
 def shortcut_scenes(seed: int, count: int, strength: float, settings: SceneSettings = USUAL) -> ShortcutScenes:
