@@ -9,6 +9,7 @@ and ratios are taken within it. Weights are frozen, for every way alike, and the
 The ways:
     served          our pass on the network as a worker holds it: optimized, channels last.
     plain           our pass on the module as timm makes it.
+    plain_last      the same, module channels last.
     captum          Captum's IntegratedGradients with its convergence delta, which ours always returns, on that module.
     captum_last     the same, module and image channels last.
     captum_folded   the same on the network as a worker holds it: what was optimized is ours.
@@ -91,6 +92,7 @@ def ways(name: str, steps: int) -> tuple[dict[str, Callable[[], Any]], int, floa
     calls = {
         "served": ours(served),
         "plain": ours(network),
+        "plain_last": ours(last),
         "captum": captum(network, torch.contiguous_format),
         "captum_last": captum(last, torch.channels_last),
         "captum_folded": captum(served, torch.channels_last),
@@ -123,7 +125,8 @@ def summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     return {
         "seconds": {way: round(statistics.median(row[way] for row in rows), 4) for way in rows[0]},
         "rival / served": ratio(lambda row: min(row[way] for way in RIVALS), "served"),
-        "rival / plain": ratio(lambda row: min(row[way] for way in RIVALS), "plain"),
+        "captum / plain": ratio(lambda row: row["captum"], "plain"),
+        "captum_last / plain_last": ratio(lambda row: row["captum_last"], "plain_last"),
         "captum_folded / served": ratio(lambda row: row["captum_folded"], "served"),
         "delta of captum": ratio(lambda row: row["captum_last"], "no_delta"),
         "served / floor": ratio(lambda row: row["served"], "floor"),
