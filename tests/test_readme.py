@@ -25,6 +25,7 @@ RUN_ELSEWHERE = {
     "make test": "the tests do not run themselves",
     "make lint": "types take minutes to check",
     "scripts/accuracy.py": "tests/serving/test_scripts.py, with photos that the tests draw",
+    "scripts/finetune.py": "tests/training/finetuning/test_command.py and test_two_processes.py beside it",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""

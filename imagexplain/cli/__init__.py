@@ -40,6 +40,7 @@ COMMANDS = {
     "evaluate": Command("evaluation.evaluate", "score explanations by groups against ground truth", of_checkout=True),
     "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", of_checkout=True),
     "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),
+    "finetune": Command("training.finetuning.command", "fine-tune a classifier on labelled photos", of_checkout=True),
 }
 
 
