@@ -16,6 +16,9 @@ Features = NDArray[np.float64]
 MOST_CLUSTERS = 5
 """Number of clusters that are tried, at most; a person reads every one."""
 
+LEAST_PER_CLUSTER = 3
+"""Number of features for each cluster that is tried: what one image alone shows is no concept."""
+
 LEAST_SILHOUETTE = 0.2
 """Mean silhouette from which clusters are told apart; features below it are one cluster."""
 
@@ -56,8 +59,9 @@ def cluster(features: Features, seed: int = 0, clusters: int | None = None) -> C
     Args:
         features: Features (N, K), N at least 1.
         seed: First of the seeds; the clusters are those of this one.
-        clusters: Number of clusters; if not given, the one of 2 … :data:`MOST_CLUSTERS` with the best mean silhouette,
-            and a single one where that is below :data:`LEAST_SILHOUETTE`.
+        clusters: Number of clusters; if not given, the one of 2 … :data:`MOST_CLUSTERS`, and at most one for every
+            :data:`LEAST_PER_CLUSTER` features, with the best mean silhouette; a single one where that is below
+            :data:`LEAST_SILHOUETTE`.
 
     Raises:
         ArgumentError: no features, or more clusters than there are.
@@ -91,7 +95,8 @@ def _count(points: Features, distinct: int, seed: int) -> int:
     from sklearn.metrics import silhouette_score
 
     best, found = LEAST_SILHOUETTE, 1
-    for count in range(2, min(MOST_CLUSTERS, distinct - 1) + 1):
+    most = min(MOST_CLUSTERS, len(points) // LEAST_PER_CLUSTER, distinct - 1)
+    for count in range(2, most + 1):
         silhouette = float(silhouette_score(points, _k_means(points, count, seed)))
         if silhouette > best:
             best, found = silhouette, count

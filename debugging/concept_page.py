@@ -63,7 +63,7 @@ def _section(number: int, name: str, found: ClassConcepts, results: Path) -> str
     cards = "\n".join(_card(each, found.share(each), name, results) for each in found.concepts)
     return f"""<section aria-labelledby="class-{number}">
 <h2 id="class-{number}">{escape(name)}</h2>
-<p class="quiet">{plural(found.errors, "error")} of images that are {escape(name)}.{without}{stability}</p>
+<p class="quiet">{plural(found.errors, "error")} among images of {escape(name)}.{without}{stability}</p>
 {cards}
 </section>"""
 

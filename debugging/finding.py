@@ -23,6 +23,9 @@ from imagexplain.vision.preprocess import ModelInput
 
 OF_CLASS = ("attribution", "positive_share", "directional", "replaced")
 OF_SEGMENT = ("label", "area", "area_share", "drive", "responsibility", "margin_drop", "rank")
+SAME_SCORES = 0.05
+"""Difference, relative and absolute, up to which scores are those of one network on two machines."""
+
 COLUMNS = (
     *("image", "truth", "named", "segment", *OF_SEGMENT),
     *(f"{side}_{column}" for side in ("wrong", "right") for column in OF_CLASS),
@@ -84,8 +87,10 @@ class Finder:
         }
         if wrong == right:
             return entry
-        table = self.examiner.table(name, photo, seen, (wrong, right))
-        feature = self.model.evaluate(seen.image[None])[1][0]
+        here, features = self.model.evaluate(seen.image[None])
+        if not torch.allclose(here[0].double(), scores, rtol=SAME_SCORES, atol=SAME_SCORES):
+            raise ArgumentError("served", f"wanted the model of the archive here, got other scores for {name}")
+        table, feature = self.examiner.table(name, photo, seen, (wrong, right)), features[0]
         return entry | {"feature": feature.tolist(), "segments": self._segments(name, photo, seen, table)}
 
     def _segments(self, name: str, photo: Photo, seen: ModelInput, table: SegmentTable) -> list[dict[str, Any]]:

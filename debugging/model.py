@@ -40,7 +40,7 @@ class DebuggedModel:
     """A classifier with all that its debugging asks of it.
 
     Attributes:
-        served: Network, preprocessing, quadrature and name.
+        served: Network, preprocessing, quadrature, and the name by which a server is asked for it.
         labels: Names of the classes.
         baseline: Name of the baseline, one of :data:`BASELINES`.
     """
@@ -134,7 +134,7 @@ def unpacked(file: Path, folder: Path) -> ResolvedArchive:
 def _opened(archive: ResolvedArchive, baseline: str, steps: int | None) -> DebuggedModel:
     if baseline not in BASELINES:
         raise ArgumentError("baseline", f"wanted one of {', '.join(BASELINES)}, got {baseline!r}")
-    model = of_archive(archive)
+    model = replace(of_archive(archive), name=archive.model.address)
     if steps is not None:
         model = replace(model, rule=quadrature(archive.model.explain.quadrature, steps))
     return DebuggedModel(model, archive.model.labels, baseline)

@@ -82,7 +82,7 @@ def examples(folder: Path) -> dict[str, str]:
     return found
 
 
-EXAMPLES = examples(ROOT / PACKAGE)
+EXAMPLES = examples(ROOT / PACKAGE) | examples(ROOT / "debugging")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

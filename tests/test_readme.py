@@ -26,6 +26,7 @@ RUN_ELSEWHERE = {
     "make lint": "types take minutes to check",
     "scripts/accuracy.py": "tests/serving/test_scripts.py, with photos that the tests draw",
     "scripts/finetune.py": "tests/training/finetuning/test_command.py and test_two_processes.py beside it",
+    "imagexplain debug": "tests/debugging/test_debugging_page.py, in the page's order on folders of scenes",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""

@@ -42,6 +42,8 @@ def test_the_number_of_clusters_is_what_the_features_show() -> None:
     assert len(cluster(noise).centres) == 1
     assert len(cluster(blobs(8, 8), clusters=3).centres) == 3
     assert len(cluster(np.ones((1, 4))).centres) == 1
+    assert len(cluster(blobs(1, 1, 1, 1, 1)).centres) == 1  # five that have nothing in common are no five concepts
+    assert len(cluster(blobs(3, 3, 3)).centres) == 3
     assert len(cluster(np.ones((5, 4)), clusters=3).centres) == 1  # of one direction there is one cluster
 
 

@@ -239,3 +239,16 @@ def test_an_unknown_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["debug", "fnid"])
     assert ended.value.code == 2
     assert "invalid choice: 'fnid'" in capsys.readouterr().err
+
+
+def test_another_model_on_the_server_is_told(scenes: Path, tmp_path: Path) -> None:
+    model = open_model("vit", SPECS, steps=2)
+    segmentation = Superpixels(SlicSettings(4))
+
+    class Other(InProcess):
+        def scores(self, photo: Any, seen: Any) -> Tensor:
+            return super().scores(photo, seen) + torch.eye(len(model.labels))[0] * 50
+
+    finder = Finder(model, Other(model, segmentation), labelled_folder(scenes / "val"), tmp_path)
+    with pytest.raises(ArgumentError, match="wanted the model of the archive here"):
+        finder.run(Record(tmp_path / "images.jsonl"))

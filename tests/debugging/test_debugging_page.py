@@ -1,0 +1,92 @@
+"""The page on debugging: its commands run in their order, and its numbers and names are those of the code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import pytest
+
+from debugging import annotate, arguments, clustering, concept, segment_table
+from debugging.annotation import COMPLETED, DESCRIPTION, KIND, RATING
+from debugging.command import STEPS
+from debugging.finding import COLUMNS, OF_CLASS
+from debugging.model import BASELINES, DEFAULT_BASELINE
+from debugging.prompts import CLASS_ALONE, CLASS_WITH_CONCEPT
+from debugging.select import DEFAULT_COUNT
+from debugging.selection import STRATEGIES
+from imagexplain import cli
+from imagexplain.checkout import ROOT
+from tests.conftest import Served
+from tests.debugging.scene_folder import write_scenes
+from tests.pages import blocks, rows
+
+FILE = ROOT / "docs" / "debugging.md"
+PAGE = FILE.read_text(encoding="utf-8")
+TEXT = " ".join(PAGE.split())
+
+
+def test_the_commands_run_one_after_the_other(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("val", "pool"):
+        write_scenes(tmp_path / "photos" / name, 8, masks=tmp_path / "masks" / name, seed=len(name))
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line, comments=True) for block in blocks(FILE) for line in block.code.splitlines()]
+    assert {command[2] for command in commands} == STEPS.keys()
+    for program, *command in commands:
+        assert program == "imagexplain"
+        if "--answers" in command:
+            tasks = json.loads(Path("results/tasks.json").read_text())
+            annotations = {KIND: "object", DESCRIPTION: "dog", RATING: "3"}
+            tasks[0] |= {"status": COMPLETED, "response": {"annotations": annotations}}
+            Path("answered.json").write_text(json.dumps(tasks))
+        where = ["--run", served.server.run] if "--served" in command else []
+        assert cli.main([*command, *where]) == 0, (command, capsys.readouterr().err)
+    written = {os.path.relpath(path, "results") for path in Path("results").rglob("*") if path.is_file()}
+    files = {"errors.json", "segments.csv", "concepts.html", "concepts.yaml", "tasks.json", "annotate.html"}
+    assert files | {"difficulty.json", "prompts.txt", "selection/active.csv", "selection/concept.csv"} <= written
+    assert list(Path("results/regionfiles").rglob("*.json"))
+    assert list(Path("chosen").glob("*/*.png"))
+
+
+def test_the_tables_are_those_of_the_code() -> None:
+    first = [row[0].strip("`") for row in rows(PAGE)]
+    assert first == ["column", *OF_CLASS, "strategy", *STRATEGIES]
+    for name in ("area", "area_share", "drive", "responsibility", "rank", "margin_drop", "wrong_replaced"):
+        assert f"`{name}`" in PAGE and name in COLUMNS
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    most, part = segment_table.MOST_RESPONSIBLE, segment_table.RESPONSIBLE_PART
+    for claim in (
+        f"`--n-segments {arguments.N_SEGMENTS}`",
+        f"Up to {most} segments with at least {part} of the largest responsibility",
+        f"up to {clustering.MOST_CLUSTERS}, as the silhouette shows",
+        f"a single one if it is below {clustering.LEAST_SILHOUETTE}",
+        f"less than {concept.KEPT_SHARE:.0%} of a class's score".replace("%", " %"),
+        f"({DEFAULT_COUNT} if it is not said)",
+        f"at most {annotate.MOST_TASKS} tasks",
+        CLASS_ALONE.format(class_name="<class>"),
+        CLASS_WITH_CONCEPT.format(class_name="<class>", concept="<concept>"),
+    ):
+        assert claim in TEXT, claim
+    assert clustering.SEEDS == 5 and clustering.LEAST_PER_CLUSTER == 3 and DEFAULT_BASELINE == "mean"
+    assert all(f"`{name}`" in PAGE for name in BASELINES if name != DEFAULT_BASELINE)
+
+
+def shapes_named(scenes: Path, results: Path, baseline: str) -> int:
+    command = ["debug", "find", str(scenes / "val"), str(results), "--model", "vit", "--steps", "10"]
+    assert cli.main([*command, "--masks", str(scenes / "masks"), "--baseline", baseline]) == 0
+    errors = json.loads((results / "errors.json").read_text())["errors"]
+    first = [next((one["label"] for one in error["segments"] if one["rank"] == 1), "") for error in errors]
+    assert len(first) >= 8
+    return sum(label == "shape" for label in first) * 100 // len(first)
+
+
+def test_the_mean_colour_names_the_shape_and_black_often_something_else(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "val", 16, masks=tmp_path / "masks", seed=5)
+    assert shapes_named(tmp_path, tmp_path / "mean", "mean") >= 85
+    assert shapes_named(tmp_path, tmp_path / "black", "black") <= 70
