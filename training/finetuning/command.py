@@ -61,6 +61,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     network.add_argument("--drop-path", type=float, default=0.1, help="stochastic depth (default: %(default)s)")
 
     images = parser.add_argument_group("the photos")
+    images.add_argument(
+        "--more", type=Path, action="append", default=[], metavar="DIR", help="folder <class>/ of more to train on"
+    )
     images.add_argument("--size", type=int, help="height and width of the input (default: the model's)")
     images.add_argument(
         "--preprocess",
@@ -149,13 +152,12 @@ def _run(
         start = starting_network(model, values, len(listed[0].classes), given.weights, given.drop_path)
     if processes.is_first:
         _tell_start(start, listed, given.weights)
-        _write_spec(given.out, model, values, preprocess)
     augmentation = None if given.no_augmentation else Augmentation(given.policy, given.erasing)
     train, val = (
         ImageFolder(listing, Pipeline(preprocess, augmented), given.workers)
         for listing, augmented in zip(listed, (augmentation, None), strict=True)
     )
-    return finetune(
+    result = finetune(
         start.network.to(device),
         train,
         val,
@@ -165,12 +167,19 @@ def _run(
         processes=processes,
         stop=stop,
     )
+    if processes.is_first:
+        _write_spec(given.out, model, values, preprocess)
+    return result
 
 
 def _photos(given: argparse.Namespace) -> tuple[Listing, Listing]:
     """The photos to train on and to validate on, all of which can be read."""
     train = list_folder(given.photos / "train")
     val = list_folder(given.photos / "val", train.classes)
+    train = train.joined([list_folder(folder, train.classes, some=True) for folder in given.more])
+    both = {photo.file.resolve() for photo in train.photos} & {photo.file.resolve() for photo in val.photos}
+    if both:
+        raise ArgumentError("val", f"wanted other photos than those to train on, got {len(both)}, such as {min(both)}")
     faults = find_faults((train, val), given.out / CHECKED, workers=given.workers)
     if not given.skip_faulty:
         refuse(faults)
@@ -184,6 +193,10 @@ def _photos(given: argparse.Namespace) -> tuple[Listing, Listing]:
 def _model(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if not isinstance(given.arguments, dict):
         raise ArgumentError("arguments", f"wanted a JSON object, got {given.arguments}")
+    if given.size and given.arguments.get("img_size", given.size) != given.size:
+        raise ArgumentError(
+            "size", f"wanted the img_size of the arguments, {given.arguments['img_size']}, got {given.size}"
+        )
     pooling = {"global_pool": given.pooling} if given.pooling else {}
     size = {"img_size": given.size} if given.size and "img_size" not in given.arguments else {}
     model = given.model.removeprefix("timm/")
@@ -204,8 +217,9 @@ def _preprocess(given: argparse.Namespace, model: str, arguments: Mapping[str, A
 def _write_spec(out: Path, model: str, arguments: Mapping[str, Any], preprocess: Preprocess) -> None:
     """Write the archive spec of the best epoch, beside it."""
     values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(preprocess).items()}
+    name = re.sub(r"[^A-Za-z0-9_.-]", "", out.resolve().name).lstrip("_.-")
     spec = {
-        "name": re.sub(r"[^A-Za-z0-9_.-]|^[_.-]+", "", out.resolve().name) or "finetuned",
+        "name": name or "finetuned",
         "handler": "classifier",
         "architecture": f"timm/{model}",
         **({"arguments": dict(arguments)} if arguments else {}),

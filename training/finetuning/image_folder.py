@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,15 +42,17 @@ class Photo(NamedTuple):
     Attributes:
         file: Its file.
         label: Number of its class.
+        name: Path of the file within its folder, ``<class>/…``.
     """
 
     file: Path
     label: int
+    name: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The photos of a labelled folder, by name.
+    """The photos of a labelled folder, by name, and those of further ones behind them.
 
     Attributes:
         root: The folder.
@@ -67,27 +71,27 @@ class Listing:
             ArgumentError: no photo of a class is left.
         """
         kept = Listing(self.root, self.classes, tuple(photo for photo in self.photos if photo.file not in files))
-        kept.check_classes()
+        gone = self.count_classes().keys() - kept.count_classes().keys()
+        _check_folders(self.root, sorted(gone))
         return kept
 
-    def check_classes(self) -> None:
-        """Check that every class has a photo.
+    def joined(self, others: Iterable[Listing]) -> Listing:
+        """The listing with the photos of others, of the same classes, behind its own."""
+        more = tuple(photo for other in others for photo in other.photos)
+        return Listing(self.root, self.classes, self.photos + more)
 
-        Raises:
-            ArgumentError: names the folders that have none.
-        """
-        present = {photo.label for photo in self.photos}
-        empty = [str(self.root / name) for label, name in enumerate(self.classes) if label not in present]
-        if empty:
-            raise ArgumentError(self.root.name, f"wanted a photo in every class's folder, got none in {_named(empty)}")
+    def count_classes(self) -> Counter[str]:
+        """Number of photos by class."""
+        return Counter(self.classes[photo.label] for photo in self.photos)
 
 
-def list_folder(root: Path, classes: Sequence[str] | None = None) -> Listing:
+def list_folder(root: Path, classes: Sequence[str] | None = None, *, some: bool = False) -> Listing:
     """List a labelled folder.
 
     Args:
         root: Folder of the classes' folders.
         classes: Names of the classes that it must have, those of the training images; None for those that it has.
+        some: Flag for a folder that may lack classes.
 
     Raises:
         ArgumentError: no such folder, fewer than two classes, others than those, one without a photo, or a file where
@@ -102,17 +106,16 @@ def list_folder(root: Path, classes: Sequence[str] | None = None) -> Listing:
     found = tuple(path.name for path in within)
     if classes is None and len(found) < 2:
         raise ArgumentError(root.name, f"wanted at least two classes, got {list(found)} in {root}")
-    if classes is not None and found != tuple(classes):
-        lacking, more = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+    lacking, more = sorted(set(classes or ()) - set(found)), sorted(set(found) - set(classes or found))
+    if more or (lacking and not some):
         given = [f"no {_named(lacking)}"] if lacking else []
         given += [f"{_named(more)} besides"] if more else []
         raise ArgumentError(root.name, f"wanted the classes of the training images, got {', '.join(given)} in {root}")
-    photos = tuple(
-        Photo(file, label) for label, name in enumerate(found) for file in _files(root / name) if file.is_file()
-    )
-    listing = Listing(root, found, photos)
-    listing.check_classes()
-    return listing
+    files = {name: _files(root / name) for name in found}
+    _check_folders(root, [name for name in found if not files[name]])
+    labels = {name: label for label, name in enumerate(classes or found)}
+    photos = [Photo(file, labels[name], file.relative_to(root).as_posix()) for name in found for file in files[name]]
+    return Listing(root, tuple(labels), tuple(photos))
 
 
 def find_faults(
@@ -128,15 +131,15 @@ def find_faults(
     """
     known: dict[str, list[object]] = json.loads(memory.read_text("utf-8")) if memory.is_file() else {}
     files = [photo.file for listing in listings for photo in listing.photos]
-    stamps = {file: [(state := file.stat()).st_size, state.st_mtime_ns] for file in files}
-    unread = [file for file in files if known.get(str(file), [])[:2] != stamps[file]]
+    stamps = {file: _stamp(file) for file in files}
+    unread = [file for file in files if not stamps[file] or known.get(str(file), [])[:2] != stamps[file]]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         reasons = pool.map(fault, unread)
         shown = tqdm(reasons, total=len(unread), desc="checking photos", unit="photo", disable=not progress)
         read = dict(zip(unread, shown, strict=True))
     found = {file: read[file] if file in read else str(known[str(file)][2]) for file in files}
     if unread:
-        content = {str(file): [*stamps[file], found[file]] for file in sorted(found)}
+        content = {str(file): [*stamps[file], found[file]] for file in sorted(found) if stamps[file]}
         write_text(memory, json.dumps(content, indent=0, ensure_ascii=False) + "\n")
     return {file: reason for file, reason in found.items() if reason}
 
@@ -202,10 +205,7 @@ class ImageFolder:
 
     def fingerprint(self) -> str:
         """Digest of names, labels, file sizes and the pipeline; the folder may move."""
-        lines = [
-            f"{photo.file.relative_to(self.listing.root).as_posix()} {photo.label} {photo.file.stat().st_size}"
-            for photo in self.listing.photos
-        ]
+        lines = [f"{photo.name} {photo.label} {photo.file.stat().st_size}" for photo in self.listing.photos]
         return hashlib.sha256("\n".join([repr(self.pipeline), *lines]).encode()).hexdigest()
 
 
@@ -217,7 +217,7 @@ class _Photos(Dataset[tuple[Tensor, int]]):
         self.seed = seed
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        file, label = self.photos[number]
+        file, label, _ = self.photos[number]
         try:
             image = decode(file.read_bytes(), Limits(), file.name).image
             if self.augmented:
@@ -230,9 +230,28 @@ class _Photos(Dataset[tuple[Tensor, int]]):
         return len(self.photos)
 
 
+def _stamp(file: Path) -> list[int]:
+    """Size and time of change of a file, by which it is known again; none of a link that leads nowhere."""
+    try:
+        state = file.stat()
+    except OSError:
+        return []
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _check_folders(root: Path, empty: Sequence[str]) -> None:
+    if empty:
+        folders = [str(root / name) for name in empty]
+        raise ArgumentError(root.name, f"wanted a photo in every class's folder, got none in {_named(folders)}")
+
+
 def _files(folder: Path) -> list[Path]:
-    inside = (path.relative_to(folder) for path in folder.rglob("*"))
-    return [folder / path for path in sorted(inside) if not any(part.startswith(".") for part in path.parts)]
+    """Files at any depth, through links to folders too; a link that leads nowhere is one that cannot be read."""
+    found = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(found)
 
 
 def _named(names: Sequence[str]) -> str:

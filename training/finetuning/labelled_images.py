@@ -84,9 +84,12 @@ def check_sets(train: LabelledImages, val: LabelledImages) -> None:
             if labels.shape[1] != count:
                 raise ArgumentError(name, f"wanted probabilities of {count} classes, got {labels.shape[1]}")
             continue
+        if labels.dtype != torch.int64 or labels.ndim != 1:
+            raise ArgumentError(name, f"wanted labels (N,) int64, got {list(labels.shape)} {labels.dtype}")
+        odd = labels[(labels < 0) | (labels >= count)]
+        if len(odd):
+            raise ArgumentError(name, f"wanted labels 0 … {count - 1}, got {int(odd[0])}")
         images_of = torch.bincount(labels, minlength=count)
-        if len(images_of) > count:
-            raise ArgumentError(name, f"wanted labels below {count}, got {len(images_of) - 1}")
         missing = [images.classes[label] for label in (images_of == 0).nonzero().flatten().tolist()]
         if missing:
             raise ArgumentError(name, f"wanted images of every class, got none of {', '.join(missing)}")

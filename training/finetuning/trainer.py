@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -120,13 +122,15 @@ class _Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.mix = mixing(config, len(train.classes))
         self.loss = training_loss(config, train.labels.ndim == 2)
-        identity = {
-            **{name: plain(value) for name, value in asdict(config).items()},
-            "processes": processes.count,
-            "train": train.fingerprint(),
-            "val": val.fingerprint(),
-            "network": digest(network.state_dict().items()),
-        }
+        identity = processes.from_first(
+            lambda: {
+                **{name: plain(value) for name, value in asdict(config).items()},
+                "processes": processes.count,
+                "train": train.fingerprint(),
+                "val": val.fingerprint(),
+                "network": _fingerprint(network),
+            }
+        )
         self.folder = RunFolder(out, train.classes, identity)
         self.parts = {"optimizer": self.optimizer, "scaler": self.scaler}
         self.progress = self.folder.load_last(network, self.parts)
@@ -134,7 +138,8 @@ class _Training:
 
     def run(self, save_every: int, stop: Callable[[], bool] | None, shown: bool) -> FinetuneResult:
         """Train to the end, or until it is told to stop."""
-        self.folder.start()
+        if self.processes.is_first:
+            self.folder.start()
         board = Board(self.folder.path, len(self.progress.reports)) if self.processes.is_first else None
         total = self.config.epochs * self.updates
         bar = tqdm(total=total, initial=self.progress.step, unit="step", desc="fine-tuning", disable=not shown)
@@ -269,3 +274,9 @@ class _Training:
         self.network.eval()
         reports, losses = tuple(self.progress.reports), tuple(self.progress.losses)
         return FinetuneResult(reports, losses, self.folder.best, self.folder.last, finished)
+
+
+def _fingerprint(network: nn.Module) -> str:
+    """Digest of a network's layers, with settings such as the rate of drop path, and of its weights."""
+    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+    return hashlib.sha256(f"{layers} {digest(network.state_dict().items())}".encode()).hexdigest()

@@ -50,7 +50,8 @@ def validate(
     classes = len(images.classes)
     sums = torch.zeros(2 + 2 * classes, dtype=torch.float64, device=device)
     loss, top, right, count = sums[0], sums[1], sums[2 : 2 + classes], sums[2 + classes :]  # views
-    order = list(torch.arange(processes.rank, len(images.labels), processes.count).split(batch))
+    share = torch.arange(len(images.labels))[processes.rank :: processes.count]
+    order = list(share.split(batch)) if len(share) else []
     training = network.training
     network.eval()
     for pixels, label in images.batches(order, seed=0):

@@ -18,7 +18,7 @@ from imagexplain.archive.build import build_all
 from imagexplain.archive.spec import ClassifierSpec, select
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.vision.geometry import Preprocess
-from tests.training.finetuning.folders import CLASSES, photos
+from tests.training.finetuning.folders import CLASSES, labelled_folder, photos
 from tests.training.finetuning.networks import TINY, tiny_vit
 from training.finetuning import command, trainer
 from training.finetuning.config import FinetuneConfig
@@ -116,6 +116,7 @@ def test_photos_that_cannot_be_read_stop_it_or_are_left_out_by_name(
         (["--batch", "3", "--mixup", "0.5"], "batch: wanted an even number"),
         (["--accumulation", "30"], "batch: wanted at most the 24 training images for one update, got 120"),
         (["--warmup-epochs", "5"], "warmup_epochs: wanted fewer than the 3 epochs, got 5"),
+        (["--size", "48"], "size: wanted the img_size of the arguments, 32, got 48"),
         (["--arguments", "[1]"], "arguments: wanted a JSON object, got [1]"),
     ],
 )
@@ -147,6 +148,23 @@ def test_the_spec_has_the_recipes_preprocessing_or_timms(tmp_path: Path) -> None
     assert specs["timm"]["arguments"] == {"global_pool": "avg", **TINY}
     assert specs["a resnet"]["preprocess"]["size"] == [40, 40] and specs["a resnet"]["name"] == "aresnet"
     assert "img_size" not in specs["a resnet"]["arguments"]
+
+
+def test_more_photos_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, more = photos(tmp_path / "photos"), labelled_folder(tmp_path / "more", (1, 2, 3))
+    assert finetuned(folder, tmp_path / "run", *PLAIN, "--more", str(more), "--more", str(more)) == 0
+    assert "36 photos to train on, 9 to validate on" in capsys.readouterr().out
+    assert finetuned(folder, tmp_path / "other", *PLAIN, "--more", str(folder / "val")) == 1
+    error = capsys.readouterr().err
+    assert f"val: wanted other photos than those to train on, got 9, such as {folder / 'val/dark/0.png'}" in error
+
+
+def test_a_refused_run_leaves_the_spec_of_the_one_before(tmp_path: Path) -> None:
+    folder, out = photos(tmp_path / "photos"), tmp_path / "_rün"
+    assert finetuned(folder, out, *PLAIN) == 0
+    before = (out / "archive.yaml").read_text()
+    assert finetuned(folder, out, *PLAIN, "--preprocess", "timm") == 1
+    assert (out / "archive.yaml").read_text() == before and yaml.safe_load(before)["name"] == "rn"
 
 
 def test_every_setting_has_its_option(capsys: pytest.CaptureFixture[str]) -> None:

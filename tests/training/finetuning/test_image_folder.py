@@ -143,6 +143,31 @@ def test_a_folder_that_is_not_as_wanted_is_refused(
         list_folder(root)
 
 
+def test_more_photos_of_some_classes_come_behind_the_others(tmp_path: Path) -> None:
+    train = list_folder(folder(tmp_path / "train"))
+    more = folder(tmp_path / "more")
+    for name in ("dark", "middle"):
+        (more / name).rename(tmp_path / name)
+    both = train.joined([list_folder(more, train.classes, some=True)])
+    assert both.photos[:6] == train.photos and both.count_classes() == {"dark": 2, "light": 4, "middle": 2}
+    assert [(photo.name, photo.label) for photo in both.photos[6:]] == [("light/0.png", 1), ("light/1.png", 1)]
+    fingerprint = ImageFolder(both, Pipeline(PREPROCESS)).fingerprint()
+    assert fingerprint != ImageFolder(train, Pipeline(PREPROCESS)).fingerprint()
+    (more / "light").rename(more / "odd")
+    with pytest.raises(ArgumentError, match=r"^more: wanted the classes of the training images.*odd besides"):
+        list_folder(more, train.classes, some=True)
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_are_named(tmp_path: Path) -> None:
+    root = folder(tmp_path / "train")
+    labelled_folder(tmp_path / "elsewhere", counts=(1, 1, 1))
+    (root / "dark" / "linked").symlink_to(tmp_path / "elsewhere" / "dark")
+    (root / "dark" / "nowhere.png").symlink_to(tmp_path / "nothing.png")
+    listing = list_folder(root)
+    assert [photo.name for photo in listing.photos][2:4] == ["dark/linked/0.png", "dark/nowhere.png"]
+    assert list(find_faults([listing], tmp_path / "c.json", progress=False)) == [root / "dark" / "nowhere.png"]
+
+
 def test_a_class_of_which_nothing_can_be_read_is_refused(tmp_path: Path) -> None:
     root = folder(tmp_path / "train")
     for file in (root / "light").iterdir():

@@ -6,6 +6,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +22,15 @@ from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints import checkpoint
 from tests.models.same import assert_same_network, assert_same_weights
 from tests.training.finetuning.networks import CLASSES, MIXED, PLAIN, TINY, brightness, tiny_cnn, tiny_vit
+from training.finetuning import trainer
 from training.finetuning.config import FinetuneConfig
 from training.finetuning.labelled_images import Batch, TensorImages
 from training.finetuning.losses import training_loss
+from training.finetuning.processes import Processes
 from training.finetuning.reports import LINES
 from training.finetuning.run_folder import NonFiniteError
 from training.finetuning.trainer import FinetuneResult, finetune
+from training.finetuning.validation import Validation, validate
 
 TRAIN, VAL = brightness(21), brightness(9, seed=1)
 """Two updates of 8 images to an epoch; 5 are left out of each."""
@@ -131,6 +135,7 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
         ({"config": replace(PLAIN, rate=2e-2)}, "rate: wanted 0.01, as in the run that is in"),
         ({"train": brightness(21, seed=5)}, "train: wanted"),
         ({"network": tiny_vit(seed=1, drop_path_rate=0.2)}, "network: wanted"),
+        ({"network": tiny_vit(drop_path_rate=0.1)}, "network: wanted"),
     ],
 )
 def test_another_run_wants_another_folder(changed: dict[str, Any], field: str, tmp_path: Path) -> None:
@@ -160,9 +165,6 @@ def test_another_seed_is_another_run(tmp_path: Path) -> None:
 
 
 def test_the_best_epoch_is_kept_and_the_first_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from training.finetuning import trainer
-    from training.finetuning.validation import Validation
-
     accuracies = iter([0.25, 0.75, 0.5, 0.75])
     monkeypatch.setattr(
         trainer, "validate", lambda *_: Validation(1.0, accuracy := next(accuracies), None, {"dark": accuracy})
@@ -185,7 +187,6 @@ def test_the_best_epoch_is_kept_and_the_first_of_several(tmp_path: Path, monkeyp
 
 
 def test_validation_counts_by_hand() -> None:
-    from training.finetuning.validation import validate
 
     class Reads(nn.Module):
         """The first pixel's channels are the logits."""
@@ -206,6 +207,26 @@ def test_validation_counts_by_hand() -> None:
     assert found.accuracy == pytest.approx(0.6) and found.top5 is None
     assert found.per_class == {"dark": 0.5, "light": 1.0, "middle": 0.5}
     assert network.training
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_processes_share_the_validation(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image is validated by one of them; some may have none."""
+    network = tiny_vit()
+    parts: list[Tensor] = []
+    whole = validate(network, VAL, batch=2)
+
+    def alone(self: Processes, values: Tensor) -> Tensor:
+        parts.append(values)
+        return values
+
+    monkeypatch.setattr(Processes, "total", alone)
+    for rank in range(count):
+        with suppress(ZeroDivisionError):  # of what the others would have added
+            validate(network, VAL, batch=2, processes=Processes(rank, count))
+    monkeypatch.setattr(Processes, "total", lambda self, values: torch.stack(parts).sum(0))
+    found = validate(network, VAL, batch=2, processes=Processes(0, count))
+    assert found.loss == pytest.approx(whole.loss) and found.per_class == whole.per_class
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -> None:
@@ -354,7 +375,8 @@ def test_clipping_shortens_the_gradient(tmp_path: Path) -> None:
         (replace(TRAIN, classes=("a", "b", "c")), VAL, r"val: wanted the classes of train, \['a', 'b', 'c'\]"),
         (TRAIN, brightness(2), "val: wanted images of every class, got none of middle"),
         (brightness(1), VAL, "train: wanted images of every class, got none of light, middle"),
-        (replace(TRAIN, labels=TRAIN.labels + 1), VAL, "train: wanted labels below 3, got 3"),
+        (replace(TRAIN, labels=TRAIN.labels + 1), VAL, "train: wanted labels 0 … 2, got 3"),
+        (replace(TRAIN, labels=TRAIN.labels.int()), VAL, r"train: wanted labels \(N,\) int64, got \[21\] torch.int32"),
         (TRAIN, replace(VAL, labels=torch.full((9, 3), 1 / 3)), "val: wanted one label for each image"),
         (replace(TRAIN, labels=torch.full((21, 2), 1 / 2)), VAL, "train: wanted probabilities of 3 classes, got 2"),
     ],
