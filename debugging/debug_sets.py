@@ -76,7 +76,8 @@ def read_set(given: str, results: Path, pool: Path | None, classes: Sequence[str
         found = _shuffled(list_folder(folder, classes, some=True), seed)
     else:
         known = sorted(path.stem for path in (results / "selection").glob("*.csv"))
-        raise ArgumentError("sets", f"wanted a folder, or a selection ({listed(known) or 'there is none'}), got {given!r}")
+        there = listed(known) or "there is none"
+        raise ArgumentError("sets", f"wanted a folder, or a selection ({there}), got {given!r}")
     name = given if selection.is_file() else folder.resolve().name
     if not NAME.fullmatch(name) or name in (NONE, ORIGINAL):
         wanted = f"wanted a set whose name is of letters, digits, _, . and -, and not {NONE} or {ORIGINAL}"
@@ -110,9 +111,7 @@ def shortages(
     for class_name in counts:
         wanted = max(each.count(class_name) for each in sets) if most is None else most
         found += [
-            (each.name, class_name, each.count(class_name), wanted)
-            for each in sets
-            if each.count(class_name) < wanted
+            (each.name, class_name, each.count(class_name), wanted) for each in sets if each.count(class_name) < wanted
         ]
     return found
 
@@ -134,7 +133,8 @@ def _selected(file: Path, pool: Path, classes: Sequence[str]) -> dict[str, tuple
     with file.open(encoding="utf-8", newline="") as text:
         rows = csv.DictReader(text)
         if missing := {"class", "rank", "image"} - set(rows.fieldnames or ()):
-            raise ArgumentError("sets", f"{file}: wanted columns class, rank and image, got no {listed(sorted(missing))}")
+            wanted = "wanted columns class, rank and image"
+            raise ArgumentError("sets", f"{file}: {wanted}, got no {listed(sorted(missing))}")
         for row in rows:
             name, place = row["class"], f"{file}: line {rows.line_num}"
             if name not in labels:

@@ -32,7 +32,7 @@ DROP_PATH = 0.1
 
 
 def spec_of(model: str, specs: Path) -> ClassifierSpec:
-    """The resolved spec of an archive, a spec file, or a name among the specs, as in :func:`debugging.model.open_model`.
+    """The resolved spec of an archive, a spec file, or a name among the specs, as for :func:`open_model`.
 
     Raises:
         ValueError: no such classifier.
@@ -104,9 +104,8 @@ def write_version(run: Path, spec: ClassifierSpec, network: nn.Module, version: 
         weights = EXPORTED
         export = import_module(f"imagexplain.models.classifiers.{spec.architecture}").export
         write_bytes(run / weights, save(export(network.cpu())))
-    whole = spec.model_dump(mode="json")
     changed = spec.model_dump(mode="json", exclude_defaults=True)
-    content = {
+    content: dict[str, Any] = {
         "name": spec.name,
         "version": version,
         "description": description,
@@ -114,7 +113,7 @@ def write_version(run: Path, spec: ClassifierSpec, network: nn.Module, version: 
         "architecture": spec.architecture,
         "weights": weights,
         "labels": LABELS,
-        "preprocess": whole["preprocess"],
+        "preprocess": spec.preprocess.model_dump(mode="json"),
         **{field: changed[field] for field in ("arguments", "explain", "limits", "serving") if field in changed},
     }
     file = run / SPEC
@@ -125,7 +124,7 @@ def write_version(run: Path, spec: ClassifierSpec, network: nn.Module, version: 
 def _stochastic_depth(name: str, arguments: dict[str, Any], rate: float | None) -> dict[str, float]:
     if rate == 0:
         return {}
-    wanted = {"drop_path_rate": DROP_PATH if rate is None else rate}
+    wanted: dict[str, float] = {"drop_path_rate": DROP_PATH if rate is None else rate}
     try:
         with torch.device("meta"):
             timm_network.create(name, arguments | wanted)
