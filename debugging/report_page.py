@@ -53,15 +53,15 @@ def report_page(
     subsets = list(models[ORIGINAL]["accuracy"])
     tables = "\n".join(_accuracies(subset, models) for subset in subsets)
     runs = "\n".join(
-        _run(number, name, found, entries, folder, examples)
+        _run(number, name, content["addresses"][name], found, entries, folder, examples)
         for number, (name, found) in enumerate(models.items())
         if name != ORIGINAL
     )
     body = f"""<header>
 <h1>{escape(title)}</h1>
 <p>The original and {plural(len(models) - 1, "model")} that began with its weights, on
-{plural(content["images"], "image")} that none of them has seen. <code>{NONE}</code> was trained on as many images as the others, but on no debug set: what a
-set did is the difference to it.{skipped}{unmarked}</p>
+{plural(content["images"], "image")} that none of them has seen. <code>{NONE}</code> was trained on as many images as
+the others, but on no debug set: what a set did is the difference to it.{skipped}{unmarked}</p>
 <p class="quiet">Intervals of {content["confidence"]:.0%} by {content["resamples"]} resamples of the images, differences
 on the same images. A difference in colour has an interval without 0. Points are percentage points.</p>
 </header>
@@ -81,7 +81,7 @@ def _accuracies(subset: str, models: Mapping[str, Any]) -> str:
     if counted is None:
         return f"<p>{name}: there is none.</p>"
     rows = "\n".join(_accuracy(model, found, found["accuracy"][subset]) for model, found in models.items())
-    return f"""<div class="scroll"><table>
+    return f"""<div class="scroll" role="region" aria-label="Accuracy: {name}" tabindex="0"><table>
 <caption>{name} <span class="quiet">({counted["images"]})</span></caption>
 <thead><tr><th scope="col">model</th><th scope="col">0 … 100 %</th><th scope="col">accuracy</th>
 <th scope="col">points to {NONE}</th><th scope="col">points to the original</th></tr></thead>
@@ -97,12 +97,11 @@ def _accuracy(model: str, found: Mapping[str, Any], numbers: Mapping[str, Any]) 
         f'<span class="interval" style="left:{own["low"]:.2%};width:{own["high"] - own["low"]:.2%}"></span>'
         f'<span class="mean" style="left:{own["value"]:.2%}"></span></span>'
     )
-    to_none = "" if model in (ORIGINAL, NONE) else _points(numbers["to_none"])
-    to_original = "" if model == ORIGINAL else _points(numbers["to_original"])
+    to_none = "" if model == ORIGINAL else _points(numbers["to_none"])
     return (
         f'<tr><th scope="row">{escape(model)}</th><td>{axis}</td><td>{own["value"]:.1%}'
         f'<span class="quiet">{own["low"]:.1%} … {own["high"]:.1%}</span></td><td>{to_none}</td>'
-        f"<td>{to_original}</td></tr>"
+        f"<td>{_points(numbers['to_original'])}</td></tr>"
     )
 
 
@@ -143,7 +142,7 @@ def _source(measure: str, words: str, labels: Sequence[str], models: Mapping[str
         )
         rows.append(f'<tr><th scope="row">{escape(label)}</th><td>{_share(area, "area")}</td>{cells}</tr>')
     body = "\n".join(rows)
-    return f"""<div class="scroll"><table>
+    return f"""<div class="scroll" role="region" aria-label="Part {words}" tabindex="0"><table>
 <caption>Part {words} <span class="quiet">(points to {NONE})</span></caption>
 <thead><tr><th scope="col">segment</th><th scope="col">area</th>{heads}</tr></thead>
 <tbody>
@@ -154,7 +153,7 @@ def _source(measure: str, words: str, labels: Sequence[str], models: Mapping[str
 def _share_cell(model: str, numbers: Mapping[str, Any] | None) -> str:
     if numbers is None:
         return "<td></td>"
-    to_none = numbers["to_none"]
+    to_none = numbers.get("to_none")
     moved = ""
     if model not in (ORIGINAL, NONE) and to_none is not None:
         kind = "clear" if to_none["low"] > 0 or to_none["high"] < 0 else "quiet"
@@ -172,6 +171,7 @@ def _share(estimate: Mapping[str, float] | None, kind: str) -> str:
 def _run(
     number: int,
     name: str,
+    address: str,
     found: Mapping[str, Any],
     entries: Mapping[str, Mapping[str, Mapping[str, Any]]],
     folder: ImageFolder,
@@ -183,9 +183,10 @@ def _run(
         _examples(title, images, entries[ORIGINAL], entries[name], folder, examples)
         for title, images in (("Fixed", fixed), ("Made", made))
     )
+    changed = f"{plural(len(fixed), 'error')} fixed, {len(made)} made."
     return f"""<section aria-labelledby="run-{number}">
 <h2 id="run-{number}">{escape(name)}</h2>
-<p class="quiet">To the original: {plural(len(fixed), "error")} fixed, {len(made)} made.{against}</p>
+<p class="quiet">{escape(address)}. To the original: {changed}{against}</p>
 {cards}
 </section>"""
 
