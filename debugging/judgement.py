@@ -22,6 +22,7 @@ from debugging.comparison import (
 )
 from debugging.debug_sets import NONE, ORIGINAL
 from debugging.images import ImageFolder
+from debugging.page import plural
 
 COLUMNS = ("model", "measure", "of", "value", "low", "high", "images")
 """Columns of ``report.csv``."""
@@ -162,7 +163,7 @@ def lines_of(content: Mapping[str, Any]) -> list[str]:
     width = max(map(len, content["models"]))
     lines = [f"{content['images']} images, {len(content['skipped'])} skipped"]
     if content["unmarked"]:
-        lines.append(f"{content['unmarked']} images are not said to be conflicting or not")
+        lines.append(f"{plural(content['unmarked'], 'image')} not said to be conflicting or not")
     for name, found in content["models"].items():
         numbers = found["accuracy"]["all"]
         line = f"  {name:{width}}  {_percent(numbers['accuracy'])}"
