@@ -1,9 +1,11 @@
-"""Debug a classifier by its explanations: find errors, group what drove them, choose images, ask people.
+"""Debug a classifier by its explanations: from its errors to what drove them, and to a model that is compared with it.
 
 imagexplain debug find photos/val results --model vit
 imagexplain debug concepts results
-imagexplain debug select results photos/pool --model vit --strategy concept
+imagexplain debug select results photos/pool --strategy concept
 imagexplain debug annotate results
+imagexplain debug train results photos --sets concept random
+imagexplain debug report results photos/test
 """
 
 from __future__ import annotations
@@ -33,9 +35,11 @@ STEPS = {
     "concepts": Step("debugging.concepts", "group those segments into concepts, to read and to edit"),
     "select": Step("debugging.select", "choose images of a pool, or write prompts"),
     "annotate": Step("debugging.annotate", "ask people about segments, and read their answers"),
+    "train": Step("debugging.train", "fine-tune with each debug set, and without any"),
+    "report": Step("debugging.report", "compare the models on images that none of them has seen"),
     "study": Step("debugging.shortcut_study", "compare the strategies on scenes with a planted shortcut"),
 }
-"""Steps in their order; training and reporting are to follow here."""
+"""Steps in their order."""
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:

@@ -50,7 +50,12 @@ def document(title: str, style: str, body: str, script: str = "") -> str:
 def picture(file: Path, description: str, pixels: int = 256) -> str:
     """An ``img`` of a picture file, as data, at most so many pixels on its longer side."""
     with Image.open(file) as image:
-        shown = image.convert("RGB")
+        return embedded(image, description, pixels)
+
+
+def embedded(image: Image.Image, description: str, pixels: int = 256) -> str:
+    """An ``img`` of a picture, as data, at most so many pixels on its longer side."""
+    shown = image.convert("RGB")
     shown.thumbnail((pixels, pixels))
     content = io.BytesIO()
     shown.save(content, "WEBP", quality=82, method=4)

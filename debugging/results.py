@@ -14,6 +14,8 @@
 ``selection/``            a CSV for each strategy; ``prompts.txt``
 ``tasks.json``            tasks for people, and ``annotate.html``, the page that asks them
 ``difficulty.json``       difficulty of each image, from their answers; ``regionfiles/`` for scene graphs
+``train/``                ``train.json``, the settings, and the folder of each run
+``report/``               ``report.html``, ``.json`` and ``.csv``; answers and segments of each model
 ========================  =====================================================================================
 
 A file is written under a temporary name and renamed; only the ``.jsonl`` files grow line by line, and a last line that

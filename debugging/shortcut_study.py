@@ -138,7 +138,7 @@ class Mirrored:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """What a model says of scenes, one entry each.
+    """Scores and features of scenes, one entry each.
 
     Attributes:
         scores: Scores (N, classes).

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from debugging import annotate, arguments, clustering, concept, segment_table
+from debugging import annotate, arguments, clustering, comparison, concept, recipe, report, segment_table
 from debugging.annotation import COMPLETED, DESCRIPTION, KIND, RATING
 from debugging.command import STEPS
 from debugging.finding import COLUMNS, OF_CLASS
@@ -31,9 +31,11 @@ TEXT = " ".join(PAGE.split())
 def test_the_commands_run_one_after_the_other(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("val", "pool"):
-        write_scenes(tmp_path / "photos" / name, 8, masks=tmp_path / "masks" / name, seed=len(name))
+    for name, count in {"train": 40, "val": 20, "pool": 8, "test": 8}.items():  # the first two have every class
+        write_scenes(tmp_path / "photos" / name, count, masks=tmp_path / "masks" / name, seed=len(name))
     monkeypatch.chdir(tmp_path)
+    named = [f"{path.parent.name}/{path.name},true" for path in Path("photos/test").glob("*/*")]
+    Path("conflicting.csv").write_text("\n".join(["image,conflicting", *named[1:]]))
     commands = [shlex.split(line, comments=True) for block in blocks(FILE) for line in block.code.splitlines()]
     assert {command[2] for command in commands} == STEPS.keys()
     for program, *command in commands:
@@ -43,13 +45,19 @@ def test_the_commands_run_one_after_the_other(
             annotations = {KIND: "object", DESCRIPTION: "dog", RATING: "3"}
             tasks[0] |= {"status": COMPLETED, "response": {"annotations": annotations}}
             Path("answered.json").write_text(json.dumps(tasks))
-        where = ["--run", served.server.run] if "--served" in command else []
-        assert cli.main([*command, *where]) == 0, (command, capsys.readouterr().err)
+        further = ["--run", served.server.run] if "--served" in command else []
+        if command[1] in ("find", "report"):
+            further += ["--steps", "5"]  # for time
+        if command[1] == "train":
+            further = ["--epochs", "1", "--warmup-epochs", "0", "--batch", "8", "--accumulation", "1", "--workers", "0"]
+        assert cli.main([*command, *further]) == 0, (command, capsys.readouterr().err)
     written = {os.path.relpath(path, "results") for path in Path("results").rglob("*") if path.is_file()}
     files = {"errors.json", "segments.csv", "concepts.html", "concepts.yaml", "tasks.json", "annotate.html"}
     assert files | {"difficulty.json", "prompts.txt", "selection/active.csv", "selection/concept.csv"} <= written
     assert list(Path("results/regionfiles").rglob("*.json"))
     assert list(Path("chosen").glob("*/*.png"))
+    assert {"train/none/archive.yaml", "train/concept/archive.yaml", "train/active/archive.yaml"} <= written
+    assert "report/report.html" in written and "1 image not said" in capsys.readouterr().out
 
 
 def test_the_tables_are_those_of_the_code() -> None:
@@ -69,6 +77,10 @@ def test_the_numbers_are_those_of_the_code() -> None:
         f"less than {concept.KEPT_SHARE:.0%} of a class's score".replace("%", " %"),
         f"({DEFAULT_COUNT} if it is not said)",
         f"at most {annotate.MOST_TASKS} tasks",
+        f"[fine-tuning](finetuning.md) for {recipe.USUAL.epochs} epochs",
+        f"intervals of {comparison.CONFIDENCE:.0%} by {comparison.DRAWS} resamples".replace("%", " %"),
+        f"at most {report.EXAMPLES} pictures of each",
+        f"at most {report.EXPLAINED} images",
         CLASS_ALONE.format(class_name="<class>"),
         CLASS_WITH_CONCEPT.format(class_name="<class>", concept="<concept>"),
     ):

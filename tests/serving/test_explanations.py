@@ -236,7 +236,7 @@ def test_the_metrics_count_what_happened(served: Served) -> None:
     bad = 'explain_requests_total{model_name="bit",kind="explanation",outcome="unprocessable"'
     evaluations, seconds = (
         'explain_evaluations_sum{model_name="bit"',
-        'explain_attribute_seconds_count{model_name="bit"',
+        'explain_attribute_seconds_count{model_name="bit",kind="explanation"',
     )
     before = [sample(served, name) for name in (ok, bad, evaluations, seconds)]
     post(served, "explanations/bit", photo(), X_Explain_Options="steps=7")
