@@ -89,7 +89,7 @@ def equal_counts(sets: Sequence[DebugSet], classes: Sequence[str], most: int | N
     """Number of images of each class that every set has, at most so many.
 
     Args:
-        sets: At least one set.
+        sets: Sets, at least one.
         classes: Names of the classes.
         most: Largest number; None for no limit.
     """

@@ -118,7 +118,7 @@ def _judged(
 
 
 def _segments(own: Compared, original: Compared, none: Compared, seed: int) -> dict[str, Any]:
-    """By label, the mean part of each measure, and its differences."""
+    """Mean parts of each measure by label, and their differences."""
     labels = sorted({label for entry in own.segments for label in entry["segments"]})
     found: dict[str, Any] = {}
     for label in labels:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -70,7 +72,7 @@ def test_masks_of_one_label_are_one() -> None:
 
 
 def test_a_label_that_an_image_lacks_has_no_part_in_it() -> None:
-    records = [
+    records: list[dict[str, Any]] = [
         {"segments": {"dog": {"area": 0.25, "drive": 0.8}, "rest": {"area": 0.75, "drive": 0.2}}},
         {"segments": {"rest": {"area": 1.0, "drive": 1.0}}},
         {"segments": {"dog": {"area": 0.5, "drive": None}, "rest": {"area": 0.5, "drive": None}}},
