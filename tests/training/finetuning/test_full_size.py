@@ -12,8 +12,8 @@ from imagexplain.checkout import ROOT
 from tests.training.finetuning import full_size
 
 MAX_BYTES = 5 * 10**9
-"""Bound of the peak of memory: weights, gradients and AdamW's two moments are 1.4 GB; 2.3 GB were measured in all by one
-thread, and up to 3.7 GB by two."""
+"""Bound of the peak of memory. Weights, gradients and AdamW's two moments are 1.4 GB; measured in all were 2.3 GB by
+one thread, and up to 3.7 GB by two."""
 
 
 def test_one_step_of_the_full_size_network(tmp_path: Path) -> None:
