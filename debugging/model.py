@@ -137,4 +137,4 @@ def _opened(archive: ResolvedArchive, baseline: str, steps: int | None) -> Debug
     model = replace(of_archive(archive), name=archive.model.address)
     if steps is not None:
         model = replace(model, rule=quadrature(archive.model.explain.quadrature, steps))
-    return DebuggedModel(model, archive.model.labels, baseline)
+    return DebuggedModel(model, model.labels, baseline)

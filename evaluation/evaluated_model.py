@@ -14,7 +14,7 @@ from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive, select
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
-from imagexplain.models.checkpoints.checkpoint import read
+from imagexplain.models.checkpoints.checkpoint import load, read
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.vision.geometry import Preprocess
@@ -33,6 +33,7 @@ class EvaluatedModel:
         rule: Quadrature of its explanations, its own default.
         baseline: Name of its own default baseline; for random ones, which stand for no absent pixels, ``black``.
         chunk: Largest number of rows that a method evaluates at once.
+        labels: Names of the classes, where the model was built from its archive's spec.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EvaluatedModel:
     rule: Quadrature
     baseline: str
     chunk: int = CHUNK
+    labels: tuple[str, ...] = ()
 
     def start(self, name: str | None = None) -> Tensor:
         """(3, H, W) baseline of that name, or the model's own: zero in model space, a black or a white photo."""
@@ -113,12 +115,18 @@ def _archives(folder: Path, names: Sequence[str], labels: Sequence[str] | None) 
 
 def of_archive(archive: ResolvedArchive) -> EvaluatedModel:
     """The classifier of an archive, with its network as it was built."""
-    spec = archive.model
+    spec, checkpoint = archive.model, load(archive.weights)
     assert isinstance(spec, ClassifierSpec)
-    network = models.build(spec.architecture, read(archive.weights), spec.arguments)
+    network = models.build(spec.architecture, checkpoint.tensors, spec.arguments)
     network = network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
+    if not archive.labelled:
+        with torch.no_grad():
+            classes = network(torch.zeros(1, 3, *spec.preprocess.size)).shape[1]
+        spec = archive.with_labels(classes, checkpoint.classes).model
+        assert isinstance(spec, ClassifierSpec)
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
-    return EvaluatedModel(spec.name, network, Preprocess(**spec.preprocess.model_dump()), rule, _baseline(spec))
+    preprocess = Preprocess(**spec.preprocess.model_dump())
+    return EvaluatedModel(spec.name, network, preprocess, rule, _baseline(spec), labels=spec.labels)
 
 
 def _baseline(spec: ClassifierSpec) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from debugging.segment_table import entropy, responsible
 from debugging.segmentation import Instances, LabelMaps, Segmentation, Superpixels
 from evaluation.evaluated_model import EvaluatedModel
 from imagexplain import cli
-from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE
+from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.checkout import ROOT
 from imagexplain.errors import ArgumentError
@@ -173,6 +174,23 @@ def test_a_model_from_its_archive(tmp_path: Path) -> None:
         open_model(str(tmp_path / "absent.mar"), SPECS)
     with pytest.raises(ArgumentError, match="baseline: wanted one of zero"):
         open_model("vit", SPECS, "uniform")
+
+
+def test_labels_that_the_weights_tell(tmp_path: Path) -> None:
+    """A spec that leaves its labels to the weights has as many as the head, here without names."""
+    folder = write_timm(tmp_path, "resnet")
+    spec = ClassifierSpec.read(folder)
+    written = {
+        "name": "mine",
+        "handler": "classifier",
+        "architecture": spec.architecture,
+        "arguments": dict(spec.arguments),
+        "weights": str(folder / WEIGHTS_FILE),
+        "labels": {"from_weights": True},
+        "preprocess": spec.preprocess.model_dump(mode="json"),
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(written))
+    assert open_model(str(tmp_path / "mine.yaml"), SPECS).labels == ("0", "1", "2", "3")
 
 
 @pytest.mark.parametrize("baseline", ["zero", "black", "white", "mean", "blur"])
