@@ -60,6 +60,12 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     except (ClientError, ServerError, RequestError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sklearn":
+            raise
+        wanted = "wanted scikit-learn, which is not installed: pip install 'imagexplain[debugging]'"
+        print(f"error: {given.step}: {wanted}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: run it again to go on", file=sys.stderr)
         return 130

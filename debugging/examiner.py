@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from debugging.model import DebuggedModel
-from debugging.segment_table import ClassColumns, SegmentTable
+from debugging.segment_table import ClassColumns, SegmentTable, but_whole
 from debugging.segmentation import Segmentation
-from imagexplain.attribution.groups.families import WHOLE
 from imagexplain.client.client import Client
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.preprocess import ModelInput
@@ -90,7 +89,7 @@ class Served:
             replaced = falls["attribution"].double() / falls["area"]
             columns.append(ClassColumns(answer["attribution"].double(), answer["directional"].double(), replaced))
         labels = answer["labels"]
-        kept = [index for index, label in enumerate(labels) if label != WHOLE or len(labels) == 1]
+        kept = but_whole(labels)
         wrong, right = (ClassColumns(*(column[kept] for column in vars(each).values())) for each in columns)
         names = tuple(wanted.names.get(labels[index], labels[index]) for index in kept)
         return SegmentTable(names, answer["group_masks"][kept], wrong, right)

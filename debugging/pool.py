@@ -12,9 +12,9 @@ from tqdm import tqdm
 from debugging.images import ImageFolder, read_photo
 from debugging.model import DebuggedModel
 from debugging.results import Record
-from debugging.segment_table import drive, entropy, score_falls
+from debugging.segment_table import but_whole, drive, entropy, score_falls
 from debugging.segmentation import Segmentation
-from imagexplain.attribution.groups.families import WHOLE, family
+from imagexplain.attribution.groups.families import family
 from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.preprocess import ModelInput
@@ -69,7 +69,7 @@ class Pool:
     def _driver(self, name: str, photo: Photo, seen: ModelInput, segments: Segmentation) -> dict[str, Any]:
         found = segments.segments(name, photo, seen)
         groups = family(found.masks, found.labels)
-        kept = [index for index, label in enumerate(groups.labels) if label != WHOLE or len(groups) == 1]
+        kept = but_whole(groups.labels)
         masks = groups.masks[kept]
         start = self.model.start(seen.image)
         scores = self.model.evaluate(seen.image[None])[0][0]

@@ -139,7 +139,7 @@ def table_of(
         chunk: Largest number of images evaluated at once.
     """
     groups = family(segments, labels)
-    kept = [index for index, label in enumerate(groups.labels) if label != WHOLE or len(groups) == 1]
+    kept = but_whole(groups.labels)
     masks = groups.masks[kept]
     image = baseline + paths[0].difference
     falls = score_falls(network, image, baseline, masks, chunk)
@@ -148,6 +148,11 @@ def table_of(
         scores = group_scores(path.attribution, path.difference, groups)
         columns.append(ClassColumns(scores.attribution[kept], scores.directional[kept], falls[:, index]))
     return SegmentTable(tuple(groups.labels[index] for index in kept), masks, *columns)
+
+
+def but_whole(labels: Sequence[str]) -> list[int]:
+    """Indices of a family's groups but for the whole image, which stays where it is the only one."""
+    return [index for index, label in enumerate(labels) if label != WHOLE or len(labels) == 1]
 
 
 @torch.no_grad()

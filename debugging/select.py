@@ -16,53 +16,25 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from debugging.arguments import model_of, segmentation_of, settings_of
+from debugging.choice import COLUMNS, ChoiceSettings, ClassPool, Records, Row, choose
 from debugging.concept_files import feature_of, read_concepts
 from debugging.images import ImageFolder, any_folder
-from debugging.model import DebuggedModel
 from debugging.pool import Pool, classes_of
 from debugging.prompts import prompts
 from debugging.results import Record, read_json, same_settings, write_csv, write_text
-from debugging.selection import STRATEGIES, Vector, active_scores, best, random_scores, similarity_scores
+from debugging.selection import STRATEGIES
 from imagexplain.cli.connection import add_arguments
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
 
 PROMPTS = "prompts"
 DEFAULT_COUNT = 60
-COLUMNS = ("class", "rank", "image", "strategy", "score", "entropy", "distance", "loss", "concept")
 OF_FIND = ("model", "segments", "n_segments", "baseline", "steps")
 """Settings that are those of ``find``."""
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class ClassPool:
-    """The pool images of one class, with what is known of them.
-
-    Attributes:
-        name: Name of the class.
-        images: Names (N,) of the images.
-        scored: Record of each image.
-        error_mean: Mean feature (K,) of the class's errors; None where it has none.
-    """
-
-    name: str
-    images: Sequence[str]
-    scored: Mapping[str, Mapping[str, Any]]
-    error_mean: Vector | None
-
-    def column(self, field: str) -> Vector:
-        """A number (N,), or a feature (N, K), of each image."""
-        return np.array([self.scored[image][field] for image in self.images], dtype=np.float64)
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
@@ -88,51 +60,47 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         raise ArgumentError("pool", f"wanted a folder of images for {given.strategy}, got none")
     if given.count < 1:
         raise ArgumentError("count", f"wanted at least 1, got {given.count}")
-    rows = choose(given)
+    folder = any_folder(given.pool)
+    if given.strategy == "loss" and not folder.classes:
+        raise ArgumentError("pool", "wanted class folders, by whose labels the loss is, got images without")
+    rows = choose_all(given, folder, ChoiceSettings(given.strategy, given.count, given.seed, given.fill))
     file = given.results / "selection" / f"{given.strategy}.csv"
     write_csv(file, rows, COLUMNS)
     if given.copy_to is not None:
-        copy(rows, any_folder(given.pool), given.copy_to)
+        copy(rows, folder, given.copy_to)
     say(f"{file}: {len(rows)} images")
     return 0
 
 
-def choose(given: argparse.Namespace) -> list[Row]:
-    """The rows of the chosen images, by class and rank.
+def choose_all(given: argparse.Namespace, folder: ImageFolder, settings: ChoiceSettings) -> list[Row]:
+    """The rows of the chosen images, by class and rank, once the model of ``find`` has looked at all of the pool.
 
     Raises:
-        ArgumentError: a strategy that lacks what it needs.
+        ArgumentError: a file of an earlier step is missing, other settings are on record, or there are no label maps
+            where ``find`` had some.
     """
-    folder, found = any_folder(given.pool), read_json(given.results / "errors.json", "find")
-    if given.strategy == "loss" and not folder.classes:
-        raise ArgumentError("pool", "wanted class folders, by whose labels the loss is, got images without")
-    if given.strategy == "random" and folder.classes:  # which needs no model
-        scored: Mapping[str, Mapping[str, Any]] = {name: {} for name in folder.names}
-        classes = classes_of(folder, scored, ())
-        drivers: Mapping[str, Mapping[str, Any]] = {}
-    else:
-        scored, drivers, model = looked_at(given, folder)
-        classes = classes_of(folder, scored, model.labels)
-        skipped = [name for name in folder.names if "skipped" in scored[name]]
-        if skipped:
-            say(f"{len(skipped)} of the pool skipped, the first {skipped[0]}: {scored[skipped[0]]['skipped']}")
-    rank = strategy_of(given, drivers)
+    found = read_json(given.results / "errors.json", "find")
+    concepts = read_concepts(given.results) if settings.strategy == "concept" else None
+    scored, drivers, labels = looked_at(given, folder, drivers=concepts is not None)
+    skipped = [name for name in folder.names if "skipped" in scored[name]]
+    if skipped:
+        say(f"{len(skipped)} of the pool skipped, the first {skipped[0]}: {scored[skipped[0]]['skipped']}")
     rows = []
-    for name, images in classes.items():
+    for name, images in classes_of(folder, scored, labels).items():
         mean = found["classes"].get(name, {}).get("error_mean")
-        pool = ClassPool(name, images, scored, None if mean is None else feature_of(mean))
-        chosen = ranked(pool, *rank(pool), given)
-        if len(chosen) < given.count:
-            reason = "of the class in the pool" if len(images) < given.count else f"by {given.strategy}"
-            say(f"{name}: {len(chosen)} of the {given.count} wanted {reason}")
+        pool = ClassPool(name, images, scored, drivers, None if mean is None else feature_of(mean))
+        chosen = choose(pool, settings, concepts)
+        if len(chosen) < settings.count:
+            reason = "of the class in the pool" if len(images) < settings.count else f"by {settings.strategy}"
+            say(f"{name}: {len(chosen)} of the {settings.count} wanted {reason}")
         rows += chosen
     return rows
 
 
 def looked_at(
-    given: argparse.Namespace, folder: ImageFolder
-) -> tuple[Mapping[str, Mapping[str, Any]], Mapping[str, Mapping[str, Any]], DebuggedModel]:
-    """Records of the pool, once all of its images have been looked at by the model of ``find``.
+    given: argparse.Namespace, folder: ImageFolder, *, drivers: bool
+) -> tuple[Records, Records, Sequence[str]]:
+    """Records of the pool's scores and, if asked for, of its driving segments, and the labels of the model.
 
     Raises:
         ArgumentError: other settings than those on record, or no label maps where ``find`` had some.
@@ -141,65 +109,19 @@ def looked_at(
     for name in OF_FIND:
         setattr(given, name, before[name])
     given.served = False
+    if drivers and before["masks"] is not None and given.masks is None:
+        raise ArgumentError("masks", "wanted label maps of the pool, as find had of its images, got none")
     model = model_of(given)
     pool = Pool(model, folder)
     where = {"model": before["model"], "pool": str(given.pool.resolve())}
     same_settings(given.results / "pool_scores.json", where)
-    scores, drivers = (Record(given.results / f"pool_{kind}.jsonl") for kind in ("scores", "drivers"))
+    scores, driving = (Record(given.results / f"pool_{kind}.jsonl") for kind in ("scores", "drivers"))
     pool.score(scores)
-    if given.strategy == "concept":
-        if before["masks"] is not None and given.masks is None:
-            raise ArgumentError("masks", "wanted label maps of the pool, as find had of its images, got none")
+    if drivers:
         segments = segmentation_of(given)
         same_settings(given.results / "pool_drivers.json", settings_of(given, **where))
-        pool.find_drivers(drivers, scores.lines, segments)
-    return scores.lines, drivers.lines, model
-
-
-Ranking = tuple[Vector, dict[str, Vector], list[str]]
-"""Scores (N,) of a class's images, further columns (N,) by name, and the name of each image's concept."""
-
-
-def strategy_of(given: argparse.Namespace, drivers: Mapping[str, Mapping[str, Any]]) -> Callable[[ClassPool], Ranking]:
-    """The function that scores the images of a class; an image without a score is not chosen."""
-    if given.strategy == "concept":
-        concepts = read_concepts(given.results)
-
-        def by_concept(pool: ClassPool) -> Ranking:
-            scores, names = np.full(len(pool.images), np.nan), []
-            for index, image in enumerate(pool.images):
-                driven = drivers[image]
-                concept = concepts.concept_of(pool.name, driven["label"], feature_of(driven["feature"]))
-                names.append("" if concept is None else concept.name)
-                if concept is not None:
-                    scores[index] = driven["margin_drop"]
-            return scores, {}, names
-
-        return by_concept
-    return {"random": _random(given.seed), "similarity": _similarity, "active": _active, "loss": _loss}[given.strategy]
-
-
-def ranked(
-    pool: ClassPool, scores: Vector, columns: Mapping[str, Vector], concepts: Sequence[str], given: argparse.Namespace
-) -> list[Row]:
-    """The rows of a class's best images, filled up by random others if that is asked for."""
-    chosen = [(int(index), given.strategy) for index in best(scores, given.count)]
-    if given.fill:
-        others = random_scores(len(pool.images), given.seed, pool.name)
-        others[[index for index, _ in chosen]] = np.nan
-        chosen += [(int(index), "fill") for index in best(others, given.count - len(chosen))]
-    return [
-        {
-            "class": pool.name,
-            "rank": rank,
-            "image": pool.images[index],
-            "strategy": strategy,
-            "score": float(scores[index]) if np.isfinite(scores[index]) else "",
-            "concept": concepts[index] if concepts else "",
-        }
-        | {name: float(values[index]) for name, values in columns.items()}
-        for rank, (index, strategy) in enumerate(chosen, 1)
-    ]
+        pool.find_drivers(driving, scores.lines, segments)
+    return scores.lines, driving.lines, model.labels
 
 
 def copy(rows: Sequence[Row], folder: ImageFolder, target: Path) -> None:
@@ -217,29 +139,6 @@ def copy(rows: Sequence[Row], folder: ImageFolder, target: Path) -> None:
         partial = file.with_name(f".{file.name}.partial")
         shutil.copyfile(source, partial)
         partial.replace(file)
-
-
-def _random(seed: int) -> Callable[[ClassPool], Ranking]:
-    return lambda pool: (random_scores(len(pool.images), seed, pool.name), {}, [])
-
-
-def _similarity(pool: ClassPool) -> Ranking:
-    if pool.error_mean is None:
-        return np.full(len(pool.images), np.nan), {}, []
-    scores = similarity_scores(pool.column("feature"), pool.error_mean)
-    return scores, {"distance": -scores}, []
-
-
-def _active(pool: ClassPool) -> Ranking:
-    if pool.error_mean is None:
-        return np.full(len(pool.images), np.nan), {}, []
-    found = active_scores(pool.column("entropy"), pool.column("feature"), pool.error_mean)
-    return found.score, {"entropy": found.entropy, "distance": found.distance}, []
-
-
-def _loss(pool: ClassPool) -> Ranking:
-    losses = pool.column("loss")
-    return losses, {"loss": losses}, []
 
 
 def _write_prompts(results: Path) -> int:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,14 @@ def test_a_step_before_it_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFix
     assert "errors.json, which find writes, got none" in capsys.readouterr().err
     assert cli.main(["debug", "concepts", str(tmp_path), "--clusters", "0"]) == 1
     assert "clusters: wanted at least 1" in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(
+    found: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("sklearn.cluster", "sklearn.metrics"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cli.main(["debug", "concepts", str(found)]) == 1
+    assert (
+        "wanted scikit-learn, which is not installed: pip install 'imagexplain[debugging]'" in capsys.readouterr().err
+    )
