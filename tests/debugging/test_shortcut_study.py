@@ -60,7 +60,7 @@ def test_find_and_concepts_name_the_background_that_a_model_reads(scenes: Shortc
     model = debugged(ReadsTheBackground(), 32)
     errors = find(model, scenes, looked_at(model, scenes))
     bare = [not scenes.segments[int(error["image"])][:4].any() for error in errors]  # no object in the first rows
-    caused = [error for error, alone in zip(errors, bare, strict=True) if alone and error["caused"]]
+    caused = [error for error, alone in zip(errors, bare, strict=True) if alone and error["of_background"]]
     striped = [error for error in caused if error["named"] == "square"]
     assert len(striped) > 5
     for error in striped:
