@@ -251,13 +251,13 @@ def find(model: DebuggedModel, scenes: ShortcutScenes, looked: Looked) -> list[d
 def caused_by_background(model: DebuggedModel, series: int, look: SceneSettings, error: Mapping[str, Any]) -> bool:
     """Tell whether the background causes an error of :func:`find` on a scene of the series.
 
-    The named class is the background's own, and of the same scene with each of the other backgrounds the model names
-    that class in fewer than half.
+    The background is the named class's own, and of the same scene with each background of neither class the model
+    names that class in fewer than half. The right class's own is left out, for it would add what speaks for that.
     """
     if not error["of_background"]:
         return False
-    named = LABELS.index(error["named"])  # the number of the texture, too
-    others = [other for other in range(len(TEXTURES)) if other != named]
+    named, right = LABELS.index(error["named"]), LABELS.index(error["truth"])  # numbers of their textures, too
+    others = [other for other in range(len(TEXTURES)) if other not in (named, right)]
     scenes = stacked([with_background(series, int(error["image"]), other, look) for other in others])
     return int((looked_at(model, scenes).scores.argmax(1) == named).sum()) < len(others) / 2
 
@@ -470,9 +470,9 @@ def markdown(results: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Of {mean('errors'):.0f} errors a model, {mean('of_background'):.0f} have the background's class, and the "
-        f"background causes {mean('caused'):.0f}: with most other backgrounds the model names another class. `find` "
-        f"names it first for {mean('culprit'):.1%} of these, `concepts` for {mean('named_by_concepts'):.1%}. The "
-        f"control: of {mean('controls'):.0f} scenes a model that are named rightly against their background, it is "
+        f"background causes {mean('caused'):.0f}: with most backgrounds of neither class the answer is another. "
+        f"`find` names it first for {mean('culprit'):.1%} of these, `concepts` for {mean('named_by_concepts'):.1%}. "
+        f"The control: of {mean('controls'):.0f} scenes a model that are named rightly against their background, it is "
         f"first in {mean('control_culprit'):.1%}."
     )
     yield ""
