@@ -95,6 +95,11 @@ class SegmentTable:
         return self.wrong.replaced - self.right.replaced
 
     @property
+    def drive(self) -> Tensor:
+        """Fall (G,) of the wrong score when the segment alone is replaced, relative to its size: by √(area share)."""
+        return drive(self.wrong.replaced, self.area_share)
+
+    @property
     def responsibility(self) -> Tensor:
         """Share (G,) of the segment in the margin wrong score − right score, less the baseline's margin."""
         return self.wrong.shapley - self.right.shapley

@@ -38,6 +38,7 @@ def test_the_table_by_hand(table: SegmentTable) -> None:
     assert table.wrong.directional.tolist() == pytest.approx([24 / math.sqrt(12), 6])
     assert table.wrong.replaced.tolist() == pytest.approx([24, 36])
     assert table.wrong.shapley.tolist() == pytest.approx([24, 36])
+    assert table.drive.tolist() == pytest.approx([48, 36 / math.sqrt(0.75)])
     assert table.right.attribution.tolist() == pytest.approx([-12, 0])
     assert table.right.positive_share.tolist() == [0, 0]
     assert table.margin_drop.tolist() == pytest.approx([36, 36])
