@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from debugging.model import DebuggedModel
-from debugging.segment_table import ClassColumns, SegmentTable, but_whole
+from debugging.segment_table import (
+    COALITIONS,
+    COALITIONS_SEED,
+    ClassColumns,
+    SegmentTable,
+    but_whole,
+    shapley_values,
+)
 from debugging.segmentation import Segmentation
 from imagexplain.client.client import Client
 from imagexplain.vision.decode import Photo
@@ -54,7 +61,7 @@ class InProcess:
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A server that serves the model: it classifies, integrates, and replaces segments one by one.
+    """A server that serves the model: it classifies, integrates, and replaces segments one by one and by sets.
 
     Attributes:
         client: Connection to it.
@@ -80,14 +87,19 @@ class Served:
         """
         wanted = self.segmentation.request(name, photo)
         sent = {"image": encoded(photo), **wanted.fields}
+        absent = {**sent, "baseline": self.options["baseline"]}
+        sets = {"method": "kernel_shap", "samples": COALITIONS, "seed": COALITIONS_SEED}
         columns, answer = [], {}
         for index in classes:
             answer = self._ask("explanations", {**sent, **self.options, "target_class": index})
-            ablated = {"method": "feature_ablation", "baseline": self.options["baseline"], "target_class": index}
-            falls = self._ask("explanations", {**sent, **ablated})
+            falls = self._ask("explanations", {**absent, "method": "feature_ablation", "target_class": index})
             # The map has a segment's fall at each of its pixels.
             replaced = falls["attribution"].double() / falls["area"]
-            columns.append(ClassColumns(answer["attribution"].double(), answer["directional"].double(), replaced))
+            values = self._ask("explanations", {**absent, **sets, "target_class": index})
+            shapley = shapley_values(values["map"][0], values["group_masks"])
+            columns.append(
+                ClassColumns(answer["attribution"].double(), answer["directional"].double(), replaced, shapley)
+            )
         labels = answer["labels"]
         kept = but_whole(labels)
         wrong, right = (ClassColumns(*(column[kept] for column in vars(each).values())) for each in columns)

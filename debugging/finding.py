@@ -21,8 +21,8 @@ from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.preprocess import ModelInput
 
-OF_CLASS = ("attribution", "positive_share", "directional", "replaced")
-OF_SEGMENT = ("label", "area", "area_share", "drive", "responsibility", "margin_drop", "rank")
+OF_CLASS = ("attribution", "positive_share", "directional", "replaced", "shapley")
+OF_SEGMENT = ("label", "area", "area_share", "responsibility", "margin_drop", "rank")
 SAME_SCORES = 0.05
 """Difference, relative and absolute, up to which scores are those of one network on two machines."""
 
@@ -118,7 +118,6 @@ def segment_records(table: SegmentTable) -> list[dict[str, Any]]:
     whole = {
         "area": table.area,
         "area_share": table.area_share,
-        "drive": table.drive,
         "responsibility": table.responsibility,
         "margin_drop": table.margin_drop,
     }

@@ -1,15 +1,16 @@
 """The table of an error's segments: what each did to the wrong and to the right class, beside its area.
 
-A share of the score says nothing without the size that goes with it: a segment of 85 % of the pixels carries 85 % of a
-score that every pixel carries alike. Two columns do not grow with the size by themselves:
+The *Shapley value* of a segment is what a score gains when the segment joins others, on average over all orders in
+which segments can take the baseline's place. The *responsibility* is the wrong class's value less the right one's: the
+segment's share of what moved the margin, wrong score − right score, from the baseline to the image. All segments
+together have moved it as far as it went.
 
-- the *directional* gradient, the attribution per unit of change (Sikdar et al. 2021);
-- the *drive*: how far the score falls when the segment alone is replaced by the baseline, by the square root of the
-  segment's share of the area. It is the directional gradient's finite counterpart, for ‖Δ‖ over a segment goes with the
-  root of its area.
-
-Each has a blind spot: the gradient along the path of all segments together, and the score of an image that lacks one.
-The *responsibility* is the mean of both for the wrong class, each relative to its largest size in the image.
+A share says nothing without the size that goes with it: where every pixel carries alike, a segment of 85 % of the
+pixels carries 85 %. So the area stands beside it. But the Shapley value does not follow the area by itself: a segment
+on which no score depends, whatever else is there, has the value 0, however large it is. Two columns more show how much
+a score depends on a segment: the *directional* gradient, the attribution per unit of change (Sikdar et al. 2021), and
+the fall of the score when the segment alone is replaced. Each has a blind spot that the Shapley value has not: the one
+knows the path of all segments together alone, the other only images that lack one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.groups.directional import group_scores
-from imagexplain.attribution.groups.families import WHOLE, family
+from imagexplain.attribution.groups.families import WHOLE, disjoint_parts, family
+from imagexplain.attribution.methods.kernel_shap import kernel_shap
 from imagexplain.attribution.paths.path_integral import Forward, PathIntegral
 
 MOST_RESPONSIBLE = 3
@@ -29,6 +31,12 @@ MOST_RESPONSIBLE = 3
 
 RESPONSIBLE_PART = 0.5
 """Part of the largest responsibility from which a segment shares it."""
+
+COALITIONS = 256
+"""Most sets of segments, for each class, from which Shapley values are found: all that eight segments have."""
+
+COALITIONS_SEED = 0
+"""Seed by which sets are drawn where there are more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +47,13 @@ class ClassColumns:
         attribution: Sum of integrated gradients over the segment.
         directional: Directional gradient, the attribution by ‖Δ‖ over the segment.
         replaced: Fall of the score when the segment alone is replaced by the baseline.
+        shapley: Shapley value of the segment; all together are the score less the baseline's.
     """
 
     attribution: Tensor
     directional: Tensor
     replaced: Tensor
+    shapley: Tensor
 
     @property
     def positive_share(self) -> Tensor:
@@ -91,18 +101,20 @@ class SegmentTable:
 
     @property
     def responsibility(self) -> Tensor:
-        """Responsibility (G,) for the wrong class, −1 … 1: the mean of drive and directional gradient, each by its
-        largest size."""
-        return (_relative(self.drive) + _relative(self.wrong.directional)) / 2
+        """Share (G,) of the segment in the margin wrong score − right score, less the baseline's margin."""
+        return self.wrong.shapley - self.right.shapley
 
 
 def drive(falls: Tensor, area_share: Tensor) -> Tensor:
-    """Falls (G,) of a score relative to the segments' sizes, by √(area share)."""
+    """Falls (G,) of a score relative to the segments' sizes, by √(area share).
+
+    It is the directional gradient's finite counterpart, for ‖Δ‖ over a segment goes with the root of its area.
+    """
     return falls / area_share.sqrt()
 
 
 def responsible(table: SegmentTable, most: int = MOST_RESPONSIBLE, part: float = RESPONSIBLE_PART) -> list[int]:
-    """Segments that drove the wrong class relative to their size, the most responsible first, ties in their order.
+    """Segments that moved the margin to the wrong class, the most responsible first, ties in their order.
 
     Args:
         table: Table of an error.
@@ -129,6 +141,8 @@ def table_of(
 ) -> SegmentTable:
     """The table of an image from the path integrals of its two classes.
 
+    Shapley values are those of the disjoint parts of segments that overlap, and a segment has the sum of its parts'.
+
     Args:
         network: Function from (N, 3, H, W) to pre-softmax scores (N, classes).
         paths: Path integrals of the wrong and of the right class, of the same image from the same baseline.
@@ -146,8 +160,31 @@ def table_of(
     columns = []
     for path, index in zip(paths, classes, strict=True):
         scores = group_scores(path.attribution, path.difference, groups)
-        columns.append(ClassColumns(scores.attribution[kept], scores.directional[kept], falls[:, index]))
+        values = kernel_shap(
+            network,
+            image[None],
+            index,
+            groups=groups.parts.atoms,
+            baselines=baseline[None],
+            samples=COALITIONS,
+            seed=COALITIONS_SEED,
+            chunk=chunk,
+        )
+        columns.append(
+            ClassColumns(
+                scores.attribution[kept], scores.directional[kept], falls[:, index], shapley_values(values[0], masks)
+            )
+        )
     return SegmentTable(tuple(groups.labels[index] for index in kept), masks, *columns)
+
+
+def shapley_values(values: Tensor, masks: Tensor) -> Tensor:
+    """Shapley values (G,), float64, of masks (G, H, W) from a map (1, H, W) by :func:`kernel_shap`.
+
+    The map has the value of each disjoint part of the masks at each of its pixels.
+    """
+    parts = disjoint_parts(masks)
+    return (parts.sums(values) / parts.area) @ parts.incidence
 
 
 def but_whole(labels: Sequence[str]) -> list[int]:
@@ -169,8 +206,3 @@ def entropy(scores: Tensor) -> Tensor:
     """Entropy (B,), nats, float64, of the probabilities of pre-softmax scores (B, classes)."""
     logarithms = scores.double().log_softmax(1)
     return -(logarithms.exp() * logarithms).sum(1)
-
-
-def _relative(values: Tensor) -> Tensor:
-    largest = values.abs().max() if len(values) else values.sum()
-    return values / largest if largest > 0 else torch.zeros_like(values)

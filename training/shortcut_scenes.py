@@ -7,7 +7,7 @@ the strength, the texture is the class's own; of the others it is one of the oth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,13 +133,13 @@ def shortcut_scene(seed: int, index: int, strength: float, settings: SceneSettin
     return ShortcutScene(_with_texture(seed, index, label, texture, settings), label, texture)
 
 
-def with_own_background(seed: int, index: int, settings: SceneSettings = USUAL) -> ShortcutScene:
-    """The scene number ``index`` of the series with its class's own background, and all else as it is there.
+def with_background(seed: int, index: int, texture: int, settings: SceneSettings = USUAL) -> ShortcutScene:
+    """The scene number ``index`` of the series with that texture behind it, and all else as it is there.
 
     A model that errs on the one and not on the other errs because of the background.
     """
     label = index % len(LABELS)
-    return ShortcutScene(_with_texture(seed, index, label, label, settings), label, label)
+    return ShortcutScene(_with_texture(seed, index, label, texture, settings), label, texture)
 
 
 def _with_texture(seed: int, index: int, label: int, texture: int, settings: SceneSettings) -> Scene:
@@ -154,7 +154,11 @@ def _with_texture(seed: int, index: int, label: int, texture: int, settings: Sce
 
 def shortcut_scenes(seed: int, count: int, strength: float, settings: SceneSettings = USUAL) -> ShortcutScenes:
     """The scenes 0 … count − 1 of a series as arrays; arguments and errors are those of :func:`shortcut_scene`."""
-    drawn = [shortcut_scene(seed, index, strength, settings) for index in range(count)]
+    return stacked([shortcut_scene(seed, index, strength, settings) for index in range(count)])
+
+
+def stacked(drawn: Sequence[ShortcutScene]) -> ShortcutScenes:
+    """Scenes of one size as arrays."""
     return ShortcutScenes(
         np.stack([one.scene.image for one in drawn]),
         np.array([one.label for one in drawn]),

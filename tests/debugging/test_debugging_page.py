@@ -63,7 +63,7 @@ def test_the_commands_run_one_after_the_other(
 def test_the_tables_are_those_of_the_code() -> None:
     first = [row[0].strip("`") for row in rows(PAGE)]
     assert first == ["column", *OF_CLASS, "strategy", *STRATEGIES]
-    for name in ("area", "area_share", "drive", "responsibility", "rank", "margin_drop", "wrong_replaced"):
+    for name in ("area", "area_share", "responsibility", "rank", "margin_drop", "wrong_replaced", "wrong_shapley"):
         assert f"`{name}`" in PAGE and name in COLUMNS
 
 
@@ -72,6 +72,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
     for claim in (
         f"`--n-segments {arguments.N_SEGMENTS}`",
         f"Up to {most} segments with at least {part} of the largest responsibility",
+        f"kernel SHAP from {segment_table.COALITIONS} sets of segments",
         f"up to {clustering.MOST_CLUSTERS}, as the silhouette shows",
         f"a single one if it is below {clustering.LEAST_SILHOUETTE}",
         f"less than {concept.KEPT_SHARE:.0%} of a class's score".replace("%", " %"),
@@ -85,6 +86,7 @@ def test_the_numbers_are_those_of_the_code() -> None:
         CLASS_WITH_CONCEPT.format(class_name="<class>", concept="<concept>"),
     ):
         assert claim in TEXT, claim
+    assert "exact for up to 8 segments" in TEXT and 2**8 - 2 <= segment_table.COALITIONS < 2**9 - 2
     assert clustering.SEEDS == 5 and clustering.LEAST_PER_CLUSTER == 3 and DEFAULT_BASELINE == "mean"
     assert all(f"`{name}`" in PAGE for name in BASELINES if name != DEFAULT_BASELINE)
 

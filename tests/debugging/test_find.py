@@ -226,7 +226,7 @@ def test_a_server_gives_the_same_table(served: Server, scenes: Path, source: str
     assert theirs.labels == ours.labels
     assert theirs.masks.equal(ours.masks)
     for side in ("wrong", "right"):
-        for column in ("attribution", "directional", "replaced"):
+        for column in ("attribution", "directional", "replaced", "shapley"):
             a, b = (getattr(getattr(table, side), column) for table in (theirs, ours))
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from debugging.shortcut_study import (
     CEILING,
+    caused_by_background,
     choose,
+    controls,
     debugged,
     find,
+    inputs,
     interval,
     kept_concepts,
     looked_at,
@@ -23,7 +26,7 @@ from debugging.shortcut_study import (
     test_scores,
 )
 from training.scenes import SceneSettings
-from training.shortcut_scenes import LABELS, ShortcutScenes, shortcut_scenes
+from training.shortcut_scenes import LABELS, ShortcutScenes, shortcut_scenes, stacked, with_background
 
 test_scores.__test__ = False  # type: ignore[attr-defined]
 SMALL = SceneSettings(size=(32, 32))
@@ -60,7 +63,7 @@ def test_find_and_concepts_name_the_background_that_a_model_reads(scenes: Shortc
     model = debugged(ReadsTheBackground(), 32)
     errors = find(model, scenes, looked_at(model, scenes))
     bare = [not scenes.segments[int(error["image"])][:4].any() for error in errors]  # no object in the first rows
-    caused = [error for error, alone in zip(errors, bare, strict=True) if alone and error["caused"]]
+    caused = [error for error, alone in zip(errors, bare, strict=True) if alone and error["of_background"]]
     striped = [error for error in caused if error["named"] == "square"]
     assert len(striped) > 5
     for error in striped:
@@ -94,6 +97,41 @@ def test_scores_of_a_model_that_reads_the_background(scenes: ShortcutScenes) -> 
     assert 0 <= found["background"] <= 1
 
 
+class Remembers(nn.Module):
+    """A network that knows some images, and gives each its answer."""
+
+    def __init__(self, images: Tensor, answers: list[int]) -> None:
+        super().__init__()
+        self.images = images.flatten(1)
+        self.head = nn.Linear(len(images), len(LABELS), bias=False)
+        self.head.weight = nn.Parameter(torch.eye(len(LABELS))[answers].T)
+
+    def forward(self, images: Tensor) -> Tensor:
+        nearest = torch.cdist(images.flatten(1), self.images).argmin(1)
+        return self.head(nn.functional.one_hot(nearest, len(self.images)).float())
+
+
+@pytest.mark.parametrize(
+    ("others", "caused"), [((2, 0, 3, 4), True), ((1, 0, 3, 4), True), ((1, 1, 3, 4), False), ((1, 1, 1, 1), False)]
+)
+def test_a_background_causes_an_error_that_most_others_do_not_make(others: tuple[int, ...], caused: bool) -> None:
+    """A circle on the square's columns, taken for a square; with its own background as well, which does not count."""
+    scenes = stacked([with_background(3, 6, texture, SMALL) for texture in range(6)])
+    model = debugged(Remembers(inputs(scenes), [1, 1, *others]), 32)
+    error = {"image": "6", "truth": "circle", "named": "square", "of_background": True}
+    assert caused_by_background(model, 3, SMALL, error) is caused
+    assert not caused_by_background(model, 3, SMALL, error | {"of_background": False})
+
+
+def test_the_control_asks_of_right_answers_against_the_background(scenes: ShortcutScenes) -> None:
+    model = debugged(ReadsTheBackground(), 32)
+    looked = looked_at(model, scenes)
+    right = looked.scores.argmax(1).numpy() == scenes.labels
+    found = controls(model, scenes, looked)
+    assert 0 < len(found) == (right & scenes.conflicting).sum()
+    assert set(found) <= {"background", "object", "distractor", None}
+
+
 def test_intervals_by_hand() -> None:
     mean, half = interval([1.0, 2.0, 3.0])
     assert mean == 2.0 and half == pytest.approx(4.303 / math.sqrt(3))
@@ -105,6 +143,7 @@ def test_the_short_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["--quick", "--out", str(out)]) == 0
     told = capsys.readouterr().out
     (seed,) = json.loads(out.read_text())["seeds"]
+    assert seed["errors"] >= seed["of_background"] >= seed["caused"]
     assert list(seed["strategies"]) == ["none", "random", "concept", "ceiling"]
     assert seed["strategies"]["ceiling"]["found"] == 1
     assert seed["strategies"]["random"]["images"] == 30

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from training.scenes import CLASSES, SceneSettings
-from training.shortcut_scenes import LABELS, TEXTURES, shortcut_scene, shortcut_scenes
+from training.shortcut_scenes import LABELS, TEXTURES, shortcut_scene, shortcut_scenes, stacked, with_background
 
 SMALL = SceneSettings(size=(32, 32))
 
@@ -56,6 +56,21 @@ def test_segments_are_background_object_and_distractors() -> None:
         assert sorted(np.unique(segments)) == list(range(2 + len(others)))
         assert np.array_equal(segments == 0, ~scene.masks.any(0))
         assert scene.label == CLASSES.index(LABELS[drawn.labels[index]])
+
+
+def test_another_background_leaves_all_else_as_it_is() -> None:
+    scene = shortcut_scene(9, 4, 0.5, SMALL)
+    others = [with_background(9, 4, texture, SMALL) for texture in range(len(TEXTURES))]
+    assert np.array_equal(others[scene.texture].scene.image, scene.scene.image)
+    drawn = stacked(others)
+    assert drawn.labels.tolist() == [4] * 6 and drawn.textures.tolist() == list(range(6))
+    assert (drawn.segments == drawn.segments[0]).all()
+    inside = scene.scene.deciding.mask
+    for axis in (0, 1):  # a border's pixels show some of the background
+        inside = inside & np.roll(inside, 1, axis) & np.roll(inside, -1, axis)
+    assert inside.sum() > 20
+    assert len({image.tobytes() for image in drawn.images}) == 6
+    assert (drawn.images[:, inside] == drawn.images[0, inside]).all()
 
 
 def test_stripes_lie_as_their_name_says() -> None:
