@@ -32,13 +32,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--n-segments", type=int, default=N_SEGMENTS, help=f"number of superpixels (default: {N_SEGMENTS})"
     )
     parser.add_argument("--masks", type=Path, help="folder of label maps instead, <masks>/<class>/<image>.png")
-    parser.add_argument(
-        "--baseline",
-        choices=BASELINES,
-        default=DEFAULT_BASELINE,
-        help=f"of paths and replaced segments (default: {DEFAULT_BASELINE})",
-    )
-    parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
+    add_path_arguments(parser)
     parser.add_argument("--served", action="store_true", help="ask a server that serves the model")
     add_arguments(parser)
 
@@ -90,3 +84,14 @@ def settings_of(given: argparse.Namespace, **further: Any) -> dict[str, Any]:
     masks = None if given.masks is None else str(given.masks.resolve())
     names = ("model", "segments", "n_segments", "baseline", "steps", "served")
     return {name: getattr(given, name) for name in names} | {"masks": masks} | further
+
+
+def add_path_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of paths and of replaced segments."""
+    parser.add_argument(
+        "--baseline",
+        choices=BASELINES,
+        default=DEFAULT_BASELINE,
+        help=f"of paths and replaced segments (default: {DEFAULT_BASELINE})",
+    )
+    parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from debugging.answers import Respondent, answers_file
-from debugging.arguments import SPECS
+from debugging.arguments import SPECS, add_path_arguments
 from debugging.debug_sets import NONE, ORIGINAL
 from debugging.images import ImageFolder, labelled_folder
 from debugging.judgement import COLUMNS, Compared, Lines, content_of, lines_of, rows
-from debugging.model import BASELINES, DEFAULT_BASELINE, DebuggedModel, open_model
+from debugging.model import DebuggedModel, open_model
 from debugging.report_page import report_page
 from debugging.results import Record, read_json, same_settings, write_csv, write_json, write_text
 from debugging.segmentation import LabelMaps
@@ -90,13 +90,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the report (default: RESULTS/report)")
     parser.add_argument("--conflicting", type=Path, metavar="FILE", help="CSV of image,conflicting")
     parser.add_argument("--masks", type=Path, help="folder of label maps, <masks>/<class>/<image>.png")
-    parser.add_argument(
-        "--baseline",
-        choices=BASELINES,
-        default=DEFAULT_BASELINE,
-        help=f"of paths and replaced segments (default: {DEFAULT_BASELINE})",
-    )
-    parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
+    add_path_arguments(parser)
     parser.add_argument(
         "--explained", type=int, default=EXPLAINED, help=f"images with segments, at most (default: {EXPLAINED})"
     )

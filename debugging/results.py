@@ -27,12 +27,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from imagexplain.errors import ArgumentError
+from training.finetuning.whole_files import replace
 
 DIGITS = 7
 """Significant digits of numbers in files: those of float32."""
@@ -40,13 +40,7 @@ DIGITS = 7
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Write a file under a temporary name beside it, and rename it; folders are made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace(file, lambda partial: partial.write_bytes(content))
 
 
 def write_text(file: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from debugging.arguments import model_of, segmentation_of, settings_of
@@ -30,6 +31,7 @@ from debugging.selection import STRATEGIES
 from imagexplain.cli.connection import add_arguments
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
+from training.finetuning.whole_files import replace
 
 PROMPTS = "prompts"
 DEFAULT_COUNT = 60
@@ -135,10 +137,7 @@ def copy(rows: Sequence[Row], folder: ImageFolder, target: Path) -> None:
     if others:
         raise ArgumentError("copy-to", f"wanted a folder without other images, got {others[0]}")
     for file, source in wanted.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
-        shutil.copyfile(source, partial)
-        partial.replace(file)
+        replace(file, partial(shutil.copyfile, source))
 
 
 def _write_prompts(results: Path) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from imagexplain.models.optimize.map_sizes import map_sizes
 
 
 def fix_same_padding(network: nn.Module, example: Tensor) -> nn.Module:
@@ -29,25 +30,13 @@ def fix_same_padding(network: nn.Module, example: Tensor) -> nn.Module:
     from timm.layers import Conv2dSame
 
     convolutions = {name: module for name, module in network.named_modules() if type(module) is Conv2dSame}
-    sizes: dict[str, set[torch.Size]] = {name: set() for name in convolutions}
-    handles = [
-        module.register_forward_pre_hook(lambda _, given, name=name: sizes[name].add(given[0].shape[2:]))
-        for name, module in convolutions.items()
-    ]
-    try:
-        with torch.no_grad():
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name, convolution in convolutions.items():
-        if len(sizes[name]) == 1:
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, _plain(convolution, *sizes[name]))
+    for name, size in map_sizes(network, example, convolutions).items():
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, _plain(convolutions[name], size))
     return network
 
 
-def _plain(convolution: Any, size: torch.Size) -> nn.Conv2d:
+def _plain(convolution: Any, size: tuple[int, int]) -> nn.Conv2d:
     """A convolution that pads both sides alike, for maps of this size (H, W)."""
     geometry = zip(size, convolution.kernel_size, convolution.stride, convolution.dilation, strict=True)
     total = [

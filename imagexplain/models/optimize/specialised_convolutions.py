@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagexplain.models.optimize.map_sizes import map_sizes
+
 MOST_WINDOWS = 4
 """Largest number of distinct windows of a map; with more it is left to the convolution, which is then as fast."""
 
@@ -94,7 +96,8 @@ def specialise(network: nn.Module, example: Tensor) -> nn.Module:
         A network of the same function on (N, C, H, W), channels-last.
     """
     network = copy.deepcopy(network)
-    for name, size in _map_sizes(network, example).items():
+    convolutions = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    for name, size in map_sizes(network, example, convolutions).items():
         parent, _, child = name.rpartition(".")
         owner = network.get_submodule(parent)
         setattr(owner, child, _specialised(getattr(owner, child), size))
@@ -110,26 +113,6 @@ def _specialised(convolution: nn.Conv2d, size: tuple[int, int]) -> nn.Module:
     if convolution.dilation == (1, 1) and _distinct(rows) * _distinct(columns) <= MOST_WINDOWS:
         return WindowedConv2d(convolution, size)
     return convolution
-
-
-def _map_sizes(network: nn.Module, example: Tensor) -> dict[str, tuple[int, int]]:
-    """Height and width (H, W) that each convolution meets, by module name."""
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def record(name: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            sizes[name] = (arguments[0].shape[2], arguments[0].shape[3])
-
-        return network.get_submodule(name).register_forward_pre_hook(hook)
-
-    handles = [record(name) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-    try:
-        with torch.no_grad():
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sizes
 
 
 @dataclass(frozen=True)
