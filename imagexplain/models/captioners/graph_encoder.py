@@ -28,7 +28,7 @@ class RelationalLayer(nn.Module):
         self.loop_weight = nn.Parameter(torch.empty(width_in, width))
         self.weight = nn.Parameter(torch.empty(len(EDGE_TYPES), width_in, width))
         for weight in (self.loop_weight, self.weight):
-            # The kinds' weights start small, as upstream's: torch takes the last of three dimensions for a filter's size.
+            # As upstream, the kinds' weights start small: torch takes the last of three dimensions for a filter's size.
             nn.init.xavier_uniform_(weight, nn.init.calculate_gain("relu"))
 
     def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
