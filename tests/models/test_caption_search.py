@@ -7,24 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.deterministic import reference_captioner
 from imagexplain.errors import ArgumentError
 from imagexplain.models.captioners import captioner
 from imagexplain.models.captioners.captioner import BEGIN, END, Captioner, Dimensions
 from imagexplain.models.captioners.graph_tensors import graph_tensors, lay_out
 from imagexplain.models.captioners.search import Caption, search
-from imagexplain.models.checkpoints import checkpoint
-from tests.models.captioning import EGA, Reference, full, regions, small
+from tests.models.captioning import Reference, full, full_model, regions, small, small_model
 
 
-@pytest.fixture(scope="module")
-def model() -> Captioner:
-    return captioner.build(checkpoint.read(EGA / "small.th")).requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def full_model() -> Captioner:
-    return captioner.build(reference_captioner()).requires_grad_(False)
+@pytest.fixture(name="model")
+def _model() -> Captioner:
+    return small_model()
 
 
 def assert_greedy(model: Captioner, reference: Reference) -> None:
@@ -47,16 +40,16 @@ def assert_beams(model: Captioner, reference: Reference, width: int) -> None:
 
 
 @pytest.mark.upstream
-def test_greedy_captions_equal_upstream(model: Captioner, full_model: Captioner) -> None:
-    assert_greedy(model, small())
-    assert_greedy(full_model, full())
+def test_greedy_captions_equal_upstream() -> None:
+    assert_greedy(small_model(), small())
+    assert_greedy(full_model(), full())
 
 
 @pytest.mark.upstream
 @pytest.mark.parametrize("width", [1, 3, 5])
-def test_beam_search_equals_upstream_put_right(model: Captioner, full_model: Captioner, width: int) -> None:
-    assert_beams(model, small(), width)
-    assert_beams(full_model, full(), width)
+def test_beam_search_equals_upstream_put_right(width: int) -> None:
+    assert_beams(small_model(), small(), width)
+    assert_beams(full_model(), full(), width)
 
 
 @pytest.mark.upstream
@@ -141,11 +134,12 @@ def test_searches_of_a_batch_do_not_meet(model: Captioner, width: int) -> None:
         assert_same(search(model, alone, width)[0], captions)
 
 
-def test_captions_may_be_empty(full_model: Captioner) -> None:
-    """The reference's third graph of the four begins with an end sign."""
-    (empty,) = search(full_model, full().encoded(full_model))[2]
+def test_captions_may_be_empty() -> None:
+    """The caption of the reference's third graph begins with an end sign."""
+    model, encoded = full_model(), full().encoded(full_model())
+    (empty,) = search(model, encoded)[2]
     assert empty.words == (END,) and empty.ended
-    (longer,) = search(full_model, full().encoded(full_model), may_be_empty=False)[2]
+    (longer,) = search(model, encoded, may_be_empty=False)[2]
     assert longer.words[0] == END and len(longer.words) > 1
 
 

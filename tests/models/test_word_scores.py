@@ -8,26 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.deterministic import reference_captioner
 from imagexplain.attribution.paths.adaptive import integrate_targets_adaptive
 from imagexplain.attribution.paths.path_integral import PathIntegral
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.paths.several_targets import integrate_targets
 from imagexplain.errors import ArgumentError
-from imagexplain.models.captioners import captioner
 from imagexplain.models.captioners.captioner import Captioner
 from imagexplain.models.captioners.graph_tensors import graph_tensors, lay_out
 from imagexplain.models.captioners.word_scores import Kind, WordScores, pack
-from imagexplain.models.checkpoints import checkpoint
-from tests.models.captioning import EGA, Reference, arrays, full, small, worst
+from tests.models.captioning import EGA, Reference, arrays, full, full_model, small, small_model, worst
 
 KINDS: dict[str, Kind] = {"logit": "logit", "logprob": "log_probability"}
 """Kinds of scores by the reference's names."""
 
 
-@pytest.fixture(scope="module")
-def model() -> Captioner:
-    return captioner.build(checkpoint.read(EGA / "small.th")).requires_grad_(False)
+@pytest.fixture(name="model")
+def _model() -> Captioner:
+    return small_model()
 
 
 def word_scores(model: Captioner, reference: Reference, place: int, **options: Any) -> tuple[WordScores, Tensor]:
@@ -72,10 +69,9 @@ def test_integrated_gradients_equal_upstream(model: Captioner, kind: str) -> Non
 
 @pytest.mark.upstream
 def test_integrated_gradients_at_full_size_equal_upstream() -> None:
-    model = captioner.build(reference_captioner()).requires_grad_(False)
     for wanted in json.loads((EGA / "full_ig.json").read_text()):
         chosen: dict[str, Any] = {"positions": [wanted["step"]], "kind": KINDS[wanted["score_kind"]]}
-        scores, packed = word_scores(model, full(), wanted["graph"], **chosen)
+        scores, packed = word_scores(full_model(), full(), wanted["graph"], **chosen)
         assert scores.words[wanted["step"]] == wanted["token"]
         (integral,) = integrals(scores, packed, 20)
         nodes, image = scores.unpack(integral.attribution.unsqueeze(0))
