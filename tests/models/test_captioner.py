@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -211,9 +212,11 @@ def image() -> Tensor:
 
 
 def assert_same_captions(given: Any, wanted: Any) -> None:
+    """The same words and scores, and the same attention but for the order of the nodes."""
     for one, other in zip(given, wanted, strict=True):
         assert one.words == other.words
-        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+        assert one.log_probability == pytest.approx(other.log_probability, abs=2e-5)
+        assert torch.allclose(one.attention.sort(1).values, other.attention.sort(1).values, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [16, 40])
@@ -291,6 +294,14 @@ def test_features_of_another_shape(model: Captioner) -> None:
         model.encode(reference.nodes[..., 1:], reference.image, reference.tensors)
     with pytest.raises(ArgumentError, match=r"image: wanted features of \(10, 24\), got \(9, 24\)"):
         model.encode(reference.nodes, reference.image[1:], reference.tensors)
+
+
+def test_double_precision(model: Captioner) -> None:
+    reference = small()
+    features = reference.nodes.double(), reference.image.double()
+    exact = copy.deepcopy(model).double()(*features, reference.tensors, reference.ids[:, :-1])
+    assert exact.logits.dtype == torch.float64
+    assert worst(exact.logits, reference.outputs["logits"].double()) < FAIR
 
 
 def test_a_new_model_starts_as_upstream_does() -> None:

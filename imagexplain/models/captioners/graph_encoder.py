@@ -33,7 +33,7 @@ class RelationalLayer(nn.Module):
 
     def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
         """Pass messages along the edges: nodes (B, N, I) and edges (B, 6, N, N) to nodes (B, N, O)."""
-        messages = (edges @ nodes.unsqueeze(1)).transpose(1, 2).flatten(2)  # (B, N, 6·I)
+        messages = (edges.to(nodes) @ nodes.unsqueeze(1)).transpose(1, 2).flatten(2)  # (B, N, 6·I)
         return F.relu(nodes @ self.loop_weight + messages @ self.weight.flatten(0, 1))
 
 
