@@ -1,7 +1,7 @@
 """Decoder of captions: two LSTMs that attend to a graph's nodes, follow its edges, and write back what has been said.
 
 Source: Chen et al., "Say As You Wish: Fine-grained Control of Image Caption Generation with Abstract Scene Graphs",
-CVPR 2020, section 3.3 (arXiv 2003.00387), equations 5 to 14. The names of submodules are asg2cap's
+CVPR 2020 (arXiv 2003.00387). The names of submodules are asg2cap's
 (https://github.com/cshizhe/asg2cap, MIT), ``sentinal_layer`` as it is spelt there.
 """
 

@@ -1,7 +1,7 @@
 """Encoders of a scene graph: role-aware features of nodes, relational graph convolutions, and the whole in a vector.
 
 Source: Chen et al., "Say As You Wish: Fine-grained Control of Image Caption Generation with Abstract Scene Graphs",
-CVPR 2020, section 3.2 (arXiv 2003.00387); Schlichtkrull et al., "Modeling Relational Data with Graph Convolutional
+CVPR 2020 (arXiv 2003.00387); Schlichtkrull et al., "Modeling Relational Data with Graph Convolutional
 Networks", ESWC 2018 (arXiv 1703.06103). The names of submodules are asg2cap's, https://github.com/cshizhe/asg2cap, MIT.
 """
 
