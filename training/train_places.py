@@ -116,10 +116,10 @@ def trained(scenes: Path, seed: int) -> nn.Module:
         scenes: Folder that :mod:`training.export_shortcut_scenes` wrote.
         seed: Seed of new weights and of the order.
     """
-    sets = [ImageFolder(list_folder(scenes / part, CLASSES), Pipeline(PREPROCESS), 0) for part in ("train", "val")]
+    train, val = (ImageFolder(list_folder(scenes / part, CLASSES), Pipeline(PREPROCESS), 0) for part in ("train", "val"))
     network = beginning(seed)
     with TemporaryDirectory() as folder:
-        result = finetune(network, *sets, RECIPE, Path(folder))
+        result = finetune(network, train, val, RECIPE, Path(folder))
         network.load_state_dict(torch.load(result.last, weights_only=True)["model"])
     return network.eval()
 
