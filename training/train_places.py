@@ -116,7 +116,8 @@ def trained(scenes: Path, seed: int) -> nn.Module:
         scenes: Folder that :mod:`training.export_shortcut_scenes` wrote.
         seed: Seed of new weights and of the order.
     """
-    train, val = (ImageFolder(list_folder(scenes / part, CLASSES), Pipeline(PREPROCESS), 0) for part in ("train", "val"))
+    listings = (list_folder(scenes / part, CLASSES) for part in ("train", "val"))
+    train, val = (ImageFolder(listing, Pipeline(PREPROCESS), workers=0) for listing in listings)
     network = beginning(seed)
     with TemporaryDirectory() as folder:
         result = finetune(network, train, val, RECIPE, Path(folder))
