@@ -15,6 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from imagexplain.models.captioners.captioner import END
+from imagexplain.models.captioners.graph_encoder import order_table
+
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 """Key lists of the upstream implementations, and what they computed."""
 
@@ -64,6 +67,20 @@ def reference_cascade() -> dict[str, Tensor]:
         for pattern, scale in scales:
             if re.search(pattern, name):
                 filled[name] = filled[name] * scale
+    return filled
+
+
+def reference_captioner() -> dict[str, Tensor]:
+    """The tensors with which the reference of the captioner at full size was made, by ``submodule.name``."""
+    keys = json.loads((FIXTURES / "ega/keys.json").read_text())["state_dict"]
+    scales = json.loads((FIXTURES / "ega/det_scales.json").read_text())["full"]
+    filled = state({f"{part}.{name}": tuple(shape) for part, entries in keys.items() for name, shape, _ in entries})
+    for pattern, factor in scales["scales"]:
+        for name in filter(re.compile(pattern).search, filled):
+            filled[name] *= factor
+    filled["decoder.embedding.we.weight"][END] *= scales["row_factor"][f"decoder.embedding.we.weight[{END}]"]
+    table = "attn_encoder.attr_order_embeds"
+    filled[table] = order_table(*filled[table].shape)
     return filled
 
 

@@ -28,7 +28,7 @@ from typing import Any, Literal
 from imagexplain.errors import ArgumentError, shown, unknown
 
 MAX_ATTRIBUTES = 19
-"""Largest number of an object's attributes: the captioner's table of their order has a row for each, and one for none."""
+"""Largest number of an object's attributes: the captioner's table of their order has twenty rows, one for no order."""
 
 MAX_COORDINATE = 2**31
 """Bound of the coordinates and sides of a box, pixels."""

@@ -32,6 +32,7 @@ from imagexplain.attribution.paths.path_integral import (
     relative_to,
     score_gradients,
 )
+from imagexplain.attribution.paths.several_targets import check_targets, gradients_by_target, on_path
 from imagexplain.errors import ArgumentError
 
 START = 4
@@ -206,19 +207,94 @@ def integrate_adaptive(
         _path(inputs[b] - baselines[b], groups[b], tolerances[b].item(), max(START + 1, min(caps[b], room)))
         for b in range(count)
     ]
+    finished = _refine(
+        paths, lambda wanted: _evaluate(forward, inputs, baselines, targets, paths, wanted, chunk, before_chunk)
+    )
+    return [_result(path, inputs[b], baselines[b], keep=keep[b], finished=finished[b]) for b, path in enumerate(paths)]
+
+
+@isolated
+def integrate_targets_adaptive(
+    forward: Forward,
+    image: Tensor,
+    baseline: Tensor,
+    targets: Tensor,
+    groups: Tensor | None,
+    tolerance: float,
+    *,
+    chunk: int,
+    most: int,
+    most_bytes: int = MOST_BYTES,
+    before_chunk: Callable[[int], None] | None = None,
+) -> list[AdaptiveIntegral]:
+    """Integrate the gradients of several target scores of one input along its path to a tolerance.
+
+    The same as :func:`integrate_adaptive` of the input repeated for each target, but a point that several targets take
+    is evaluated once: as in :mod:`imagexplain.attribution.paths.several_targets`.
+
+    Args:
+        forward: Module or function from (N, C, H, W) to scores (N, classes), each row independent of the others.
+        image: Input (C, H, W) in model-input space.
+        baseline: Baseline (C, H, W) in the same space.
+        targets: Class indices (K,).
+        groups: Masks (S, H, W), bool, as for :func:`integrate_adaptive`.
+        tolerance: Relative error to reach, above 0.
+        chunk: Largest number of path points evaluated at once.
+        most: Largest number of gradients taken of each target.
+        most_bytes: Largest size of the gradients kept of all targets, in bytes.
+        before_chunk: Callback before each chunk, as for :func:`integrate_adaptive`.
+
+    Returns:
+        K results, in order.
+
+    Raises:
+        OutOfTimeError: raised by ``before_chunk`` before every target had its first nodes.
+        ValueError: shapes that do not match, a tolerance that is not above 0, or a chunk below 1.
+    """
+    image, baseline = image.detach(), baseline.detach()
+    check_targets(image, baseline, targets, chunk)
+    _check_tolerance([groups], torch.tensor([tolerance]), image.shape[1:])
+    room = most_bytes // (image.numel() * image.element_size() * len(targets))
+    paths = [_path(image - baseline, groups, tolerance, max(START + 1, min(most, room))) for _ in targets]
+
+    def evaluate(wanted: Sequence[Tensor]) -> None:
+        nodes = torch.cat(list(wanted)).unique()  # in ascending order
+        remaining = len(nodes)
+        for alpha in nodes.tensor_split(-(-remaining // chunk)):
+            if before_chunk is not None:
+                before_chunk(remaining)
+            remaining -= len(alpha)
+            taken = [torch.isin(alpha, own) for own in wanted]
+            chosen = [place for place, own in enumerate(taken) if own.any()]
+            asked = targets[torch.tensor(chosen, device=targets.device)]
+            found = gradients_by_target(forward, on_path(image, baseline, alpha), asked)
+            for place, (scores, gradients) in zip(chosen, found, strict=True):
+                own = taken[place].to(scores.device)
+                paths[place].add(alpha[taken[place]], scores[own], gradients[own])
+
+    finished = _refine(paths, evaluate)
+    return [
+        _result(path, image, baseline, keep=False, finished=done) for path, done in zip(paths, finished, strict=True)
+    ]
+
+
+def _refine(paths: Sequence[_Path], evaluate: Callable[[Sequence[Tensor]], None]) -> list[bool]:
+    """Refine paths, round by round, until each is finished or time is out; tell which are finished.
+
+    Args:
+        paths: Paths without nodes.
+        evaluate: Function that adds the nodes, given for each path, to the paths.
+    """
     wanted = [_start(path) for path in paths]
     while any(map(len, wanted)):
         try:
-            _evaluate(forward, inputs, baselines, targets, paths, wanted, chunk, before_chunk)
+            evaluate(wanted)
         except OutOfTimeError:
             if any(path.verdict is None for path in paths):
                 raise
             break
         wanted = [_next(path) if len(nodes) else nodes for path, nodes in zip(paths, wanted, strict=True)]
-    return [
-        _result(path, inputs[b], baselines[b], keep=keep[b], finished=len(wanted[b]) == 0)
-        for b, path in enumerate(paths)
-    ]
+    return [len(nodes) == 0 for nodes in wanted]
 
 
 def _path(difference: Tensor, masks: Tensor | None, tolerance: float, most: int) -> _Path:
@@ -372,10 +448,14 @@ def _check(
     for name, given in lengths:
         if len(given) != len(inputs):
             raise ArgumentError(name, f"wanted one for each of {len(inputs)} inputs, got {len(given)}")
-    for masks in groups:
-        if masks is not None and masks.shape[1:] != inputs.shape[2:]:
-            raise ArgumentError("groups", f"wanted masks of {tuple(inputs.shape[2:])}, got {tuple(masks.shape)}")
-    if not (tolerances > 0).all():
-        raise ArgumentError("tolerances", f"wanted numbers above 0, got {tolerances.tolist()}")
+    _check_tolerance(groups, tolerances, inputs.shape[2:])
     if chunk < 1:
         raise ArgumentError("chunk", f"wanted at least 1, got {chunk}")
+
+
+def _check_tolerance(groups: Sequence[Tensor | None], tolerances: Tensor, size: torch.Size) -> None:
+    for masks in groups:
+        if masks is not None and masks.shape[1:] != size:
+            raise ArgumentError("groups", f"wanted masks of {tuple(size)}, got {tuple(masks.shape)}")
+    if not (tolerances > 0).all():
+        raise ArgumentError("tolerances", f"wanted numbers above 0, got {tolerances.tolist()}")

@@ -43,10 +43,10 @@ def load(path: Path | str) -> StateDict:
     """Read the named tensors of a checkpoint file, floats as float32, on the CPU, and where they lay in it.
 
     Args:
-        path: File: ``.safetensors``; ``.pth``, ``.pt``, ``.bin``, ``.ckpt`` or ``.tar`` as ``torch.save`` writes them,
-            flat or under one of :data:`state_dict.WRAPPERS`, beside whatever else; ``.pkl`` as detectron2 publishes
-            them; or ``.npz``. A prefix of all names that a trainer left, one of :data:`state_dict.PREFIXES`, is
-            removed; otherwise names and layouts stay the file's own.
+        path: File: ``.safetensors``; ``.pth``, ``.pt``, ``.th``, ``.bin``, ``.ckpt`` or ``.tar`` as ``torch.save``
+            writes them, flat, in parts, or under one of :data:`state_dict.WRAPPERS`, beside whatever else; ``.pkl`` as
+            detectron2 publishes them; or ``.npz``. A prefix of all names that a trainer left, one of
+            :data:`state_dict.PREFIXES`, is removed; otherwise names and layouts stay the file's own.
 
     Raises:
         CheckpointError: unknown suffix, a damaged file, one that holds no weights, or a state dict with something in
@@ -204,7 +204,7 @@ def _read_pickle(path: Path) -> StateDict:
 
 _READERS: dict[str, Callable[[Path], StateDict]] = {
     ".safetensors": _read_safetensors,
-    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), torch_file.load),
+    **dict.fromkeys((".pth", ".pt", ".th", ".bin", ".ckpt", ".tar"), torch_file.load),
     ".npz": _read_numpy,
     ".pkl": _read_pickle,
 }

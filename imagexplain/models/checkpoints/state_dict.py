@@ -3,6 +3,9 @@
 Of several state dicts the averaged one is taken, as timm does: it is the one that was evaluated when the checkpoint was
 chosen. Which one it was is told with the tensors.
 
+A model of several parts may be saved as a mapping of each part's name to its state dict, ``{part: {name: tensor}}``, as
+asg2cap does: that is one state dict of the names ``part.name``, if nothing but such parts is in it.
+
 Provenance: the names are facts of the trainers that write them: timm (https://github.com/huggingface/pytorch-image-models,
 Apache-2.0), mmengine and mmdet (https://github.com/open-mmlab, Apache-2.0), Lightning, DINO, MAE, DeepSpeed, PyTorch's
 own ``DataParallel``, ``compile`` and ``AveragedModel``.
@@ -109,6 +112,7 @@ def state_dict(content: Any, source: str) -> StateDict:
     """
     found = list(_found(content, ()))
     taken, names = found[0] if found else ((), _innermost(content))
+    names = _joined(names, source) if _in_parts(names) else names
     if not isinstance(names, Mapping):
         stands_for = getattr(names, "stands_for", None)
         if stands_for is None:
@@ -155,8 +159,31 @@ def _found(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
     if len(path) < _MAX_DEPTH:
         for wrapper in WRAPPERS:
             yield from _found(content.get(wrapper), (*path, wrapper))
-    if any(isinstance(value, Tensor | Stored) for value in content.values()):
+    if any(isinstance(value, Tensor | Stored) for value in content.values()) or _in_parts(content):
         yield path, content
+
+
+def _in_parts(content: Any) -> bool:
+    """Tell if this is a mapping of parts, each a state dict; a wrapper's key is no part's name."""
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and not any(name in WRAPPERS for name in content)
+        and all(isinstance(part, Mapping) and part for part in content.values())
+        and all(isinstance(value, Tensor | Stored) for part in content.values() for value in part.values())
+    )
+
+
+def _joined(parts: Mapping[Any, Mapping[Any, Any]], source: str) -> dict[str, Any]:
+    """State dict of a model that is saved in parts, under the names ``part.name``."""
+    nameless = [repr(name) for names in (parts, *parts.values()) for name in names if not isinstance(name, str)]
+    if nameless:
+        raise CheckpointError(f"{source}: wanted text as names; {enumerated('given', nameless)}")
+    entries = [(f"{part}.{name}", value) for part, names in parts.items() for name, value in names.items()]
+    if len(joined := dict(entries)) < len(entries):
+        twice = sorted({name for name, _ in entries if sum(other == name for other, _ in entries) > 1})
+        raise CheckpointError(f"{source}: wanted each name once; {enumerated('given twice', twice)}")
+    return joined
 
 
 def _innermost(content: Any) -> Any:
