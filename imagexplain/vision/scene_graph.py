@@ -33,6 +33,8 @@ MAX_ATTRIBUTES = 19
 MAX_COORDINATE = 2**31
 """Bound of the coordinates and sides of a box, pixels."""
 
+_NO_OBJECTS = "wanted at least one, got none"
+
 Id = int | str
 Role = Literal["object", "attribute", "relationship"]
 
@@ -145,7 +147,7 @@ class SceneGraph:
 
     def __post_init__(self) -> None:
         if not self.objects:
-            raise ArgumentError("objects", "wanted at least one, got none")
+            raise ArgumentError("objects", _NO_OBJECTS)
         known: set[Id] = set()
         for index, one in enumerate(self.objects):
             field = f"objects[{index}]"
@@ -202,7 +204,7 @@ def read(entry: Any) -> SceneGraph:
         Box(x=0, y=0, width=40, height=15)
     """
     objects = _objects(_mapping(entry, "graph"))
-    return read_region(entry) if objects and "object_id" in objects[0] else read_minimal(entry)
+    return read_region(entry) if "object_id" in objects[0] else read_minimal(entry)
 
 
 def read_region(entry: Any) -> SceneGraph:
@@ -320,6 +322,8 @@ def _check_box(box: Box, field: str) -> None:
 
 def _objects(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     objects = _list(_value(entry, "objects", ""), "objects")
+    if not objects:
+        raise ArgumentError("objects", _NO_OBJECTS)
     return [_mapping(one, f"objects[{index}]") for index, one in enumerate(objects)]
 
 

@@ -32,7 +32,7 @@ from imagexplain.attribution.paths.path_integral import (
     relative_to,
     score_gradients,
 )
-from imagexplain.attribution.paths.several_targets import check_targets, gradients_by_target, on_path
+from imagexplain.attribution.paths.several_targets import check_targets, on_path, target_gradients
 from imagexplain.errors import ArgumentError
 
 START = 4
@@ -267,7 +267,7 @@ def integrate_targets_adaptive(
             taken = [torch.isin(alpha, own) for own in wanted]
             chosen = [place for place, own in enumerate(taken) if own.any()]
             asked = targets[torch.tensor(chosen, device=targets.device)]
-            found = gradients_by_target(forward, on_path(image, baseline, alpha), asked)
+            found = zip(*target_gradients(forward, on_path(image, baseline, alpha), asked), strict=True)
             for place, (scores, gradients) in zip(chosen, found, strict=True):
                 own = taken[place].to(scores.device)
                 paths[place].add(alpha[taken[place]], scores[own], gradients[own])
