@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.deterministic import reference_captioner
+from imagexplain.models.captioners import captioner
 from imagexplain.models.captioners.captioner import Captioner, Encoded
 from imagexplain.models.captioners.graph_tensors import GraphTensors, graph_tensors, lay_out
+from imagexplain.models.checkpoints import checkpoint
 from imagexplain.vision import scene_graph
 from imagexplain.vision.scene_graph import SceneGraph
 from tests.models.reference import FIXTURES
@@ -91,6 +94,16 @@ def full() -> Reference:
         outputs,
         captions,
     )
+
+
+@cache
+def small_model() -> Captioner:
+    return captioner.build(checkpoint.read(EGA / "small.th")).requires_grad_(False)
+
+
+@cache
+def full_model() -> Captioner:
+    return captioner.build(reference_captioner()).requires_grad_(False)
 
 
 def worst(given: Tensor, wanted: Tensor) -> float:

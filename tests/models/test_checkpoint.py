@@ -48,7 +48,7 @@ def state() -> dict[str, Tensor]:
         {name: torch.nn.Parameter(tensor, requires_grad=tensor.is_floating_point()) for name, tensor in STATE.items()},
     ],
 )
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pth.tar"])
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".th", ".bin", ".pth.tar"])
 def test_reads_what_training_scripts_save(content: dict, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"
     torch.save(content, path)

@@ -79,6 +79,32 @@ def test_prefixes_of_all_names(prefix: str) -> None:
     assert state_dict(some, "m.pth").tensors.keys() == some.keys()
 
 
+def test_a_model_in_parts_is_one_state_dict() -> None:
+    parts = {"first": {"a": torch.ones(1), "b.c": torch.ones(2)}, "second": {"a": torch.zeros(3)}}
+    wanted = {"first.a": torch.ones(1), "first.b.c": torch.ones(2), "second.a": torch.zeros(3)}
+    assert values(state_dict(parts, "m.th").tensors) == values(wanted)
+    within = state_dict({"state_dict": parts, "epoch": 3}, "m.th")
+    assert values(within.tensors) == values(wanted) and within.taken == "state_dict"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"first": {"a": torch.ones(1)}, "epoch": 3}, r"wanted tensors only; given: first \(dict\), epoch \(int\)"),
+        ({"first": {"a": torch.ones(1)}, "second": {}}, r"wanted tensors only; given: first \(dict\), second \(dict\)"),
+        ({"first": {"a": torch.ones(1), "n": 3}}, r"wanted tensors only; given: first \(dict\)"),
+        ({"first": {"a": torch.ones(1)}, "w": torch.ones(1)}, r"wanted tensors only; given: first \(dict\)"),
+        ({"first": {"deeper": {"a": torch.ones(1)}}}, r"wanted tensors only; given: first \(dict\)"),
+        ({"first": {0: torch.ones(1)}}, "wanted text as names; given: 0"),
+        ({3: {"a": torch.ones(1)}}, "wanted text as names; given: 3"),
+        ({"a.b": {"c": torch.ones(1)}, "a": {"b.c": torch.ones(1)}}, r"wanted each name once; given twice: a\.b\.c"),
+    ],
+)
+def test_parts_are_read_as_strictly(content: dict[Any, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=f"^m\\.th: .*{message}$"):
+        state_dict(content, "m.th")
+
+
 def test_an_average_of_a_network() -> None:
     network = nn.Linear(2, 1)
     averaged = torch.optim.swa_utils.AveragedModel(network)

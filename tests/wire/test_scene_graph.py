@@ -37,7 +37,7 @@ def test_a_region_and_its_nodes() -> None:
         Node("object", (10,), 0, "grass", grass),
         Node("relationship", (11, 10), 0, "on", grass),
     )
-    assert boy.inclusive_corners == (245, 182, 359, 354)
+    assert list(boy.inclusive_corners) == [245, 182, 359, 354]
     assert Box(0, 0, 2, 2).union(Box(5, 1, 1, 7)) == Box(0, 0, 6, 8)
 
 

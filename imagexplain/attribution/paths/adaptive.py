@@ -230,7 +230,7 @@ def integrate_targets_adaptive(
     """Integrate the gradients of several target scores of one input along its path to a tolerance.
 
     The same as :func:`integrate_adaptive` of the input repeated for each target, but a point that several targets take
-    is evaluated once: as in :mod:`imagexplain.attribution.paths.several_targets`.
+    in one round is evaluated once, as in :mod:`imagexplain.attribution.paths.several_targets`.
 
     Args:
         forward: Module or function from (N, C, H, W) to scores (N, classes), each row independent of the others.

@@ -107,7 +107,7 @@ class Captioner(nn.Module):
                 raise ArgumentError(name, f"wanted features of {wanted[name]}, got {tuple(given.shape)}")
         embedded = self.attn_encoder(nodes, graph)
         vector = self.mp_encoder(image, embedded, graph.mask)
-        return Encoded(Context(vector, graph.mask, graph.flow), self.decoder.start(embedded))
+        return Encoded(Context(vector, graph.mask, graph.flow.to(vector)), self.decoder.start(embedded))
 
     def forward(self, nodes: Tensor, image: Tensor, graph: GraphTensors, words: Tensor) -> Trace:
         """Read T words and tell the logits of the word after each; the same numbers as step by step, bit for bit.

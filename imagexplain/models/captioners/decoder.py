@@ -1,7 +1,7 @@
 """Decoder of captions: two LSTMs that attend to a graph's nodes, follow its edges, and write back what has been said.
 
 Source: Chen et al., "Say As You Wish: Fine-grained Control of Image Caption Generation with Abstract Scene Graphs",
-CVPR 2020, section 3.3 (arXiv 2003.00387), equations 5 to 14. The names of submodules are asg2cap's
+CVPR 2020 (arXiv 2003.00387). The names of submodules are asg2cap's
 (https://github.com/cshizhe/asg2cap, MIT), ``sentinal_layer`` as it is spelt there.
 """
 
@@ -162,8 +162,9 @@ class Decoder(nn.Module):
         return Step(after, content, beta.squeeze(1), flow_gate, sentinel.squeeze(1), erase, add)
 
     def logits(self, h_lang: Tensor) -> Tensor:
-        """Logits (…, words) of hidden states (…, H) of the language LSTM."""
-        return F.linear(self.dropout(h_lang), self.embedding.we.weight)
+        """Logits (B, words) of hidden states (B, H) of the language LSTM."""
+        # The other way round, a product of few rows with a large table takes two to four times as long.
+        return (self.embedding.we.weight @ self.dropout(h_lang).T).T
 
     def _update(self, h_lang: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Part to erase and values to add, (B, N, H) each: two layers on [h_lang; node] for every node."""

@@ -30,7 +30,7 @@ class Caption:
     Attributes:
         words: Words, (T,) numbers; the last is the end sign where the caption has ended.
         log_probabilities: Log-probability (T,) of each word after those before it.
-        attention: Attention (T, N) on the nodes at each word, padding included; rows sum to 1.
+        attention: Attention (T, N) on the graph's own nodes at each word; rows sum to 1.
         beta: Weight (T,) of attention by content against flow.
         flow_gate: Weights (T, 3) of staying, one step and two steps of the flow.
         ended: End: false where the caption was cut off.
@@ -152,7 +152,7 @@ def search(
             kept = going_on.repeat_interleave(width).nonzero().flatten()
             context, state, written, words = context.rows(kept), state.rows(kept), written.rows(kept), words[kept]
             searched, total = searched[going_on], total[going_on]
-    return _captions(found, lengths.cpu(), ranking)
+    return _captions(found, lengths, encoded.context.mask.sum(1), ranking)
 
 
 def _record(
@@ -172,18 +172,19 @@ def _record(
     lengths.view(-1)[places] = length
 
 
-def _captions(found: _Written, lengths: Tensor, ranking: Ranking) -> list[list[Caption]]:
-    """Captions of each image, best first."""
+def _captions(found: _Written, lengths: Tensor, nodes: Tensor, ranking: Ranking) -> list[list[Caption]]:
+    """Captions of each image, best first, of lengths (B, width), 0 for none; ``nodes`` (B,) is each graph's number."""
     found = _Written(found.words.cpu(), found.log_probabilities.cpu(), found.attention.cpu(), found.gates.cpu())
+    width = lengths.shape[1]
     captions = [
-        [_caption(found, image * lengths.shape[1] + place, length) for place, length in enumerate(row) if length]
-        for image, row in enumerate(lengths.tolist())
+        [_caption(found, image * width + place, length, count) for place, length in enumerate(row) if length]
+        for image, (row, count) in enumerate(zip(lengths.tolist(), nodes.tolist(), strict=True))
     ]
     return [sorted(own, key=lambda caption: getattr(caption, ranking), reverse=True) for own in captions]
 
 
-def _caption(found: _Written, row: int, length: int) -> Caption:
+def _caption(found: _Written, row: int, length: int, nodes: int) -> Caption:
     words = tuple(found.words[row, :length].tolist())
     gates = found.gates[row, :length]
-    parts = (found.log_probabilities[row, :length], found.attention[row, :length], gates[:, 0], gates[:, 1:])
+    parts = (found.log_probabilities[row, :length], found.attention[row, :length, :nodes], gates[:, 0], gates[:, 1:])
     return Caption(words, *parts, ended=words[-1] == END)
