@@ -64,9 +64,7 @@ def save(file: Path, scenes: Iterable[SceneFeatures]) -> None:
     """Write encoded scenes to a file, whole."""
     content = [
         {
-            "objects": [
-                [one.shape, one.colour, one.texture, one.size, *map(float, _sides(one))] for one in each.objects
-            ],
+            "objects": [[one.shape, one.colour, one.texture, one.size, *_sides(one)] for one in each.objects],
             "boxes": each.boxes,
             "image": each.image,
         }

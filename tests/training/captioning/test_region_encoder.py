@@ -96,7 +96,7 @@ def test_training_learns_repeats_itself_and_standardises() -> None:
     assert found["colour"] > 0.6 and found["size"] > 0.6 and found["shape"] > 0.2
     features = encoder.encode(everything.crops.float() / 255, everything.geometry)
     assert features.mean(0).abs().max() < 1e-3
-    assert features.std(0) == pytest.approx(torch.ones(encoder.width), abs=1e-3)
+    assert (features.std(0) - 1).abs().max() < 1e-3
     again, _ = train_region_encoder(regions, everything, config, progress=False)
     for one, other in zip(encoder.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other)
