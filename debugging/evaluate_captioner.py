@@ -44,7 +44,7 @@ from training.captioning.train_region_encoder import load_region_encoder
 CAPTIONER = ROOT / "archive_specs" / "weights" / "captioner_scenes.safetensors"
 RECORD = ROOT / "benchmarks" / "results_captions.json"
 
-EXPLAINED, STEPS = 300, 50
+EXPLAINED, STEPS = 400, 50
 """Number of held-out graphs whose captions are explained, and of points of each path."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -76,6 +77,7 @@ class WordStudy:
         captions: Number of captions whose words were scored.
         left_out: Number of captions that were not: not of the grammar, not what was asked, not true, or ambiguous.
         residual: Mean of the words' relative residuals.
+        median_residual: Median of them.
         largest_residual: Largest of them.
     """
 
@@ -83,6 +85,7 @@ class WordStudy:
     captions: int
     left_out: int
     residual: float
+    median_residual: float
     largest_residual: float
 
 
@@ -128,7 +131,8 @@ def study_words(
         {kind: shares_of(own) for kind, own in groups.items() if own},
         captions,
         left_out,
-        sum(residuals) / max(1, len(residuals)),
+        fmean(residuals or [0.0]),
+        median(residuals or [0.0]),
         max(residuals, default=0.0),
     )
 
