@@ -181,8 +181,8 @@ def _data(given: argparse.Namespace) -> dict[str, Any]:
             chosen[f"{name}{OPTIMISED}"] = kept, counts
         captions = ready if model is None else _captions(model, items, given)
         written |= captions
-        for own, (kept, counts) in chosen.items():
-            splits[own] = _split(items, kept, captions, not given.no_java) | counts
+        for own, (some, counts) in chosen.items():
+            splits[own] = _split(items, some, captions, not given.no_java) | counts
     if given.n_best is not None:
         write_n_best(given.n_best, written)
     settings = {"limit": given.limit, "beam": given.beam if given.captions is None else None}
