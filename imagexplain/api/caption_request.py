@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from imagexplain.api.body import HEADER, body_fields, check_bytes, header_options, merge, plain
@@ -59,7 +60,7 @@ class CaptionDefaults:
     n_best: int = 1
     max_words: int = 25
     node_limit: int | None = None
-    path: PathOptions = PathOptions()
+    path: PathOptions = field(default_factory=PathOptions)
     score: str = "log_probability"
     baseline: str = "black"
 
@@ -197,7 +198,7 @@ def _check_photo(
     if photo is None and features is None:
         raise RequestError(400, "image", "wanted a photo, or features of it, got neither")
     if photo is not None:
-        width, height = photo.size
+        height, width = photo.size
         for given in graphs:
             try:
                 given.graph.check_within(height, width)
@@ -228,7 +229,7 @@ def _words(value: object) -> tuple[int | str, ...] | None:
     if value is None or value == "all":
         return None
     if isinstance(value, str):
-        value = [int(part) if part.isascii() and part.isdigit() else part for part in value.replace(",", " ").split()]
+        value = [int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in re.split(r"[\s,]+", value) if part]
     elif isinstance(value, int):
         value = [value]
     if not isinstance(value, list) or not value:

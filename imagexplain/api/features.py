@@ -18,6 +18,9 @@ from imagexplain.vision.decode import from_base64
 NEAR = 0.5
 """Distance of two sides, pixels, up to which they are those of one box."""
 
+MAX_REGIONS = 10_000
+"""Regions of a request, at most."""
+
 _DIMENSIONS = {"image": 1, "regions": 2, "boxes": 2}
 
 
@@ -43,7 +46,7 @@ def features_of(value: Any) -> GivenFeatures | None:
         value: Value of the option, None where there is none: decoded JSON, the file, or the file in base64.
 
     Raises:
-        RequestError: 400 for what is malformed, or holds NaN or infinity.
+        RequestError: 400 for what is malformed, or holds NaN or infinity, 413 for too many regions.
     """
     if value is None:
         return None
@@ -64,6 +67,8 @@ def features_of(value: Any) -> GivenFeatures | None:
         if name not in found:
             raise RequestError(400, f"features.{name}", "is missing")
     boxes, regions = found.get("boxes"), found["regions"]
+    if len(regions) > MAX_REGIONS:
+        raise RequestError(413, "features.regions", f"wanted at most {MAX_REGIONS:,} regions, got {len(regions):,}")
     if boxes is not None and boxes.shape != (len(regions), 4):
         wanted = f"wanted x, y, width and height of each of the {len(regions)} regions"
         raise RequestError(400, "features.boxes", f"{wanted}, got {list(boxes.shape)}")
