@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imagexplain.archive.spec import WEIGHTS_FILE, CaptionerSpec
 from imagexplain.errors import ArgumentError
@@ -109,9 +109,10 @@ def dry_run(model: CaptioningModel) -> None:
         with torch.no_grad():
             (regions,), (image,) = model.extractor(photo[None], boxes)
     ((found,),) = search(network, network.encode(regions[None], image[None], graph), max_words=5)
-    scores = WordScores(network, graph, found.words, kind="logit")
+    scores: nn.Module = WordScores(network, graph, found.words, kind="logit")
     inputs = pack(regions, image)[None]
     if model.extractor is not None:
+        assert isinstance(scores, WordScores)
         scores, inputs = PixelScores(scores, model.extractor, boxes, torch.arange(len(boxes))), photo[None]
     inputs = inputs.requires_grad_()
     total = scores(inputs)

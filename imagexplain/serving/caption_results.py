@@ -37,7 +37,7 @@ def captioned_graph(graph: PreparedGraph, captions: Sequence[Caption], vocabular
     """The entries of a graph with its captions, best first."""
     return {
         **_caption(captions[0], vocabulary),
-        "n_best": [_caption(caption, vocabulary) for caption in captions],
+        "n_best": [_scored(caption, vocabulary) for caption in captions],
         **_nodes(graph),
     }
 
@@ -126,31 +126,27 @@ def regions_of(graph: PreparedGraph, attributions: Sequence[float]) -> list[Regi
     return sorted(found, key=lambda region: region.attribution, reverse=True)
 
 
-def _caption(caption: Caption, vocabulary: Vocabulary) -> dict[str, Any]:
-    rows = zip(
-        vocabulary.spelled(caption.words),
-        caption.log_probabilities.tolist(),
-        caption.attention.tolist(),
-        caption.beta.tolist(),
-        caption.flow_gate.tolist(),
-        strict=True,
-    )
+def _scored(caption: Caption, vocabulary: Vocabulary) -> dict[str, Any]:
+    """A caption with its scores: plain, and divided by the number of words."""
+    rows = zip(vocabulary.spelled(caption.words), caption.log_probabilities.tolist(), strict=True)
     return {
         "caption": vocabulary.caption(caption.words),
         "log_probability": caption.log_probability,
         "mean_log_probability": caption.mean_log_probability,
         "ended": caption.ended,
-        "tokens": [
-            {
-                "word": word,
-                "log_probability": log_probability,
-                "attention": attention,
-                "beta": beta,
-                "flow_gate": dict(zip(FLOW_STEPS, gate, strict=True)),
-            }
-            for word, log_probability, attention, beta, gate in rows
-        ],
+        "tokens": [{"word": word, "log_probability": log_probability} for word, log_probability in rows],
     }
+
+
+def _caption(caption: Caption, vocabulary: Vocabulary) -> dict[str, Any]:
+    """A caption with its scores and what the model attended to at each word."""
+    result = _scored(caption, vocabulary)
+    attended = zip(caption.attention.tolist(), caption.beta.tolist(), caption.flow_gate.tolist(), strict=True)
+    result["tokens"] = [
+        {**token, "attention": attention, "beta": beta, "flow_gate": dict(zip(FLOW_STEPS, gate, strict=True))}
+        for token, (attention, beta, gate) in zip(result["tokens"], attended, strict=True)
+    ]
+    return result
 
 
 def _nodes(graph: PreparedGraph) -> dict[str, Any]:

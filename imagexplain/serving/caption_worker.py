@@ -11,6 +11,8 @@ from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from torch import Tensor
+
 from imagexplain.api.caption_request import CaptionRequest, parse
 from imagexplain.api.request import GZIP, PNG, SAFETENSORS
 from imagexplain.api.response import Encoded, check_size, encode
@@ -130,14 +132,14 @@ class CaptionWorker(RequestLoop[Captioner]):
         asked = [pair for pair in captioned if pair[0].raw.kind == "explanation"]
         wanted = run_each(asked, "attribute", lambda one: (one.decoded, self._words(one)))
         started: list[tuple[RequestState, tuple[Decoded, list[WordsToExplain]]]] = []
-        for state, (request, words) in wanted:
+        for state, (each, words) in wanted:
             with state.stage("attribute"):
-                deadline = self._admit(request, words, deadline)
-                started.append((state, (request, words)))
-        for state, one in run_each(started, "attribute", lambda pair: self._explain(*pair, deadline)):
+                deadline = self._admit(each, words, deadline)
+                started.append((state, (each, words)))
+        for state, explained in run_each(started, "attribute", lambda pair: self._explain(*pair, deadline)):
             with state.stage("encode"):
-                state.answer = self._encode_explanation(one)
-            state.explained = _count(one)
+                state.answer = self._encode_explanation(explained)
+            state.explained = _count(explained)
 
     def _parse(self, raw: RawRequest) -> CaptionRequest:
         task = self.task
@@ -289,7 +291,7 @@ class CaptionWorker(RequestLoop[Captioner]):
             picture = render(request.photo.image, one.words[0], one.found[0], vocabulary, spec.address, request.picture)
             return encode({}, PNG, picture=picture, max_bytes=most)
         pairs = list(zip(one.words, one.found, strict=True))
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for place, (words, found) in enumerate(pairs):
             tensors |= explanation_tensors(words, found, place)
         graphs = [explained_graph(words, found, vocabulary) for words, found in pairs]

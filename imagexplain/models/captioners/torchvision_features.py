@@ -10,10 +10,11 @@ Source: the networks are torchvision's (https://github.com/pytorch/vision, BSD-3
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet101
+from torchvision.models import ResNet, resnet101
 from torchvision.models.detection import FasterRCNN, fasterrcnn_resnet50_fpn
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
@@ -26,22 +27,28 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class TorchvisionFeatures(nn.Module):
     """Features by a ResNet-101 (``image``) and a Faster R-CNN (``regions``), one pass of each."""
 
-    def __init__(self, regions: FasterRCNN, image: nn.Module) -> None:
+    def __init__(self, regions: FasterRCNN, image: ResNet) -> None:
         super().__init__()
         self.regions = regions
         self.image_network = image
         self.region = regions.roi_heads.box_head.fc7.out_features
-        self.image = 2048
+        self.image = image.fc.in_features
 
     def forward(self, photos: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         seen = (photos - photos.new_tensor(MEAN).view(3, 1, 1)) / photos.new_tensor(STD).view(3, 1, 1)
-        network = self.image_network
-        whole = network.maxpool(network.relu(network.bn1(network.conv1(seen))))
-        for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
-            whole = layer(whole)
-        heads, size = self.regions.roi_heads, (photos.shape[2], photos.shape[3])
+        heads: Any = self.regions.roi_heads
+        size = photos.shape[2], photos.shape[3]
         pooled = heads.box_roi_pool(self.regions.backbone(seen), [boxes] * len(photos), [size] * len(photos))
-        return heads.box_head(pooled).unflatten(0, (len(photos), len(boxes))), network.avgpool(whole).flatten(1)
+        regions = heads.box_head(pooled).unflatten(0, (len(photos), len(boxes)))
+        return regions, self._mean_pool(seen)
+
+    def _mean_pool(self, seen: Tensor) -> Tensor:
+        """Mean (P, 2048) over the last maps of the ResNet."""
+        network: Any = self.image_network
+        maps = network.maxpool(network.relu(network.bn1(network.conv1(seen))))
+        for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+            maps = layer(maps)
+        return maps.mean((2, 3))
 
 
 def network(region: int = 1024, classes: int = 91, image_classes: int = 1000) -> TorchvisionFeatures:

@@ -184,8 +184,14 @@ class Captioner:
         trace = self.model.network(regions, image, graph.tensors.to(self.device), before)
         own = torch.tensor(words, device=self.device)
         log_probabilities = F.log_softmax(trace.logits[0], 1).gather(1, own[:, None])[:, 0]
-        parts = (log_probabilities, trace.attention[0], trace.beta[0], trace.flow_gate[0])
-        return Caption(words, *(part.cpu() for part in parts), ended=words[-1] == END)
+        return Caption(
+            words,
+            log_probabilities.cpu(),
+            trace.attention[0].cpu(),
+            trace.beta[0].cpu(),
+            trace.flow_gate[0].cpu(),
+            ended=words[-1] == END,
+        )
 
 
 def step_work(graph: PreparedGraph) -> int:
