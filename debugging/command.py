@@ -4,6 +4,7 @@ imagexplain debug find photos/val results --model vit
 imagexplain debug concepts results
 imagexplain debug select results photos/pool --strategy concept
 imagexplain debug annotate results
+imagexplain debug split tasks.json captions --split val_sub
 imagexplain debug train results photos --sets concept random
 imagexplain debug report results photos/test
 """
@@ -35,6 +36,7 @@ STEPS = {
     "concepts": Step("debugging.concepts", "group those segments into concepts, to read and to edit"),
     "select": Step("debugging.select", "choose images of a pool, or write prompts"),
     "annotate": Step("debugging.annotate", "ask people about segments, and read their answers"),
+    "split": Step("debugging.easy_split", "leave images that people found hard out of a captioner's split"),
     "train": Step("debugging.train", "fine-tune with each debug set, and without any"),
     "report": Step("debugging.report", "compare the models on images that none of them has seen"),
     "study": Step("debugging.shortcut_study", "compare the strategies on scenes with a planted shortcut"),

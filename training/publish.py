@@ -45,9 +45,9 @@ def table(folder: Path) -> str:
         "# Demonstration weights",
         "",
         "Trained on the synthetic scenes of `training/scenes.py` by the scripts of `training/`, which write this page;",
-        "float16, under the names of the authors' checkpoints. Accuracy and average precision (of masks, at an overlap",
-        "of one half) are those of these very files on a series that training never reads. Each file's own metadata",
-        "says the same.",
+        "float16, under the names of the authors' checkpoints. Accuracy, average precision (of masks, at an overlap of",
+        "one half) and scores of captions are those of these very files on a series that training never reads. Each",
+        "file's own metadata says the same.",
         "",
         "| file | network | parameters | bytes | on held-out scenes | recipe | seed |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -55,9 +55,16 @@ def table(folder: Path) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         if path.with_suffix(".json").exists():
             about = json.loads(path.with_suffix(".json").read_text())
-            measured = f"accuracy {about['accuracy']:.2%}" if "accuracy" in about else f"mask AP50 {about['ap50']:.1%}"
+            measured = f"{_measured(about)} of {about['held_out']}"
             lines.append(
                 f"| `{path.name}` | {about['architecture']}: {about['dimensions']} | {about['parameters']:,} | "
-                f"{path.stat().st_size:,} | {measured} of {about['held_out']} | {about['recipe']} | {about['seed']} |"
+                f"{path.stat().st_size:,} | {measured} | {about['recipe']} | {about['seed']} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _measured(about: Mapping[str, Any]) -> str:
+    """The measure of a report, in words."""
+    if "cider" in about:
+        return f"CIDEr-D {about['cider']:.2f} and BLEU-4 {about['bleu4']:.2f}"
+    return f"accuracy {about['accuracy']:.2%}" if "accuracy" in about else f"mask AP50 {about['ap50']:.1%}"

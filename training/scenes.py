@@ -137,8 +137,15 @@ class Scene:
 
 
 @dataclass(frozen=True, eq=False)
-class _Layer:
-    """An object on its way into the picture: what it covers (H, W) of 0 … 1 and what it is painted with (H, W, 3)."""
+class Layer:
+    """An object on its way into the picture.
+
+    Attributes:
+        kind: Shape.
+        deciding: Flag for the object that decides the label.
+        cover: (H, W) of 0 … 1, what it covers of each pixel.
+        paint: (H, W, 3) colours that it is painted with, RGB of 0 … 1.
+    """
 
     kind: str
     deciding: bool
@@ -179,10 +186,10 @@ def compose_scene(
         texture: Texture of the background, by default any.
     """
     ground_colours = _ground_colours(rng)
-    ground = (texture or _texture)(rng, settings.size, ground_colours)
+    ground = (texture or any_texture)(rng, settings.size, ground_colours)
     layers = _class_layers(rng, label, ground_colours, settings)
     layers = _with_distractors(rng, layers, settings)
-    image = _expose(rng, _compose(ground, layers), settings)
+    image = exposed(rng, composed(ground, layers), settings.noise)
     return Scene(image, label, _instances(layers))
 
 
@@ -208,52 +215,52 @@ def scenes(
 # Objects
 
 
-def _class_layers(rng: np.random.Generator, label: int, ground: Array, settings: SceneSettings) -> list[_Layer]:
+def _class_layers(rng: np.random.Generator, label: int, ground: Array, settings: SceneSettings) -> list[Layer]:
     """The class objects from back to front; the deciding one is the largest, and every one keeps its visible part."""
     side = min(settings.size)
     count = int(rng.integers(settings.objects[0], settings.objects[1] + 1))
     longest = rng.uniform(*settings.extent) / np.sqrt(count)
-    layers: list[_Layer] = []
+    layers: list[Layer] = []
     for number in range(count):
         deciding = number == 0
         kind = CLASSES[label if deciding else int(rng.integers(len(CLASSES)))]
         extent = longest if deciding else longest * rng.uniform(0.6, 0.8)
         paint = _paint(rng, settings, ground)
         for _ in range(ATTEMPTS):
-            centre = _centre(rng, settings.size, margin=side * extent / 2)
+            centre = free_centre(rng, settings.size, margin=side * extent / 2)
             outline = CLASS_SHAPES[kind](rng)
             cover = coverage(place(outline, centre, side * extent / 2, rng.uniform(0.0, 2 * np.pi)), settings.size)
-            layer = _Layer(kind, deciding, cover, paint)
+            layer = Layer(kind, deciding, cover, paint)
             if _all_visible([*layers, layer], settings.visible):
                 layers.append(layer)
                 break
     return layers
 
 
-def _with_distractors(rng: np.random.Generator, layers: list[_Layer], settings: SceneSettings) -> list[_Layer]:
+def _with_distractors(rng: np.random.Generator, layers: list[Layer], settings: SceneSettings) -> list[Layer]:
     """The layers with distractors among them: one in front where it hides too little to matter, else one behind."""
     side = min(settings.size)
     objects = np.array([layer.paint.mean(axis=(0, 1)) for layer in layers])
     for _ in range(int(rng.integers(settings.distractors[0], settings.distractors[1] + 1))):
         kind = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
         radius = side * rng.uniform(*settings.distractor_extent) / 2
-        centre = _centre(rng, settings.size, margin=radius / 2)
+        centre = free_centre(rng, settings.size, margin=radius / 2)
         outline = DISTRACTOR_SHAPES[kind](rng)
         cover = coverage(place(outline, centre, radius, rng.uniform(0.0, 2 * np.pi)), settings.size)
         paint = _paint(rng, settings, objects)
-        layer = _Layer(kind, False, cover, paint)
+        layer = Layer(kind, False, cover, paint)
         in_front = [*layers, layer]
         layers = in_front if _all_visible(in_front, settings.visible) else [layer, *layers]
     return layers
 
 
-def _centre(rng: np.random.Generator, size: tuple[int, int], margin: float) -> tuple[float, float]:
+def free_centre(rng: np.random.Generator, size: tuple[int, int], margin: float) -> tuple[float, float]:
     """x, y at least `margin` pixels from every border."""
     height, width = size
     return float(rng.uniform(margin, width - margin)), float(rng.uniform(margin, height - margin))
 
 
-def _seen(layers: list[_Layer]) -> list[Array]:
+def _seen(layers: list[Layer]) -> list[Array]:
     """(H, W) of 0 … 1 for each layer: what it covers of each pixel and nothing in front of it hides."""
     free = np.ones_like(layers[0].cover)
     seen = []
@@ -263,7 +270,7 @@ def _seen(layers: list[_Layer]) -> list[Array]:
     return seen[::-1]
 
 
-def _all_visible(layers: list[_Layer], wanted: float) -> bool:
+def _all_visible(layers: list[Layer], wanted: float) -> bool:
     """Tell whether every class object shows at least the wanted part of its area."""
     return all(
         seen.sum() >= wanted * layer.cover.sum()
@@ -272,17 +279,18 @@ def _all_visible(layers: list[_Layer], wanted: float) -> bool:
     )
 
 
-def _instances(layers: list[_Layer]) -> tuple[Instance, ...]:
+def _instances(layers: list[Layer]) -> tuple[Instance, ...]:
     instances = []
     for layer, seen in zip(layers, _seen(layers), strict=True):
         mask = seen >= 0.5
         if mask.any():
             visible = float(seen.sum() / layer.cover.sum())
-            instances.append(Instance(layer.kind, layer.deciding, mask, _box(mask), visible))
+            instances.append(Instance(layer.kind, layer.deciding, mask, box_around(mask), visible))
     return tuple(instances)
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def box_around(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 around the true pixels of a mask (H, W), of which there is one; the ends exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -318,7 +326,7 @@ def _paint(rng: np.random.Generator, settings: SceneSettings, others: Array) -> 
     colour = _colour(rng, others, settings.contrast)
     if not settings.textured:
         return np.broadcast_to(colour, (*settings.size, 3))
-    return _texture(rng, settings.size, _shades(rng, colour))
+    return any_texture(rng, settings.size, _shades(rng, colour))
 
 
 def _shades(rng: np.random.Generator, colour: Array) -> Array:
@@ -326,7 +334,7 @@ def _shades(rng: np.random.Generator, colour: Array) -> Array:
     return np.clip(colour * (1 + rng.uniform(0.03, 0.15) * np.array([[-1.0], [1.0]])), 0.0, 1.0)
 
 
-def _texture(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
+def any_texture(rng: np.random.Generator, size: tuple[int, int], colours: Array) -> Array:
     """(H, W, 3) two colours (2, 3) mixed by a gradient, stripes, checks or smooth noise."""
     x, y = grid(size)
     angle, phase = rng.uniform(0.0, 2 * np.pi, 2)
@@ -382,7 +390,7 @@ def grid(size: tuple[int, int]) -> tuple[Array, Array]:
     return x, y
 
 
-def _compose(ground: Array, layers: list[_Layer]) -> Array:
+def composed(ground: Array, layers: list[Layer]) -> Array:
     """(H, W, 3) the layers painted over the ground, from back to front."""
     image = ground
     for layer in layers:
@@ -390,10 +398,24 @@ def _compose(ground: Array, layers: list[_Layer]) -> Array:
     return image
 
 
-def _expose(rng: np.random.Generator, image: Array, settings: SceneSettings) -> NDArray[np.uint8]:
-    """Light from one side, an overall exposure, pixel noise, and 8 bits per channel."""
-    x, y = grid(settings.size)
+def exposed(
+    rng: np.random.Generator,
+    image: Array,
+    noise: float,
+    exposure: tuple[float, float] = (0.85, 1.1),
+    slope: float = 0.2,
+) -> NDArray[np.uint8]:
+    """Expose a picture: light from one side, pixel noise, and 8 bits per channel.
+
+    Args:
+        rng: Generator of the light and the noise.
+        image: (H, W, 3) RGB of 0 … 1.
+        noise: Largest standard deviation of the noise.
+        exposure: Least and largest factor of the light in the middle.
+        slope: Largest part by which the light changes from the middle to the side where it comes from.
+    """
+    x, y = grid((image.shape[0], image.shape[1]))
     angle = rng.uniform(0.0, 2 * np.pi)
-    light = rng.uniform(0.85, 1.1) * (1 + rng.uniform(0.0, 0.2) * (x * np.cos(angle) + y * np.sin(angle)))
-    noise = rng.standard_normal(image.shape) * rng.uniform(0.0, settings.noise)
-    return np.clip(np.rint((image * light[..., None] + noise) * 255), 0, 255).astype(np.uint8)
+    light = rng.uniform(*exposure) * (1 + rng.uniform(0.0, slope) * (x * np.cos(angle) + y * np.sin(angle)))
+    grain = rng.standard_normal(image.shape) * rng.uniform(0.0, noise)
+    return np.clip(np.rint((image * light[..., None] + grain) * 255), 0, 255).astype(np.uint8)

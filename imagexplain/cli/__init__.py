@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", of_checkout=True),
     "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),
     "finetune": Command("training.finetuning.command", "fine-tune a classifier on labelled photos", of_checkout=True),
+    "train-captioner": Command("training.captioning.command", "train a captioner of scene graphs", of_checkout=True),
 }
 
 

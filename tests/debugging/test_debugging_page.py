@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def test_the_commands_run_one_after_the_other(
             annotations = {KIND: "object", DESCRIPTION: "dog", RATING: "3"}
             tasks[0] |= {"status": COMPLETED, "response": {"annotations": annotations}}
             Path("answered.json").write_text(json.dumps(tasks))
+        if command[1] == "split":
+            shutil.copytree(ROOT / "tests/fixtures/ega/small", "captions", copy_function=shutil.copyfile)
+            metadata = {"filename": "p1_COCO_train2014_000000000002__caption_1_attr_result.jpg"}
+            rated = {"task_id": "1", "status": COMPLETED, "metadata": metadata}
+            Path("tasks.json").write_text(json.dumps([{**rated, "response": {"annotations": {RATING: "4"}}}]))
         further = ["--run", served.server.run] if "--served" in command else []
         if command[1] in ("find", "report"):
             further += ["--steps", "5"]  # for time

@@ -13,10 +13,8 @@ import argparse
 import json
 import os
 import re
-import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from imagexplain.progress import say
 from imagexplain.vision.geometry import Preprocess
 from training.finetuning.config import PRECISIONS, FinetuneConfig
 from training.finetuning.image_folder import ImageFolder, Listing, find_faults, list_folder, refuse
+from training.finetuning.interruption import STOPPED, until_interrupted
 from training.finetuning.pipeline import Augmentation, Pipeline, recipe_preprocess
 from training.finetuning.processes import Processes, joined, local_device
 from training.finetuning.randomness import private_randomness, seed_all
@@ -41,8 +40,6 @@ from training.finetuning.whole_files import write_text
 
 CHECKED = "checked.json"
 SPEC = "archive.yaml"
-STOPPED = 130
-"""Exit status of a run that was interrupted, as shells know it."""
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
@@ -107,7 +104,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     try:
         config = _config(given)
         device = local_device()
-        with joined(device) as processes, _until_interrupted() as stop:
+        with joined(device) as processes, until_interrupted() as stop:
             result = _run(given, config, device, processes, stop)
             if processes.is_first:
                 _tell(result, given.out)
@@ -251,21 +248,3 @@ def _tell(result: FinetuneResult, out: Path) -> None:
     say("\n".join(f"  {name:{width}}  {accuracy:7.2%}" for name, accuracy in best.per_class.items()))
     say(f"best: epoch {best.epoch}, accuracy {best.accuracy:.2%} on val: {result.best}")
     say(f"to serve it: python scripts/build_archives.py {out / SPEC}")
-
-
-@contextmanager
-def _until_interrupted() -> Iterator[Callable[[], bool]]:
-    """Function that says whether the process was told to end; told twice, it ends at once."""
-    told: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        told.append(number)
-        if len(told) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(told)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

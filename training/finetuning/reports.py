@@ -58,8 +58,8 @@ def best_of(reports: Sequence[EpochReport]) -> EpochReport | None:
     return max(reports, key=lambda report: report.accuracy, default=None)
 
 
-def write_lines(out: Path, reports: Sequence[EpochReport]) -> None:
-    """Write all reports, one JSON object a line."""
+def write_lines(out: Path, reports: Sequence[Any]) -> None:
+    """Write all reports, dataclasses each, one JSON object a line."""
     lines = [json.dumps(asdict(report), ensure_ascii=False) for report in reports]
     write_text(out / LINES, "".join(f"{line}\n" for line in lines))
 

@@ -15,14 +15,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import nn
 
 from imagexplain.errors import ArgumentError
-from training.finetuning.reports import EpochReport
 from training.finetuning.whole_files import replace, write_text
+
+Report = TypeVar("Report")
+"""Dataclass of what is said of an epoch."""
 
 BEST = "best.pth"
 LAST = "last.pth"
@@ -30,7 +32,7 @@ LABELS = "labels.json"
 
 
 @dataclass
-class Progress:
+class Progress(Generic[Report]):
     """The point that a run has come to.
 
     Attributes:
@@ -41,7 +43,7 @@ class Progress:
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
-    reports: list[EpochReport] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
 
 
 class NonFiniteError(RuntimeError):
@@ -61,18 +63,20 @@ class NonFiniteError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(Generic[Report]):
     """The files of a run.
 
     Attributes:
         path: Its folder.
         classes: Names of the classes, by label.
         identity: Facts that a resumed run shares with the one that was interrupted: settings and fingerprints.
+        report: Dataclass of the reports on epochs.
     """
 
     path: Path
     classes: tuple[str, ...]
     identity: Mapping[str, Any]
+    report: type[Report]
 
     @property
     def best(self) -> Path:
@@ -89,7 +93,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / LABELS, json.dumps(self.classes, indent=0, ensure_ascii=False) + "\n")
 
-    def check(self, network: nn.Module, progress: Progress) -> None:
+    def check(self, network: nn.Module, progress: Progress[Report]) -> None:
         """Check that weights are fit to be saved.
 
         Raises:
@@ -104,7 +108,7 @@ class RunFolder:
         """Write the best weights so far."""
         self._save(self.best, {"model": network.state_dict(), "epoch": epoch})
 
-    def save_last(self, network: nn.Module, parts: Mapping[str, Any], progress: Progress) -> None:
+    def save_last(self, network: nn.Module, parts: Mapping[str, Any], progress: Progress[Report]) -> None:
         """Write all of a run.
 
         Args:
@@ -118,7 +122,7 @@ class RunFolder:
             "epoch": len(progress.reports),
             "step": progress.step,
             "losses": torch.tensor(progress.losses, dtype=torch.float64),
-            "reports": [asdict(report) for report in progress.reports],
+            "reports": [asdict(cast(Any, report)) for report in progress.reports],
         }
         self._save(self.last, content)
 
@@ -128,7 +132,7 @@ class RunFolder:
             return "nothing was saved before"
         return f"{self.last} has the weights after step {_load(self.last)['step']}"
 
-    def load_last(self, network: nn.Module, parts: Mapping[str, Any]) -> Progress:
+    def load_last(self, network: nn.Module, parts: Mapping[str, Any]) -> Progress[Report]:
         """Give a network and the other parts what the run before left, if there was one.
 
         Raises:
@@ -145,7 +149,7 @@ class RunFolder:
         network.load_state_dict(content["model"])
         for name, part in parts.items():
             part.load_state_dict(content[name])
-        reports = [EpochReport(**report) for report in content["reports"]]
+        reports = [self.report(**report) for report in content["reports"]]
         return Progress(content["step"], content["losses"].tolist(), reports)
 
     def load_best(self, network: nn.Module) -> None:

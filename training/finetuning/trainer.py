@@ -131,7 +131,7 @@ class _Training:
                 "network": _fingerprint(network),
             }
         )
-        self.folder = RunFolder(out, train.classes, identity)
+        self.folder = RunFolder(out, train.classes, identity, EpochReport)
         self.parts = {"optimizer": self.optimizer, "scaler": self.scaler}
         self.progress = self.folder.load_last(network, self.parts)
         self.joint = processes.joint(network)

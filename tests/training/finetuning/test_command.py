@@ -23,6 +23,7 @@ from tests.training.finetuning.networks import TINY, tiny_vit
 from training.finetuning import command, trainer
 from training.finetuning.config import FinetuneConfig
 from training.finetuning.image_folder import ImageFolder, list_folder
+from training.finetuning.interruption import STOPPED
 from training.finetuning.pipeline import Pipeline
 from training.finetuning.validation import validate
 
@@ -82,7 +83,7 @@ def test_the_same_command_again_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(trainer._Training, "update", interrupted)
-        assert finetuned(folder, tmp_path / "part", *SMALL) == command.STOPPED
+        assert finetuned(folder, tmp_path / "part", *SMALL) == STOPPED
     assert "interrupted; " in capsys.readouterr().out
     assert len(epochs(tmp_path / "part")) == 1
     assert signal.getsignal(told) == handler
