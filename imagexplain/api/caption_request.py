@@ -181,10 +181,10 @@ def parse(
 
 
 def _photo(fields: Mapping[str, Any], limits: Limits) -> Photo | None:
-    value = fields.get("image")
+    value = plain("image", fields.get("image"))
     if value is None:
         return None
-    return decode(value if isinstance(value, bytes) else from_base64(plain("image", value)), limits)
+    return decode(value if isinstance(value, bytes) else from_base64(value), limits)
 
 
 def _check_photo(

@@ -104,7 +104,7 @@ def _tensor(name: str, value: Any) -> Tensor:
     field = f"features.{name}"
     if not isinstance(value, Tensor):
         try:
-            value = torch.from_numpy(np.array(value, dtype=np.float32))
+            value = torch.from_numpy(np.array(value, dtype=np.float64))
         except (TypeError, ValueError, OverflowError):
             raise RequestError(400, field, f"wanted numbers, got {shown(value)}") from None
     dimensions = _DIMENSIONS[name]

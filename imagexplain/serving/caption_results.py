@@ -18,6 +18,10 @@ from imagexplain.serving.word_attribution import GLOBAL, WordAttributions, Words
 from imagexplain.vision.scene_graph import Box, Node
 
 
+WHOLE = "whole"
+"""Label of all features together, as a group."""
+
+
 @dataclass(frozen=True)
 class Region:
     """A box and what the nodes that look at it carry together.
@@ -175,7 +179,10 @@ def _word(words: WordsToExplain, position: int, one: PathAttribution, vocabulary
     groups = [
         {"label": label, "kind": kind, **dict(zip(columns, row, strict=True))}
         for label, kind, row in zip(
-            words.groups.family.labels, [*kinds, GLOBAL, "whole"], zip(*columns.values(), strict=True), strict=True
+            [*words.groups.family.labels[:-1], WHOLE],
+            [*kinds, GLOBAL, WHOLE],
+            zip(*columns.values(), strict=True),
+            strict=True,
         )
     ]
     attributions = columns["attribution"]

@@ -107,7 +107,8 @@ def with_given_features(request: CaptionRequest, given: GivenFeatures, model: Ca
             raise RequestError(422, f"features.{name}", message)
     found = []
     for graph, layout in zip(request.graphs, layouts_of(request), strict=True):
-        boxes = torch.tensor([[box.x, box.y, box.width, box.height] for box in (node.box for node in layout.nodes)])
+        sides = [[box.x, box.y, box.width, box.height] for box in (node.box for node in layout.nodes)]
+        boxes = torch.tensor(sides, dtype=torch.float64)
         rows = rows_of(given, boxes, graph.field)
         found.append(PreparedGraph(graph, layout, graph_tensors([layout]), rows, given.image))
     return found

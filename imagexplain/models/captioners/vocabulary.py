@@ -109,7 +109,9 @@ def read(file: Path) -> Vocabulary:
         if file.suffix == ".npy":
             return Vocabulary(_of_array(np.load(file, allow_pickle=False)))
         text = file.read_text(encoding="utf-8")
-        return Vocabulary(_of_json(json.loads(text)) if file.suffix == ".json" else tuple(text.split("\n")[:-1]))
+        if file.suffix == ".json":
+            return Vocabulary(_of_json(json.loads(text)))
+        return Vocabulary(tuple(text.removesuffix("\n").split("\n")))
     except ArgumentError:
         raise
     except (ValueError, RecursionError, EOFError) as error:
