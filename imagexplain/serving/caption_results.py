@@ -17,7 +17,6 @@ from imagexplain.serving.prepared_graph import PreparedGraph
 from imagexplain.serving.word_attribution import GLOBAL, WordAttributions, WordsToExplain, label_of
 from imagexplain.vision.scene_graph import Box, Node
 
-
 WHOLE = "whole"
 """Label of all features together, as a group."""
 
