@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imagexplain.archive.spec import (
+    CaptionerFile,
     ClassifierFile,
     ClassifierSpec,
     SegmenterFile,
@@ -241,6 +242,6 @@ def test_the_repositorys_specs_are_valid_and_fit_the_servers_limits(path: Path) 
         line.split("=", 1) for line in (ROOT / "config.properties").read_text().splitlines() if "=" in line
     )
     spec = load(path)
-    assert isinstance(spec, ClassifierFile | SegmenterFile)
+    assert isinstance(spec, ClassifierFile | SegmenterFile | CaptionerFile)
     assert spec.limits.max_bytes < int(properties["max_request_size"])
     assert spec.limits.max_response_bytes < int(properties["max_response_size"])
