@@ -1,4 +1,4 @@
-"""What answers say of captions, and of the words that were explained."""
+"""Entries of answers about captions, and about the words that were explained."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_segmenters_spec(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"handler": "captioner"}, "small.yaml: handler: wants one of classifier, segmenter (given 'captioner')"),
+        ({"handler": "ranker"}, "small.yaml: handler: wants one of classifier, segmenter, captioner (given 'ranker')"),
         (SEGMENTER | {"engine": "keras"}, "small.yaml: engine: Input should be 'torchvision', 'detectron2' or 'mmdet'"),
         (SEGMENTER | {"engine": "mmdet"}, "config: goes with engine mmdet, which wants one"),
         (SEGMENTER | {"config": "model.py"}, "config: goes with engine mmdet"),

@@ -35,6 +35,12 @@ class Vocabulary:
 
     Raises:
         ArgumentError: other signs, a word twice, or one that is empty or holds a space.
+
+    Example:
+        >>> from imagexplain.models.captioners.vocabulary import SIGNS, Vocabulary
+        >>> words = Vocabulary((*SIGNS, "red", "star"))
+        >>> words.caption([3, 4, 1]), words.encoded("red star")
+        ('red star', (3, 4, 1))
     """
 
     words: tuple[str, ...]
@@ -62,14 +68,7 @@ class Vocabulary:
         return [self.words[number] for number in numbers]
 
     def caption(self, numbers: Iterable[int]) -> str:
-        """Caption of a model's words, without the signs of begin and end.
-
-        Example:
-            >>> from imagexplain.models.captioners.vocabulary import SIGNS, Vocabulary
-            >>> words = Vocabulary((*SIGNS, "red", "star"))
-            >>> words.caption([3, 4, 1]), words.encoded("red star")
-            ('red star', (3, 4, 1))
-        """
+        """Caption of a model's words, without the signs of begin and end."""
         return " ".join(self.words[number] for number in numbers if number not in (BEGIN, END))
 
     def encoded(self, caption: str) -> tuple[int, ...]:
