@@ -41,8 +41,8 @@ def concept_page(classes: Mapping[str, ClassConcepts], results: Path, model: str
     )
     body = f"""<header>
 <h1>What drove the errors of {escape(model)}</h1>
-<p>{errors} errors in {len(classes)} classes. Segments that pushed the model to the wrong class, relative to their size,
-are grouped into concepts. A concept that has nothing to do with the class is a shortcut: keep it, and training images
+<p>{errors} errors in {len(classes)} classes. Segments that moved the model to the wrong class are grouped into
+concepts. A concept that has nothing to do with the class is a shortcut: keep it, and training images
 can be chosen against it. Keep, drop and rename in <code>{escape(edited)}</code>.</p>
 <p class="quiet">Score: part of the wrong classes' scores that these segments carry, the mean of their attribution and
 of what the scores lose when they are replaced. Area: part of the image that they cover on average. Crops show the

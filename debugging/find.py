@@ -1,4 +1,4 @@
-"""Find a classifier's errors on a labelled folder, and the segments that drove them relative to their size.
+"""Find a classifier's errors on a labelled folder, and the segments that drove them.
 
 imagexplain debug find photos/val results --model vit
 imagexplain debug find photos/val results --model vit --masks masks/val

@@ -19,9 +19,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_what_leads_nowhere_is_found() -> None:
     text = """See [this](methods.md#options), [that](methods.md#optoins), [another](method.md), [here](#below),
-`[no](link)`, <img src="photo.png"> and <img src="phtoo.png">, [outside](../../elsewhere.md) and [far away](https://example.org/#any).
+`[no](link)`, <img src="photo.jpg"> and <img src="phtoo.jpg">, [outside](../../elsewhere.md) and [far away](https://example.org/#any).
 """
-    wanted = ["methods.md#optoins", "method.md", "#below", "phtoo.png", "../../elsewhere.md"]
+    wanted = ["methods.md#optoins", "method.md", "#below", "phtoo.jpg", "../../elsewhere.md"]
     assert broken(INDEX, text) == wanted
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from debugging import shortcut_study
 from imagexplain.ops.server import ROOT
 from tests.pages import rows
 
@@ -188,11 +189,21 @@ def test_scores_of_maps() -> None:
             check(cell, [metrics[method][metric]["mean"] for metric in ("IoU", "pointing game")] if cell else [])
 
 
+def test_strategies_of_debugging(capsys: pytest.CaptureFixture[str]) -> None:
+    """The section is the command's own print of the record, and what it says of the record holds."""
+    text = page("debugging").partition("## Study")[2]
+    assert shortcut_study.main(["--print"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) > 10 and "\n".join(line for line in lines if line.startswith("|")) in text
+    for line in lines:
+        assert line.startswith("|") or " ".join(line.split()) in " ".join(text.split()), line
+
+
 def test_the_readme() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     held_out = {name.strip("`"): cells[2] for name, cells in table(text, "model").items()}
     for name, cell in held_out.items():
-        if name in ("timm", "imagenet", "places"):
+        if name in ("timm", "imagenet"):
             assert not cell, "none was trained on scenes"
         else:
             about = json.loads((ROOT / "archive_specs" / "weights" / f"{name}_scenes.json").read_text("utf-8"))

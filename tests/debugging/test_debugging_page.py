@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,15 @@ from imagexplain.checkout import ROOT
 from tests.conftest import Served
 from tests.debugging.scene_folder import write_scenes
 from tests.pages import blocks, rows
+from training.export_shortcut_scenes import PARTS, export
+from training.scenes import SceneSettings
 
 FILE = ROOT / "docs" / "debugging.md"
 PAGE = FILE.read_text(encoding="utf-8")
 TEXT = " ".join(PAGE.split())
+EXPORT = "training.export_shortcut_scenes"
+FEW = {name: replace(part, count=count) for (name, part), count in zip(PARTS.items(), (24, 24, 12, 6), strict=True)}
+"""Folders of as few scenes as every step can do with: each class has some of each."""
 
 
 def test_the_commands_run_one_after_the_other(
@@ -37,9 +43,13 @@ def test_the_commands_run_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     named = [f"{path.parent.name}/{path.name},true" for path in Path("photos/test").glob("*/*")]
     Path("conflicting.csv").write_text("\n".join(["image,conflicting", *named[1:]]))
-    commands = [shlex.split(line, comments=True) for block in blocks(FILE) for line in block.code.splitlines()]
-    assert {command[2] for command in commands} == STEPS.keys()
+    lines = [line for block in blocks(FILE) for line in block.code.replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert {command[2] for command in commands} - STEPS.keys() == {EXPORT}
     for program, *command in commands:
+        if command[1] == EXPORT:
+            export(Path(command[2]), 1, SceneSettings(size=(64, 64)), FEW)
+            continue
         assert program == "imagexplain"
         if "--answers" in command:
             tasks = json.loads(Path("results/tasks.json").read_text())
@@ -67,7 +77,7 @@ def test_the_commands_run_one_after_the_other(
 
 
 def test_the_tables_are_those_of_the_code() -> None:
-    first = [row[0].strip("`") for row in rows(PAGE)]
+    first = [row[0].strip("`") for row in rows(PAGE.partition("## Study")[0])]
     assert first == ["column", *OF_CLASS, "strategy", *STRATEGIES]
     for name in ("area", "area_share", "responsibility", "rank", "margin_drop", "wrong_replaced", "wrong_shapley"):
         assert f"`{name}`" in PAGE and name in COLUMNS
