@@ -97,7 +97,10 @@ def test_the_demonstration_explains_photos_and_a_scene(
     instances = {f"_{model}{end}" for model in ("swin", "tensormask") for end in ("_instances.png", ".gzip", ".png")}
     assert names(tmp_path, scene) == {".png", "_overview.png", *answers, *instances}
     assert names(tmp_path / "segments", scene) == answers
+    captions = {f"{number}{end}" for number in "12" for end in (".json", "_captioner.png")}
+    assert names(tmp_path, "captions_graph_") == captions
     told = capsys.readouterr().out
+    assert "captioner, captions_graph_1.json: " in told and " ← " in told
     assert told.index("cat.png") < told.index("coffee.png") < told.index(f"{scene}.png")
     assert "imagenet: tiger cat 39" in told and "imagenet: espresso 95" in told
 
