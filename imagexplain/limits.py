@@ -34,3 +34,22 @@ class Limits:
     max_parts: int = 65_536
     max_group_pixels: int = 2**30
     max_draws: int = 64
+
+
+@dataclass(frozen=True)
+class CaptionLimits:
+    """Upper bounds of one request for captions, beside :class:`Limits`; what lies above is answered with 413.
+
+    Attributes:
+        max_graphs: Number of graphs.
+        max_nodes: Nodes of one graph that the model sees.
+        max_beams: Captions that the search follows.
+        max_words: Words of a caption, its end sign included.
+        max_parsed: Nodes of all graphs together, of which a limit may keep most from the model.
+    """
+
+    max_graphs: int = 16
+    max_nodes: int = 256
+    max_beams: int = 20
+    max_words: int = 50
+    max_parsed: int = 20_000

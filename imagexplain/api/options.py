@@ -32,10 +32,14 @@ BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "base
 PICTURE_OPTIONS = ("picture", "picture_sigma")
 GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "threshold", "fallback", "pixels")
 
-INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns", "detection")
+CAPTION_COUNTS = ("beams", "n_best", "max_words", "node_limit")
+"""Options of a captioner that are numbers."""
+GRAPH_OPTIONS = ("graph", "graphs", "features")
+
+INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns", "detection", *CAPTION_COUNTS)
 FRACTIONS = ("tolerance", "blur", "compactness", "threshold", "picture_sigma")
-SWITCHES = ("pixels", "normalized")
-FILES = ("masks", "baseline_image", "baseline_tensor")
+SWITCHES = ("pixels", "normalized", "map")
+FILES = ("masks", "baseline_image", "baseline_tensor", *GRAPH_OPTIONS)
 """Options that may be as long as a request's body; all others are short."""
 
 _MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
@@ -154,7 +158,7 @@ def path_options(options: Mapping[str, Any], limits: Limits, default: PathOption
     if tolerance is not None and "quadrature" in options:
         raise RequestError(400, "quadrature", "with a tolerance the points are placed where they are needed")
     unsaid = default.steps if tolerance is None or default.tolerance is not None else limits.max_steps
-    steps = _count("steps", options.get("steps"), unsaid, limits.max_steps)
+    steps = count("steps", options.get("steps"), unsaid, limits.max_steps)
     quadrature = choice("quadrature", options.get("quadrature"), QUADRATURES, default.quadrature)
     if quadrature == "trapezoid" and steps < 2:
         raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
@@ -179,8 +183,8 @@ def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -
     return Baseline(
         name=name,
         blur=_number("blur", options.get("blur"), 1) or usual.blur,
-        draws=_count("draws", options.get("draws"), usual.draws, limits.max_draws),
-        seed=_count("seed", options.get("seed"), usual.seed, 2**63 - 1, least=0),
+        draws=count("draws", options.get("draws"), usual.draws, limits.max_draws),
+        seed=count("seed", options.get("seed"), usual.seed, 2**63 - 1, least=0),
         photo=photo,
         tensor=tensor,
     )
@@ -207,10 +211,10 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
     usual = Segments(name)
     segments = Segments(
         name=name,
-        n_segments=_count("n_segments", options.get("n_segments"), usual.n_segments, limits.max_groups),
+        n_segments=count("n_segments", options.get("n_segments"), usual.n_segments, limits.max_groups),
         compactness=_number("compactness", options.get("compactness"), 1e6),
-        rows=_count("rows", options.get("rows"), usual.rows, limits.max_groups),
-        columns=_count("columns", options.get("columns"), usual.columns, limits.max_groups),
+        rows=count("rows", options.get("rows"), usual.rows, limits.max_groups),
+        columns=count("columns", options.get("columns"), usual.columns, limits.max_groups),
         threshold=threshold_option(options),
         fallback=fallback,
     )
@@ -275,7 +279,8 @@ def _check_owners(options: Mapping[str, Any], owner: str, chosen: str | None) ->
             raise RequestError(400, name, f"{wanted}, got {owner}={chosen}" if chosen else wanted)
 
 
-def _count(name: str, value: object, default: int, most: int, least: int = 1) -> int:
+def count(name: str, value: object, default: int, most: int, least: int = 1) -> int:
+    """A whole number, ``default`` where the client gave none. Raises RequestError 400, and 413 above the most."""
     if value is None:
         return default
     wanted = f"wanted a whole number in {least}..{most}"

@@ -18,15 +18,12 @@ parse into raw bytes without a word. Bodies that are already parsed are accepted
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
-from urllib.parse import parse_qsl
 
-import msgspec
-
+from imagexplain.api.body import HEADER, IMAGE_KEYS, body_fields, check_bytes, header_options, merge, plain
 from imagexplain.api.method_options import (
     PATH,
     PLAN_OPTIONS,
@@ -40,13 +37,9 @@ from imagexplain.api.method_options import (
 from imagexplain.api.options import (
     ANNOTATED,
     BASELINE_OPTIONS,
-    FILES,
-    FRACTIONS,
     GROUP_OPTIONS,
-    INTEGERS,
     PATH_OPTIONS,
     PICTURE_OPTIONS,
-    SWITCHES,
     Baseline,
     PathOptions,
     PictureOptions,
@@ -60,7 +53,6 @@ from imagexplain.api.options import (
     threshold_option,
 )
 from imagexplain.attribution.config import AttributionConfig
-from imagexplain.attribution.registry import METHODS
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import Layout, Order, Photo, decode, from_base64, from_list
@@ -99,14 +91,6 @@ REFERENCES = 16
 
 MAX_LABEL = 200
 _CANDIDATES = 20
-MAX_OPTIONS = 32
-MAX_OPTION_BYTES = 10_000
-
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?")
-_HEADER = "x-explain-options"
-_IMAGE_KEYS = ("image", "img_data")
-_BODY_KEYS = ("image", "body", "data")
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(frozen=True)
@@ -236,22 +220,22 @@ def parse(
     """
     limits, defaults, contract = limits or Limits(), defaults or Defaults(), contract or Contract()
     accept = negotiate(headers.get("accept", ""), contract.media[kind])
-    _check_bytes(row, limits)
-    fields, parts = _fields(row, headers)
+    check_bytes(row, limits)
+    fields, parts = body_fields(row, headers)
     options: Mapping[str, Any] = {}
     if kind == "explanation":
         known = tuple(dict.fromkeys((*contract.options, *options_of_methods())))
-        options = _merge(fields, parts, _header_options(headers.get(_HEADER, "")), known)
+        options = merge(fields, parts, header_options(headers.get(HEADER, "")), known)
     elif contract.prediction_options:
-        sent = _header_options(headers.get(_HEADER, ""))
-        options = _merge(fields, parts, sent, contract.prediction_options, strict=False)
+        sent = header_options(headers.get(HEADER, ""))
+        options = merge(fields, parts, sent, contract.prediction_options, strict=False)
     legacy = (
         kind == contract.original
         and accept == GZIP
         and "img_data" in fields
         and set(fields) <= {"img_data", "target_class"}
         and not parts
-        and not headers.get(_HEADER)
+        and not headers.get(HEADER)
     )
     unsaid = ORIGINAL if legacy else defaults
     usual = PathOptions(unsaid.steps, unsaid.tolerance, unsaid.quadrature)
@@ -416,142 +400,6 @@ def _media_range(part: str, place: int) -> tuple[str, float, int]:
     return ("*/*" if name == "*" else name), float(quality), place
 
 
-def _check_bytes(row: Mapping[str, Any], limits: Limits) -> None:
-    size = sum(len(value) for value in row.values() if isinstance(value, bytes | bytearray | str))
-    if size > limits.max_bytes:
-        raise RequestError(413, "body", f"wanted at most {limits.max_bytes:,} bytes, got {size:,}")
-
-
-def _fields(row: Mapping[str, Any], headers: Mapping[str, str]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The fields of the body, and the option parts of a multipart form, from wherever they are.
-
-    An encoded file counts as the field ``image`` in bytes, so that everything after this sees one form only. A value
-    of a JSON field is ``msgspec.Raw`` until somebody needs it.
-    """
-    sources = [key for key in _BODY_KEYS if row.get(key) is not None]
-    if not sources:
-        wanted = "wanted the encoded image as the body, JSON with img_data or image, or a multipart part named image"
-        got = f"only the parts {listed(row)}" if row else "an empty body"
-        hint = "" if row else "; curl's -d sends a form: use -T FILE, or --data-binary with a content type"
-        raise RequestError(400, "image", f"{wanted}, got {got}{hint}")
-    if len(sources) > 1:
-        raise RequestError(400, "image", f"wanted one image, got the parts {' and '.join(sources)}")
-    source = sources[0]
-    parts = {key: value for key, value in row.items() if key != source}
-    body = row[source]
-    if isinstance(body, Mapping):
-        return body, parts
-    if isinstance(body, str):
-        body = body.encode("utf-8", "replace")
-    if not isinstance(body, bytes | bytearray):
-        raise RequestError(400, "body", f"wanted bytes or a JSON object, got {shown(body)}")
-    if source != "image" and _is_json(body, headers.get("content-type", "")):
-        return _object(bytes(body)), parts
-    return {"image": bytes(body)}, parts
-
-
-def _is_json(body: bytes | bytearray, content_type: str) -> bool:
-    name = content_type.partition(";")[0].strip().lower()
-    return bool(body) and (name == JSON or name.endswith("+json") or body[:64].lstrip()[:1] in (b"{", b"["))
-
-
-def _object(body: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return _OBJECT.decode(body)
-    except msgspec.ValidationError as error:
-        raise RequestError(400, "body", f"wanted a JSON object: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(400, "body", f"wanted JSON: {error}") from error
-
-
-def _header_options(header: str) -> dict[str, str]:
-    if not header.strip():
-        return {}
-    wanted = "wanted form-encoded options such as target_class=cat&steps=50"
-    try:
-        pairs = parse_qsl(
-            header.strip(), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=MAX_OPTIONS
-        )
-    except ValueError as error:
-        raise RequestError(400, "X-Explain-Options", f"{wanted}, got {shown(header)}: {error}") from error
-    twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
-    if twice:
-        raise RequestError(400, "X-Explain-Options", f"wanted each option once, got {shown(twice[0])} more than once")
-    return dict(pairs)
-
-
-def _merge(
-    fields: Mapping[str, Any],
-    parts: Mapping[str, Any],
-    header: Mapping[str, str],
-    known: tuple[str, ...],
-    *,
-    strict: bool = True,
-) -> dict[str, Any]:
-    """All options by name, plain values; null counts as not given. If ``strict``, one that is not known is an error."""
-    options: dict[str, Any] = {}
-    sources: tuple[tuple[Mapping[str, Any], Any], ...] = ((fields, _plain), (parts, _from_form), (header, _from_form))
-    for source, convert in sources:
-        for name, value in source.items():
-            if source is fields and name in _IMAGE_KEYS:
-                continue
-            if name not in known:
-                if not strict:
-                    continue
-                raise RequestError(400, str(name), unknown("option", name, known))
-            if name in options:
-                raise RequestError(400, name, "wanted the option once, got it in two places")
-            options[name] = convert(name, value)
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _plain(name: str, value: Any) -> Any:
-    if not isinstance(value, msgspec.Raw):
-        return value
-    if name not in (*_IMAGE_KEYS, *FILES) and len(bytes(value)) > MAX_OPTION_BYTES:
-        raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(bytes(value)):,}")
-    try:
-        return msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(400, name, f"wanted a JSON value: {error}") from error
-
-
-def _from_form(name: str, value: Any) -> Any:
-    """An option out of text, as JSON would have carried it; a file as its bytes."""
-    if not isinstance(value, bytes | bytearray | str):
-        raise RequestError(400, name, f"wanted text, got {shown(value)}")
-    if name in FILES:
-        return _file(name, value)
-    if len(value) > MAX_OPTION_BYTES:
-        raise RequestError(400, name, f"wanted at most {MAX_OPTION_BYTES:,} bytes, got {len(value):,}")
-    if not isinstance(value, str):
-        try:
-            value = value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise RequestError(400, name, f"wanted text in UTF-8: {error}") from error
-    value = value.strip()
-    if name in ("combine", "smooth") and value[:1] in ("[", "{"):
-        return _plain(name, msgspec.Raw(value.encode()))
-    if name in ("outputs", "combine"):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    kind = METHODS.options.get(name)
-    if (name in INTEGERS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
-        return int(value)
-    if (name in FRACTIONS or kind is float) and _NUMBER.fullmatch(value):
-        return float(value)
-    if (name in SWITCHES or kind is bool) and value in ("true", "false"):
-        return value == "true"
-    return value
-
-
-def _file(name: str, value: bytes | bytearray | str) -> Any:
-    """A part of a form that is a file: bytes, or what its JSON says."""
-    start = value[:64].lstrip()[:1]
-    if start in (b"[", b"{", "[", "{"):
-        return _plain(name, msgspec.Raw(value if isinstance(value, str) else bytes(value)))
-    return value if isinstance(value, str) else bytes(value)
-
-
 def _target(value: object) -> str | int | None:
     if value is None or type(value) is int:
         return value
@@ -575,7 +423,7 @@ def _outputs(value: object, default: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, contract: Contract) -> Photo:
-    given = [key for key in _IMAGE_KEYS if key in fields]
+    given = [key for key in IMAGE_KEYS if key in fields]
     if len(given) != 1:
         got = "both" if given else f"the fields {listed(fields)}"
         raise RequestError(400, "image", f"wanted exactly one of img_data and image, got {got}")
@@ -585,4 +433,4 @@ def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, contra
         return from_list(value, defaults.layout, defaults.order, limits, either=contract.any_layout)
     if isinstance(value, bytes | bytearray):
         return decode(value, limits)
-    return decode(from_base64(_plain("image", value)), limits)
+    return decode(from_base64(plain("image", value)), limits)

@@ -26,6 +26,7 @@ from imagexplain.archive.spec import (
     CONFIG_FILE,
     SPEC_FILE,
     WEIGHTS_FILE,
+    CaptionerSpec,
     FileSource,
     ModelSpec,
     NameSource,
@@ -48,7 +49,8 @@ SERVING_FILE = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
 PACKAGES = ("handlers", "imagexplain")
 NOT_CARRIED = ("__pycache__", "*.pyc", "*.pyi", "py.typed")
-SPEC_FIELDS = ("architecture", "arguments", "labels", "settings")  # those that the build of a network may refuse
+SPEC_FIELDS = ("architecture", "arguments", "features", "labels", "settings", "vocabulary")
+"""Fields that the build of a network may refuse."""
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
@@ -172,19 +174,28 @@ def _weights(archive: ResolvedArchive, target: Path) -> ModelSpec:
     Returns:
         The resolved spec, with the labels that the weights tell where it leaves them to those.
     """
-    from safetensors.torch import save_file
-
     from imagexplain.archive import supported_methods
     from imagexplain.models.checkpoints import checkpoint
 
     with _told(archive, "weights"):
         state = checkpoint.load(archive.weights)
+    if isinstance(archive.model, CaptionerSpec):
+        _check_captioner(archive, archive.model, state, target.parent / "extra")
+        return _write_weights(archive, state, target)
     config = _config(archive, target.parent / "extra")
     _check_order(archive, state.classes, f"the checkpoint {archive.weights.name}")
     _check_order(archive, (config or {}).get("classes"), f"the configuration {archive.config and archive.config.name}")
     archive, refused = _check(archive, state, config)
     _check_default_method(archive, refused)
     supported_methods.write(supported_methods.supported(refused), target.parent / "extra")
+    return _write_weights(archive, state, target)
+
+
+def _write_weights(archive: ResolvedArchive, state: StateDict, target: Path) -> ModelSpec:
+    from safetensors.torch import save_file
+
+    from imagexplain.models.checkpoints import checkpoint
+
     _tell_which(archive, state)
     kept, others = checkpoint.shared(state.tensors)
     notes = checkpoint.notes(state.taken, others)
@@ -192,10 +203,32 @@ def _weights(archive: ResolvedArchive, target: Path) -> ModelSpec:
     return archive.model
 
 
+def _check_captioner(archive: ResolvedArchive, model: CaptionerSpec, state: StateDict, extra: Path) -> None:
+    """Write the network of a captioner's features, after it and the captioner were found to fit and to work."""
+    import torch
+    from safetensors.torch import save_file
+
+    from imagexplain.archive import captioner_archive
+
+    extracted = None
+    if archive.features:
+        with _told(archive, "features"):
+            extracted = captioner_archive.feature_tensors(archive.features)
+    with _told(archive, "weights"):
+        built = captioner_archive.build(model, state.tensors, None, torch.device("cpu"))
+    if extracted is not None:
+        with _told(archive, "features"):
+            built = captioner_archive.build(model, state.tensors, extracted, torch.device("cpu"))
+        smallest = {key: _smallest(extracted[key]).contiguous() for key in sorted(extracted)}
+        save_file(smallest, extra / captioner_archive.FEATURES_FILE)
+    with _told(archive, "weights"):
+        captioner_archive.dry_run(built)
+
+
 @contextmanager
 def _told(archive: ResolvedArchive, field: str) -> Iterator[None]:
     """Turn whatever is raised into an error that names the file and the field: libraries may raise anything."""
-    file = archive.config if field == "config" else archive.weights
+    file = {"config": archive.config, "features": next(iter(archive.features), None)}.get(field, archive.weights)
     try:
         yield
     except SpecError:
@@ -268,6 +301,7 @@ def _check(
     from imagexplain.models.checkpoints.state_dict import enumerated
 
     model, state, labels = archive.model, checkpoint.tensors, len(archive.model.labels)
+    assert not isinstance(model, CaptionerSpec)
     if isinstance(model, SegmenterSpec):
         with _told(archive, "weights"):
             engine = engines.build(model, state, config, torch.device("cpu"))
@@ -383,7 +417,7 @@ def _inputs(archive: ResolvedArchive) -> str:
     """A digest of all that decides the archive's bytes."""
     digest = hashlib.sha256()
     package = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_carried(path)]
-    given = [archive.weights] + ([archive.config] if archive.config else [])
+    given = [archive.weights, *archive.features] + ([archive.config] if archive.config else [])
     for path in (Path(__file__).resolve(), *package, *given):
         digest.update(f"{path.name} {_digest(path)}\n".encode())
     for name in ("safetensors", "torch-model-archiver"):

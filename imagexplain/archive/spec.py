@@ -109,6 +109,50 @@ class LimitsSpec(_Strict):
     cache_bytes: int = Field(default=64_000_000, ge=0)
 
 
+class CaptionExplainSpec(ExplainSpec):
+    """The options of an explanation of a caption's words where the request does not say.
+
+    `score` is a word's logit or its log-probability; `baseline` is where the path of a map of pixels starts, features
+    start from zero.
+    """
+
+    method: Literal["integrated_gradients"] = "integrated_gradients"
+    baseline: Literal["black", "white", "mean"] = "black"
+    score: Literal["logit", "log_probability"] = "log_probability"
+
+
+class CaptionLimitsSpec(LimitsSpec):
+    """The largest request of captions: graphs, nodes of one graph, captions followed by the search, words of one."""
+
+    max_graphs: Positive = 16
+    max_nodes: Positive = 256
+    max_beams: Positive = 20
+    max_words: Positive = 50
+
+
+class CaptionsSpec(_Strict):
+    """The options of captions where the request does not say.
+
+    `node_limit` is the number of nodes after which a graph is cut off, the original's is 10; None takes all of them.
+    """
+
+    beams: Positive = 5
+    n_best: Positive = 1
+    max_words: Positive = 25
+    node_limit: Positive | None = None
+
+
+class FeaturesSpec(_Strict):
+    """The network that makes a captioner's features of a photo: of the whole, and of boxes.
+
+    `region_encoder` is the demonstration's, `torchvision` a ResNet-101 and the box head of a Faster R-CNN. Photos are
+    shrunk to `longer` pixels of their longer side; smaller ones stay as they are.
+    """
+
+    extractor: Literal["region_encoder", "torchvision"]
+    longer: int = Field(default=512, ge=32, le=4096)
+
+
 class ImgDataSpec(_Strict):
     """The layout of the nested lists that the original server's clients send."""
 
@@ -208,6 +252,22 @@ class _Segmenter(_Spec):
         return self
 
 
+class _Captioner(_Spec):
+    handler: Literal["captioner"]
+    architecture: Literal["captioner"] = "captioner"
+    explain: CaptionExplainSpec = CaptionExplainSpec()
+    limits: CaptionLimitsSpec = CaptionLimitsSpec()
+    captions: CaptionsSpec = CaptionsSpec()
+
+    @model_validator(mode="after")
+    def _captions_within_limits(self) -> Self:
+        captions, limits = self.captions, self.limits
+        for name, most in (("beams", limits.max_beams), ("max_words", limits.max_words), ("n_best", captions.beams)):
+            if (given := getattr(captions, name)) > most:
+                raise ValueError(f"captions.{name}: wanted at most {most}, got {given}")
+        return self
+
+
 class ModelSpec(_Spec):
     """The resolved spec inside an archive (`spec.json`): all that a worker needs beside the weights."""
 
@@ -270,6 +330,19 @@ class SegmenterSpec(_Segmenter, ModelSpec):
             own pipeline.
         settings: Settings of TensorMask, where they differ from the published ones.
     """
+
+
+class CaptionerSpec(_Captioner, ModelSpec):
+    """The resolved spec of a captioner, from photos or features and scene graphs to captions.
+
+    Attributes:
+        architecture: ``captioner``: :mod:`imagexplain.models.captioners.captioner`.
+        labels: Words of the vocabulary, by number: a word's score is its logit or log-probability.
+        captions: Options of captions.
+        features: Network that makes features of photos; None for precomputed features alone.
+    """
+
+    features: FeaturesSpec | None = None
 
 
 class _Loader(yaml.SafeLoader):
@@ -439,9 +512,55 @@ class SegmenterFile(_Segmenter, _Sources):
         return self
 
 
-ArchiveSpecFile = ClassifierFile | SegmenterFile
+class FeaturesSource(FeaturesSpec):
+    """The network that makes features, with its checkpoints.
 
-_FILES: dict[str, type[ArchiveSpecFile]] = {"classifier": ClassifierFile, "segmenter": SegmenterFile}
+    Attributes:
+        weights: Checkpoint of the network that makes those of boxes; the demonstration's makes the whole photo's, too.
+        image_weights: Checkpoint of torchvision's ResNet-101, which makes the whole photo's.
+    """
+
+    weights: FileSource
+    image_weights: FileSource | None = None
+
+    @property
+    def sources(self) -> tuple[FileSource, ...]:
+        """Both files."""
+        return (self.weights, *((self.image_weights,) if self.image_weights else ()))
+
+    @model_validator(mode="after")
+    def _image_weights_where_they_belong(self) -> Self:
+        if (self.image_weights is not None) != (self.extractor == "torchvision"):
+            raise ValueError("image_weights: goes with extractor torchvision, which wants them")
+        return self
+
+
+class CaptionerFile(_Captioner):
+    """The spec of a captioner as it stands in `archive_specs/*.yaml`.
+
+    Attributes:
+        weights: Checkpoint, such as the original's ``.th``.
+        vocabulary: Words by number, such as the original's ``int2word.npy``.
+        features: Network that makes features of photos, with its checkpoint.
+    """
+
+    weights: FileSource
+    vocabulary: FileSource
+    features: FeaturesSource | None = None
+
+    @property
+    def sources(self) -> tuple[FileSource | NameSource, ...]:
+        """Every file that the archive is made of."""
+        return (self.weights, self.vocabulary, *(self.features.sources if self.features else ()))
+
+
+ArchiveSpecFile = ClassifierFile | SegmenterFile | CaptionerFile
+
+_FILES: dict[str, type[ArchiveSpecFile]] = {
+    "classifier": ClassifierFile,
+    "segmenter": SegmenterFile,
+    "captioner": CaptionerFile,
+}
 
 
 _UNREAD = ("0", "1")
@@ -458,13 +577,15 @@ class ResolvedArchive:
         weights: Checkpoint.
         config: Configuration of an mmdet model.
         labelled: Flag for labels that are known; the others :meth:`with_labels` takes from the weights.
+        features: Checkpoints of the network that makes a captioner's features.
     """
 
     source: Path
-    model: ClassifierSpec | SegmenterSpec
+    model: ClassifierSpec | SegmenterSpec | CaptionerSpec
     weights: Path
     config: Path | None = None
     labelled: bool = True
+    features: tuple[Path, ...] = ()
 
     def with_labels(self, classes: int, names: Sequence[str] | None) -> ResolvedArchive:
         """The archive with the labels that its weights tell, where the spec leaves that to them.
@@ -573,6 +694,8 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpecFile]]) -> tuple[Path, Arc
 
 def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> ResolvedArchive:
     weights = _existing(path, "weights", spec.weights, environ)
+    if isinstance(spec, CaptionerFile):
+        return _resolve_captioner(path, spec, weights, environ)
     labels = _labels(path, spec.labels, environ)
     fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
     config = None
@@ -591,6 +714,24 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
         return ResolvedArchive(path, SegmenterSpec(labels=labels, **fields), weights, config)
     except ValidationError as error:
         raise SpecError(_describe(path, error)) from None
+
+
+def _resolve_captioner(path: Path, spec: CaptionerFile, weights: Path, environ: Mapping[str, str]) -> ResolvedArchive:
+    from imagexplain.models.captioners import vocabulary  # which imports torch, and takes seconds
+
+    words = _existing(path, "vocabulary", spec.vocabulary, environ)
+    fields = spec.model_dump(
+        exclude={"weights": True, "vocabulary": True, "features": {"weights": True, "image_weights": True}}
+    )
+    named = zip(("weights", "image_weights"), spec.features.sources if spec.features else (), strict=False)
+    extractor = tuple(_existing(path, f"features.{field}", source, environ) for field, source in named)
+    try:
+        model = CaptionerSpec(labels=vocabulary.read(words).words, **fields)
+    except ValidationError as error:
+        raise SpecError(_describe(path, error)) from None
+    except (ValueError, OSError) as error:
+        raise SpecError(f"{path}: vocabulary: {words}: {error}") from None
+    return ResolvedArchive(path, model, weights, features=extractor)
 
 
 def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:

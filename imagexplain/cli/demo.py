@@ -1,7 +1,7 @@
 """Send photos to the served models and write the explanations that come back, by pixel and by segment.
 
 A model of everyday photos gets two of these, the models of the synthetic scenes get a scene; a photo of one's own goes
-to all of them.
+to all of them but captioners, which want a graph over it: they caption a scene of their own under two.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from imagexplain.archive.spec import in_file_name
 from imagexplain.checkout import ROOT
+from imagexplain.cli import demo_captions
 from imagexplain.cli.explain import explain
 from imagexplain.client.client import Client, ClientError
 from imagexplain.ops.server import ServerError, find
@@ -46,11 +47,13 @@ class Known:
     Attributes:
         name: Name of the model, or name/version.
         finds_instances: It is a segmenter.
+        captions: It is a captioner.
         of_scenes: It found shapes of the scenes and nothing else.
     """
 
     name: str
     finds_instances: bool
+    captions: bool
     of_scenes: bool
 
 
@@ -95,13 +98,19 @@ def photos(folder: Path) -> list[Path]:
 
 
 def ask(client: Client, models: Sequence[str], scene: Path) -> list[Known]:
-    """Ask every model about a scene, to know its kind; the models of photos come first, then the segmenters."""
+    """Ask every model about a scene, to know its kind; the models of photos come first, then the segmenters.
+
+    A graph goes with it, which captioners want and others leave alone.
+    """
     found = []
+    files = {"graph": demo_captions.whole_photo(scene, scene.parent / "whole_photo.json")}
     for model in models:
-        answer: dict[str, Any] = client.photo(f"predictions/{model}", scene, accept="application/json").json()
+        path = f"predictions/{model}"
+        answer: dict[str, Any] = client.photo(path, scene, accept="application/json", files=files).json()
         rows = answer.get("detections", answer.get("predictions", []))
         labels = {row["label"] for row in rows}
-        found.append(Known(model, "detections" in answer, bool(labels) and labels <= set(CLASSES)))
+        of_scenes = bool(labels) and labels <= set(CLASSES)
+        found.append(Known(model, "detections" in answer, "graphs" in answer, of_scenes))
     return sorted(found, key=lambda model: (model.of_scenes, not model.finds_instances))
 
 
@@ -163,6 +172,8 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         given.out.mkdir(parents=True, exist_ok=True)
         client, drawn = Client(server.inference, server.headers()), draw(given.out)
         models = ask(client, server.models, drawn)
+        captioners = [model.name for model in models if model.captions]
+        models = [model for model in models if not model.captions]
         if given.image:
             show(client, given.image, models, given.out, is_scene=False)
         else:
@@ -171,6 +182,8 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
                     show(client, photo, of_photos, given.out, is_scene=False)
             if of_scenes := [model for model in models if model.of_scenes]:
                 show(client, drawn, of_scenes, given.out, is_scene=True)
+            if captioners:
+                demo_captions.show(client, captioners, given.out)
     except (ClientError, ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -12,10 +12,14 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from imagexplain.archive.spec import DEFAULT_VERSION, SPEC_FILE, ClassifierSpec, SegmenterSpec
+from imagexplain.archive.spec import DEFAULT_VERSION, SPEC_FILE, CaptionerSpec, ClassifierSpec, ModelSpec, SegmenterSpec
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-SPECS: dict[str, type[ClassifierSpec | SegmenterSpec]] = {"classifier": ClassifierSpec, "segmenter": SegmenterSpec}
+SPECS: dict[str, type[ModelSpec]] = {
+    "classifier": ClassifierSpec,
+    "segmenter": SegmenterSpec,
+    "captioner": CaptionerSpec,
+}
 
 
 class ArchiveError(ValueError):

@@ -1,8 +1,10 @@
-"""The protocol of a kind of model: all that a worker has to know of classifiers, segmenters and kinds to come.
+"""The protocol of a kind of model whose answer to a photo is scores: all that a worker has to know of classifiers,
+segmenters and kinds to come.
 
 A kind is one class. It says which options its requests have, sees a photo as its model does, predicts, and gives the
 score that an explanation is of; parsing, admission, attribution, caching and encoding are the worker's
-(:mod:`imagexplain.serving.worker`).
+(:mod:`imagexplain.serving.worker`). A kind that answers otherwise, as a captioner does with several graphs and many
+words, has a worker of its own (:mod:`imagexplain.serving.request_loop`).
 """
 
 from __future__ import annotations
@@ -80,16 +82,8 @@ class Payload:
     picture: Image.Image | None = None
 
 
-class Task(Protocol[P]):
-    """A kind of model, loaded.
-
-    Attributes:
-        contract: Options and answers.
-        batched: Flag for photos of one size, so that a batch is computed at once; else one request after the other.
-    """
-
-    contract: ClassVar[Contract]
-    batched: ClassVar[bool]
+class LoadedModel(Protocol):
+    """A model of whatever kind, loaded."""
 
     @classmethod
     def load(cls, model_dir: Path, device: torch.device) -> Self:
@@ -101,13 +95,25 @@ class Task(Protocol[P]):
         """The archive's resolved spec."""
         ...
 
+    def describe(self) -> str:
+        """The model in a line for the log."""
+        ...
+
+
+class Task(LoadedModel, Protocol[P]):
+    """A kind of model that answers a photo with scores, and of which one score is explained.
+
+    Attributes:
+        contract: Options and answers.
+        batched: Flag for photos of one size, so that a batch is computed at once; else one request after the other.
+    """
+
+    contract: ClassVar[Contract]
+    batched: ClassVar[bool]
+
     @property
     def defaults(self) -> Defaults:
         """Options of requests that say nothing of them."""
-        ...
-
-    def describe(self) -> str:
-        """The model in a line for the log."""
         ...
 
     def preprocess(self, request: Request) -> ModelInput:

@@ -6,37 +6,43 @@ The only file that knows TorchServe. It wants a module with one class for each h
 from __future__ import annotations
 
 import http
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
+import torch
 from ts.metrics.metric_type_enum import MetricTypes
 
 from imagexplain.serving.allocator import keep_freed_memory, return_freed_memory
 from imagexplain.serving.messages import RawRequest
-from imagexplain.serving.metrics import MetricType
+from imagexplain.serving.metrics import MetricSink, MetricType
+from imagexplain.serving.request_loop import AnyLoop
 from imagexplain.serving.runtime import device
-from imagexplain.serving.worker import T, Worker
+
+L = TypeVar("L", bound=AnyLoop)
 
 
-class TorchServeHandler(Generic[T]):
-    """A handler of one kind of model, which a subclass names.
+class TorchServeHandler(ABC, Generic[L]):
+    """A handler of one kind of model, which a subclass loads.
 
     TorchServe creates one of these in each worker process, calls :meth:`initialize` once and :meth:`handle` for each
     batch, one at a time.
     """
 
-    task: type[T]
-    worker: Worker[T]
+    worker: L
+
+    @abstractmethod
+    def start(self, folder: Path, device: torch.device, sink: MetricSink) -> L:
+        """The worker of an unpacked archive, which has answered nothing yet."""
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
         keep_freed_memory()
         properties = context.system_properties
-        folder = Path(properties["model_dir"])
-        task = self.task.load(folder, device(properties))
-        self.worker = Worker.start(task, folder, TorchServeMetrics(context.metrics))
+        sink = TorchServeMetrics(context.metrics)
+        self.worker = self.start(Path(properties["model_dir"]), device(properties), sink)
         return_freed_memory()
 
     def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Requests to responses: the one loop for every kind of model, whatever engine it runs in.
+"""Requests to responses: the loop for every kind of model that answers with scores, whatever engine it runs in.
 
 A batch goes through five stages: decode, predict, admit, attribute, encode. Whatever a request asks or breaks, the
 others of its batch are answered as if it had not been there.
@@ -12,15 +12,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from imagexplain.api.request import PNG, Request, parse
 from imagexplain.api.response import Encoded, encode, select
-from imagexplain.limits import Limits
 from imagexplain.serving.admission import admit_baseline, check_answer, seconds_of_answer, seconds_of_shares
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.deadline import Deadline
-from imagexplain.serving.messages import RawRequest, Response
+from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.method_attribution import (
     AttributionMap,
     batches,
@@ -35,6 +34,7 @@ from imagexplain.serving.path_attribution import PathAttribution, integrate_path
 from imagexplain.serving.prepared_request import PreparedRequest, prepare_request
 from imagexplain.serving.remote_segments import Ask, RemoteSegments, fetch_segments
 from imagexplain.serving.render import render
+from imagexplain.serving.request_loop import RequestLoop
 from imagexplain.serving.request_state import RequestState, run_batch_or_each, run_each
 from imagexplain.serving.runtime import limits, remote_segments
 from imagexplain.serving.task import Decoded, ExplainedScore, Task
@@ -79,22 +79,16 @@ class Explained:
 
 
 @dataclass
-class Worker(Generic[T]):
-    """A model that answers requests, with its cache of explanations.
+class Worker(RequestLoop[T]):
+    """A model that answers requests about scores of photos, with its cache of explanations.
 
     Attributes:
-        task: The model.
-        limits: Upper bounds of one request.
         remote_segments: The other models of the server.
         explanations: Cache of the explanations of recent requests.
-        metrics: Metrics for operators.
     """
 
-    task: T
-    limits: Limits
     remote_segments: RemoteSegments
     explanations: Cache[PathAttribution | AttributionMap]
-    metrics: Metrics
 
     @classmethod
     def start(cls, task: T, archive: Path, sink: MetricSink) -> Worker[T]:
@@ -109,20 +103,16 @@ class Worker(Generic[T]):
         metrics = Metrics(sink, spec.name, spec.version)
         metrics.prime()
         logger.info("%s", task.describe())
-        return cls(task, limits(spec), remote_segments(spec, archive), Cache(spec.limits.cache_bytes), metrics)
+        cache: Cache[PathAttribution | AttributionMap] = Cache(spec.limits.cache_bytes)
+        return cls(task, limits(spec), metrics, remote_segments(spec, archive), cache)
 
-    def handle(self, requests: Sequence[RawRequest]) -> list[Response]:
-        """One response for each request, in order."""
-        budget = self.task.spec.serving.deadline_s
-        deadline = Deadline.starting_now(budget, 0, self.task.spec.explain.steps + 2)
-        states = [RequestState(raw) for raw in requests]
+    def _answer(self, states: Sequence[RequestState], deadline: Deadline) -> None:
         parsed = run_each([(state, state.raw) for state in states], "decode", self._parse)
         ask = self.remote_segments.ask([(request, state.raw.fresh) for state, request in parsed], deadline.ends)
         for batch in [parsed] if self.task.batched else [[pair] for pair in parsed]:
-            self._answer(batch, ask, deadline)
-        return [state.respond(self.metrics) for state in states]
+            self._answer_batch(batch, ask, deadline)
 
-    def _answer(self, batch: list[tuple[RequestState, Request]], ask: Ask, deadline: Deadline) -> None:
+    def _answer_batch(self, batch: list[tuple[RequestState, Request]], ask: Ask, deadline: Deadline) -> None:
         """Answer a batch; the answers go into its states."""
         raw = [(state, (state.raw, request)) for state, request in batch]
         decoded = run_each(raw, "decode", partial(self._decode, ask, deadline))

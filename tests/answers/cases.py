@@ -92,7 +92,17 @@ def as_json(content: Mapping[str, Any], accept: str = JSON, *, explains: bool = 
 
 def cases() -> dict[str, Case]:
     """All of them, by name."""
-    return {**_models(), **_forms(), **_paths(), **_methods(), **_groups(), **_segmenters(), **_batches(), **errors()}
+    return {
+        **_models(),
+        **_forms(),
+        **_paths(),
+        **_methods(),
+        **_groups(),
+        **_segmenters(),
+        **_captions(),
+        **_batches(),
+        **errors(),
+    }
 
 
 def _models() -> dict[str, Case]:
@@ -213,6 +223,29 @@ def _segmenters() -> dict[str, Case]:
     return found | {"segmenter: plain picture": Case("swin", (plain,))}
 
 
+GRAPH = {
+    "objects": [{"box": [5, 5, 30, 30], "attributes": ["red"], "name": "star"}, {"box": [40, 20, 30, 30]}],
+    "relationships": [[0, 1]],
+}
+"""Graph over the photo: four nodes."""
+
+
+def _captions() -> dict[str, Case]:
+    text = base64.b64encode(photo(6)).decode()
+    one, both = {"image": text, "graph": GRAPH}, {"image": text, "graphs": {"a": GRAPH, "b": GRAPH}}
+    form = {"image": bytearray(photo(6)), "graph": bytearray(json.dumps(GRAPH).encode()), "beams": bytearray(b"2")}
+    features = {"image": [0.1] * 71, "regions": [[0.1] * 71, [0.2] * 71, [0.3] * 71, [0.4] * 71]}
+    rows = {
+        **{f"predicts {accept}": as_json(both, accept, explains=False) for accept in (JSON, GZIP, SAFETENSORS)},
+        **{f"explains {accept}": as_json({**one, "steps": 5}, accept) for accept in (JSON, GZIP, SAFETENSORS, PNG)},
+        "multipart": Asked(form, {"Accept": JSON}, explains=False),
+        "features": as_json({"graph": GRAPH, "features": features, "n_best": 3}, explains=False),
+        "given caption": as_json({**one, "caption": "a red star", "words": "star", "score": "logit", "steps": 5}),
+        "tolerance": as_json({**one, "caption": "a red star", "tolerance": 0.05, "steps": 200}),
+    }
+    return {f"captions: {name}": Case("captioner", (row,)) for name, row in rows.items()}
+
+
 def _batches() -> dict[str, Case]:
     mixed = (
         asked("", explains=False),
@@ -247,6 +280,11 @@ def errors() -> dict[str, Case]:
             as_json({"image": text, "masks": [{"segmentation": {"size": [60, 80], "counts": [9, 2**62]}}]}),
         ),
         "400 truncated": ("lanet", asked(body=photo(form="JPEG")[:900])),
+        "400 no graph": ("captioner", asked(explains=False)),
+        "400 dangling id": ("captioner", as_json({"image": text, "graph": {**GRAPH, "relationships": [[0, 7]]}})),
+        "400 box": ("captioner", as_json({"image": text, "graph": {"objects": [{"box": [70, 5, 30, 9]}]}})),
+        "413 nodes": ("captioner", as_json({"image": text, "graph": {"objects": [{"box": [0, 0, 9, 9]}] * 300}})),
+        "422 word": ("captioner", as_json({"image": text, "graph": GRAPH, "caption": "a redd star"})),
         "406": ("lanet", asked(accept="text/html")),
         "406 of a segmenter": ("tensormask", asked(accept="text/html", explains=False)),
         "413 steps": ("lanet", asked("steps=1000000")),

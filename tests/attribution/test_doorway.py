@@ -18,6 +18,7 @@ PARTS = {
     "layers.scores_and_activation",
     "path_integral.score_gradients",
     "partial_forward.split_at",
+    "several_targets.target_gradients",
     "targets.classes_and_scores",
 }
 """What isolated methods are made of; they ask the model in the state that these have brought it to."""

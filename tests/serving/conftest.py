@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from handlers.captioner import CaptionerHandler
 from handlers.classifier import ClassifierHandler
 from handlers.segmenter import SegmenterHandler
 from imagexplain.ops.server import stop
-from tests.serving.handlers import classifier_of, forget, segmenter_of, write_bit, write_tensormask, write_timm
+from tests.serving.handlers import (
+    captioner_of,
+    classifier_of,
+    forget,
+    segmenter_of,
+    write_bit,
+    write_captioner,
+    write_tensormask,
+    write_timm,
+)
 from training.scenes import SceneSettings, scene
 
 
@@ -31,6 +41,12 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
 def segmenter(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
     """The handler of a small TensorMask."""
     return segmenter_of(write_tensormask(tmp_path_factory.mktemp("segmenter")))
+
+
+@pytest.fixture(scope="module")
+def captioner(tmp_path_factory: pytest.TempPathFactory) -> CaptionerHandler:
+    """The handler of a small captioner that makes its features."""
+    return captioner_of(write_captioner(tmp_path_factory.mktemp("captioner")))
 
 
 @pytest.fixture

@@ -8,9 +8,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from handlers.captioner import CaptionerHandler
 from handlers.classifier import ClassifierHandler
 from handlers.segmenter import SegmenterHandler
-from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, SegmenterSpec
+from imagexplain.archive.captioner_archive import FEATURES_FILE
+from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, CaptionerSpec, ClassifierSpec, SegmenterSpec
+from imagexplain.models.captioners import captioner
+from imagexplain.models.captioners.captioner import Captioner, Dimensions
+from imagexplain.models.captioners.features import EncodedRegions
+from imagexplain.models.captioners.region_encoder import GEOMETRY, RegionEncoder
+from imagexplain.models.captioners.vocabulary import SIGNS
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import bit, timm_network
 from imagexplain.models.segmenters import tensormask
@@ -101,6 +108,53 @@ def write_tensormask(folder: Path, bias: float = -1.0, size: TensorMaskSize = TE
     }
     (folder / SPEC_FILE).write_text(SegmenterSpec.model_validate(spec | changes).to_json())
     return folder
+
+
+CAPTION_WORDS = (*SIGNS, "a", "red", "blue", "star", "ring", "left", "of", "ein", "звезда")
+CAPTION_WIDTH = 9 + GEOMETRY
+
+
+def seeded_captioner(seed: int = 0) -> Captioner:
+    """A small captioner whose words depend on what it sees: its weights are larger than at the start of a training."""
+    torch.manual_seed(seed)
+    network = Captioner(Dimensions(len(CAPTION_WORDS), CAPTION_WIDTH, CAPTION_WIDTH, 24))
+    for parameter in network.parameters():
+        parameter.data *= 3
+    return network.eval()
+
+
+def seeded_regions(seed: int = 0) -> RegionEncoder:
+    """A small region encoder, whose features have about the size of a trained one's."""
+    torch.manual_seed(seed)
+    encoder = RegionEncoder(CAPTION_WIDTH - GEOMETRY).eval()
+    encoder.last.weight.data *= 30
+    return encoder
+
+
+def write_captioner(folder: Path, *, extractor: bool = True, **changes: Any) -> Path:
+    """An unpacked archive of a small seeded captioner, with a network that makes features or without."""
+    parts = captioner.export(seeded_captioner()).items()
+    save_file({f"{part}.{name}": tensor for part, own in parts for name, tensor in own.items()}, folder / WEIGHTS_FILE)
+    if extractor:
+        save_file(checkpoint.exported(EncodedRegions(seeded_regions())), folder / FEATURES_FILE)
+    spec = {
+        "name": "captioner",
+        "handler": "captioner",
+        "labels": CAPTION_WORDS,
+        "features": {"extractor": "region_encoder", "longer": 64} if extractor else None,
+        "captions": {"beams": 3, "max_words": 8},
+        "explain": {"steps": 10},
+        "serving": {"response_timeout_s": 1200},  # so that a busy machine refuses nothing
+    }
+    (folder / SPEC_FILE).write_text(CaptionerSpec.model_validate(spec | changes).to_json())
+    return folder
+
+
+def captioner_of(folder: Path) -> CaptionerHandler:
+    """The handler of an unpacked archive of a captioner."""
+    handler = CaptionerHandler()
+    handler.initialize(Context(model_dir=folder))
+    return handler
 
 
 def classifier_of(folder: Path) -> ClassifierHandler:

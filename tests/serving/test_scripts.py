@@ -12,6 +12,9 @@ from tests.tensors import unpacked
 from training.scenes import CLASSES, scene
 from training.train_classifier import RECIPES
 
+OF_SCENES = (*RECIPES, "places")
+"""Classifiers that know the shapes of the scenes."""
+
 
 def test_the_report_counts_by_class_and_says_what_went_wrong() -> None:
     scores = [
@@ -93,11 +96,14 @@ def test_the_demonstration_explains_photos_and_a_scene(
         assert names(tmp_path, photo) == {".png", "_overview.png", *of_photos}
         assert names(tmp_path / "segments", photo) == of_photos
     scene = next(tmp_path.glob("scene_*_overview.png")).name.removesuffix("_overview.png")
-    answers = {f"_{model}{end}" for model in RECIPES for end in (".gzip", ".png")}
+    answers = {f"_{model}{end}" for model in OF_SCENES for end in (".gzip", ".png")}
     instances = {f"_{model}{end}" for model in ("swin", "tensormask") for end in ("_instances.png", ".gzip", ".png")}
     assert names(tmp_path, scene) == {".png", "_overview.png", *answers, *instances}
     assert names(tmp_path / "segments", scene) == answers
+    captions = {f"{number}{end}" for number in "12" for end in (".json", "_captioner.png")}
+    assert names(tmp_path, "captions_graph_") == captions
     told = capsys.readouterr().out
+    assert "captioner, captions_graph_1.json: " in told and " ← " in told
     assert told.index("cat.png") < told.index("coffee.png") < told.index(f"{scene}.png")
     assert "imagenet: tiger cat 39" in told and "imagenet: espresso 95" in told
 
@@ -109,7 +115,7 @@ def test_a_photo_of_ones_own_goes_to_every_model(
     Image.new("RGB", (120, 90), "grey").save(tmp_path / "grey.png")
     out = tmp_path / "out"
     assert demo.main(["--run", served.server.run, "--out", str(out), "--image", str(tmp_path / "grey.png")]) == 0
-    answers = {f"_{model}{end}" for model in (*RECIPES, "imagenet") for end in (".gzip", ".png")}
+    answers = {f"_{model}{end}" for model in (*OF_SCENES, "imagenet") for end in (".gzip", ".png")}
     assert names(out, "grey") == {"_overview.png", *answers}
     told = capsys.readouterr().out
     for model in ("swin", "tensormask"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imagexplain.archive.spec import (
+    CaptionerFile,
     ClassifierFile,
     ClassifierSpec,
     SegmenterFile,
@@ -143,7 +144,7 @@ def test_a_segmenters_spec(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"handler": "captioner"}, "small.yaml: handler: wants one of classifier, segmenter (given 'captioner')"),
+        ({"handler": "ranker"}, "small.yaml: handler: wants one of classifier, segmenter, captioner (given 'ranker')"),
         (SEGMENTER | {"engine": "keras"}, "small.yaml: engine: Input should be 'torchvision', 'detectron2' or 'mmdet'"),
         (SEGMENTER | {"engine": "mmdet"}, "config: goes with engine mmdet, which wants one"),
         (SEGMENTER | {"config": "model.py"}, "config: goes with engine mmdet"),
@@ -241,6 +242,6 @@ def test_the_repositorys_specs_are_valid_and_fit_the_servers_limits(path: Path) 
         line.split("=", 1) for line in (ROOT / "config.properties").read_text().splitlines() if "=" in line
     )
     spec = load(path)
-    assert isinstance(spec, ClassifierFile | SegmenterFile)
+    assert isinstance(spec, ClassifierFile | SegmenterFile | CaptionerFile)
     assert spec.limits.max_bytes < int(properties["max_request_size"])
     assert spec.limits.max_response_bytes < int(properties["max_response_size"])

@@ -1,0 +1,51 @@
+"""The part of a worker's loop that every kind of model has: a batch of requests in, a response for each out.
+
+What happens between is a worker's own: :class:`imagexplain.serving.worker.Worker` explains one score of a photo,
+:class:`imagexplain.serving.caption_worker.CaptionWorker` the words of captions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from imagexplain.limits import Limits
+from imagexplain.serving.deadline import Deadline
+from imagexplain.serving.messages import RawRequest, Response
+from imagexplain.serving.metrics import Metrics
+from imagexplain.serving.request_state import RequestState
+from imagexplain.serving.task import LoadedModel
+
+M = TypeVar("M", bound=LoadedModel)
+
+
+@dataclass
+class RequestLoop(ABC, Generic[M]):
+    """A model that answers requests.
+
+    Attributes:
+        task: The model.
+        limits: Upper bounds of one request.
+        metrics: Metrics for operators.
+    """
+
+    task: M
+    limits: Limits
+    metrics: Metrics
+
+    def handle(self, requests: Sequence[RawRequest]) -> list[Response]:
+        """One response for each request, in order."""
+        spec = self.task.spec
+        deadline = Deadline.starting_now(spec.serving.deadline_s, 0, spec.explain.steps + 2)
+        states = [RequestState(raw) for raw in requests]
+        self._answer(states, deadline)
+        return [state.respond(self.metrics) for state in states]
+
+    @abstractmethod
+    def _answer(self, states: Sequence[RequestState], deadline: Deadline) -> None:
+        """Answer a batch; the answers, and what was refused, go into its states."""
+
+
+AnyLoop = RequestLoop[Any]
