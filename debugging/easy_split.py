@@ -23,6 +23,9 @@ from training.captioning.splits import read_split
 THRESHOLD = 0.5
 """Difficulty from which an image is kept, where nobody says: the original names none."""
 
+OPTIMISED = "_opt"
+"""End of the name of a split without hard images, after that of the whole."""
+
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
@@ -32,11 +35,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument("tasks", type=Path, help="answered tasks")
     parser.add_argument("data", type=Path, help="folder with annotation/ and features/")
     parser.add_argument("--split", required=True, help="split to take images from, such as val_sub")
-    parser.add_argument("--name", help="name of the new one (default: the split's with _opt)")
+    parser.add_argument("--name", help=f"name of the new one (default: the split's with {OPTIMISED})")
     parser.add_argument("--threshold", type=float, default=THRESHOLD, help="(default: %(default)s)")
     parser.add_argument("--keep-unrated", action="store_true", help="keep images that nobody rated")
     given = parser.parse_args(arguments)
-    name = given.name or f"{given.split}_opt"
+    name = given.name or f"{given.split}{OPTIMISED}"
     folder = CaptionFolder(given.data)
     images = read_split(folder.annotation, given.split).images
     answers = read_answers(read_json(given.tasks, "whoever asked"))

@@ -27,6 +27,8 @@ RUN_ELSEWHERE = {
     "scripts/accuracy.py": "tests/serving/test_scripts.py, with photos that the tests draw",
     "scripts/finetune.py": "tests/training/finetuning/test_command.py and test_two_processes.py beside it",
     "imagexplain debug": "tests/debugging/test_debugging_page.py, in the page's order on folders of scenes",
+    "train-captioner": "tests/training/captioning/test_command.py, and test_region_encoder.py beside it",
+    "evaluate-captioner": "tests/debugging/test_evaluate_captioner.py, on the original's formats and on scenes",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""

@@ -42,6 +42,7 @@ COMMANDS = {
     "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),
     "finetune": Command("training.finetuning.command", "fine-tune a classifier on labelled photos", of_checkout=True),
     "train-captioner": Command("training.captioning.command", "train a captioner of scene graphs", of_checkout=True),
+    "evaluate-captioner": Command("debugging.evaluate_captioner", "score a captioner's captions", of_checkout=True),
 }
 
 

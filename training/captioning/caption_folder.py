@@ -146,20 +146,30 @@ class SplitItems:
             IndexError: no such number.
         """
         image, region = self.split.regions[number]
-        graph = read_entry(self.folder.region_file(image), region)
-        if graph.phrase is None:
-            raise ArgumentError("phrase", f"is missing, in region {region} of {self.folder.region_file(image)}")
+        graph, phrase = self._graph(image, region)
         layout = lay_out(graph, self.limit)
         regions = read_region_features(self.folder.box_file(image))
         nodes = torch.from_numpy(regions.features[self._rows(image, region, regions, layout)].astype(np.float32))
-        references = self._references.get((image, region), (graph.phrase,))
-        return CaptionItem(image, region, graph, layout, nodes, self._global[image], graph.phrase, references)
+        references = self.references(number)
+        return CaptionItem(image, region, graph, layout, nodes, self._global[image], phrase, references)
+
+    def references(self, number: int) -> tuple[str, ...]:
+        """Reference captions of a region: those of the file of references, or else its phrase."""
+        image, region = self.split.regions[number]
+        return self._references.get((image, region)) or (self._graph(image, region)[1],)
 
     def rows(self, number: int) -> list[int]:
         """Rows, in the file of the image's boxes, of the features of an item's nodes."""
         item = self[number]
         regions = read_region_features(self.folder.box_file(item.image_name))
         return self._rows(item.image_name, item.region, regions, item.layout)
+
+    def _graph(self, image: str, region: str) -> tuple[SceneGraph, str]:
+        """The graph of a region, and its phrase."""
+        graph = read_entry(self.folder.region_file(image), region)
+        if graph.phrase is None:
+            raise ArgumentError("phrase", f"is missing, in region {region} of {self.folder.region_file(image)}")
+        return graph, graph.phrase
 
     def _rows(self, image: str, region: str, regions: RegionFeatures, layout: Layout) -> list[int]:
         try:

@@ -33,6 +33,9 @@ VALIDATION_SEED, VALIDATION = 1_000_033, 300
 HELD_OUT_SEED, HELD_OUT = 1_000_003, 1000
 """Series and number of the scenes to measure on."""
 
+PER_SCENE = 2
+"""Number of graphs of each of these."""
+
 WIDTH, DROPOUT = 96, 0.1
 CONFIG = CaptionConfig(
     epochs=72, batch=64, rate=3e-3, warmup_steps=300, falling=True, beta2=0.98, clip=1.0, bucket=20, seed=SEED

@@ -34,7 +34,12 @@ from training.captioning.statements import Clause, Mention, Statements, statemen
 MOST_WORDS = 23
 """Largest number of words: with the signs of begin and end 25 ids."""
 
+NAMING = ("shape", "colour", "texture", "size", "relation")
+"""Kinds of words that name something."""
+
 _OPENING = ("there", "is")
+_GRAMMATICAL = frozenset(("is", "has", "the", "of", "to", "on", "as", "than"))
+"""Words of relations that name nothing by themselves."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,22 @@ WORDINGS: tuple[Wording, ...] = (
     ),
 )
 """The wordings; the first is what a captioner is taught, all are references."""
+
+
+@dataclass(frozen=True)
+class NamingWord:
+    """A word of a caption that names an object, one of its attributes, or a relation.
+
+    Attributes:
+        place: Place among the caption's words.
+        kind: One of :data:`NAMING`.
+        mentions: Places among the caption's objects: of the one that it is said of, or of subject and object.
+    """
+
+    place: int
+    kind: str
+    mentions: tuple[int, ...]
+
 
 _PHRASES: Mapping[tuple[str, ...], str] = {
     tuple(words.split()): name for wording in WORDINGS for name, words in wording.relations.items()
@@ -156,10 +177,27 @@ def parse(caption: str) -> Statements | None:
         >>> parse("a star red above") is None
         True
     """
-    words = caption.split()
-    if tuple(words[:2]) == _OPENING:
-        words = words[2:]
-    reader = _Reader(words)
+    reader = _read(caption)
+    return None if reader is None else reader.statements()
+
+
+def naming_words(caption: str) -> tuple[NamingWord, ...]:
+    """The words of a caption that name something, in their order; none of what is no caption of the grammar.
+
+    Example:
+        >>> from training.captioning.grammar import naming_words
+        >>> [(word.place, word.kind, word.mentions) for word in naming_words("a star is above a red ring")]
+        [(1, 'shape', (0,)), (3, 'relation', (0, 1)), (5, 'colour', (1,)), (6, 'shape', (1,))]
+    """
+    reader = _read(caption)
+    return () if reader is None else tuple(sorted(reader.naming, key=lambda word: word.place))
+
+
+def _read(caption: str) -> _Reader | None:
+    """A reader that has come to the end of a caption; None where it cannot."""
+    reader = _Reader(caption.split())
+    if tuple(reader.rest[:2]) == _OPENING:
+        del reader.rest[:2]
     try:
         reader.clause()
         while reader.rest:
@@ -167,7 +205,7 @@ def parse(caption: str) -> Statements | None:
             reader.clause()
     except _NoCaptionError:
         return None
-    return reader.statements()
+    return reader
 
 
 class _NoCaptionError(ValueError):
@@ -178,10 +216,17 @@ class _Reader:
     """A caption on its way into statements."""
 
     def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
         self.rest = list(words)
+        self.naming: list[NamingWord] = []
         self.objects: list[Mention] = []
         self.clauses: list[Clause] = []
         self.referred: set[int] = set()
+
+    @property
+    def place(self) -> int:
+        """Place of the next word."""
+        return len(self.words) - len(self.rest)
 
     def statements(self) -> Statements | None:
         """All that was read; None where it refers to one of several."""
@@ -193,13 +238,18 @@ class _Reader:
     def clause(self) -> None:
         definite = self.rest[:1] == ["the"]
         subject = self.mention()
+        start = self.place
         relation = self.relation()
         if relation is None:
             if definite:
                 raise _NoCaptionError
             self.clauses.append(Clause(subject))
         else:
-            self.clauses.append(Clause(subject, relation, self.mention()))
+            end = self.place
+            other = self.mention()
+            self.clauses.append(Clause(subject, relation, other))
+            told = (place for place in range(start, end) if self.words[place] not in _GRAMMATICAL)
+            self.naming += [NamingWord(place, "relation", (subject, other)) for place in told]
 
     def relation(self) -> str | None:
         for words, name in _PHRASES.items():
@@ -216,6 +266,7 @@ class _Reader:
             if len(found) != 1:
                 raise _NoCaptionError
             self.referred.add(found[0])
+            self.naming.append(NamingWord(self.place - 1, "shape", (found[0],)))
             return found[0]
         if not self.rest or article != _article(self.rest[0]):
             raise _NoCaptionError
@@ -223,7 +274,10 @@ class _Reader:
         while (word := self.next()) not in SHAPES:
             named.append(word)
         self.objects.append(Mention(word, _attributes(named)))
-        return len(self.objects) - 1
+        number, last = len(self.objects) - 1, self.place - 1
+        for before, kind in enumerate(NAMING[: len(named) + 1]):  # from the shape backwards
+            self.naming.append(NamingWord(last - before, kind, (number,)))
+        return number
 
     def word(self, wanted: str) -> None:
         if self.next() != wanted:

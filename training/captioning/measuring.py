@@ -8,7 +8,8 @@ graph; with one constant caption; with the same captioner without edges; and wit
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +113,52 @@ def compared(
     return {
         name: dict(caption_scores(captions, references, with_java=with_java).mean)
         for name, captions in candidates.items()
+    }
+
+
+def relationships_removed(
+    model: Captioner, vocabulary: Vocabulary, items: Iterable[CaptionItem], *, with_java: bool = False
+) -> dict[str, dict[str, float]]:
+    """Scores of a captioner with and without edges, on those items that have relationships."""
+    related = [item for item in items if item.graph.relationships]
+    references = {item.key: item.references for item in related}
+    candidates = {"captioner": related, "without edges": [_without_edges(item) for item in related]}
+    return {
+        name: dict(caption_scores(captions_for(model, own, vocabulary), references, with_java=with_java).mean)
+        for name, own in candidates.items()
+    }
+
+
+def measured(
+    model: Captioner,
+    vocabulary: Vocabulary,
+    items: Sequence[CaptionItem],
+    scenes: Sequence[SceneFeatures],
+    seed: int,
+    *,
+    with_java: bool = False,
+) -> dict[str, Any]:
+    """Scores, control and truth of a captioner.
+
+    Args:
+        model: Captioner, in ``eval()``.
+        vocabulary: Its words.
+        items: Items of named scenes, two or more of each scene.
+        scenes: Scenes.
+        seed: Seed of the changes of graphs.
+        with_java: Choice to score METEOR too.
+
+    Returns:
+        ``scores`` by what is compared, ``related``, those of graphs with relationships alone, ``graphs``, control and
+        truth of the captions, and ``changes``, those by the change of a graph.
+    """
+    changed = changed_items(items, scenes, seed)
+    control = control_by_change(captions_for(model, changed, vocabulary), changed, scenes)
+    return {
+        "scores": compared(model, vocabulary, items, with_java=with_java),
+        "related": relationships_removed(model, vocabulary, items, with_java=with_java),
+        "graphs": asdict(control_of(captions_for(model, items, vocabulary), items, scenes)),
+        "changes": {name: asdict(own) for name, own in control.items()},
     }
 
 

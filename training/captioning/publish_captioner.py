@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +21,19 @@ from imagexplain.models.captioners.captioner import Captioner
 from imagexplain.models.checkpoints import checkpoint
 from training.captioning import demonstration
 from training.captioning.command import REGION_ENCODER
-from training.captioning.measuring import changed_items, compared, control_by_change, control_of
+from training.captioning.measuring import measured
 from training.captioning.scores import BLEU, CIDER
 from training.captioning.sources import scene_vocabulary
 from training.captioning.train import WEIGHTS
 from training.captioning.train_region_encoder import load_region_encoder
-from training.captioning.validation import captions_for
 from training.finetuning.run_folder import BEST
 from training.finetuning.whole_files import write_text
 from training.publish import as_float16, publish
 
-PER_SCENE = 2
-"""Number of graphs of each held-out scene."""
 
-
-def measured(model: Captioner, region_encoder: Path, processes: int = 1, cache: Path | None = None) -> dict[str, Any]:
+def measured_on_held_out(
+    model: Captioner, region_encoder: Path, processes: int = 1, cache: Path | None = None
+) -> dict[str, Any]:
     """Scores, control and truth of a captioner, in ``eval()``, on the held-out scenes, rounded to four places.
 
     Args:
@@ -47,15 +44,8 @@ def measured(model: Captioner, region_encoder: Path, processes: int = 1, cache: 
     """
     encoder, seed = load_region_encoder(region_encoder), demonstration.HELD_OUT_SEED
     scenes = demonstration.encoded_scenes(encoder, seed, demonstration.HELD_OUT, processes, cache)
-    vocabulary, items = scene_vocabulary(), demonstration.fixed_items(scenes, seed, PER_SCENE)
-    changed = changed_items(items, scenes, seed)
-    control = control_by_change(captions_for(model, changed, vocabulary), changed, scenes)
-    found = {
-        "scores": compared(model, vocabulary, items),
-        "graphs": asdict(control_of(captions_for(model, items, vocabulary), items, scenes)),
-        "changes": {name: asdict(own) for name, own in control.items()},
-    }
-    return {name: _rounded(value) for name, value in found.items()}
+    items = demonstration.fixed_items(scenes, seed, demonstration.PER_SCENE)
+    return _rounded(measured(model, scene_vocabulary(), items, scenes, seed))
 
 
 def main() -> None:
@@ -71,7 +61,7 @@ def main() -> None:
     minutes = sum(json.loads(line)["seconds"] for line in (given.run / "epochs.jsonl").read_text().splitlines()) / 60
     weights = as_float16(checkpoint.read(given.run / WEIGHTS))
     model = captioner.build({name: tensor.float() for name, tensor in weights.items()})
-    found = measured(model, given.region_encoder, given.processes, given.run)
+    found = measured_on_held_out(model, given.region_encoder, given.processes, given.run)
     args, own = best["args"], found["scores"]["captioner"]
     report = {
         "architecture": "captioner",

@@ -106,7 +106,8 @@ def lacks_spice() -> str | None:
     folder = _package() / "spice" / "lib"
     missing = [name for name in SPICE_JARS if not (folder / name).is_file()]
     if missing:
-        return f"wanted {' and '.join(missing)} in {folder} (Stanford CoreNLP 3.6.0), got none; they are not downloaded"
+        wanted = f"wanted {' and '.join(missing)} in pycocoevalcap/spice/lib"
+        return f"{wanted} (Stanford CoreNLP 3.6.0), got none; they are not downloaded"
     return lacks_meteor()
 
 

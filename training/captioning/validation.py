@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from imagexplain.models.captioners.captioner import Captioner, losses
-from imagexplain.models.captioners.search import search
-from training.captioning.items import CaptionItem, batch_of
+from training.captioning.items import batch_of
+from training.captioning.n_best import best, chunks, n_best
 from training.captioning.scores import BLEU, CIDER, caption_scores
 from training.captioning.sources import Items
 from training.captioning.vocabulary import Vocabulary
@@ -30,7 +29,6 @@ class Validation:
     cider: float
 
 
-@torch.no_grad()
 def captions_for(
     model: Captioner, items: Items, vocabulary: Vocabulary, batch: int = 128, beam: int = 1
 ) -> dict[str, str]:
@@ -43,12 +41,7 @@ def captions_for(
         batch: Number of items at once.
         beam: Width of the search; 1 is greedy.
     """
-    found: dict[str, str] = {}
-    for chunk in _chunks(items, batch):
-        given = batch_of(chunk, vocabulary)
-        best = search(model, model.encode(given.nodes, given.image, given.graph), beam)
-        found |= {item.key: vocabulary.decode(own[0].words) for item, own in zip(chunk, best, strict=True)}
-    return found
+    return best(n_best(model, items, vocabulary, batch, beam))
 
 
 @torch.no_grad()
@@ -58,7 +51,7 @@ def validate(model: Captioner, items: Items, vocabulary: Vocabulary, batch: int 
     model.eval()
     total, words = 0.0, 0
     references: dict[str, tuple[str, ...]] = {}
-    for chunk in _chunks(items, batch):
+    for chunk in chunks(items, batch):
         given = batch_of(chunk, vocabulary)
         mask = given.mask[:, 1:]
         mean, _ = losses(
@@ -69,8 +62,3 @@ def validate(model: Captioner, items: Items, vocabulary: Vocabulary, batch: int 
     scores = caption_scores(captions_for(model, items, vocabulary, batch), references)
     model.train(training)
     return Validation(total / words, scores.mean[BLEU[3]], scores.mean[CIDER])
-
-
-def _chunks(items: Items, batch: int) -> Iterator[list[CaptionItem]]:
-    for start in range(0, len(items), batch):
-        yield [items[number] for number in range(start, min(start + batch, len(items)))]
