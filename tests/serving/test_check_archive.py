@@ -52,7 +52,7 @@ def test_a_whole_archive_has_the_name_and_version_of_its_model(tmp_path: Path, h
         (None, {"model-config_yaml": "- 1"}, r"model-config\.yaml: wanted fields and values, got list"),
         (None, {"spec_json": "{"}, r"spec\.json: cannot be read as JSON"),
         (None, {"spec_json": "[]"}, r"spec\.json: wanted an object, got list"),
-        (None, {"spec_json": '{"handler": "captioner"}'}, r"spec\.json: handler: wanted one of classifier, segmenter"),
+        (None, {"spec_json": '{"handler": "detector"}'}, r"handler: wanted one of classifier, segmenter, captioner"),
         (None, {"spec_json": json.dumps(SPEC | {"labels": 5})}, r"spec\.json: labels: .*build the archive anew"),
         (None, {"spec_json": json.dumps(SPEC | {"new": 5})}, r"spec\.json: new: .*build the archive anew"),
     ],
