@@ -13,13 +13,14 @@ import torch
 
 from imagexplain.errors import ArgumentError
 from imagexplain.models.captioners.graph_tensors import lay_out
+from imagexplain.models.captioners.vocabulary import SIGNS
 from imagexplain.vision.scene_graph import SceneGraph
 from training.captioning.grammar import WORDINGS, captions_of
 from training.captioning.items import CaptionItem
 from training.captioning.names import COLOURS, SHAPES, TEXTURES
 from training.captioning.random_graphs import MOST_OBJECTS, random_graph
 from training.captioning.scene_features import SceneFeatures
-from training.captioning.vocabulary import SIGNS, Vocabulary
+from training.captioning.vocabulary import Vocabulary
 
 
 class Items(Protocol):

@@ -7,7 +7,6 @@ CIDEr-D on the validation items; there each score has its own.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +25,9 @@ from training.captioning.items import Batch, CaptionItem, batch_of
 from training.captioning.sources import Items, SameItems, Source, check_vocabulary
 from training.captioning.validation import validate
 from training.captioning.vocabulary import Vocabulary
-from training.finetuning.labelled_images import digest
 from training.finetuning.randomness import private_randomness, seed_all, shuffled
 from training.finetuning.reports import write_lines
-from training.finetuning.run_folder import NonFiniteError, RunFolder, plain
+from training.finetuning.run_folder import NonFiniteError, RunFolder, network_fingerprint, plain
 from training.finetuning.whole_files import replace
 
 WEIGHTS = "captioner.th"
@@ -148,12 +146,11 @@ class _Training:
         if not len(val):
             raise ArgumentError("val", "wanted at least one item, got none")
         self.optimizer = torch.optim.Adam(model.parameters(), config.rate, betas=(0.9, config.beta2))
-        start = hashlib.sha256(f"{model} {digest(model.state_dict().items())}".encode()).hexdigest()
         identity = {
             **{name: plain(value) for name, value in asdict(config).items()},
             "train": train.fingerprint(),
             "val": SameItems(val).fingerprint(),
-            "network": start,
+            "network": network_fingerprint(model),
         }
         self.folder = RunFolder(out, vocabulary.words, identity, CaptionReport)
         self.progress = self.folder.load_last(model, {"optimizer": self.optimizer})

@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,43 +19,18 @@ import torch
 from torch import Tensor
 
 from imagexplain.errors import ArgumentError
+from imagexplain.models.captioners import vocabulary
 from imagexplain.models.captioners.captioner import BEGIN, END, UNKNOWN
 from imagexplain.models.captioners.search import MAX_WORDS
+from imagexplain.models.captioners.vocabulary import SIGNS
 from training.finetuning.whole_files import replace, write_text
-
-SIGNS = ("<BOS>", "<EOS>", "<UNK>")
-"""Words of every vocabulary at the places BEGIN, END and UNKNOWN."""
 
 INT2WORD, WORD2INT = "int2word.npy", "word2int.json"
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """The words, by number.
-
-    Attributes:
-        words: Words, the three signs first.
-
-    Raises:
-        ArgumentError: other signs, or a word twice.
-    """
-
-    words: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.words[: len(SIGNS)] != SIGNS:
-            raise ArgumentError("words", f"wanted {', '.join(SIGNS)} first, got {', '.join(self.words[: len(SIGNS)])}")
-        if len(self.numbers) < len(self.words):
-            twice = next(word for word, count in Counter(self.words).items() if count > 1)
-            raise ArgumentError("words", f"wanted each word once, got {twice!r} twice")
-
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        """Number of each word."""
-        return {word: number for number, word in enumerate(self.words)}
-
-    def __len__(self) -> int:
-        return len(self.words)
+class Vocabulary(vocabulary.Vocabulary):
+    """The words, by number, with what training and the original's files ask of them beside an archive."""
 
     def encode(self, captions: Sequence[str], length: int = MAX_WORDS) -> tuple[Tensor, Tensor]:
         """Captions as numbers, with the signs of begin and end; what is longer is cut off, its end sign with it.

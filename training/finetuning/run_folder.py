@@ -11,7 +11,9 @@ Each file is written beside its place and renamed: an interruption leaves the on
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ import torch
 from torch import nn
 
 from imagexplain.errors import ArgumentError
+from training.finetuning.labelled_images import digest
 from training.finetuning.whole_files import replace, write_text
 
 Report = TypeVar("Report")
@@ -178,3 +181,9 @@ def _short(value: object) -> str:
 def plain(value: Any) -> Any:
     """Value with lists for tuples, as it comes back from a file."""
     return list(value) if isinstance(value, tuple) else value
+
+
+def network_fingerprint(network: nn.Module) -> str:
+    """Digest of a network's layers, with settings such as the rate of drop path, and of its weights."""
+    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+    return hashlib.sha256(f"{layers} {digest(network.state_dict().items())}".encode()).hexdigest()

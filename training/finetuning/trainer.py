@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -19,14 +17,14 @@ from tqdm import tqdm
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
 from training.finetuning.config import FinetuneConfig
-from training.finetuning.labelled_images import Batch, LabelledImages, check_sets, digest
+from training.finetuning.labelled_images import Batch, LabelledImages, check_sets
 from training.finetuning.losses import mixing, training_loss
 from training.finetuning.parameter_groups import parameter_groups, set_rate
 from training.finetuning.precision import autocast
 from training.finetuning.processes import ALONE, Processes
 from training.finetuning.randomness import private_randomness, seed_all, seed_of, shuffled
 from training.finetuning.reports import Board, EpochReport, best_of, write_lines
-from training.finetuning.run_folder import NonFiniteError, RunFolder, plain
+from training.finetuning.run_folder import NonFiniteError, RunFolder, network_fingerprint, plain
 from training.finetuning.schedule import rate_at
 from training.finetuning.validation import validate
 
@@ -128,7 +126,7 @@ class _Training:
                 "processes": processes.count,
                 "train": train.fingerprint(),
                 "val": val.fingerprint(),
-                "network": _fingerprint(network),
+                "network": network_fingerprint(network),
             }
         )
         self.folder = RunFolder(out, train.classes, identity, EpochReport)
@@ -274,9 +272,3 @@ class _Training:
         self.network.eval()
         reports, losses = tuple(self.progress.reports), tuple(self.progress.losses)
         return FinetuneResult(reports, losses, self.folder.best, self.folder.last, finished)
-
-
-def _fingerprint(network: nn.Module) -> str:
-    """Digest of a network's layers, with settings such as the rate of drop path, and of its weights."""
-    layers = re.sub(r" at 0x[0-9a-f]+", "", repr(network))
-    return hashlib.sha256(f"{layers} {digest(network.state_dict().items())}".encode()).hexdigest()
