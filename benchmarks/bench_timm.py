@@ -4,7 +4,8 @@
                                     [--out benchmarks/results_timm.json]
 
 Weights are seeded and the input is a photo of 224 × 224: neither changes the time. The ways take turns within a round,
-and ratios are taken within it. Weights are frozen, for every way alike, and the gradients are of one class.
+in an order drawn for each, as a way may be slower or quicker for the one before it, and ratios are taken within it.
+Weights are frozen, for every way alike, and the gradients are of one class.
 
 The ways:
     served          our pass on the network as a worker holds it: optimized, channels last.
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -105,14 +107,14 @@ def ways(name: str, steps: int) -> tuple[dict[str, Callable[[], Any]], int, floa
 def bench(name: str, steps: int, rounds: int) -> dict[str, Any]:
     """All ways on one network."""
     calls, chunk, flops = ways(name, steps)
-    rows = []
+    rows, order = [], random.Random(0)
     for _ in range(rounds + 1):  # the first warms up
         row = {"floor": flops / matrix_rate(repeats=2)}
-        for way, call in calls.items():
+        for way, call in order.sample(list(calls.items()), len(calls)):
             started = time.perf_counter()
             call()
             row[way] = time.perf_counter() - started
-        rows.append(row)
+        rows.append({way: row[way] for way in ("floor", *calls)})
     return {"model": name, "steps": steps, "chunk": chunk, **summary(rows[1:])}
 
 
