@@ -150,7 +150,9 @@ def test_a_tolerance_is_reached_in_smaller_chunks(handler: ClassifierHandler) ->
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError(OF_THE_HOST)])
-@pytest.mark.parametrize("options", ["method=integrated_gradients", "method=grad_cam", "method=integrated_gradients&tolerance=0.05"])
+@pytest.mark.parametrize(
+    "options", ["method=integrated_gradients", "method=grad_cam", "method=integrated_gradients&tolerance=0.05"]
+)
 def test_what_never_fits_is_refused_and_the_worker_goes_on(
     handler: ClassifierHandler, options: str, error: Exception
 ) -> None:
