@@ -32,7 +32,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several share the cores: a thread eac
     torch.set_num_threads(1)
 
 
-class FixtureScheduling(LoadScopeScheduling):  # type: ignore[misc]
+class FixtureScheduling(LoadScopeScheduling):
     """Tests in groups that stay on one worker, as what they share is set up once for each worker.
 
     xdist's own groups, by a mark, are lost on pytest 9.2.
