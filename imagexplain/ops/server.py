@@ -11,7 +11,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ import psutil
 from imagexplain.archive.spec import version_order
 from imagexplain.checkout import ROOT as ROOT
 from imagexplain.client.loopback import ANYWHERE, LOOPBACK, is_loopback, reachable, urlopen
+from imagexplain.ops import fork_workers
 from imagexplain.ops.check_archive import ArchiveError, Identity, check, unpacked_bytes
 from imagexplain.ops.drain import drain
 from imagexplain.ops.signals import ended_by_signals, undisturbed
@@ -289,10 +289,12 @@ def _launched(
         if (run / "logs" / name).exists():
             (run / "logs" / name).replace(run / "logs" / f"{name}.previous")
     (run / "key_file.json").unlink(missing_ok=True)
+    environment = _environment(root, run, scratch, ports, host)
     # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
     # Of several versions it takes the first one for requests that name none.
     command = [
-        *(sys.executable, "-m", "ts.model_server", "--start", "--ncs"),
+        *fork_workers.command(scratch, run / "logs" / "template.log", environment),
+        *("--start", "--ncs"),
         *("--models", *(path.name for path in archives.values())),
         *("--model-store", str(store), "--ts-config", str(root / "config.properties")),
         *("--log-config", str(root / "monitoring" / "log4j2.xml")),
@@ -302,7 +304,7 @@ def _launched(
         subprocess.run(
             command,
             cwd=run,
-            env=_environment(root, run, scratch, ports, host),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
