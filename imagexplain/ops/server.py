@@ -38,6 +38,8 @@ FIRST_WORKER_PORT = 10  # above the inference port; TorchServe numbers its worke
 LONGEST_SOCKET_PATH = 80  # characters of the directory; a Unix socket's whole path ends at 107
 DRAIN_SECONDS = 60.0
 LOOK_SECONDS = 0.2
+LOGGING_SECONDS = 1.0
+"""Time after which a worker's own words are in the log as well, which TorchServe reads apart from its end."""
 SPARE_BYTES = 64_000_000
 """Bytes of room for logs and state beside the unpacked archives."""
 
@@ -371,9 +373,9 @@ def _wait(server: Server, timeout_s: float) -> None:
         if states and all(map(_ready, states.values())):
             say(f"ready after {time.monotonic() - begun:.1f} s: {', '.join(server.models)} at {server.inference}")
             return
-        fault = _fault(server)
-        if fault:
-            raise ServerError(fault)
+        if fault := _fault(server):
+            time.sleep(LOGGING_SECONDS)
+            raise ServerError(_fault(server) or fault)
         if not alive:
             raise ServerError(
                 f"TorchServe ended:\n{_tail(server.logs / 'console.log')}\n{_tail(server.logs / 'ts_log.log')}"
