@@ -2,9 +2,10 @@
 
     python -m benchmarks.bench_workers [--rounds 2] [--out benchmarks/results_workers.json]
 
-Private memory is what a process has alone, by the kernel's count (Private_Clean and Private_Dirty of smaps_rollup), when
-all models are READY and none has been asked. What the copies share is counted once: the largest share that one of them
-has in the template's pages. A worker is killed for the recovery, which ends when another one is READY in its place.
+Private memory is what a process has alone, by the kernel's count (Private_Clean and Private_Dirty of smaps_rollup),
+when all models are READY and none has been asked. What the copies share is counted once: the largest share that one
+of them has in the template's pages. A worker is killed for the recovery, which ends when another one is READY in its
+place.
 """
 
 from __future__ import annotations
