@@ -10,12 +10,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
+
 from imagexplain.ops import worker_launcher, worker_template
 
 SWITCH = "IMAGEXPLAIN_FORK_WORKERS"
 """Variable of the environment that says 0 for workers that start from nothing, each its own interpreter."""
 
 LISTENING_SECONDS = 10.0
+
+PID_FILE = "template.pid"
 
 GPU = Path("/dev/nvidiactl")
 
@@ -40,7 +44,7 @@ def command(scratch: Path, log: Path, environment: Mapping[str, str]) -> list[st
         return [sys.executable, "-m", "ts.model_server"]
     address = scratch / "template"
     with log.open("w") as output:
-        subprocess.Popen(
+        template = subprocess.Popen(
             [sys.executable, "-P", worker_template.__file__, str(address), str(scratch / ".model_server.pid")],
             cwd=scratch,
             env=environment,
@@ -49,6 +53,7 @@ def command(scratch: Path, log: Path, environment: Mapping[str, str]) -> list[st
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    (scratch / PID_FILE).write_text(str(template.pid))
     waited_until = time.monotonic() + LISTENING_SECONDS
     while not address.is_socket() and time.monotonic() < waited_until:
         time.sleep(0.02)  # who finds no template starts from nothing
@@ -57,3 +62,18 @@ def command(scratch: Path, log: Path, environment: Mapping[str, str]) -> list[st
     launcher.write_text(f'#!/bin/sh\nexec {shlex.join(parts)} "$@"\n')
     launcher.chmod(0o700)
     return [sys.executable, "-c", START, str(launcher)]
+
+
+def copies(scratch: Path) -> list[psutil.Process]:
+    """The copies that live, each with the command line that TorchServe meant, see :func:`words_of`."""
+    try:
+        template = psutil.Process(int((scratch / PID_FILE).read_text()))
+        is_ours = worker_template.__file__ in template.cmdline()
+        return template.children() if is_ours else []
+    except (OSError, ValueError, psutil.Error):
+        return []
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """The words of a process's command line, that of a copy included, which is in one piece."""
+    return " ".join(process.cmdline()).split()

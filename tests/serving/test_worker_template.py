@@ -65,16 +65,10 @@ def template(tmp_path: Path) -> Iterator[Template]:
     server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     (tmp_path / "pid").write_text(str(server.pid))
     address = tmp_path / "template"
-    command = [
-        sys.executable,
-        "-P",
-        worker_template.__file__,
-        str(address),
-        str(tmp_path / "pid"),
-        "decimal",
-        "nothing_",
-    ]
+    modules = ("decimal", "no_such_module", "setproctitle")
+    command = [sys.executable, "-P", worker_template.__file__, str(address), str(tmp_path / "pid"), *modules]
     process = subprocess.Popen(command)
+    (tmp_path / fork_workers.PID_FILE).write_text(str(process.pid))
     eventually(address.is_socket)
     try:
         yield Template(process, server, address, script)
@@ -169,6 +163,20 @@ def test_without_a_template_a_worker_is_an_interpreter(template: Template) -> No
     found = told(launcher)
     assert (found["pid"], found["decimal"]) == (launcher.pid, False)
     assert launcher.wait(timeout=10) == 5
+
+
+def test_copies_are_found_by_the_command_line_that_was_meant(template: Template) -> None:
+    launcher = template.launch("60", "0")
+    pid = told(launcher)["pid"]
+    (copy,) = fork_workers.copies(template.socket.parent)
+    assert copy.pid == pid
+    assert fork_workers.words_of(copy)[-3:] == [str(template.script), "60", "0"]
+
+
+@pytest.mark.parametrize("said", ["", "1", "999999999", "x"])
+def test_no_copies_without_a_template(tmp_path: Path, said: str) -> None:
+    (tmp_path / fork_workers.PID_FILE).write_text(said)
+    assert fork_workers.copies(tmp_path) == []
 
 
 def test_what_connects_and_says_nonsense_harms_nobody(template: Template) -> None:
