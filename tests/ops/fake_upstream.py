@@ -112,7 +112,8 @@ class Inference(Answering):
         else:
             self.refuse(404, "ModelNotFoundException", f"Model not found: {model}")
 
-    do_PUT = do_GET = do_POST
+    def do_PUT(self) -> None:
+        self.do_POST()
 
 
 class Management(Answering):
