@@ -131,7 +131,7 @@ def test_a_program_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
         ensure_certificate(tmp_path, "127.0.0.1")
     (tmp_path / "nginx").write_text(f"#!/bin/sh\necho --modules-path={tmp_path} >&2\n")
     (tmp_path / "nginx").chmod(0o755)
-    with pytest.raises(EdgeError, match="no JavaScript .* libnginx-mod-http-js"):
+    with pytest.raises(EdgeError, match=r"no JavaScript .* libnginx-mod-http-js"):
         installed(str(tmp_path / "nginx"))
 
 
