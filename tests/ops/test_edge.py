@@ -22,8 +22,8 @@ from imagexplain.errors import WORDS
 from imagexplain.ops import edge, edge_keys
 from imagexplain.ops.edge_config import NAMED_REFUSALS, refusals
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, EdgeError, EdgeSettings
-from imagexplain.ops.server import free_port
-from tests.ops.door import Door, error_of, faked, rotate_key
+from imagexplain.ops.server import ROOT, free_port
+from tests.ops.door import Door, error_of, faked, rotate_key, wait_for
 
 ECHO = "/predictions/echo"
 
@@ -587,6 +587,18 @@ def test_the_log_names_client_and_request_and_no_secret(door: Door) -> None:
     assert line["seconds"] >= 0 and float(line["torchserve_seconds"]) >= 0
     log = (door.folder / "access.log").read_text() + (door.folder / "error.log").read_text()
     assert not any(secret in log for secret in (*door.keys.values(), "target_class=secret"))
+
+
+def test_logs_are_rotated_by_the_file_for_it(door: Door) -> None:
+    rules = (ROOT / "deploy" / "nginx" / "logrotate.conf").read_text().replace("/srv/imagexplain/run", str(door.run))
+    after = rules.partition("postrotate\n")[2].partition("endscript")[0]
+    old = (door.folder / "access.log").rename(door.folder / "access.log.1")
+    before = old.read_text()
+    subprocess.run(after, shell=True, check=True)
+    wait_for((door.folder / "access.log").exists)
+    assert door.ask(ECHO).status_code == 200
+    wait_for(lambda: len(door.requests_logged()) == 1)
+    assert old.read_text() == before
 
 
 def test_only_the_door_listens_beside_the_server(door: Door) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from imagexplain.ops import edge_config, edge_keys
 from imagexplain.ops.edge_certificate import ensure_certificate
-from imagexplain.ops.edge_config import binary, installed, quoted
-from imagexplain.ops.edge_settings import SETTINGS_FILE, EdgeError, EdgeSettings, read_settings
+from imagexplain.ops.edge_config import NAMED_REFUSALS, binary, installed, quoted
+from imagexplain.ops.edge_settings import MAX_BODY_BYTES, SETTINGS_FILE, EdgeError, EdgeSettings, read_settings
+from imagexplain.ops.server import ROOT
+from tests.pages import rows
 
 
 def written(folder: Path, text: str) -> Path:
@@ -145,3 +148,47 @@ def test_what_nginx_would_take_for_a_variable_is_refused() -> None:
 def test_refusals_are_of_the_services_form() -> None:
     for refusal in edge_config.refusals(EdgeSettings()):
         assert refusal.body.isascii() and "'" not in refusal.message and "$" not in refusal.message
+
+
+def test_the_page_lists_the_refusals() -> None:
+    page = (ROOT / "docs" / "edge.md").read_text("utf-8")
+    told = {(int(row[0]), row[1].strip("`")) for row in rows(page) if row[0].isdigit()}
+    made = {(each.status, each.error) for each in [*edge_config.refusals(EdgeSettings()), *NAMED_REFUSALS.values()]}
+    assert told <= made
+    assert {status for status, _ in made - told} == {406, 411, 412, 415, 416, 422, 501, 505}, (
+        "the handlers' and rare ones"
+    )
+    assert f"{MAX_BODY_BYTES:,} bytes" in page
+
+
+def test_what_make_does() -> None:
+    """The server before the front door, and the front door's end before the server's."""
+
+    def told(*arguments: str) -> str:
+        return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    begun, ended = told("serve-edge", "SETTINGS=mine.yaml"), told("stop", "DRAIN=5")
+    assert begun.index("server.py start") < begun.index('imagexplain edge start --settings "mine.yaml"')
+    assert ended.index("imagexplain edge stop --drain 5") < ended.index("server.py stop --drain 5")
+    assert "setup_ops.sh" in told("setup-ops")
+    assert "make setup-ops" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_setup_installs_what_is_named(tmp_path: Path) -> None:
+    """With an apt-get that only tells what it is asked for."""
+    for name, script in (
+        ("apt-get", 'echo "$@" >>"$LOG"'),
+        ("dpkg-query", "false"),
+        ("sudo", '"$@"'),
+        ("systemctl", "true"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "LOG": str(tmp_path / "log")}
+    subprocess.run(["bash", str(ROOT / "scripts" / "setup_ops.sh")], env=environment, check=True, capture_output=True)
+    asked = (tmp_path / "log").read_text().split()
+    assert {"nginx", "libnginx-mod-http-js", "prometheus", "prometheus-alertmanager", "openssl"} <= {*asked}
+    (tmp_path / "dpkg-query").write_text("#!/bin/sh\necho install ok installed\n")
+    (tmp_path / "log").unlink()
+    subprocess.run(["bash", str(ROOT / "scripts" / "setup_ops.sh")], env=environment, check=True, capture_output=True)
+    assert not (tmp_path / "log").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from imagexplain.ops import edge, edge_keys
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, EdgeSettings
 from imagexplain.ops.server import ROOT, free_port, start, stop
 from tests.ops.door import GENEROUS, Door, error_of, wait_for
+from tests.pages import blocks
 from tests.wire.photos import encoded
 from training.scenes import SceneSettings, scene
 
@@ -214,6 +216,32 @@ def test_the_command(door: Door, tmp_path: Path) -> None:
     assert "error: client: 'carol' has no key" in command(door, "key", "withdraw", "carol", status=1)
     settings.write_text("prot: 1\n")
     assert "prot: Extra inputs" in command(door, "check", "--settings", str(settings), status=1)
+
+
+def test_the_page_from_top_to_bottom(door: Door, tmp_path: Path) -> None:
+    """Its blocks in their order, in a copy of what a reader has, but for the start, which has been made."""
+    for name in ("imagexplain", "deploy"):  # which find their settings beside them
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "archive_specs").symlink_to(ROOT / "archive_specs")
+    (tmp_path / "run").symlink_to(door.run)
+    settings = tmp_path / "deploy" / "nginx" / "edge.yaml"
+    changes = f"port: {door.edge.port}\n", f"legacy: {{bit: {door.settings.legacy['bit']}}}\n"
+    settings.write_text(settings.read_text().replace("port: 8443\n", changes[0]).replace("legacy: {}\n", changes[1]))
+    (tmp_path / "photo.jpg").write_bytes(PHOTO)
+    code = "\n".join(block.code for block in blocks(ROOT / "docs" / "edge.md") if block.language == "sh")
+    assert "make serve-edge\n" in code
+    code = code.replace("make serve-edge\n", "").replace("https://127.0.0.1:8443", door.edge.url)
+    command = f'imagexplain() {{ "{sys.executable}" -m imagexplain "$@"; }}\n{code}'
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Image.open(tmp_path / "grad_cam.png").format == "PNG"
 
 
 def test_a_server_that_is_stopped_under_load_gives_clear_errors(door: Door) -> None:
