@@ -5,6 +5,8 @@ DRAIN ?=
 # Shells set a HOST of their own, which says nothing of where to listen: `make serve HOST=0.0.0.0` alone counts.
 host := $(if $(filter command,$(origin HOST)),$(HOST))
 IMAGE ?=
+# Settings of the front door, where they are not those of deploy/nginx/edge.yaml.
+SETTINGS ?=
 run := .venv/bin/python
 
 # A user's own weights and labels, see archive_specs/*_full.yaml. They hold until they are given again; empty
@@ -13,7 +15,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS TIMM_MODEL TIMM_WEIGHTS TIMM_LABELS PLACES_WEIGHTS PLACES_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup archives serve stop demo test test-upstream lint bench evaluate
+.PHONY: setup setup-ops archives serve serve-edge stop demo test test-upstream lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -21,13 +23,21 @@ setup: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt scripts/setup.sh
 	@PYTHON=$(PYTHON) bash scripts/setup.sh
 
+setup-ops:
+	@bash scripts/setup_ops.sh
+
 archives: setup
 	@$(run) scripts/build_archives.py
 
 serve: archives
 	@$(run) scripts/server.py start $(if $(PORT),--port $(PORT)) $(if $(host),--host "$(host)")
 
+serve-edge: serve
+	@$(run) -m imagexplain edge start $(if $(SETTINGS),--settings "$(SETTINGS)")
+
+# The front door ends first, so that whoever it let in is answered.
 stop:
+	@if [ -e run/edge/edge.json ]; then $(run) -m imagexplain edge stop $(if $(DRAIN),--drain $(DRAIN)); fi
 	@if [ -x $(run) ]; then $(run) scripts/server.py stop $(if $(DRAIN),--drain $(DRAIN)); else echo "not running"; fi
 
 demo: serve
@@ -50,6 +60,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_timm
 	@$(run) -m benchmarks.bench_wire
 	@$(run) -m benchmarks.bench_serving
+	@$(run) -m benchmarks.bench_edge
 	@$(run) -m benchmarks.bench_workers
 	@$(run) -m benchmarks.bench_group_sums
 	@$(run) -m benchmarks.bench_groups

@@ -29,6 +29,8 @@ RUN_ELSEWHERE = {
     "imagexplain debug": "tests/debugging/test_debugging_page.py, in the page's order on folders of scenes",
     "train-captioner": "tests/training/captioning/test_command.py, and test_region_encoder.py beside it",
     "evaluate-captioner": "tests/debugging/test_evaluate_captioner.py, on the original's formats and on scenes",
+    "imagexplain edge": "tests/ops/test_edge_torchserve.py, the page from top to bottom",
+    "run/edge/certificate.pem": "tests/ops/test_edge_torchserve.py, the page from top to bottom",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""

@@ -290,7 +290,7 @@ class ModelSpec(_Spec):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise SpecError(_describe(path, error)) from None
+            raise SpecError(described(path, error)) from None
 
     def to_json(self) -> str:
         """The text of `spec.json`."""
@@ -345,7 +345,7 @@ class CaptionerSpec(_Captioner, ModelSpec):
     features: FeaturesSpec | None = None
 
 
-class _Loader(yaml.SafeLoader):
+class StrictLoader(yaml.SafeLoader):
     """A loader of safe YAML that loses nothing: a field that is there twice is an error, not the last of the two."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -603,7 +603,7 @@ class ResolvedArchive:
         try:
             model = type(self.model).model_validate(self.model.model_dump() | {"labels": labels})
         except ValidationError as error:
-            raise SpecError(_describe(self.source, error)) from None
+            raise SpecError(described(self.source, error)) from None
         return replace(self, model=model, labelled=True)
 
 
@@ -615,7 +615,7 @@ def version_order(version: str) -> tuple[list[int], str]:
 def load(path: Path) -> ArchiveSpecFile:
     """Read and validate one YAML file. Raises SpecError naming file and field."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
+        content = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)  # a safe loader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SpecError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
@@ -626,7 +626,7 @@ def load(path: Path) -> ArchiveSpecFile:
     try:
         return _FILES[handler].model_validate(content)
     except ValidationError as error:
-        raise SpecError(_describe(path, error)) from None
+        raise SpecError(described(path, error)) from None
 
 
 def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[ResolvedArchive]:
@@ -713,7 +713,7 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
             config = _existing(path, "config", spec.config, environ)
         return ResolvedArchive(path, SegmenterSpec(labels=labels, **fields), weights, config)
     except ValidationError as error:
-        raise SpecError(_describe(path, error)) from None
+        raise SpecError(described(path, error)) from None
 
 
 def _resolve_captioner(path: Path, spec: CaptionerFile, weights: Path, environ: Mapping[str, str]) -> ResolvedArchive:
@@ -728,7 +728,7 @@ def _resolve_captioner(path: Path, spec: CaptionerFile, weights: Path, environ: 
     try:
         model = CaptionerSpec(labels=vocabulary.read(words).words, **fields)
     except ValidationError as error:
-        raise SpecError(_describe(path, error)) from None
+        raise SpecError(described(path, error)) from None
     except (ValueError, OSError) as error:
         raise SpecError(f"{path}: vocabulary: {words}: {error}") from None
     return ResolvedArchive(path, model, weights, features=extractor)
@@ -784,7 +784,7 @@ def _labels(path: Path, source: LabelSource, environ: Mapping[str, str]) -> tupl
         raise SpecError(f"{path}: labels: {error}") from None
 
 
-def _describe(path: Path, error: ValidationError) -> str:
+def described(path: Path, error: ValidationError) -> str:
     """One line per fault: file, field, what was wanted, what was given."""
     faults = []
     for fault in error.errors(include_url=False):

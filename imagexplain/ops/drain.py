@@ -27,6 +27,9 @@ LOOK_SECONDS = 0.1
 IDLE_SECONDS = 0.3
 """Time without a tick of the processor after which several workers of a model count as idle."""
 
+DRAINING_FILE = "draining"
+"""File of the run directory that says so to a proxy, which would follow the change of the key."""
+
 _ESTABLISHED = "01"
 
 
@@ -46,6 +49,7 @@ def drain(server: Server, seconds: float, waiting: Callable[[float], None] = lam
     """
     begun = time.monotonic()
     try:
+        Path(server.run, DRAINING_FILE).touch()
         _refuse_newcomers(server)
         while (left := begun + seconds - time.monotonic()) > 0:
             if _is_done(server, left):

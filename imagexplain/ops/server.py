@@ -28,7 +28,7 @@ from imagexplain.checkout import ROOT as ROOT
 from imagexplain.client.loopback import ANYWHERE, LOOPBACK, is_loopback, reachable, urlopen
 from imagexplain.ops import fork_workers
 from imagexplain.ops.check_archive import ArchiveError, Identity, check, unpacked_bytes
-from imagexplain.ops.drain import drain
+from imagexplain.ops.drain import DRAINING_FILE, drain
 from imagexplain.ops.signals import ended_by_signals, undisturbed
 from imagexplain.progress import EVERY_SECONDS, say
 
@@ -240,7 +240,7 @@ def _end(server: Server, process: psutil.Process) -> None:
     fork_workers.end(Path(server.scratch))
     shutil.rmtree(server.scratch, ignore_errors=True)
     try:
-        for name in ("key_file.json", "server.json"):
+        for name in ("key_file.json", "server.json", DRAINING_FILE):
             (run / name).unlink(missing_ok=True)
     except OSError as error:
         raise ServerError(f"the server has been stopped, but not its state removed from {run}: {error}") from None
@@ -294,7 +294,8 @@ def _launched(
     for name in ("ts_log.log", "model_log.log"):
         if (run / "logs" / name).exists():
             (run / "logs" / name).replace(run / "logs" / f"{name}.previous")
-    (run / "key_file.json").unlink(missing_ok=True)
+    for name in ("key_file.json", DRAINING_FILE):
+        (run / name).unlink(missing_ok=True)
     environment = _environment(root, run, scratch, ports, host)
     # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
     # Of several versions it takes the first one for requests that name none.

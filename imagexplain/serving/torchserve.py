@@ -6,6 +6,7 @@ The only file that knows TorchServe. It wants a module with one class for each h
 from __future__ import annotations
 
 import http
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.metrics import MetricSink, MetricType
 from imagexplain.serving.request_loop import AnyLoop
 from imagexplain.serving.runtime import device
+
+ERROR_HEADER = "X-Explain-Error"
+"""Header of an error with its JSON in one line. By it a proxy tells ours from TorchServe's own, whose statuses are the
+same, and can answer with it: a proxy that looks at statuses drops the body."""
 
 L = TypeVar("L", bound=AnyLoop)
 
@@ -52,7 +57,14 @@ class TorchServeHandler(ABC, Generic[L]):
         for index, response in enumerate(responses):
             context.set_response_status(response.status, http.HTTPStatus(response.status).phrase, index)
             context.set_response_content_type(index, response.media_type)
+            if response.status >= 400:
+                context.set_response_header(index, ERROR_HEADER, one_line(response.body))
         return [response.body for response in responses]
+
+
+def one_line(error: bytes) -> str:
+    """The JSON of an error in ASCII, as a header takes it."""
+    return json.dumps(json.loads(error), separators=(",", ":"))
 
 
 def raw_request(row: dict[str, Any], index: int, context: Any) -> RawRequest:

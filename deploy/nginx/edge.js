@@ -1,0 +1,84 @@
+// What nginx cannot say by itself: keys, whose answer an error is, and readiness.
+
+import crypto from 'crypto';
+import fs from 'fs';
+
+function parsed(path) {
+    try {
+        return JSON.parse(fs.readFileSync(path, 'utf8'));
+    } catch (error) {
+        return null;  // not there, or half written
+    }
+}
+
+// SHA-256 of the key that a client sent, by which the map of clients knows it.
+function keyHash(r) {
+    const found = /^bearer +([^ ]+) *$/i.exec(r.headersIn.Authorization || '');
+    return found ? crypto.createHash('sha256').update(found[1]).digest('hex') : '';
+}
+
+// TorchServe's own keys. They are others after each start and each rotation, so they are read for each request.
+function torchserveKey(r, api) {
+    const keys = parsed(`${r.variables.run_folder}/key_file.json`);
+    return keys && keys[api] && keys[api].key ? `Bearer ${keys[api].key}` : '';
+}
+
+function managementKey(r) {
+    return torchserveKey(r, 'management');
+}
+
+// None while TorchServe is being stopped, lest what comes anew keeps it from ending.
+function inferenceKey(r) {
+    const stopping = fs.statSync(`${r.variables.run_folder}/draining`, {throwIfNoEntry: false});
+    return stopping ? '' : torchserveKey(r, 'inference');
+}
+
+// A refusal after the limits of requests, which `return` would come before.
+function unauthorized(r) {
+    r.return(401);
+}
+
+async function asked(r, path) {
+    const answer = await r.subrequest(path);
+    try {
+        return {status: answer.status, body: JSON.parse(answer.responseText)};
+    } catch (error) {
+        return {status: answer.status, body: null};
+    }
+}
+
+async function ofSupervisor(r) {
+    if (!parsed(`${r.variables.run_folder}/supervisor.json`)) {
+        return null;
+    }
+    const answer = await asked(r, '/-/supervisor');
+    return answer.body && answer.body.models ? answer.body : null;
+}
+
+async function ofManagement(r) {
+    const server = parsed(`${r.variables.run_folder}/server.json`);
+    const names = server ? server.models : [];
+    const models = {};
+    for (let index = 0; index < names.length; index++) {
+        const answer = await asked(r, `/-/models/${names[index]}`);
+        const workers = answer.status == 200 && answer.body ? answer.body[0].workers : [];
+        models[names[index]] = workers.some((worker) => worker.status == 'READY') ? 'READY' : 'UNAVAILABLE';
+    }
+    const unready = names.filter((name) => models[name] != 'READY');
+    return {ready: names.length > 0 && unready.length == 0, models: models, unready: unready};
+}
+
+// 200 when every model has a worker that is ready; else an error that names those that have none.
+async function readiness(r) {
+    const found = await ofSupervisor(r) || await ofManagement(r);
+    r.headersOut['Content-Type'] = 'application/json';
+    if (found.ready) {
+        r.return(200, JSON.stringify(found));
+        return;
+    }
+    const unready = found.unready || [];
+    const message = unready.length ? `not ready: ${unready.join(', ')}` : 'TorchServe does not run';
+    r.return(503, JSON.stringify(Object.assign({code: 503, error: 'busy', field: 'models', message: message}, found)));
+}
+
+export default {keyHash, inferenceKey, managementKey, unauthorized, readiness};

@@ -1,0 +1,134 @@
+"""A front door in tests: who may ask, and requests through it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from imagexplain.ops import edge
+from imagexplain.ops.edge import Edge
+from imagexplain.ops.edge_settings import EdgeSettings, RateSettings
+from imagexplain.ops.server import MAIN_CLASS, PORTS, ROOT, Server, birth, free_port
+
+CLIENTS = ("alice", "bob")
+GENEROUS = RateSettings(requests_per_second=10_000, burst=10_000, connections=1000)
+
+
+@dataclass(frozen=True)
+class Door:
+    """A running front door, the server behind it, and the keys of its clients."""
+
+    server: Server
+    settings: EdgeSettings
+    edge: Edge
+    keys: dict[str, str]
+
+    @property
+    def run(self) -> Path:
+        """Directory of the server's state."""
+        return Path(self.server.run)
+
+    @property
+    def folder(self) -> Path:
+        """Directory of the front door's state."""
+        return self.run / edge.FOLDER
+
+    def headers(self, client: str = "alice") -> dict[str, str]:
+        """The header that authorises a client."""
+        return {"Authorization": f"Bearer {self.keys[client]}"}
+
+    def ask(
+        self, path: str, body: Any = b"photo", *, method: str = "POST", client: str | None = "alice", **headers: str
+    ) -> requests.Response:
+        """The answer to a request of a connection of its own; in the names of headers ``_`` stands for ``-``."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return requests.request(
+            method,
+            f"{self.edge.url}{path}",
+            data=body if method in ("POST", "PUT") else None,
+            headers={**(self.headers(client) if client else {}), **named},
+            verify=self.edge.certificate,
+            timeout=60,
+            allow_redirects=False,
+        )
+
+    @contextmanager
+    def settled(self, **changes: Any) -> Iterator[None]:
+        """Other settings within the block."""
+        edge.reload(self.server, EdgeSettings.model_validate({**self.settings.model_dump(), **changes}))
+        try:
+            yield
+        finally:
+            edge.reload(self.server, self.settings)
+
+    def requests_logged(self) -> list[dict[str, Any]]:
+        """The log of requests."""
+        return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
+
+
+@contextmanager
+def faked(run: Path, *models: str) -> Iterator[Server]:
+    """A fake TorchServe of `tests/ops/fake_upstream.py`, with its state in `run`."""
+    models = models or ("bit", "lanet")
+    port = free_port()
+    (run / "states.json").write_text(json.dumps(dict.fromkeys(models, "READY")))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.ops.fake_upstream", str(run), str(port), MAIN_CLASS],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        wait_for(lambda: (run / "fake.ready").exists(), process)
+        ports = dict(zip(PORTS, range(port, port + len(PORTS)), strict=True))
+        started = birth(psutil.Process(process.pid))
+        server = Server(ports, process.pid, started, str(run), str(run / "tmp"), "", models)
+        (run / "server.json").write_text(json.dumps(asdict(server)))
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(done: Any, process: subprocess.Popen[bytes] | None = None, seconds: float = 20) -> None:
+    """Wait until `done` says so."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert process is None or process.poll() is None, "the process has ended"
+        time.sleep(0.02)
+
+
+def rotate_key(server: Server) -> str:
+    """Have the fake server change its inference key; returns the new one."""
+    before = server.headers()
+    os.kill(server.pid, signal.SIGUSR1)
+    wait_for(lambda: _headers(server) not in (None, before))
+    return server.headers()["Authorization"]
+
+
+def _headers(server: Server) -> dict[str, str] | None:
+    try:
+        return server.headers()
+    except Exception:
+        return None
+
+
+def error_of(answer: requests.Response) -> tuple[int, str, str]:
+    """Status, word and field of an error in the service's form, which this checks."""
+    assert answer.headers["Content-Type"] == "application/json", answer.text
+    error = answer.json()
+    assert {"code", "error", "field", "message"} <= error.keys() and error["code"] == answer.status_code, error
+    assert answer.headers["X-Request-Id"]
+    return answer.status_code, error["error"], error["field"]
