@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from imagexplain.archive.manifest import HASHES, MANIFEST
+from imagexplain.archive.manifest import HASHES, MANIFEST, sha256_of
 from imagexplain.archive.spec import (
     CONFIG_FILE,
     SPEC_FILE,
@@ -407,7 +407,9 @@ def _sealed(archive: Path, target: Path) -> None:
     with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(target, "w") as final:
         entries = sorted((each for each in packed.infolist() if not each.is_dir()), key=lambda entry: entry.filename)
         manifest = json.loads(packed.read(MANIFEST))
-        manifest[HASHES] = {each.filename: _sum(packed, each) for each in entries if each.filename != MANIFEST}
+        manifest[HASHES] = {
+            each.filename: sha256_of(packed, each.filename) for each in entries if each.filename != MANIFEST
+        }
         for entry in entries:
             info = zipfile.ZipInfo(entry.filename, EPOCH)
             info.external_attr = 0o644 << 16
@@ -418,11 +420,6 @@ def _sealed(archive: Path, target: Path) -> None:
             info.file_size = entry.file_size
             with packed.open(entry) as source, final.open(info, "w") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)
-
-
-def _sum(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
-    with packed.open(entry) as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _inputs(archive: ResolvedArchive) -> str:

@@ -8,7 +8,6 @@ the checksums of their zip file alone; those with a spec of ours are not, for th
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import struct
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import ValidationError
 
-from imagexplain.archive.manifest import HASHES, MANIFEST
+from imagexplain.archive.manifest import HASHES, MANIFEST, sha256_of
 from imagexplain.archive.spec import DEFAULT_VERSION, SPEC_FILE, CaptionerSpec, ClassifierSpec, ModelSpec, SegmenterSpec
 
 SPECS: dict[str, type[ModelSpec]] = {
@@ -113,9 +112,8 @@ def _check_sums(archive: Path, content: zipfile.ZipFile) -> None:
             raise ArchiveError(f"{archive}: {name} is missing: the archive was built with it")
         if name not in sums:
             raise ArchiveError(f"{archive}: {name} was added: the archive was built without it")
-        with content.open(name) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
-                raise ArchiveError(f"{archive}: {name} was changed: its SHA-256 is not that with which it was built")
+        if sha256_of(content, name) != sums[name]:
+            raise ArchiveError(f"{archive}: {name} was changed: its SHA-256 is not that with which it was built")
     _check_no_gaps(archive, content)
 
 
