@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from imagexplain.ops import server
-from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, birth, find, free_port, start, stop
+from imagexplain.ops.processes import birth
+from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
 from tests.serving import archives
 
 
