@@ -5,7 +5,10 @@ DRAIN ?=
 # Shells set a HOST of their own, which says nothing of where to listen: `make serve HOST=0.0.0.0` alone counts.
 host := $(if $(filter command,$(origin HOST)),$(HOST))
 IMAGE ?=
+# Names of models to serve, of all if there are none: make serve MODELS="imagenet bit"
+MODELS ?=
 run := .venv/bin/python
+serving = $(if $(PORT),--port $(PORT)) $(if $(host),--host "$(host)") $(if $(MODELS),--models $(MODELS))
 
 # A user's own weights and labels, see archive_specs/*_full.yaml. They hold until they are given again; empty
 # (`make archives LANET_WEIGHTS=`) brings the demonstration back.
@@ -13,7 +16,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS TIMM_MODEL TIMM_WEIGHTS TIMM_LABELS PLACES_WEIGHTS PLACES_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup archives serve stop demo test test-upstream lint bench evaluate
+.PHONY: setup archives serve supervise stop demo test test-upstream lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -25,7 +28,10 @@ archives: setup
 	@$(run) scripts/build_archives.py
 
 serve: archives
-	@$(run) scripts/server.py start $(if $(PORT),--port $(PORT)) $(if $(host),--host "$(host)")
+	@$(run) scripts/server.py start $(serving)
+
+supervise: archives
+	@exec $(run) scripts/server.py supervise $(serving) $(if $(DRAIN),--drain $(DRAIN))
 
 stop:
 	@if [ -x $(run) ]; then $(run) scripts/server.py stop $(if $(DRAIN),--drain $(DRAIN)); else echo "not running"; fi

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -161,7 +161,7 @@ def start(
     """
     store, run = (store or root / "model_store").resolve(), (run or root / "run").resolve()
     archives = chosen_archives(store, models)
-    ports = dict(zip(PORTS, range(port, port + len(PORTS)), strict=True)) if port else _configured_ports(root)
+    ports = ports_from(root, port)
     host = ANYWHERE if _resolved(host)[1] == ANYWHERE else host
     mark = fingerprint(root, archives)
     running, supervisor = find(run), other_supervisor(run)
@@ -169,7 +169,7 @@ def start(
     if running and (running.fingerprint, running.ports, running.host, running.replaceable) == asked:
         say(f"already running at {running.inference} with the same archives")
         if wait:
-            _wait(running, timeout_s)
+            wait_until_ready(running, timeout_s)
         return running
     if supervisor:
         doing = "serves other archives or addresses" if running else "is restarting its server"
@@ -177,7 +177,7 @@ def start(
     found = _identities(archives)
     _check_free(host, ports, running)
     _check_java()
-    with ended_by_signals(), _alone(_writable(run, archives, running)):
+    with ended_by_signals(), alone(_writable(run, archives, running)):
         if running:
             say("already running with other archives or addresses: restarting")
             stop(run, drain_s=drain_s)
@@ -187,7 +187,7 @@ def start(
             blank = Server(ports, 0, 0.0, str(run), "", mark, (), host, {}, str(store), tuple(models), replaceable)
             server = _launch(root, blank, found)
             if wait:
-                _wait(server, timeout_s)
+                wait_until_ready(server, timeout_s)
         except BaseException:
             with undisturbed():
                 stop(run, quiet=True, drain_s=0)
@@ -406,8 +406,12 @@ def _scratch(run: Path) -> Path:
     return scratch
 
 
-def _wait(server: Server, timeout_s: float) -> None:
-    """Wait until every worker of every model is READY. Raises ServerError at the first failure."""
+def wait_until_ready(server: Server, timeout_s: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Wait until every worker of every model is READY, and call `meanwhile` again and again.
+
+    Raises:
+        ServerError: a model cannot be loaded, the server ended, or it took too long.
+    """
     begun = said = time.monotonic()
     while True:
         alive = server.process() is not None
@@ -431,6 +435,7 @@ def _wait(server: Server, timeout_s: float) -> None:
                 f"{model} {'ready' if _ready(workers) else 'loading'}" for model, workers in states.items()
             )
             say(f"  {waited:3.0f} s: {shown or 'starting TorchServe'}")
+        meanwhile()
         time.sleep(0.2)
 
 
@@ -461,6 +466,12 @@ def _fault(server: Server) -> str | None:
             return f"{failed[1] if failed else 'a worker'} cannot be loaded:\n{traceback}"
     said = "\n".join(f"{stream}: {line}" for stream, lines in streams.items() for line in lines[-5:])
     return f"{failed[1] if failed else 'a worker'} cannot be loaded; last it said:\n{said}\nmore in {server.logs}"
+
+
+def own_error(server: Server, model: str) -> str | None:
+    """The last traceback of a model's workers, by its name and version as TorchServe writes them: name_version."""
+    streams = _worker_lines(_read(server.logs / "model_log.log"), model)
+    return next((found for lines in streams.values() if (found := _traceback(lines))), None)
 
 
 def _worker_lines(log: str, model: str) -> dict[str, list[str]]:
@@ -552,6 +563,11 @@ def addresses_of(identities: Collection[Identity]) -> tuple[str, ...]:
     return tuple(name if counts[name] == 1 else f"{name}/{version}" for name, version in identities)
 
 
+def ports_from(root: Path, port: int | None) -> dict[str, int]:
+    """The five ports from `port` upwards, or those of `config.properties`."""
+    return dict(zip(PORTS, range(port, port + len(PORTS)), strict=True)) if port else _configured_ports(root)
+
+
 def _configured_ports(root: Path) -> dict[str, int]:
     properties: dict[str, Any] = {}
     for line in (root / "config.properties").read_text().splitlines():
@@ -575,7 +591,7 @@ def _check_free(host: str, ports: dict[str, int], running: Server | None = None)
         if fault == errno.EACCES:
             raise ServerError(f"port {port} ({use}) is not for this user to open: choose others with PORT=")
         if fault:
-            raise ServerError(f"port {port} ({use}) is taken{_owner(port)}: stop that, or choose others with PORT=")
+            raise ServerError(f"port {port} ({use}) is taken{owner_of(port)}: stop that, or choose others with PORT=")
 
 
 def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
@@ -684,7 +700,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 @contextmanager
-def _alone(run: Path) -> Iterator[None]:
+def alone(run: Path) -> Iterator[None]:
     """Keep two starts with one run directory apart. Raises ServerError if another one is under way."""
     handle = os.open(run, os.O_RDONLY)
     try:
@@ -697,7 +713,8 @@ def _alone(run: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _owner(port: int) -> str:
+def owner_of(port: int) -> str:
+    """Words for the process that listens on a port, where the system tells it: " by NAME (process 1)"."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:

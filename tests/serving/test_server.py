@@ -165,7 +165,7 @@ def test_the_plain_torchserve_command_serves_the_same_configuration(tmp_path: Pa
     served = ("small/1.0", "small/2.0")
     plain = Server(ports, pid, birth(psutil.Process(pid)), str(tmp_path), str(scratch), "", served)
     try:
-        server._wait(plain, 60)
+        server.wait_until_ready(plain, 60)
         with urllib.request.urlopen(plain.metrics, timeout=10) as answer:
             assert b"explain_requests_total" in answer.read()
     finally:

@@ -261,7 +261,7 @@ def test_a_disk_that_fills_later_is_a_message_too(
 def test_two_starts_at_once_do_not_meet(tmp_path: Path, run: Path) -> None:
     archives.write(tmp_path / "store", "small")
     run.mkdir()
-    with server._alone(run), pytest.raises(ServerError, match="is being started"):
+    with server.alone(run), pytest.raises(ServerError, match="is being started"):
         start(store=tmp_path / "store", run=run, port=free_port())
 
 
