@@ -17,8 +17,26 @@ from imagexplain.client.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 
+GROUPS = {"debugging": "debugging"}
+"""Folders of tests whose files share fixtures."""
+
 # The tests' own requests stay on this machine, whatever proxy they are run behind.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several share the cores: a thread each, in the servers that they start, too
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep on one worker what shares fixtures: the tests of a file, and of all files that ask the served archives."""
+    files = {item.path: GROUPS.get(item.path.parent.name, str(item.path.relative_to(ROOT))) for item in items}
+    files |= {item.path: "served" for item in items if "served" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(files[item.path]))
+    items.sort(key=lambda item: files[item.path] != "served")  # the longest first, so that it is not waited for
 
 
 @pytest.fixture(autouse=True)
