@@ -2,11 +2,14 @@
 
 `start` returns when every model of the store has a READY worker, or fails with the worker's own error; with
 `--foreground` it stays until the server ends, or until SIGTERM or Ctrl-C stop it. `stop` lets the server answer what
-it has accepted, for `--drain` seconds at most. `supervise` starts it and stays: it starts the server again when that has
-ended, and a model whose workers TorchServe has given up, ends workers that hang, and tells on a port of the loopback,
-the inference port + 5, whether every model is ready; SIGTERM or Ctrl-C stop both. `replace ARCHIVE` serves another
-version of a model in the place of the one that is served, without a request that fails. The server's state (key file, logs, process, temporary files) is under
-run/.
+it has accepted, for `--drain` seconds at most.
+
+`supervise` starts the server and stays: it starts it anew when it has ended, and the workers of a model that TorchServe
+has given up, ends workers that hang, and tells on a port of the loopback, the inference port + 5, whether every model
+is ready. SIGTERM or Ctrl-C stop both. `replace ARCHIVE` serves another version of a model in the place of the one that
+is served, without a request that fails; the server must have been started with `--replaceable`.
+
+The server's state (key file, logs, process, temporary files) is under run/.
 """
 
 from __future__ import annotations
@@ -92,7 +95,11 @@ def _start(options: argparse.Namespace, run: Path) -> int:
 
 
 def _supervise(options: argparse.Namespace, run: Path) -> int:
-    from imagexplain.ops.supervise import Settings, supervise  # wants the extra `ops`, which nothing else here does
+    try:
+        from imagexplain.ops.supervise import Settings, supervise
+    except ModuleNotFoundError as error:  # of the extra, which nothing else here needs
+        wanted = f"wanted {error.name}, which is not installed: pip install 'imagexplain[serve,ops]'"
+        raise ServerError(wanted) from None
 
     settings = Settings(
         root=ROOT,

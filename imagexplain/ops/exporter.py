@@ -62,7 +62,7 @@ class Status:
         return {"ready": bool(states) and not unready and not self.draining, "models": states, "unready": unready}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Metrics(Collector):
     status: Status
 
