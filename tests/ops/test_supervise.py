@@ -29,7 +29,7 @@ FRAGILE = archives.WORKING.replace(
 )
 BUSY = archives.WORKING.replace(
     'return [b"fine"',
-    "import time; ends = time.monotonic() + 8\n        while time.monotonic() < ends: pass\n        return [b'fine'",
+    "import time; ends = time.monotonic() + 5\n        while time.monotonic() < ends: pass\n        return [b'fine'",
 )
 
 
