@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +72,19 @@ class Model:
         return next((state for state in (READY, LOADING) if state in states), UNAVAILABLE)
 
 
-def observe(server: Server) -> tuple[Model, ...]:
+def observe(server: Server, addresses: Iterable[str] | None = None) -> tuple[Model, ...]:
     """The models of a server at this moment.
+
+    Args:
+        addresses: Models to look at, by name or name/version; those that the server is to serve, if not given.
 
     Raises:
         OSError: the server does not answer.
         ValueError: it answers something else.
     """
     processes = _worker_processes(server)
-    return tuple(_model(address, describe(server, address), processes) for address in server.models)
+    looked_at = server.models if addresses is None else addresses
+    return tuple(_model(address, describe(server, address), processes) for address in looked_at)
 
 
 def _model(address: str, about: dict[str, Any], processes: dict[str, psutil.Process]) -> Model:

@@ -27,6 +27,7 @@ from imagexplain.client.loopback import urlopen
 from imagexplain.errors import unknown
 from imagexplain.ops.check_archive import ArchiveError, Identity, check, identify
 from imagexplain.ops.drain import describe, settle
+from imagexplain.ops.observation import READY, Model, observe
 from imagexplain.ops.server import (
     DRAIN_SECONDS,
     Server,
@@ -35,6 +36,7 @@ from imagexplain.ops.server import (
     chosen_archives,
     find,
     fingerprint,
+    log_size,
     own_error,
     sha256_of_file,
     write_state,
@@ -45,6 +47,9 @@ from imagexplain.progress import say, with_progress
 REPLACED = "replaced"
 """Folder of the store for archives that are no longer served; a start does not look into it."""
 LOAD_SECONDS = 900.0
+LOOK_SECONDS = 0.2
+LOG_SECONDS = 1.0
+"""Time for a worker's last words to reach the log."""
 GRACE_SECONDS = 1.0
 """Time for requests that chose the old version to reach its queue."""
 
@@ -74,13 +79,16 @@ def replace(run: Path, archive: Path, *, root: Path = ROOT, drain_s: float = DRA
         new = check(archive)
     except ArchiveError as error:
         raise ServerError(str(error)) from None
+    archive, store = archive.resolve(), Path(server.store)
     with alone(run):
         old = _served(server, new)
-        file = _into_store(Path(server.store), archive.resolve(), new)
-        with _unless_it_fails(server, new, None if file == archive.resolve() else file):
+        file = _into_store(store, archive, new)
+        with _unless_it_fails(server, new, None if file == archive else file):
             with_progress(f"loading {new.name} {new.version}", lambda: _load(server, file.name, new))
             _ask(server, "PUT", f"models/{new.name}/{new.version}/set-default")
         with undisturbed():
+            if archive.parent == store / REPLACED:
+                archive.unlink()  # it is served again
             return _finish(root, server, file, old, new, drain_s)
 
 
@@ -170,14 +178,33 @@ def _unless_it_fails(server: Server, new: Identity, copy: Path | None) -> Iterat
 
 
 def _load(server: Server, file: str, new: Identity) -> None:
+    """Have TorchServe load an archive of the store, and wait for its workers.
+
+    TorchServe could be asked to answer once they are ready. It would hold up one of its few threads until then, and
+    with it every client whose connection is that thread's.
+    """
+    begin = log_size(server)
+    _ask(server, "POST", f"models?{urlencode({'url': file, 'synchronous': 'false'})}")
+    ends, before = time.monotonic() + LOAD_SECONDS, set[int]()
+    while time.monotonic() < ends:
+        (seen,) = _observed(server, new)
+        if seen.workers and all(worker.state == READY for worker in seen.workers):
+            return
+        now = {worker.process.pid for worker in seen.workers if worker.process}
+        if before - now:
+            time.sleep(LOG_SECONDS)
+            own = own_error(server, f"{new.name}_{new.version}", begin) or f"a worker ended; see {server.logs}"
+            raise ServerError(f"{new.name} {new.version} cannot be loaded: {own}")
+        before |= now
+        time.sleep(LOOK_SECONDS)
+    raise ServerError(f"{new.name} {new.version} cannot be loaded: it was not ready after {LOAD_SECONDS:.0f} s")
+
+
+def _observed(server: Server, new: Identity) -> tuple[Model, ...]:
     try:
-        _ask(server, "POST", f"models?{urlencode({'url': file, 'synchronous': 'true'})}")
-    except ServerError as error:
-        own = own_error(server, f"{new.name}_{new.version}")
-        raise ServerError(f"{new.name} {new.version} cannot be loaded: {own or error}") from None
-    states = server.workers(f"{new.name}/{new.version}")
-    if not states or set(states) != {"READY"}:
-        raise ServerError(f"{new.name} {new.version} cannot be loaded: wanted READY workers, got {states}")
+        return observe(server, [f"{new.name}/{new.version}"])
+    except (OSError, ValueError, LookupError) as error:
+        raise ServerError(f"{server.management} does not answer: {error}") from None
 
 
 def _ask(server: Server, method: str, path: str) -> None:

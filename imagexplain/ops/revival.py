@@ -79,7 +79,7 @@ def revive(server: Server, model: Model) -> None:
     """
     for count in (0, model.wanted):
         address = f"{server.management}/models/{model.name}/{model.version}"
-        sizes = f"min_worker={count}&max_worker={count}&synchronous={str(count == 0).lower()}"
+        sizes = f"min_worker={count}&max_worker={count}&synchronous=false"
         request = Request(f"{address}?{sizes}", headers=server.headers("management"), method="PUT")
         with urlopen(request, timeout=SCALE_SECONDS):
             pass

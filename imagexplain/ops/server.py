@@ -468,10 +468,24 @@ def _fault(server: Server) -> str | None:
     return f"{failed[1] if failed else 'a worker'} cannot be loaded; last it said:\n{said}\nmore in {server.logs}"
 
 
-def own_error(server: Server, model: str) -> str | None:
-    """The last traceback of a model's workers, by its name and version as TorchServe writes them: name_version."""
-    streams = _worker_lines(_read(server.logs / "model_log.log"), model)
-    return next((found for lines in streams.values() if (found := _traceback(lines))), None)
+def log_size(server: Server) -> int:
+    """Bytes of what the workers have written so far."""
+    try:
+        return (server.logs / "model_log.log").stat().st_size
+    except OSError:
+        return 0
+
+
+def own_error(server: Server, model: str, begin: int) -> str | None:
+    """The first traceback of a model's workers after so many bytes of their log.
+
+    Args:
+        model: Name and version as TorchServe writes them: name_version.
+        begin: Earlier size of the log, from which a new one has begun if it is shorter.
+    """
+    log = (server.logs / "model_log.log").read_bytes()
+    text = log[begin if begin <= len(log) else 0 :].decode(errors="replace")
+    return next((found for lines in _worker_lines(text, model).values() if (found := _traceback(lines))), None)
 
 
 def _worker_lines(log: str, model: str) -> dict[str, list[str]]:

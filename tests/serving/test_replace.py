@@ -38,7 +38,7 @@ def requests_without_a_pause(server: Server) -> Iterator[Counter[str]]:
         request = Request(f"{server.inference}/predictions/small", b"x", server.headers())
         while not done.is_set():
             try:
-                with urlopen(request, timeout=60) as answer:
+                with urlopen(request, timeout=120) as answer:
                     found = answer.read().decode()
             except HTTPError as error:
                 found = f"status {error.code}: {error.read().decode()[:200]}"
