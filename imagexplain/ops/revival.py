@@ -27,6 +27,7 @@ def longest_pause(retry_s: float) -> float:
     """The longest pause, in seconds, that TorchServe begins within the time for which it tries.
 
     Example:
+        >>> from imagexplain.ops.revival import longest_pause
         >>> longest_pause(300), longest_pause(1)
         (144, 1)
     """

@@ -364,6 +364,8 @@ def test_addresses_of_this_machine() -> None:
         (["demo", "HOST=0.0.0.0", "PORT=9000"], {}, 'start --port 9000 --host "0.0.0.0"'),
         (["serve"], {"HOST": "machine.example.org"}, "start"),
         (["stop", "DRAIN=5"], {}, "stop --drain 5"),
+        (["serve", "MODELS=imagenet bit"], {}, "start --models imagenet bit"),
+        (["supervise", "MODELS=bit", "DRAIN=5"], {}, "supervise --models bit --drain 5"),
     ],
 )
 def test_make_passes_on_where_to_listen(command: list[str], environment: dict[str, str], wanted: str) -> None:
