@@ -32,11 +32,11 @@ FRONTEND, MODEL = "frontend", "model"
 
 @dataclass
 class Status:
-    """What the exporter tells. The supervisor replaces its fields; each is read whole.
+    """Facts that the exporter tells. The supervisor replaces its fields; each is read whole.
 
     Attributes:
         states: State of each model, by its address.
-        models: What was seen of the models last; those that are expected, without workers, before the server answers.
+        models: Models as they were seen last; those that are expected, without workers, before the server answers.
         archives: SHA-256 of each model's archive, by its address.
         load_s: Seconds from the start of a model's worker until it was READY, by name and version.
         restarts: Restarts so far, by what was restarted and the model's name ("" for the frontend).

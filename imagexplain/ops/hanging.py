@@ -39,7 +39,7 @@ class Watch:
         """The workers that hang by now.
 
         Args:
-            models: What is seen of the models at this moment.
+            models: Models as they are seen at this moment.
             now: Seconds by a clock that nobody sets.
         """
         seen: dict[tuple[int, str], tuple[float, float]] = {}

@@ -1,4 +1,4 @@
-"""What there is to see of a running server: its models, their workers, and what the workers' processes do."""
+"""Observation of a running server: its models, their workers, and what the workers' processes do."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Revivals:
         """The models that TorchServe has given up by now, and for which the pause since the last attempt is over.
 
         Args:
-            models: What is seen of the models at this moment.
+            models: Models as they are seen at this moment.
             now: Seconds by a clock that nobody sets.
         """
         dead = [model for model in models if model.wanted and all(each.state == DEAD for each in model.workers)]

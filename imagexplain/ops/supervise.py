@@ -58,7 +58,7 @@ KEYS_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What to serve, and where. The fields are those of `imagexplain.ops.server.start`."""
+    """Choice of what to serve, and where. The fields are those of `imagexplain.ops.server.start`."""
 
     root: Path
     store: Path
@@ -91,7 +91,7 @@ def supervise(settings: Settings, started: Callable[[Server], None] = lambda _: 
     A server that runs already with the same archives and addresses is taken over as it is.
 
     Args:
-        settings: What to serve, and where.
+        settings: Choice of what to serve, and where.
         started: Function that is called once all models are READY.
 
     Raises:
