@@ -13,11 +13,12 @@ STOPPED_SECONDS = 3.0
 """Time in the stopped state (SIGSTOP) after which a worker is ended; nothing but a signal puts it there."""
 STALLED_SECONDS = 20.0
 """Time without a tick of the processor, while requests queue, after which a worker is ended."""
+STOPPED_REASON, STALLED_REASON = REASONS = ("stopped", "stalled")
 
 
 @dataclass(frozen=True)
 class Hanging:
-    """A worker that hangs: its model, and the reason, "stopped" or "stalled"."""
+    """A worker that hangs: its model, and the reason, one of `REASONS`."""
 
     model: Model
     worker: Worker
@@ -63,6 +64,6 @@ class Watch:
 
 def _suspicion(model: Model, worker: Worker) -> tuple[str, float] | None:
     if worker.state == STOPPED:
-        return "stopped", STOPPED_SECONDS
+        return STOPPED_REASON, STOPPED_SECONDS
     stuck = worker.loaded and model.pending > 0 and not worker.asks and worker.status == psutil.STATUS_SLEEPING
-    return ("stalled", STALLED_SECONDS) if stuck else None
+    return (STALLED_REASON, STALLED_SECONDS) if stuck else None

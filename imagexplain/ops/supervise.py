@@ -25,7 +25,7 @@ from imagexplain.ops import supervisor_state
 from imagexplain.ops.backoff import Backoff
 from imagexplain.ops.check_archive import ArchiveError, identify
 from imagexplain.ops.exporter import EXPORTER_PORT, FRONTEND, MODEL, Status, exported
-from imagexplain.ops.hanging import STOPPED_SECONDS, Watch
+from imagexplain.ops.hanging import REASONS, STOPPED_SECONDS, Watch
 from imagexplain.ops.key_renewal import expiring, renew
 from imagexplain.ops.notify import notify
 from imagexplain.ops.observation import LOADING, READY, UNAVAILABLE, observe
@@ -103,12 +103,14 @@ def supervise(settings: Settings, started: Callable[[Server], None] = lambda _: 
     status = Status()
     try:
         with exported(status, _exporter_port(settings)), ended_by_signals():
+            supervision = _Supervision(settings, status, started)
             try:
-                _Supervision(settings, status).go(started)
+                supervision.go()
             finally:
                 status.draining = True
                 notify("STOPPING=1")
-                stop(run, drain_s=settings.drain_s if find(run) else 0)
+                if supervision.began:
+                    stop(run, drain_s=settings.drain_s)
     finally:
         with undisturbed():
             supervisor_state.forget(run)
@@ -137,6 +139,9 @@ class _Supervision:
 
     settings: Settings
     status: Status
+    started: Callable[[Server], None]
+    began: bool = False
+    told: bool = False
     watch: Watch = field(default_factory=Watch)
     revivals: Revivals = field(default_factory=Revivals)
     frontend: Backoff = field(default_factory=Backoff)
@@ -146,9 +151,31 @@ class _Supervision:
     looked_at_keys: float = float("-inf")
     was_low: bool = False
 
-    def go(self, started: Callable[[Server], None]) -> None:
+    def go(self) -> None:
         self._expect()
+        server = self._begin()
+        self.began = True
+        while True:
+            # Whoever removes the state of a server that lives has not ended it.
+            server = find(self.settings.run) or server
+            if server.process() is None:
+                server = self._restart(server)
+            else:
+                self._look(server)
+            if not self.told and self.status.readiness()["ready"]:
+                self.told = True
+                self.started(server)
+                notify("READY=1")
+            notify("WATCHDOG=1")
+            time.sleep(LOOK_SECONDS)
+
+    def _begin(self) -> Server:
+        """Start the server, whose first failure is the supervisor's, or take over the one that runs."""
+        before = find(self.settings.run)
         server = self.settings.start()
+        if before and (before.pid, before.started) == (server.pid, server.started):
+            self.silence_ends = time.monotonic() + SILENCE_SECONDS
+            return server
 
         def meanwhile() -> None:
             if time.monotonic() - self.seen >= LOOK_SECONDS:
@@ -156,21 +183,11 @@ class _Supervision:
 
         try:
             wait_until_ready(server, self.settings.timeout_s, meanwhile)
-        except ServerError:
-            stop(self.settings.run, quiet=True, drain_s=0)
+        except BaseException:
+            with undisturbed():
+                stop(self.settings.run, quiet=True, drain_s=0)
             raise
-        self._look(server)
-        started(server)
-        notify("READY=1")
-        while True:
-            notify("WATCHDOG=1")
-            time.sleep(LOOK_SECONDS)
-            # Whoever removes the state of a server that lives has not ended it.
-            server = find(self.settings.run) or server
-            if server.process() is None:
-                server = self._restart(server)
-            else:
-                self._look(server)
+        return server
 
     def _expect(self) -> None:
         """Let readiness name the models before TorchServe does."""
@@ -215,6 +232,8 @@ class _Supervision:
                 say(f"{address}: {state}")
         for model in models:
             self.status.restarts[MODEL, model.name] += 0
+            for reason in REASONS:
+                self.status.ended[model.name, model.version, reason] += 0
         return True
 
     def _time_load(self, model: SeenModel) -> None:

@@ -38,7 +38,7 @@ def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]
     """A supervisor of three small models."""
     folder = tmp_path_factory.mktemp("supervised")
     store, run = folder / "store", folder / "run"
-    archives.write(store, "small")
+    archives.seal(archives.write(store, "small"))
     archives.write(store, "fragile", FRAGILE.format(flag=folder / "flag"), maxRetryTimeoutInSec=1)
     archives.write(store, "busy", BUSY)
     supervised = supervise(store, run, free_port(), "--drain", "10")
@@ -111,7 +111,7 @@ def test_a_stopped_worker_is_noticed_and_ended(supervised: Supervised) -> None:
         until(supervised.is_ready)
     assert ask(supervised, "small") == b"fine"
     assert supervised.metric("imagexplain_workers_ended_total", model_name="small", reason="stopped") == 1
-    assert supervised.metric("imagexplain_workers_ended_total", model_name="busy") is None, "it computed for seconds"
+    assert supervised.metric("imagexplain_workers_ended_total", model_name="busy", reason="stalled") == 0, "it computes"
 
 
 def test_a_model_that_torchserve_has_given_up_gets_new_workers(supervised: Supervised) -> None:
@@ -156,3 +156,22 @@ def test_a_signal_lets_it_answer_and_leaves_nothing(supervised: Supervised) -> N
         assert answer.result() == b"fine"
     assert supervised.process.wait(60) == 0
     assert server.process() is None and [path.name for path in supervised.run.iterdir()] == ["logs"]
+
+
+def test_a_server_that_runs_is_taken_over_and_not_stopped_by_a_failure(tmp_path: Path) -> None:
+    store, run, port = tmp_path / "store", tmp_path / "run", free_port()
+    archives.write(store, "small")
+    server = start(store=store, run=run, port=port)
+    try:
+        (store / "torn.mar").write_bytes(b"PK")
+        failing = supervise(store, run, port)
+        assert failing.process.wait(60) == 1
+        assert "torn.mar is not a model archive" in failing.said() and server.process()
+        (store / "torn.mar").unlink()
+        supervised = supervise(store, run, port)
+        until(supervised.is_ready)
+        assert supervised.server == server
+        assert stop(run, drain_s=5) and supervised.process.wait(60) == 0
+        assert server.process() is None and [path.name for path in run.iterdir()] == ["logs"]
+    finally:
+        stop(run, quiet=True, drain_s=0)
