@@ -7,7 +7,10 @@ host := $(if $(filter command,$(origin HOST)),$(HOST))
 IMAGE ?=
 # Settings of the front door, where they are not those of deploy/nginx/edge.yaml.
 SETTINGS ?=
+# Names of models to serve, of all if there are none: make serve MODELS="imagenet bit"
+MODELS ?=
 run := .venv/bin/python
+serving = $(if $(PORT),--port $(PORT)) $(if $(host),--host "$(host)") $(if $(MODELS),--models $(MODELS))
 
 # A user's own weights and labels, see archive_specs/*_full.yaml. They hold until they are given again; empty
 # (`make archives LANET_WEIGHTS=`) brings the demonstration back.
@@ -15,7 +18,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS TIMM_MODEL TIMM_WEIGHTS TIMM_LABELS PLACES_WEIGHTS PLACES_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup setup-ops archives serve serve-edge stop demo test test-upstream lint bench evaluate
+.PHONY: setup setup-ops archives serve serve-edge supervise stop demo test test-upstream lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -30,7 +33,10 @@ archives: setup
 	@$(run) scripts/build_archives.py
 
 serve: archives
-	@$(run) scripts/server.py start $(if $(PORT),--port $(PORT)) $(if $(host),--host "$(host)")
+	@$(run) scripts/server.py start $(serving)
+
+supervise: archives
+	@exec $(run) scripts/server.py supervise $(serving) $(if $(DRAIN),--drain $(DRAIN))
 
 serve-edge: serve
 	@$(run) -m imagexplain edge start $(if $(SETTINGS),--settings "$(SETTINGS)")

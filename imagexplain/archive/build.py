@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from imagexplain.archive.manifest import HASHES, MANIFEST, sha256_of
 from imagexplain.archive.spec import (
     CONFIG_FILE,
     SPEC_FILE,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up 
     from imagexplain.models.checkpoints.state_dict import StateDict
 
 SERVING_FILE = "model-config.yaml"
-MANIFEST = "MAR-INF/MANIFEST.json"
 PACKAGES = ("handlers", "imagexplain")
 NOT_CARRIED = ("__pycache__", "*.pyc", "*.pyi", "py.typed")
 SPEC_FIELDS = ("architecture", "arguments", "features", "labels", "settings", "vocabulary")
@@ -98,7 +98,7 @@ def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path
         for directory in (content, packed):
             directory.mkdir()
         with_progress(f"{name}: checking the weights", lambda: _stage(archive, content))
-        with_progress(f"{name}: packing", lambda: _reproducible(_pack(archive.model, content, packed), final))
+        with_progress(f"{name}: packing", lambda: _sealed(_pack(archive.model, content, packed), final))
         partial = target.with_suffix(".partial")
         try:
             shutil.copyfile(final, partial)
@@ -398,16 +398,25 @@ def _temporary_files_in(directory: Path) -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def _reproducible(archive: Path, target: Path) -> None:
-    """Copy a zip file with sorted entries, fixed times and permissions, and nothing compressed.
+def _sealed(archive: Path, target: Path) -> None:
+    """Copy a zip file with sorted entries, fixed times and permissions, nothing compressed, and its files' SHA-256.
 
-    Trained weights hardly compress, and what compression gives depends on the installed zlib.
+    Trained weights hardly compress, and what compression gives depends on the installed zlib. The sums stand in the
+    manifest, which has none itself; `imagexplain.ops.check_archive` compares them.
     """
     with zipfile.ZipFile(archive) as packed, zipfile.ZipFile(target, "w") as final:
-        for entry in sorted(packed.infolist(), key=lambda entry: entry.filename):
+        entries = sorted((each for each in packed.infolist() if not each.is_dir()), key=lambda entry: entry.filename)
+        manifest = json.loads(packed.read(MANIFEST))
+        manifest[HASHES] = {
+            each.filename: sha256_of(packed, each.filename) for each in entries if each.filename != MANIFEST
+        }
+        for entry in entries:
             info = zipfile.ZipInfo(entry.filename, EPOCH)
             info.external_attr = 0o644 << 16
             info.create_system = 3
+            if entry.filename == MANIFEST:
+                final.writestr(info, json.dumps(manifest, indent=2))
+                continue
             info.file_size = entry.file_size
             with packed.open(entry) as source, final.open(info, "w") as sink:
                 shutil.copyfileobj(source, sink, 1 << 20)

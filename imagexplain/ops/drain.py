@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,30 @@ def drain(server: Server, seconds: float, waiting: Callable[[float], None] = lam
     return False
 
 
+def settle(server: Server, model: str, seconds: float) -> bool:
+    """Wait until one model has answered all that it has accepted, while the others go on and nobody is refused.
+
+    It is for a version that no new request is meant for.
+
+    Args:
+        server: Running server.
+        model: Name and version of the model, as in addresses.
+        seconds: Seconds to wait, at most.
+
+    Returns:
+        Whether nothing was left.
+    """
+    ends = time.monotonic() + seconds
+    try:
+        while (left := ends - time.monotonic()) > 0:
+            if _are_idle(server, (model,), left):
+                return True
+            time.sleep(LOOK_SECONDS)
+    except (OSError, ValueError, LookupError, psutil.Error):
+        pass
+    return False
+
+
 def _refuse_newcomers(server: Server) -> None:
     address = f"{server.management}/token?type=inference"
     with urlopen(Request(address, headers=server.headers("API")), timeout=5):
@@ -68,18 +92,7 @@ def _refuse_newcomers(server: Server) -> None:
 
 
 def _is_done(server: Server, left: float) -> bool:
-    models = {model: _describe(server, model) for model in server.models}
-    if any(about["jobQueueStatus"]["pendingRequests"] for about in models.values()):
-        return False
-    workers = {model: _ready(about) for model, about in models.items()}
-    able = [model for model, found in workers.items() if found]
-    if able:
-        with ThreadPoolExecutor(len(able)) as threads:
-            if not all(threads.map(lambda model: _comes_back(server, model, left), able)):
-                return False
-    if any(len(found) > 1 for found in workers.values()) and not _idle(
-        [pid for found in workers.values() for pid in found]
-    ):
+    if not _are_idle(server, server.models, left):
         return False
     if _unread(server.ports["inference"]):
         return False
@@ -87,7 +100,23 @@ def _is_done(server: Server, left: float) -> bool:
     return not _unread(server.ports["inference"])
 
 
-def _describe(server: Server, model: str) -> dict[str, Any]:
+def _are_idle(server: Server, models: Collection[str], left: float) -> bool:
+    """Tell whether the models have nothing in their queues and in work; waits for what is in front of a request."""
+    about = {model: describe(server, model) for model in models}
+    if any(each["jobQueueStatus"]["pendingRequests"] for each in about.values()):
+        return False
+    workers = {model: _ready(each) for model, each in about.items()}
+    able = [model for model, found in workers.items() if found]
+    if able:
+        with ThreadPoolExecutor(len(able)) as threads:
+            if not all(threads.map(lambda model: _comes_back(server, model, left), able)):
+                return False
+    pids = [pid for found in workers.values() for pid in found]
+    return not any(len(found) > 1 for found in workers.values()) or _idle(pids)
+
+
+def describe(server: Server, model: str) -> dict[str, Any]:
+    """TorchServe's description of a model: its workers, its settings and its queue. Raises OSError or ValueError."""
     request = Request(f"{server.management}/models/{model}", headers=server.headers("management"))
     with urlopen(request, timeout=5) as answer:
         about: dict[str, Any] = json.load(answer)[0]

@@ -14,9 +14,9 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request
@@ -26,10 +26,13 @@ import psutil
 from imagexplain.archive.spec import version_order
 from imagexplain.checkout import ROOT as ROOT
 from imagexplain.client.loopback import ANYWHERE, LOOPBACK, is_loopback, reachable, urlopen
+from imagexplain.errors import unknown
 from imagexplain.ops import fork_workers
-from imagexplain.ops.check_archive import ArchiveError, Identity, check, unpacked_bytes
+from imagexplain.ops.check_archive import ArchiveError, Identity, check, has_sums, identify, unpacked_bytes
 from imagexplain.ops.drain import DRAINING_FILE, drain
+from imagexplain.ops.processes import alive, birth, end_all
 from imagexplain.ops.signals import ended_by_signals, undisturbed
+from imagexplain.ops.supervisor_state import other_supervisor
 from imagexplain.progress import EVERY_SECONDS, say
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
@@ -50,11 +53,21 @@ class ServerError(RuntimeError):
     """The server cannot be started, found or stopped; the message says why."""
 
 
+class UnknownModelError(ServerError):
+    """A model was asked for that no archive of the store holds."""
+
+
 @dataclass(frozen=True)
 class Server:
     """A running server: where it listens, its process, and what it serves. All but inference is on the loopback.
 
     Of a model with several versions `models` has each, as it stands in addresses: name/version.
+
+    Attributes:
+        archives: SHA-256 of each model's archive as it was loaded, by its place in `models`.
+        store: Directory of the archives.
+        chosen: Models that were asked for; all of the store, if empty.
+        replaceable: Flag for a management API that takes new archives of the store; see `imagexplain.ops.replace`.
     """
 
     ports: dict[str, int]
@@ -65,6 +78,10 @@ class Server:
     fingerprint: str
     models: tuple[str, ...]
     host: str = LOOPBACK
+    archives: dict[str, str] = field(default_factory=dict)
+    store: str = ""
+    chosen: tuple[str, ...] = ()
+    replaceable: bool = False
 
     @property
     def inference(self) -> str:
@@ -100,11 +117,10 @@ class Server:
 
     def process(self) -> psutil.Process | None:
         """The server's process, or None when it has ended, even if another took its number."""
+        process = alive(self.pid, self.started)
         try:
-            process = psutil.Process(self.pid)
-            same = birth(process) == self.started and MAIN_CLASS in process.cmdline()
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (psutil.Error, TypeError, ValueError, OverflowError):  # the last three: no process has such a number
+            return process if process and MAIN_CLASS in process.cmdline() else None
+        except psutil.Error:
             return None
 
     def workers(self, model: str) -> list[str]:
@@ -117,14 +133,6 @@ class Server:
             return []
 
 
-def birth(process: psutil.Process) -> float:
-    """The start of a process, by the clock that nobody sets: in ticks since the system started, where Linux says so."""
-    try:
-        return float(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, IndexError):
-        return float(process.create_time())
-
-
 def start(
     root: Path = ROOT,
     store: Path | None = None,
@@ -132,42 +140,58 @@ def start(
     *,
     host: str = LOOPBACK,
     port: int | None = None,
+    models: Sequence[str] = (),
+    replaceable: bool = False,
     timeout_s: float = 600,
     drain_s: float = DRAIN_SECONDS,
+    wait: bool = True,
 ) -> Server:
-    """Start TorchServe on the archives of `store` and wait until each has a READY worker.
+    """Start TorchServe on the archives of `store`, or on some, and wait until each has a READY worker.
 
     The ports are those of `config.properties`, or the five from `port` upwards: inference, management, metrics and the
     two of gRPC. The first is on `host`, the others on the loopback. A server that runs already on the same archives and
     addresses is returned as it is; on others, restarted, once nothing is found that would keep the new one from
     starting. A signal that ends this process, while it starts one, ends the server.
 
+    Args:
+        models: Names of models to serve, or name/version; all of the store, if empty.
+        replaceable: Flag for a management API that takes new archives of the store.
+        wait: Flag for waiting; without it the server is returned once its process lives.
+
     Raises:
-        ServerError: no archives or damaged ones, a port is taken, no Java, no room, or a worker cannot load its model
-            (with the worker's own error).
+        UnknownModelError: one of `models` is not in the store.
+        ServerError: no archives or damaged ones, a port is taken, no Java, no room, a worker cannot load its model
+            (with the worker's own error), or a supervisor serves something else with this run directory.
     """
     store, run = (store or root / "model_store").resolve(), (run or root / "run").resolve()
-    archives = sorted(store.glob("*.mar"))
-    if not archives:
-        raise ServerError(f"no archives in {store}: make archives")
-    ports = dict(zip(PORTS, range(port, port + len(PORTS)), strict=True)) if port else _configured_ports(root)
+    archives = chosen_archives(store, models)
+    ports = ports_from(root, port)
     host = ANYWHERE if _resolved(host)[1] == ANYWHERE else host
-    fingerprint = _fingerprint(root, archives)
-    running = find(run)
-    if running and (running.fingerprint, running.ports, running.host) == (fingerprint, ports, host):
+    mark = fingerprint(root, archives)
+    running, supervisor = find(run), other_supervisor(run)
+    asked = (mark, ports, host, replaceable)
+    if running and (running.fingerprint, running.ports, running.host, running.replaceable) == asked:
         say(f"already running at {running.inference} with the same archives")
-        _wait(running, timeout_s)
+        if wait:
+            wait_until_ready(running, timeout_s)
         return running
+    if supervisor:
+        doing = "serves other archives or addresses" if running else "is restarting its server"
+        raise ServerError(f"the supervisor of {run}, process {supervisor.pid}, {doing}: make stop ends both")
     found = _identities(archives)
     _check_free(host, ports, running)
     _check_java()
-    with ended_by_signals(), _alone(_writable(run, archives, running)):
+    with ended_by_signals(), alone(_writable(run, archives, running)):
         if running:
             say("already running with other archives or addresses: restarting")
             stop(run, drain_s=drain_s)
+        else:
+            _clear_stale(run)
         try:
-            server = _launch(root, store, run, host, ports, fingerprint, found)
-            _wait(server, timeout_s)
+            blank = Server(ports, 0, 0.0, str(run), "", mark, (), host, {}, str(store), tuple(models), replaceable)
+            server = _launch(root, blank, found)
+            if wait:
+                wait_until_ready(server, timeout_s)
         except BaseException:
             with undisturbed():
                 stop(run, quiet=True, drain_s=0)
@@ -179,7 +203,15 @@ def find(run: Path) -> Server | None:
     """The server that runs with this run directory, or None."""
     try:
         state = json.loads((run / "server.json").read_text())
-        server = Server(**{**state, "models": tuple(state["models"]), "ports": dict(state["ports"])})
+        server = Server(
+            **{
+                **state,
+                "models": tuple(state["models"]),
+                "ports": dict(state["ports"]),
+                "archives": dict(state.get("archives", {})),
+                "chosen": tuple(state.get("chosen", ())),
+            }
+        )
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return server if server.process() else None
@@ -189,11 +221,21 @@ def stop(run: Path, *, quiet: bool = False, drain_s: float = DRAIN_SECONDS) -> b
     """Stop the server of this run directory, and its workers; False when none was running.
 
     What the server has accepted is answered before, for `drain_s` seconds at most; see `imagexplain.ops.drain`. An
-    interruption meanwhile ends the server at once.
+    interruption meanwhile ends the server at once. A supervisor of the directory ends with its server.
 
     Raises:
         ServerError: the server is another user's, or its state cannot be removed.
     """
+    supervisor = other_supervisor(run)
+    if supervisor:
+        try:
+            supervisor.end(drain_s)
+        except psutil.AccessDenied:
+            raise ServerError(f"the supervisor, process {supervisor.pid}, is another user's") from None
+        if not quiet:
+            say(f"stopped the supervisor, process {supervisor.pid}, and its server")
+        if not find(run):
+            return True
     server = find(run)
     process = server.process() if server else None
     if server is None or process is None:
@@ -225,12 +267,7 @@ def _drain(server: Server, seconds: float, quiet: bool) -> None:
 def _end(server: Server, process: psutil.Process) -> None:
     run = Path(server.run)
     try:
-        family = [process, *process.children(recursive=True)]
-        process.terminate()
-        _, left = psutil.wait_procs(family, timeout=10)
-        for straggler in left:
-            straggler.kill()  # psutil checks that the number still belongs to the same process
-        psutil.wait_procs(left, timeout=5)
+        end_all([process, *process.children(recursive=True)])
     except psutil.NoSuchProcess:
         pass
     except psutil.AccessDenied:
@@ -256,54 +293,41 @@ def free_port() -> int:
     raise ServerError("no free ports")
 
 
-def _launch(
-    root: Path,
-    store: Path,
-    run: Path,
-    host: str,
-    ports: dict[str, int],
-    fingerprint: str,
-    archives: dict[Identity, Path],
-) -> Server:
-    """The server's process, which is known to `find` before a signal can end this one; nothing remains of a failure."""
+def _launch(root: Path, blank: Server, archives: dict[Identity, Path]) -> Server:
+    """The server's process, which is known to `find` before a signal can end this one; nothing remains of a failure.
+
+    `blank` is what is known of the server before it runs.
+    """
     scratch = None
     with undisturbed():
         try:
-            scratch = _scratch(run)
-            return _launched(root, store, run, scratch, host, ports, fingerprint, archives)
+            scratch = _scratch(Path(blank.run))
+            return _launched(root, replace(blank, scratch=str(scratch)), archives)
         except BaseException as error:
             if scratch is not None:
                 fork_workers.end(scratch)
                 shutil.rmtree(scratch, ignore_errors=True)
             if isinstance(error, OSError):
-                raise ServerError(f"the server's state cannot be written to {run}: {error}") from None
+                raise ServerError(f"the server's state cannot be written to {blank.run}: {error}") from None
             raise
 
 
-def _launched(
-    root: Path,
-    store: Path,
-    run: Path,
-    scratch: Path,
-    host: str,
-    ports: dict[str, int],
-    fingerprint: str,
-    archives: dict[Identity, Path],
-) -> Server:
+def _launched(root: Path, blank: Server, archives: dict[Identity, Path]) -> Server:
+    run, scratch = Path(blank.run), Path(blank.scratch)
     (run / "logs").mkdir(parents=True, exist_ok=True)
     for name in ("ts_log.log", "model_log.log"):
         if (run / "logs" / name).exists():
             (run / "logs" / name).replace(run / "logs" / f"{name}.previous")
     for name in ("key_file.json", DRAINING_FILE):
         (run / name).unlink(missing_ok=True)
-    environment = _environment(root, run, scratch, ports, host)
+    environment = _environment(root, run, scratch, blank.ports, blank.host) | _model_api(blank.replaceable)
     # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
     # Of several versions it takes the first one for requests that name none.
     command = [
         *fork_workers.command(run, scratch, environment),
         *("--start", "--ncs"),
         *("--models", *(path.name for path in archives.values())),
-        *("--model-store", str(store), "--ts-config", str(root / "config.properties")),
+        *("--model-store", blank.store, "--ts-config", str(root / "config.properties")),
         *("--log-config", str(root / "monitoring" / "log4j2.xml")),
     ]
     console = run / "logs" / "console.log"
@@ -323,13 +347,37 @@ def _launched(
         started = birth(psutil.Process(pid))
     except (OSError, ValueError, psutil.Error):
         raise ServerError(f"TorchServe did not start:\n{console.read_text().strip()}") from None
-    server = Server(ports, pid, started, str(run), str(scratch), fingerprint, _addresses(archives), host)
+    addresses = addresses_of(archives)
+    sums = {address: sha256_of_file(path) for address, path in zip(addresses, archives.values(), strict=True)}
+    server = replace(blank, pid=pid, started=started, models=addresses, archives=sums)
     try:
-        (run / "server.json").write_text(json.dumps(asdict(server), indent=2) + "\n")
+        write_state(server)
     except OSError:
         _end(server, psutil.Process(pid))
         raise
     return server
+
+
+def write_state(server: Server) -> None:
+    """Make a server known to `find`. Raises OSError."""
+    state = Path(server.run, "server.json")
+    partial = state.with_suffix(".partial")
+    try:
+        partial.write_text(json.dumps(asdict(server), indent=2) + "\n")
+        partial.replace(state)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _model_api(replaceable: bool) -> dict[str, str]:
+    """The variable by which TorchServe takes archives while it runs, or takes none."""
+    return {"TS_ENABLE_MODEL_API": str(replaceable).lower()}
 
 
 def _environment(root: Path, run: Path, scratch: Path, ports: dict[str, int], host: str = LOOPBACK) -> dict[str, str]:
@@ -369,8 +417,12 @@ def _scratch(run: Path) -> Path:
     return scratch
 
 
-def _wait(server: Server, timeout_s: float) -> None:
-    """Wait until every worker of every model is READY. Raises ServerError at the first failure."""
+def wait_until_ready(server: Server, timeout_s: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Wait until every worker of every model is READY, and call `meanwhile` again and again.
+
+    Raises:
+        ServerError: a model cannot be loaded, the server ended, or it took too long.
+    """
     begun = said = time.monotonic()
     while True:
         alive = server.process() is not None
@@ -394,6 +446,7 @@ def _wait(server: Server, timeout_s: float) -> None:
                 f"{model} {'ready' if _ready(workers) else 'loading'}" for model, workers in states.items()
             )
             say(f"  {waited:3.0f} s: {shown or 'starting TorchServe'}")
+        meanwhile()
         time.sleep(0.2)
 
 
@@ -426,6 +479,26 @@ def _fault(server: Server) -> str | None:
     return f"{failed[1] if failed else 'a worker'} cannot be loaded; last it said:\n{said}\nmore in {server.logs}"
 
 
+def log_size(server: Server) -> int:
+    """Bytes of what the workers have written so far."""
+    try:
+        return (server.logs / "model_log.log").stat().st_size
+    except OSError:
+        return 0
+
+
+def own_error(server: Server, model: str, begin: int) -> str | None:
+    """The first traceback of a model's workers after so many bytes of their log.
+
+    Args:
+        model: Name and version as TorchServe writes them: name_version.
+        begin: Earlier size of the log, from which a new one has begun if it is shorter.
+    """
+    log = (server.logs / "model_log.log").read_bytes()
+    text = log[begin if begin <= len(log) else 0 :].decode(errors="replace")
+    return next((found for lines in _worker_lines(text, model).values() if (found := _traceback(lines))), None)
+
+
 def _worker_lines(log: str, model: str) -> dict[str, list[str]]:
     """The lines of each worker of a model, from its output and its error stream, in TorchServe's log of them all."""
     lines: dict[str, list[str]] = {}
@@ -448,7 +521,8 @@ def _traceback(lines: list[str]) -> str | None:
     return "\n".join(lines[begin : end + 1])
 
 
-def _fingerprint(root: Path, archives: list[Path]) -> str:
+def fingerprint(root: Path, archives: list[Path]) -> str:
+    """A digest of all that a start depends on: settings, and the archives by name, size and time."""
     digest = hashlib.sha256()
     for path in (root / "config.properties", *sorted((root / "monitoring").iterdir())):
         digest.update(path.read_bytes())
@@ -456,6 +530,36 @@ def _fingerprint(root: Path, archives: list[Path]) -> str:
         status = path.stat()
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def chosen_archives(store: Path, models: Sequence[str] = ()) -> list[Path]:
+    """The archives of the store that hold these models, or all.
+
+    Args:
+        models: Names, each with all of its versions, or name/version.
+
+    Raises:
+        UnknownModelError: one of `models` is not in the store.
+        ServerError: no archives.
+    """
+    archives = sorted(store.glob("*.mar"))
+    if not archives:
+        raise ServerError(f"no archives in {store}: make archives")
+    if not models:
+        return archives
+    held: dict[Path, Identity] = {}
+    for path in archives:
+        try:
+            held[path] = identify(path)
+        except ArchiveError:  # which is told when it is checked, if its name is asked for
+            name, _, version = path.stem.partition("@")
+            held[path] = Identity(name, version)
+    names = {path: {name, f"{name}/{version}"} for path, (name, version) in held.items()}
+    known = set().union(*names.values())
+    for model in models:
+        if model not in known:
+            raise UnknownModelError(f"MODELS: {unknown('model', model, sorted({name for name, _ in held.values()}))}")
+    return [path for path in archives if names[path] & set(models)]
 
 
 def _identities(archives: list[Path]) -> dict[Identity, Path]:
@@ -467,6 +571,8 @@ def _identities(archives: list[Path]) -> dict[Identity, Path]:
     for path in archives:
         try:
             identity = check(path)
+            if not has_sums(path):
+                say(f"{path.name}: carries no SHA-256 of its files, which can therefore not be checked")
         except ArchiveError as error:
             raise ServerError(str(error)) from None
         if identity in found:
@@ -477,10 +583,15 @@ def _identities(archives: list[Path]) -> dict[Identity, Path]:
     return {identity: found[identity] for identity in sorted(newest_first, key=lambda identity: identity.name)}
 
 
-def _addresses(identities: Collection[Identity]) -> tuple[str, ...]:
+def addresses_of(identities: Collection[Identity]) -> tuple[str, ...]:
     """The models as they stand in addresses: by name, and version where there are several of a name."""
     counts = Counter(name for name, _ in identities)
     return tuple(name if counts[name] == 1 else f"{name}/{version}" for name, version in identities)
+
+
+def ports_from(root: Path, port: int | None) -> dict[str, int]:
+    """The five ports from `port` upwards, or those of `config.properties`."""
+    return dict(zip(PORTS, range(port, port + len(PORTS)), strict=True)) if port else _configured_ports(root)
 
 
 def _configured_ports(root: Path) -> dict[str, int]:
@@ -506,7 +617,7 @@ def _check_free(host: str, ports: dict[str, int], running: Server | None = None)
         if fault == errno.EACCES:
             raise ServerError(f"port {port} ({use}) is not for this user to open: choose others with PORT=")
         if fault:
-            raise ServerError(f"port {port} ({use}) is taken{_owner(port)}: stop that, or choose others with PORT=")
+            raise ServerError(f"port {port} ({use}) is taken{owner_of(port)}: stop that, or choose others with PORT=")
 
 
 def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
@@ -573,11 +684,42 @@ def _writable(run: Path, archives: list[Path], running: Server | None) -> Path:
         free = shutil.disk_usage(run).free
     except OSError as error:
         raise ServerError(f"the run directory {run} cannot be written: {error.strerror or error}") from None
-    freed = _bytes_below(Path(running.scratch)) if running else 0
+    freed = _bytes_below(Path(running.scratch) if running else run / "tmp")
     needed = SPARE_BYTES + sum(map(unpacked_bytes, archives))
     if free + freed < needed:
         raise ServerError(f"the run directory {run} has too little room: wanted {needed:,} bytes, got {free + freed:,}")
     return run
+
+
+def _clear_stale(run: Path) -> None:
+    """Remove what a server left that ended without being stopped: its state, and workers that compute on."""
+    try:
+        state = json.loads((run / "server.json").read_text())
+        pid, scratch = state["pid"], str(state["scratch"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    say(f"the last server, process {pid}, ended without being stopped: its state is removed")
+    fork_workers.end(Path(scratch))
+    orphans = orphaned_workers(scratch)
+    if orphans:
+        say(f"ending {len(orphans)} workers that it left")
+        end_all(orphans, patience_s=1)
+    shutil.rmtree(scratch, ignore_errors=True)
+    for name in ("key_file.json", "server.json"):
+        (run / name).unlink(missing_ok=True)
+
+
+def orphaned_workers(scratch: str) -> list[psutil.Process]:
+    """The workers of a frontend that has ended, known by their sockets in its own temporary directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = fork_workers.words_of(process)
+        except psutil.Error:
+            continue
+        if scratch and any(argument.startswith(f"{scratch}/.ts.sock") for argument in command):
+            found.append(process)
+    return found
 
 
 def _bytes_below(folder: Path) -> int:
@@ -585,7 +727,7 @@ def _bytes_below(folder: Path) -> int:
 
 
 @contextmanager
-def _alone(run: Path) -> Iterator[None]:
+def alone(run: Path) -> Iterator[None]:
     """Keep two starts with one run directory apart. Raises ServerError if another one is under way."""
     handle = os.open(run, os.O_RDONLY)
     try:
@@ -598,7 +740,8 @@ def _alone(run: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _owner(port: int) -> str:
+def owner_of(port: int) -> str:
+    """Words for the process that listens on a port, where the system tells it: " by NAME (process 1)"."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:

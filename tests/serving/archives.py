@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from imagexplain.archive.manifest import HASHES, MANIFEST
 from imagexplain.archive.spec import DEFAULT_VERSION
 
 WORKING = """
@@ -28,8 +31,12 @@ def write(
     runtime: str = "python",
     workers: int = 1,
     version: str = DEFAULT_VERSION,
+    **settings: object,
 ) -> Path:
-    """An archive of nothing but a handler; TorchServe refuses one with a runtime that it does not know."""
+    """An archive of nothing but a handler; TorchServe refuses one with a runtime that it does not know.
+
+    `settings` are TorchServe's of the model, such as ``responseTimeout``.
+    """
     store.mkdir(parents=True, exist_ok=True)
     manifest = {
         "runtime": runtime,
@@ -42,10 +49,34 @@ def write(
     }
     path = store / f"{name if version == DEFAULT_VERSION else f'{name}@{version}'}.mar"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr(MANIFEST, json.dumps(manifest))
         archive.writestr("handler.py", handler)
-        archive.writestr("model-config.yaml", f"minWorkers: {workers}\nmaxWorkers: {workers}\n")
+        archive.writestr(
+            "model-config.yaml", yaml.safe_dump({"minWorkers": workers, "maxWorkers": workers, **settings})
+        )
     return path
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """The files of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def pack(path: Path, files: Mapping[str, bytes]) -> Path:
+    """An archive of files as they are."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def seal(path: Path) -> Path:
+    """Give an archive's manifest the SHA-256 of its files, as the build does."""
+    files = files_of(path)
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != MANIFEST}
+    manifest = json.loads(files[MANIFEST]) | {HASHES: sums}
+    return pack(path, files | {MANIFEST: json.dumps(manifest).encode()})
 
 
 SPEC: dict[str, Any] = {

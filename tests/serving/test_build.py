@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -20,6 +21,7 @@ from imagexplain.archive.build import PACKAGES, build_all, model_config
 from imagexplain.archive.spec import SpecError, select
 from imagexplain.cli.build import main
 from imagexplain.models.checkpoints import checkpoint
+from imagexplain.ops.check_archive import check
 from imagexplain.ops.server import ROOT
 from tests.serving.archives import write_spec
 
@@ -58,6 +60,10 @@ def test_an_archive_is_self_contained(spec: Path, tmp_path: Path) -> None:
     manifest: dict[str, Any] = json.loads(files["MAR-INF/MANIFEST.json"])
     assert manifest["model"]["handler"] == "handlers.classifier"
     assert manifest["model"]["modelName"] == "small"
+    assert manifest["sha256"] == {
+        name: hashlib.sha256(content).hexdigest() for name, content in files.items() if name != "MAR-INF/MANIFEST.json"
+    }
+    assert check(archive) == ("small", "1.0")
     assert json.loads(files["spec.json"])["labels"] == LABELS
     supported = json.loads(files["methods.json"])["supported"]
     assert {"integrated_gradients", "rise", "xrai"} <= set(supported)

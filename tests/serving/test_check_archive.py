@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from imagexplain.ops.check_archive import MANIFEST, ArchiveError, check, unpacked_bytes
+from imagexplain.archive.manifest import HASHES, MANIFEST
+from imagexplain.ops.check_archive import ArchiveError, check, has_sums, identify, unpacked_bytes
 from tests.serving import archives
 
 MODEL = {"modelName": "small", "handler": "handler.py", "configFile": "model-config.yaml"}
@@ -21,14 +22,14 @@ SPEC = {
 
 
 def pack(store: Path, model: dict[str, Any] | None = None, **files: str) -> Path:
-    """An archive of small files; a name's last underscore stands for the dot."""
+    """An archive of small files; a name's last underscore stands for the dot. One with a spec carries its sums."""
     path = store / "small.mar"
     contents = {"handler_py": archives.WORKING, "model-config_yaml": "minWorkers: 1\n", **files}
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(MANIFEST, json.dumps({"model": MODEL if model is None else model}))
         for name, text in contents.items():
             archive.writestr(".".join(name.rsplit("_", 1)), text)
-    return path
+    return archives.seal(path) if "spec_json" in files else path
 
 
 @pytest.mark.parametrize("handler", ["handler.py", "handler.py:handle", "handlers.classifier", "image_classifier"])
@@ -89,3 +90,74 @@ def test_the_archives_of_this_repository_are_whole(model_store: Path) -> None:
 
 def test_a_version_is_the_manifests(tmp_path: Path) -> None:
     assert check(pack(tmp_path, MODEL | {"modelVersion": "1.10"})) == ("small", "1.10")
+    assert identify(tmp_path / "small.mar") == ("small", "1.10")
+
+
+def sealed(folder: Path) -> Path:
+    files = {"handlers/classifier_py": "first", "spec_json": json.dumps(SPEC)}
+    return pack(folder, None, **files)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"handlers/classifier.py": b"other"}, r"handlers/classifier\.py was changed: its SHA-256"),
+        ({"handlers/classifier.py": None}, r"handlers/classifier\.py is missing: the archive was built with it"),
+        ({"handlers/more.py": b""}, r"handlers/more\.py was added: the archive was built without it"),
+        ({"MAR-INF/more.json": b""}, r"MAR-INF/more\.json was added"),
+    ],
+)
+def test_a_file_that_is_not_as_built_is_named(tmp_path: Path, change: dict[str, bytes | None], words: str) -> None:
+    path = sealed(tmp_path)
+    assert check(path) == ("small", "1.0") and has_sums(path)
+    changed = {**archives.files_of(path), **change}
+    archives.pack(path, {name: content for name, content in changed.items() if content is not None})
+    with pytest.raises(ArchiveError, match=rf"small\.mar: {words}"):
+        check(path)
+
+
+def test_an_archive_of_ours_without_sums_is_refused_and_one_of_others_is_not(tmp_path: Path) -> None:
+    path = sealed(tmp_path)
+    files = archives.files_of(path)
+    wrong: tuple[Any, ...] = (None, [], "no")
+    for sums in wrong:
+        manifest = json.loads(files[MANIFEST]) | {HASHES: sums}
+        archives.pack(path, files | {MANIFEST: json.dumps(manifest).encode()})
+        with pytest.raises(ArchiveError, match=r"sha256: wanted the SHA-256 of each file, got .*; build the archive"):
+            check(path)
+    others = pack(tmp_path)
+    assert check(others) == ("small", "1.0") and not has_sums(others)
+
+
+def test_a_file_that_is_not_in_the_directory_is_found(tmp_path: Path) -> None:
+    """TorchServe reads the files' own headers, one after the other, where Python reads the directory at the end."""
+    path = sealed(tmp_path)
+    files = archives.files_of(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hidden.py", "import os")
+        for name, content in files.items():
+            archive.writestr(name, content)
+        del archive.NameToInfo["hidden.py"]
+        archive.filelist.pop(0)
+    assert "hidden.py" not in archives.files_of(path) and b"hidden.py" in path.read_bytes()
+    with pytest.raises(ArchiveError, match=r"there is more at MAR-INF/MANIFEST\.json than the archive's dir"):
+        check(path)
+
+
+def test_a_name_that_differs_from_the_directorys_is_found(tmp_path: Path) -> None:
+    path = sealed(tmp_path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"handlers/classifier.py", content.index(b"first") - 30)
+    content[place : place + 8] = b"hendlers"
+    path.write_bytes(content)
+    with pytest.raises(ArchiveError, match=r"is damaged: handlers/classifier\.py"):
+        check(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("handler.py", "other")
+    with pytest.raises(ArchiveError, match=r"handler\.py is there twice"):
+        check(path)

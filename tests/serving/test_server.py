@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from imagexplain.ops import server
-from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, birth, find, free_port, start, stop
+from imagexplain.ops.processes import birth
+from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
 from tests.serving import archives
 
 
@@ -164,10 +165,36 @@ def test_the_plain_torchserve_command_serves_the_same_configuration(tmp_path: Pa
     served = ("small/1.0", "small/2.0")
     plain = Server(ports, pid, birth(psutil.Process(pid)), str(tmp_path), str(scratch), "", served)
     try:
-        server._wait(plain, 60)
+        server.wait_until_ready(plain, 60)
         with urllib.request.urlopen(plain.metrics, timeout=10) as answer:
             assert b"explain_requests_total" in answer.read()
     finally:
         subprocess.run([torchserve, "--stop", "--foreground"], cwd=tmp_path, env=environment, check=True)
         shutil.rmtree(scratch, ignore_errors=True)
     assert plain.process() is None
+
+
+def test_what_a_server_left_that_was_not_stopped_is_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its state, and a worker that computes on, told by its socket's place; not a worker of another server."""
+    run = tmp_path / "run"
+    scratch = run / "tmp"
+    scratch.mkdir(parents=True)
+    code = "import signal; signal.pause()"
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, "--sock-name", f"{place}/.ts.sock.9000"])
+        for place in (scratch, tmp_path / "other")
+    ]
+    try:
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        state = Server(dict.fromkeys(PORTS, 1), gone.pid, 0.0, str(run), str(scratch), "", ())
+        server.write_state(state)
+        server._clear_stale(run)
+        assert workers[0].wait(10) is not None and workers[1].poll() is None
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    told = capsys.readouterr().out
+    assert f"process {gone.pid}, ended without being stopped" in told and "ending 1 workers" in told
+    assert list(run.iterdir()) == []

@@ -262,7 +262,7 @@ def test_a_disk_that_fills_later_is_a_message_too(
 def test_two_starts_at_once_do_not_meet(tmp_path: Path, run: Path) -> None:
     archives.write(tmp_path / "store", "small")
     run.mkdir()
-    with server._alone(run), pytest.raises(ServerError, match="is being started"):
+    with server.alone(run), pytest.raises(ServerError, match="is being started"):
         start(store=tmp_path / "store", run=run, port=free_port())
 
 
@@ -365,6 +365,8 @@ def test_addresses_of_this_machine() -> None:
         (["demo", "HOST=0.0.0.0", "PORT=9000"], {}, 'start --port 9000 --host "0.0.0.0"'),
         (["serve"], {"HOST": "machine.example.org"}, "start"),
         (["stop", "DRAIN=5"], {}, "stop --drain 5"),
+        (["serve", "MODELS=imagenet bit"], {}, "start --models imagenet bit"),
+        (["supervise", "MODELS=bit", "DRAIN=5"], {}, "supervise --models bit --drain 5"),
     ],
 )
 def test_make_passes_on_where_to_listen(command: list[str], environment: dict[str, str], wanted: str) -> None:

@@ -18,7 +18,7 @@ from imagexplain.archive.spec import SpecError
 from imagexplain.checkout import ROOT
 from imagexplain.cli import compare_methods, explain, serve
 from imagexplain.client.client import Client
-from imagexplain.ops.server import ServerError, free_port, start
+from imagexplain.ops.server import ServerError, UnknownModelError, chosen_archives, free_port, start
 from tests.conftest import metrics
 from tests.serving import archives
 
@@ -126,7 +126,31 @@ def test_versions_are_drained_and_stopped(tmp_path: Path, run: Path) -> None:
     archives.write(tmp_path / "store", "small", version="1.9")
     with pytest.raises(ServerError, match=r"are both archives of small, version 1\.9: wanted one"):
         start(store=tmp_path / "store", run=run, port=port)
-    assert serve.main(["stop", "--run", str(run)]) == 0 and server.process() is None
+    (tmp_path / "store" / "small@1.9.mar").unlink()
+    some = start(store=tmp_path / "store", run=run, port=port, models=["small/1.9"])
+    assert some.models == ("small",) and answer("small") == "1.9" and server.process() is None
+    assert start(store=tmp_path / "store", run=run, port=port, models=["small/1.9"]) == some
+    assert serve.main(["stop", "--run", str(run)]) == 0 and some.process() is None
+
+
+def test_some_models_of_a_store_are_served(tmp_path: Path) -> None:
+    """An archive that is damaged is in nobody's way but where it is asked for."""
+    store = tmp_path / "store"
+    for name, version in (("small", "1.0"), ("small", "2.0"), ("other", "1.0")):
+        archives.write(store, name, version=version)
+    (store / "torn.mar").write_bytes(b"PK")
+
+    def chosen(*models: str) -> list[str]:
+        return [path.name for path in chosen_archives(store, models)]
+
+    assert chosen() == ["other.mar", "small.mar", "small@2.0.mar", "torn.mar"]
+    assert chosen("small") == ["small.mar", "small@2.0.mar"]
+    assert chosen("small/2.0", "other") == ["other.mar", "small@2.0.mar"]
+    assert chosen("torn") == ["torn.mar"]
+    with pytest.raises(UnknownModelError, match=r"MODELS: unknown model 'smal' \(did you mean 'small'\?\); known: "):
+        chosen("other", "smal")
+    with pytest.raises(UnknownModelError, match=r"unknown model 'small/3\.0'"):
+        chosen("small/3.0")
 
 
 def test_a_pretrained_network_is_refused_with_what_to_do(tmp_path: Path) -> None:

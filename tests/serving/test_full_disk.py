@@ -1,0 +1,80 @@
+"""A state directory on a disk that is too small, or that fills up while the server runs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import Request
+
+import psutil
+import pytest
+
+from imagexplain.client.loopback import urlopen
+from imagexplain.ops.observation import READY, observe
+from imagexplain.ops.server import SPARE_BYTES, Server, ServerError, free_port, start, stop
+from tests.serving import archives
+
+
+@pytest.fixture
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk in memory, with as many bytes as the test asks for."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(place)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root may mount a disk")
+    yield place
+    stop(place / "run", quiet=True, drain_s=0)
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all that is left."""
+    path = disk / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(1 << 12)):
+                pass
+        except OSError:
+            pass
+    return path
+
+
+def ask(server: Server) -> bytes:
+    request = Request(f"{server.inference}/predictions/small", b"x", server.headers())
+    with urlopen(request, timeout=60) as answer:
+        body: bytes = answer.read()
+        return body
+
+
+@pytest.mark.parametrize("disk", [SPARE_BYTES // 2], indirect=True)
+def test_too_little_room_is_told_before_anything_starts(tmp_path: Path, disk: Path) -> None:
+    archives.write(tmp_path / "store", "small")
+    with pytest.raises(ServerError, match=r"run directory \S+ has too little room: wanted 64,\d+,\d+ bytes, got 3"):
+        start(store=tmp_path / "store", run=disk / "run", port=free_port())
+    fill(disk)
+    with pytest.raises(ServerError, match=r"run directory \S+ cannot be written: No space left on device"):
+        start(store=tmp_path / "store", run=disk / "run", port=free_port())
+
+
+@pytest.mark.parametrize("disk", [SPARE_BYTES + (8 << 20)], indirect=True)
+def test_a_server_whose_disk_is_full_answers_and_gets_new_workers(tmp_path: Path, disk: Path) -> None:
+    """What it would have logged is lost; all else needs no room."""
+    archives.write(tmp_path / "store", "small")
+    server = start(store=tmp_path / "store", run=disk / "run", port=free_port())
+    filler = fill(disk)
+    logged = (server.logs / "access_log.log").stat().st_size
+    assert [ask(server) for _ in range(100)] == [b"fine"] * 100
+    for _ in range(2):
+        ((worker,),) = [model.workers for model in observe(server)]
+        assert worker.process is not None
+        worker.process.kill()
+        psutil.wait_procs([worker.process], timeout=10)
+        assert ask(server) == b"fine"
+    assert [model.state for model in observe(server)] == [READY]
+    assert stop(disk / "run") and server.process() is None
+    assert logged < 1 << 20 and sorted(path.name for path in (disk / "run").iterdir()) == ["logs"]
+    filler.unlink()
