@@ -68,8 +68,8 @@ def _bomb(rng: random.Random) -> bytes:
 
 
 def _json(rng: random.Random) -> bytes:
-    content = {rng.choice(NAMES): rng.choice(VALUES) for _ in range(rng.randrange(1, 6))}
-    content |= {"image": rng.choice((None, 3, "", "AAAA", [], {}))}
+    content: dict[str, object] = {rng.choice(NAMES): rng.choice(VALUES) for _ in range(rng.randrange(1, 6))}
+    content["image"] = rng.choice((None, 3, "", "AAAA", [], {}))
     return json.dumps(content).encode()
 
 

@@ -22,7 +22,8 @@ from imagexplain.ops.edge_certificate import ensure_certificate
 from imagexplain.ops.edge_config import Behind, behind, binary, render
 from imagexplain.ops.edge_keys import write_map, write_private
 from imagexplain.ops.edge_settings import EdgeError, EdgeSettings
-from imagexplain.ops.server import DRAIN_SECONDS, Server, birth
+from imagexplain.ops.processes import birth
+from imagexplain.ops.server import DRAIN_SECONDS, Server
 from imagexplain.ops.signals import undisturbed
 from imagexplain.progress import say
 
@@ -42,7 +43,7 @@ class Edge:
 
     Attributes:
         pid: Number of nginx's master process.
-        started: Its start, as :func:`imagexplain.ops.server.birth` gives it.
+        started: Its start, as :func:`imagexplain.ops.processes.birth` gives it.
         listen: Address on which clients come.
         port: Their port.
         certificate: File of the certificate that clients see.

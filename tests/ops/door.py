@@ -20,7 +20,8 @@ import requests
 from imagexplain.ops import edge
 from imagexplain.ops.edge import Edge
 from imagexplain.ops.edge_settings import EdgeSettings, RateSettings
-from imagexplain.ops.server import MAIN_CLASS, PORTS, ROOT, Server, birth, free_port
+from imagexplain.ops.processes import birth
+from imagexplain.ops.server import MAIN_CLASS, PORTS, ROOT, Server, free_port
 
 CLIENTS = ("alice", "bob")
 GENEROUS = RateSettings(requests_per_second=10_000, burst=10_000, connections=1000)
