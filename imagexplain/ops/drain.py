@@ -7,6 +7,7 @@ everyone with the old key after a restart, while what it has accepted goes on.
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable, Collection
@@ -19,6 +20,7 @@ from urllib.request import Request
 import psutil
 
 from imagexplain.client.loopback import urlopen
+from imagexplain.ops.key_renewal import renew
 
 if TYPE_CHECKING:
     from imagexplain.ops.server import Server
@@ -86,9 +88,11 @@ def settle(server: Server, model: str, seconds: float) -> bool:
 
 
 def _refuse_newcomers(server: Server) -> None:
-    address = f"{server.management}/token?type=inference"
-    with urlopen(Request(address, headers=server.headers("API")), timeout=5):
-        pass
+    try:
+        renew(server, "inference")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise  # with a full disk they are not refused, and what is in flight is waited for all the same
 
 
 def _is_done(server: Server, left: float) -> bool:

@@ -28,7 +28,8 @@ class Worker:
         process: The process, None where there is none now.
         status: State of the process, in psutil's words.
         cpu_s: Seconds of processor time that the process has taken.
-        asks: Flag for a connection to another server, whose answer the worker may be waiting for.
+        asks: Flag for a connection to another server, whose answer the worker may be waiting for; looked at only
+            while requests wait.
     """
 
     id: str
@@ -90,19 +91,20 @@ def observe(server: Server, addresses: Iterable[str] | None = None) -> tuple[Mod
 
 
 def _model(address: str, about: dict[str, Any], processes: dict[str, psutil.Process]) -> Model:
-    workers = tuple(_worker(each, processes.get(str(each["id"]))) for each in about["workers"])
+    pending = about["jobQueueStatus"]["pendingRequests"]
+    workers = tuple(_worker(each, processes.get(str(each["id"])), pending > 0) for each in about["workers"])
     return Model(
         address,
         about["modelName"],
         about["modelVersion"],
         workers,
         about["minWorkers"],
-        about["jobQueueStatus"]["pendingRequests"],
+        pending,
         float(about["maxRetryTimeoutInSec"]),
     )
 
 
-def _worker(about: dict[str, Any], process: psutil.Process | None) -> Worker:
+def _worker(about: dict[str, Any], process: psutil.Process | None, busy: bool) -> Worker:
     identity, loaded = str(about["id"]), about["status"] == READY
     if process is None:
         return Worker(identity, loaded)
@@ -111,7 +113,7 @@ def _worker(about: dict[str, Any], process: psutil.Process | None) -> Worker:
             times, status = process.cpu_times(), process.status()
         if status == psutil.STATUS_ZOMBIE:
             return Worker(identity, loaded)
-        asks = any(each.status == psutil.CONN_ESTABLISHED for each in process.net_connections("inet"))
+        asks = busy and any(each.status == psutil.CONN_ESTABLISHED for each in process.net_connections("inet"))
         return Worker(identity, loaded, process, status, times.user + times.system, asks)
     except psutil.Error:
         return Worker(identity, loaded)

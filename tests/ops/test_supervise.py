@@ -82,6 +82,10 @@ def test_it_tells_what_it_serves(supervised: Supervised) -> None:
     for model in sums:
         loaded = supervised.metric("imagexplain_model_load_seconds", model_name=model)
         assert loaded is not None and 0 < loaded < 60
+    log = server.logs / "access_log.log"
+    assert ask(supervised, "small") == b"fine"
+    until(lambda: '"POST /predictions/small HTTP/1.1" 200' in log.read_text(), 10)
+    assert "GET /models/" not in log.read_text(), "what the supervisor asks is nobody's access"
 
 
 def test_a_second_one_and_a_start_of_something_else_are_told_apart(supervised: Supervised) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import Request
 
@@ -11,6 +13,7 @@ import psutil
 import pytest
 
 from imagexplain.client.loopback import urlopen
+from imagexplain.ops.key_renewal import renew
 from imagexplain.ops.observation import READY, observe
 from imagexplain.ops.server import SPARE_BYTES, Server, ServerError, free_port, start, stop
 from tests.serving import archives
@@ -43,11 +46,11 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def ask(server: Server) -> bytes:
-    request = Request(f"{server.inference}/predictions/small", b"x", server.headers())
+def ask(server: Server, body: bytes = b"x") -> bytes:
+    headers = {**server.headers(), "Content-Type": "application/octet-stream"}
+    request = Request(f"{server.inference}/predictions/small", body, headers)
     with urlopen(request, timeout=60) as answer:
-        body: bytes = answer.read()
-        return body
+        return answer.read()
 
 
 @pytest.mark.parametrize("disk", [SPARE_BYTES // 2], indirect=True)
@@ -63,7 +66,8 @@ def test_too_little_room_is_told_before_anything_starts(tmp_path: Path, disk: Pa
 @pytest.mark.parametrize("disk", [SPARE_BYTES + (8 << 20)], indirect=True)
 def test_a_server_whose_disk_is_full_answers_and_gets_new_workers(tmp_path: Path, disk: Path) -> None:
     """What it would have logged is lost; all else needs no room."""
-    archives.write(tmp_path / "store", "small")
+    slow = "import time; time.sleep(2 * (bytes(rows[0]['body']) == b'slow')); return"
+    archives.write(tmp_path / "store", "small", archives.WORKING.replace("return", slow))
     server = start(store=tmp_path / "store", run=disk / "run", port=free_port())
     filler = fill(disk)
     logged = (server.logs / "access_log.log").stat().st_size
@@ -75,6 +79,12 @@ def test_a_server_whose_disk_is_full_answers_and_gets_new_workers(tmp_path: Path
         psutil.wait_procs([worker.process], timeout=10)
         assert ask(server) == b"fine"
     assert [model.state for model in observe(server)] == [READY]
-    assert stop(disk / "run") and server.process() is None
+    with pytest.raises(OSError, match="No space left on device"):
+        renew(server, "inference")
+    with ThreadPoolExecutor(1) as threads:
+        slow_answer = threads.submit(ask, server, b"slow")
+        time.sleep(0.5)
+        assert stop(disk / "run") and server.process() is None
+        assert slow_answer.result() == b"fine"
     assert logged < 1 << 20 and sorted(path.name for path in (disk / "run").iterdir()) == ["logs"]
     filler.unlink()
