@@ -17,6 +17,8 @@ class Context:
     model_dir: Path = Path()
     statuses: dict[int, int] = field(default_factory=dict)
     types: dict[int, str] = field(default_factory=dict)
+    answered: dict[int, dict[str, str]] = field(default_factory=dict)
+    request_ids: dict[int, str] = field(default_factory=dict)
     written: list[tuple[str, float, tuple[str, ...]]] = field(default_factory=list)
 
     @property
@@ -42,6 +44,9 @@ class Context:
 
     def set_response_content_type(self, index: int, value: str) -> None:
         self.types[index] = value
+
+    def set_response_header(self, index: int, key: str, value: str) -> None:
+        self.answered.setdefault(index, {})[key] = value
 
 
 @dataclass
