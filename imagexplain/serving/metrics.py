@@ -76,7 +76,11 @@ class Metrics:
     model_version: str
 
     def prime(self) -> None:
-        """Set every counter and gauge to 0 before the first request; histograms have no such write."""
+        """Set every counter and gauge to 0 before the first request; histograms have no such write.
+
+        The time that loading took is written once it is known, and never as 0: where it changes, a worker was started
+        anew.
+        """
         for kind in KINDS:
             for outcome in OUTCOMES:
                 self._count("explain_requests_total", 0, kind, outcome)
@@ -94,7 +98,7 @@ class Metrics:
         for name in ("evaluations", "groups", "request_bytes", "response_bytes", "relative_residual"):
             self._count(f"explain_{name}_sum", 0)
             self._count(f"explain_{name}_count", 0)
-        for name in ("relative_residual", "cache_bytes", "last_answer_timestamp_seconds", "model_load_seconds"):
+        for name in ("relative_residual", "cache_bytes", "last_answer_timestamp_seconds"):
             self._write("gauge", f"explain_{name}", 0)
         self._write("gauge", "explain_gpu_memory_bytes", 0, NO_GPU)
 

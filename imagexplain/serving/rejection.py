@@ -23,6 +23,8 @@ def reason(failure: RequestError) -> str | None:
         failure: Failure of a request.
 
     Example:
+        >>> from imagexplain.errors import RequestError
+        >>> from imagexplain.serving.rejection import reason
         >>> reason(RequestError(413, "steps", "wanted work of at most 96 s, got about 400 s"))
         'work'
     """

@@ -25,6 +25,7 @@ def request_id(*candidates: str | None) -> str:
         candidates: Ids, best first: one that was sent, one that a server made.
 
     Example:
+        >>> from imagexplain.serving.request_id import request_id
         >>> request_id("a b", "job-7.2")
         'job-7.2'
     """
@@ -39,6 +40,7 @@ def queue_seconds(header: str | None, now: float) -> float | None:
         now: Seconds since 1970.
 
     Example:
+        >>> from imagexplain.serving.request_id import queue_seconds
         >>> queue_seconds("t=100.25", 102.5)
         2.25
     """
