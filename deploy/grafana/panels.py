@@ -180,7 +180,7 @@ ROWS = (
             ),
             Panel(
                 "TorchServe's answers",
-                "By class of status, with those that no handler saw.",
+                "By class of status, with those that no handler saw, and with scrapes and readiness among the 2xx.",
                 "reqps",
                 tuple(
                     Series(f"sum(rate(Requests{status}[{WINDOW}])) or vector(0)", status.lower())
