@@ -34,7 +34,7 @@ demo: serve
 	@$(run) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")
 
 test: setup
-	@$(run) -m pytest -q --durations=10
+	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
 
 test-upstream: setup
 	@$(run) -m pytest -q -rs -m upstream

@@ -1,10 +1,11 @@
 """Integrated gradients of timm's networks at full size: ours as served, ours on the plain module, and Captum's.
 
-    python -m benchmarks.bench_timm [--models resnet50 …] [--steps 10 50] [--rounds 5]
+    python -m benchmarks.bench_timm [--models resnet50 …] [--steps 10 50] [--rounds 5] [--ways served captum …]
                                     [--out benchmarks/results_timm.json]
 
 Weights are seeded and the input is a photo of 224 × 224: neither changes the time. The ways take turns within a round,
-and ratios are taken within it. Weights are frozen, for every way alike, and the gradients are of one class.
+in an order drawn for each, as a way may be slower or quicker for the one before it, and ratios are taken within it.
+Weights are frozen, for every way alike, and the gradients are of one class.
 
 The ways:
     served          our pass on the network as a worker holds it: optimized, channels last.
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -102,34 +104,40 @@ def ways(name: str, steps: int) -> tuple[dict[str, Callable[[], Any]], int, floa
     return calls, chunk, (2 * steps + 2) * counter.get_total_flops()
 
 
-def bench(name: str, steps: int, rounds: int) -> dict[str, Any]:
-    """All ways on one network."""
+def bench(name: str, steps: int, rounds: int, chosen: Sequence[str] | None = None) -> dict[str, Any]:
+    """The chosen ways, or all, on one network."""
     calls, chunk, flops = ways(name, steps)
-    rows = []
+    calls = {way: call for way, call in calls.items() if chosen is None or way in chosen}
+    rows, order = [], random.Random(0)
     for _ in range(rounds + 1):  # the first warms up
         row = {"floor": flops / matrix_rate(repeats=2)}
-        for way, call in calls.items():
+        for way, call in order.sample(list(calls.items()), len(calls)):
             started = time.perf_counter()
             call()
             row[way] = time.perf_counter() - started
-        rows.append(row)
+        rows.append({way: row[way] for way in ("floor", *calls)})
     return {"model": name, "steps": steps, "chunk": chunk, **summary(rows[1:])}
 
 
 def summary(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Medians over the rounds; every ratio is taken within a round, to the quickest of the rivals."""
-
-    def ratio(above: Callable[[dict[str, float]], float], below: str) -> float:
-        return round(statistics.median(above(row) / row[below] for row in rows), 3)
-
+    """Medians over the rounds; every ratio is taken within a round, that of the rival to the one that is quicker."""
+    seconds = {way: statistics.median(row[way] for row in rows) for way in rows[0]}
+    rival = min((way for way in RIVALS if way in seconds), key=lambda way: seconds[way], default="captum")
+    ratios = {
+        "rival / served": (rival, "served"),
+        "captum / plain": ("captum", "plain"),
+        "captum_last / plain_last": ("captum_last", "plain_last"),
+        "captum_folded / served": ("captum_folded", "served"),
+        "delta of captum": ("captum_last", "no_delta"),
+        "served / floor": ("served", "floor"),
+    }
     return {
-        "seconds": {way: round(statistics.median(row[way] for row in rows), 4) for way in rows[0]},
-        "rival / served": ratio(lambda row: min(row[way] for way in RIVALS), "served"),
-        "captum / plain": ratio(lambda row: row["captum"], "plain"),
-        "captum_last / plain_last": ratio(lambda row: row["captum_last"], "plain_last"),
-        "captum_folded / served": ratio(lambda row: row["captum_folded"], "served"),
-        "delta of captum": ratio(lambda row: row["captum_last"], "no_delta"),
-        "served / floor": ratio(lambda row: row["served"], "floor"),
+        "seconds": {way: round(median, 4) for way, median in seconds.items()},
+        **{
+            name: round(statistics.median(row[above] / row[below] for row in rows), 3)
+            for name, (above, below) in ratios.items()
+            if above in seconds and below in seconds
+        },
     }
 
 
@@ -139,13 +147,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--steps", nargs="+", type=int, default=[10, 50])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", help="those to time, all by default")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     keep_freed_memory()
     results: dict[str, Any] = {"machine": machine(), "models": []}
     for name in options.models:
         for steps in options.steps:
-            results["models"].append(bench(name, steps, options.rounds))
+            results["models"].append(bench(name, steps, options.rounds, options.ways))
             print(json.dumps(results["models"][-1], indent=1), flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n")

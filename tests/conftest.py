@@ -6,19 +6,60 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from imagexplain.archive.build import build_all
 from imagexplain.client.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 
+FOLDERS = ("tests/debugging/",)
+"""Folders of tests whose files share fixtures."""
+
 # The tests' own requests stay on this machine, whatever proxy they are run behind.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several share the cores: a thread each, in the servers that they start, too
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+class FixtureScheduling(LoadScopeScheduling):
+    """Tests in groups that stay on one worker, as what they share is set up once for each worker.
+
+    xdist's own groups, by a mark, are lost on pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid.partition("::")[0])
+
+
+@cache
+def group_of(file: str) -> str:
+    """The group of a test file: itself, but for those that ask the served archives, and those of one folder."""
+    if "served: Served" in (ROOT / file).read_text(encoding="utf-8"):
+        return "served"
+    return next((folder for folder in FOLDERS if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Hand tests out by :func:`group_of`."""
+    return FixtureScheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest group where several workers share the tests, so that it is not waited for."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: group_of(item.nodeid.partition("::")[0]) != "served")
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import os
 import shutil
@@ -210,9 +211,12 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     (tmp_path / "command_without_library.py").write_text("import absent_library\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(cli.COMMANDS, "explain", cli.Command("command_without_library", ""))
-    assert cli.main(["explain"]) == 1
-    assert "wanted absent_library, which is not installed: pip install 'imagexplain[serve]'" in capsys.readouterr().err
+    for command, extras in (("explain", "serve"), ("train-captioner", "serve,captions"), ("debug", "serve,debugging")):
+        known = dataclasses.replace(cli.COMMANDS[command], module="command_without_library")
+        monkeypatch.setitem(cli.COMMANDS, command, known)
+        assert cli.main([command]) == 1
+        wanted = f"wanted absent_library, which is not installed: pip install 'imagexplain[{extras}]'"
+        assert wanted in capsys.readouterr().err
 
 
 def test_a_checkout_is_wanted_where_there_is_none(

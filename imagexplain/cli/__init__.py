@@ -20,11 +20,13 @@ class Command:
         module: Name of the module whose ``main(arguments, prog)`` runs it.
         summary: Line of the help.
         of_checkout: Flag for a command that works on a checkout's files: handlers, archive specs, settings, scenes.
+        extra: Name of the distribution's extra that holds what the command imports beside that of "serve".
     """
 
     module: str
     summary: str
     of_checkout: bool = False
+    extra: str = ""
 
 
 COMMANDS = {
@@ -36,13 +38,13 @@ COMMANDS = {
     "compare": Command("imagexplain.cli.compare_methods", "draw all methods on one photo by one classifier"),
     "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", of_checkout=True),
     "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),
-    "debug": Command("debugging.command", "find errors, what drove them, and images that help", of_checkout=True),
+    "debug": Command("debugging.command", "find errors, what drove them, and images that help", True, "debugging"),
     "evaluate": Command("evaluation.evaluate", "score explanations by groups against ground truth", of_checkout=True),
     "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", of_checkout=True),
     "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),
     "finetune": Command("training.finetuning.command", "fine-tune a classifier on labelled photos", of_checkout=True),
-    "train-captioner": Command("training.captioning.command", "train a captioner of scene graphs", of_checkout=True),
-    "evaluate-captioner": Command("debugging.evaluate_captioner", "score a captioner's captions", of_checkout=True),
+    "train-captioner": Command("training.captioning.command", "train a captioner of scene graphs", True, "captions"),
+    "evaluate-captioner": Command("debugging.evaluate_captioner", "score a captioner's captions", True, "captions"),
 }
 
 
@@ -69,7 +71,8 @@ def run(name: str, arguments: Sequence[str] | None = None, prog: str | None = No
     except ModuleNotFoundError as error:
         if (error.name or "imagexplain").partition(".")[0] in ("imagexplain", "debugging", "evaluation", "training"):
             raise
-        wanted = f"wanted {error.name}, which is not installed: pip install 'imagexplain[serve]'"
+        extras = ",".join(filter(None, ("serve", command.extra)))
+        wanted = f"wanted {error.name}, which is not installed: pip install 'imagexplain[{extras}]'"
         print(f"error: {name}: {wanted}", file=sys.stderr)
         return 1
     return module.main(arguments, prog) or 0

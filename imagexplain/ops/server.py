@@ -242,8 +242,10 @@ def _end(server: Server, process: psutil.Process) -> None:
 
 
 def free_port() -> int:
-    """The first of enough free ports in a row."""
-    for base in range(20000 + os.getpid() % 10000, 60000, 20):
+    """The first of enough free ports in a row, below those of clients; another process begins its search elsewhere."""
+    places = range(20000, 32000, 20)
+    for place in range(len(places)):
+        base = places[(os.getpid() + place) % len(places)]
         if all(_is_free(base + offset) for offset in range(len(PORTS))):
             return base
     raise ServerError("no free ports")

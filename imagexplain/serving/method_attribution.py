@@ -28,6 +28,7 @@ from imagexplain.attribution.runner import (
 from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.serving.cache import digest
 from imagexplain.serving.model_facts import ModelFacts
+from imagexplain.serving.out_of_memory import halving_chunks
 from imagexplain.serving.path_attribution import (
     Model,
     PathAttribution,
@@ -182,9 +183,14 @@ def compute_maps(
     maps = []
     with _told(model, samples[0]), watched(network, before_rows) as (forward, rows):
         for method in plan.methods:
-            own = replace(plan, methods=(method,))
+            own, counted = replace(plan, methods=(method,)), rows[0]
+
+            def attempt(chunk: int, own: AttributionConfig = own, counted: int = counted) -> Tensor:
+                rows[0] = counted  # without those of an attempt that failed
+                return run(own, forward, images, classes, material, chunk=chunk)
+
             with _learning(model, samples, method, seconds_per_point):
-                maps.append(run(own, forward, images, classes, material, chunk=model.chunk))
+                maps.append(halving_chunks(attempt, model.chunk))
         found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
     found = zip(found_maps, scores, targets, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.errors import RequestError
 from imagexplain.serving.admission import nodes_that_fit
 from imagexplain.serving.cache import digest
+from imagexplain.serving.out_of_memory import halving_chunks
 from imagexplain.serving.prepared_request import Groups, PreparedRequest
 
 Item = TypeVar("Item")
@@ -100,7 +102,9 @@ def predict(model: Model, images: Sequence[Tensor]) -> Tensor:
     """(B, classes) pre-softmax scores on the CPU, of images (3, H, W)."""
     inputs = torch.stack(list(images)).to(model.device)
     with torch.no_grad():
-        return torch.cat([model.network(rows) for rows in inputs.split(model.chunk)]).cpu()
+        return halving_chunks(
+            lambda chunk: torch.cat([model.network(rows) for rows in inputs.split(chunk)]).cpu(), model.chunk
+        )
 
 
 def integrate_paths(
@@ -115,8 +119,8 @@ def integrate_paths(
     found: dict[int, PathAttribution] = {}
     for indices, work in ((fixed, _integrate), (refined, _refine)):
         if indices:
-            chosen = [samples[index] for index in indices]
-            done = work(model, chosen, [targets[index] for index in indices], before_chunk)
+            chosen, classes = [samples[index] for index in indices], [targets[index] for index in indices]
+            done = halving_chunks(partial(work, model, chosen, classes, before_chunk), model.chunk)
             found.update(zip(indices, done, strict=True))
     return [found[index] for index in range(len(samples))]
 
@@ -126,6 +130,7 @@ def _integrate(
     samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
+    chunk: int,
 ) -> list[PathAttribution]:
     inputs, starts, classes, draws = _paths(model, samples, targets)
     per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
@@ -135,7 +140,7 @@ def _integrate(
         starts,
         classes,
         [quadrature_of(sample.request) for sample in per_path],
-        chunk=model.chunk,
+        chunk=chunk,
         keep_steps=[wants_steps(sample.request) for sample in per_path],
         groups=[_absolute_masks(sample, model) for sample in per_path],
         before_chunk=before_chunk,
@@ -148,6 +153,7 @@ def _refine(
     samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
+    chunk: int,
 ) -> list[PathAttribution]:
     inputs, starts, classes, draws = _paths(model, samples, targets)
     per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
@@ -171,7 +177,7 @@ def _refine(
             classes,
             [None if sample.groups is None else sample.groups.family.masks for sample in per_path],
             torch.tensor([sample.request.path.tolerance for sample in per_path], dtype=torch.float64),
-            chunk=model.chunk,
+            chunk=chunk,
             most=[nodes for nodes, count in zip(map(most, samples), draws, strict=True) for _ in range(count)],
             keep_steps=[wants_steps(sample.request) for sample in per_path],
             before_chunk=within_time,

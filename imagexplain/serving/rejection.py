@@ -41,6 +41,6 @@ def reason(failure: RequestError) -> str | None:
         case 422:
             return "model"
         case 503:
-            return {"memory": "memory", "segments": "segmenter"}.get(field, "time")
+            return {"request": "memory", "segments": "segmenter"}.get(field, "time")
         case _:
             return None

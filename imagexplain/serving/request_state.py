@@ -22,6 +22,7 @@ from imagexplain.errors import RequestError
 from imagexplain.serving.json_log import REQUESTS
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import ExplanationCount, Metrics, Stage
+from imagexplain.serving.out_of_memory import is_out_of_memory, out_of_memory
 from imagexplain.serving.rejection import reason
 
 logger = logging.getLogger(__name__)
@@ -60,9 +61,12 @@ class RequestState:
             yield
         except RequestError as error:
             self.refuse(error)
-        except Exception:
+        except Exception as error:
             log_traceback(self.raw.id)
-            self.failure = RequestError(500, "request", "the server failed on this request; its log says why")
+            if is_out_of_memory(error):
+                self.failure = out_of_memory()
+            else:
+                self.failure = RequestError(500, "request", "the server failed on this request; its log says why")
         self.took(name, time.perf_counter() - started)
 
     def took(self, name: Stage, seconds: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import cast
 
 import torch
@@ -29,6 +29,7 @@ from imagexplain.serving.cache import digest
 from imagexplain.serving.chunk_size import CPU_BUDGET, FREE_MEMORY_FRACTION, MAX_CHUNK, bytes_per_point
 from imagexplain.serving.deadline import CHUNK_SHARE, Deadline
 from imagexplain.serving.free_memory import free_memory
+from imagexplain.serving.out_of_memory import halving_chunks
 from imagexplain.serving.path_attribution import MIN_PATH_POINTS, PathAttribution
 from imagexplain.serving.prepared_graph import PreparedGraph
 from imagexplain.serving.prepared_request import Groups
@@ -154,14 +155,17 @@ def attribute(task: Captioner, words: WordsToExplain, deadline: Deadline) -> Wor
     inputs = pack(graph.regions, graph.image).to(device)
     kept = task.bytes_per_node * step_work(graph) * (max(words.positions) + 1)
     started = time.perf_counter()
-    features, points = _integrate(
-        scores,
-        inputs,
-        torch.zeros_like(inputs),
-        words,
-        groups=words.groups.family.masks[: len(graph.layout.nodes) + 1],
-        chunk=_chunk(kept, inputs.numel(), words, step_seconds(task, words), task),
-        deadline=deadline,
+    features, points = halving_chunks(
+        partial(
+            _integrate,
+            scores,
+            inputs,
+            torch.zeros_like(inputs),
+            words,
+            words.groups.family.masks[: len(graph.layout.nodes) + 1],
+            deadline,
+        ),
+        _chunk(kept, inputs.numel(), words, step_seconds(task, words), task),
     )
     work = points * step_seconds(task, words) / task.speed.gradient
     task.speed.observe("gradient", time.perf_counter() - started, work)
@@ -173,14 +177,9 @@ def attribute(task: Captioner, words: WordsToExplain, deadline: Deadline) -> Wor
     through = PixelScores(scores, extractor, graph.seen.corners(boxes).to(device), places.to(device))
     photo = graph.seen.pixels.to(device)
     kept = bytes_per_point(cast(nn.Module, extractor), photo[None], through)
-    pixels, _ = _integrate(
-        through,
-        photo,
-        _baseline(words.map_baseline, photo),
-        words,
-        groups=None,
-        chunk=_chunk(kept, photo.numel(), words, map_seconds(task, words), task),
-        deadline=deadline,
+    pixels, _ = halving_chunks(
+        partial(_integrate, through, photo, _baseline(words.map_baseline, photo), words, None, deadline),
+        _chunk(kept, photo.numel(), words, map_seconds(task, words), task),
     )
     return WordAttributions(features, pixels)
 
@@ -190,10 +189,9 @@ def _integrate(
     inputs: Tensor,
     baseline: Tensor,
     words: WordsToExplain,
-    *,
     groups: Tensor | None,
-    chunk: int,
     deadline: Deadline,
+    chunk: int,
 ) -> tuple[tuple[PathAttribution, ...], int]:
     """Path integrals of all words, and the number of points that were evaluated."""
     path, targets = words.path, torch.arange(len(words.positions), device=inputs.device)

@@ -119,7 +119,7 @@ def test_methods_are_those_of_the_registry_or_other() -> None:
         (422, "target_class", "model"),
         (503, "steps", "time"),
         (503, "segments", "segmenter"),
-        (503, "memory", "memory"),
+        (503, "request", "memory"),
         (500, "request", None),
     ],
 )

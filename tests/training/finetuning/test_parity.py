@@ -121,9 +121,15 @@ def test_the_training_loop(pooling: str, targets: str, tmp_path: Path) -> None:
     network.load_state_dict(torch.load(result.last, weights_only=True)["model"])
     with torch.no_grad():
         logits = network(images)
+    # A key's bias shifts all scores of a softmax alike: its gradient is rounding alone, which Adam scales up. Those
+    # of query and value show in the logits.
+    by_rounding = {name for name in wanted["norms_after"] if name.endswith("attn.qkv.bias")}
+    assert len(by_rounding) == 3
     norms = {name: float(parameter.detach().norm()) for name, parameter in network.named_parameters()}
     assert result.losses == pytest.approx(wanted["losses"], rel=1e-4)
-    assert norms == pytest.approx(wanted["norms_after"], rel=1e-4)
+    assert norms.keys() == wanted["norms_after"].keys()
+    for name in norms.keys() - by_rounding:
+        assert norms[name] == pytest.approx(wanted["norms_after"][name], rel=1e-4), name
     np.testing.assert_allclose(rates, wanted["lr_min_max_at_updates"], rtol=0, atol=1e-9)
     torch.testing.assert_close(logits, torch.tensor(wanted["logits_after"]), rtol=1e-3, atol=1e-3)
 
