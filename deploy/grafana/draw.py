@@ -33,7 +33,7 @@ POINTS = 240
 """Points of each line."""
 
 MAX_LEGEND = 12
-"""Names in a legend, at most."""
+"""Names in a legend, at most; lines that are 0 throughout are not named beside others."""
 
 Line = tuple[str, list[float], list[float]]
 """Name, times and values."""
@@ -99,21 +99,26 @@ def draw(prometheus: str, start: float, end: float, window: str = "1m") -> Figur
 
 
 def _curves(axes: Axes, panel: Panel, found: Sequence[Line], start: float) -> None:
-    for name, times, values in sorted(found, key=lambda line: -max(line[2]))[:MAX_LEGEND]:
+    for name, times, values in found:
         axes.plot([(at - start) / 60 for at in times], values, label=name, linewidth=1)
-    axes.set_ylim(bottom=0)
+    highest = max((value for _, _, values in found for value in values if math.isfinite(value)), default=0)
+    axes.set_ylim(0, 1.45 * highest or 1)  # the legend has its place above the lines
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=7)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
     axes.set_xlabel("minutes", fontsize=7)
-    if found:
-        axes.legend(fontsize=6, loc="upper left", ncols=2)
+    handles, names = axes.get_legend_handles_labels()
+    telling = [place for place, (_, _, values) in enumerate(found) if any(values)] or list(range(len(found)))
+    shown_names = telling[:MAX_LEGEND]
+    axes.legend(
+        [handles[i] for i in shown_names], [names[i] for i in shown_names], fontsize=6, loc="upper left", ncols=3
+    )
 
 
 def _numbers(axes: Axes, panel: Panel, found: Sequence[Line], start: float) -> None:
     axes.axis("off")
     if panel.unit == "short":  # names alone tell, as of versions
-        text = "\n".join(name for name, _, _ in found)
+        text = "\n".join(name.replace(", ", "\n    ", 1) for name, _, _ in found)
     else:
         text = "\n".join(f"{name}: {shown(values[-1], panel.unit)}" for name, _, values in found)
     axes.text(0.02, 0.9, text, va="top", fontsize=9, transform=axes.transAxes)

@@ -175,7 +175,7 @@ ROWS = (
                 "percentunit",
                 (
                     Series(f"model:explain_errors:ratio_rate5m{{{MODEL}}}", "{{model_name}}"),
-                    Series("instance:torchserve_errors:ratio_rate5m or vector(0)", "TorchServe"),
+                    Series("max(instance:torchserve_errors:ratio_rate5m) or vector(0)", "TorchServe"),
                 ),
             ),
             Panel(

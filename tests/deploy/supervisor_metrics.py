@@ -11,21 +11,25 @@ from tests.deploy.prometheus_server import free_port
 
 
 @contextmanager
-def supervisor_metrics(model: str) -> Iterator[tuple[str, Counter]]:
-    """The address of its metrics, of one model that is ready, and the counter of restarts."""
+def supervisor_metrics(*models: str) -> Iterator[tuple[str, Counter]]:
+    """The address of its metrics, of models that are ready, and the counter of restarts."""
     registry = CollectorRegistry()
 
     def gauge(name: str, *labels: str) -> Gauge:
         return Gauge(f"imagexplain_{name}", name, labels, registry=registry)
 
     gauge("frontend_up").set(1)
-    gauge("model_ready", "model_name", "model_version").labels(model, "1.0").set(1)
-    gauge("workers", "model_name", "model_version", "state").labels(model, "1.0", "READY").set(1)
-    gauge("model_load_seconds", "model_name", "model_version").labels(model, "1.0").set(2.5)
-    labels = ("version", "model_name", "model_version", "archive_sha256")
-    gauge("build_info", *labels).labels("0.1", model, "1.0", "ab" * 32).set(1)
+    ready = gauge("model_ready", "model_name", "model_version")
+    workers = gauge("workers", "model_name", "model_version", "state")
+    load = gauge("model_load_seconds", "model_name", "model_version")
+    build = gauge("build_info", "version", "model_name", "model_version", "archive_sha256")
     restarts = Counter("imagexplain_restarts", "restarts", ("what", "model_name"), registry=registry)
-    restarts.labels("model", model)
+    for model in models:
+        ready.labels(model, "1.0").set(1)
+        workers.labels(model, "1.0", "READY").set(1)
+        load.labels(model, "1.0").set(2.5)
+        build.labels("0.1", model, "1.0", "ab" * 32).set(1)
+        restarts.labels("model", model)
     port = free_port()
     server, thread = start_http_server(port, "127.0.0.1", registry)
     try:
