@@ -29,6 +29,9 @@ RUN_ELSEWHERE = {
     "imagexplain debug": "tests/debugging/test_debugging_page.py, in the page's order on folders of scenes",
     "train-captioner": "tests/training/captioning/test_command.py, and test_region_encoder.py beside it",
     "evaluate-captioner": "tests/debugging/test_evaluate_captioner.py, on the original's formats and on scenes",
+    "--config.file=deploy/prometheus": "tests/deploy/test_monitoring.py, and Alertmanager's by test_rules.py beside it",
+    "deploy.grafana.draw": "tests/deploy/test_monitoring.py, from a Prometheus of its own",
+    '"request_id": "mine-1"': "tests/deploy/test_monitoring.py, where the log's lines are waited for",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""

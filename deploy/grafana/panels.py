@@ -102,13 +102,14 @@ ROWS = (
             ),
             Panel(
                 "Restarts",
-                "What the supervisor started again within an hour.",
+                "What the supervisor started again within an hour, and workers that it ended because they hung.",
                 "short",
                 (
                     Series(
                         "sum by (what, model_name) (increase(imagexplain_restarts_total[1h]))",
                         "{{what}} {{model_name}}",
                     ),
+                    Series("sum(increase(imagexplain_workers_ended_total[1h])) or vector(0)", "hung workers"),
                 ),
             ),
             Panel(
@@ -327,6 +328,12 @@ ROWS = (
                     Series(f"explain_model_load_seconds{{{MODEL}}}", "{{model_name}} handler"),
                     Series(f"imagexplain_model_load_seconds{{{MODEL}}}", "{{model_name}} ready"),
                 ),
+            ),
+            Panel(
+                "Room for the state",
+                "Bytes that are free where logs and unpacked archives lie.",
+                "bytes",
+                (Series("imagexplain_state_free_bytes", "free"),),
             ),
         ),
     ),

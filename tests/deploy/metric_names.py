@@ -18,6 +18,8 @@ EXPORTED = {
     "imagexplain_frontend_up",
     "imagexplain_model_load_seconds",
     "imagexplain_build_info",
+    "imagexplain_workers_ended_total",
+    "imagexplain_state_free_bytes",
 }
 """Metrics of the supervisor."""
 

@@ -19,6 +19,7 @@ def supervisor_metrics(*models: str) -> Iterator[tuple[str, Counter]]:
         return Gauge(f"imagexplain_{name}", name, labels, registry=registry)
 
     gauge("frontend_up").set(1)
+    gauge("state_free_bytes").set(5e9)
     ready = gauge("model_ready", "model_name", "model_version")
     workers = gauge("workers", "model_name", "model_version", "state")
     load = gauge("model_load_seconds", "model_name", "model_version")

@@ -136,7 +136,7 @@ EXPECTED: Mapping[str, Expected] = {
     "Models ready": {"bit 1.0": close(1)},
     "Frontend answers": {"frontend": close(1)},
     "Workers by state": {"bit READY": close(1)},
-    "Restarts": {"model bit": lambda found: 1 <= found < 1.5},
+    "Restarts": {"model bit": lambda found: 1 <= found < 1.5, "hung workers": close(0)},
     "Age of the last answer": {"bit": SECONDS},
     "Versions": {"bit 1.0, 0.1, abababababab": close(1)},
     "Requests": {"bit prediction": times(6), "bit explanation": times(10)},
@@ -180,6 +180,7 @@ EXPECTED: Mapping[str, Expected] = {
     "Caches": {"bit": between(2048, 1e8)},
     "GPU memory": {"bit GPU none": close(0)},
     "Loading": {"bit handler": SECONDS, "bit ready": close(2.5)},
+    "Room for the state": {"free": close(5e9)},
 }
 """What each panel's lines must be after the load, by legend."""
 
