@@ -50,6 +50,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_timm
 	@$(run) -m benchmarks.bench_wire
 	@$(run) -m benchmarks.bench_serving
+	@$(run) -m benchmarks.bench_workers
 	@$(run) -m benchmarks.bench_group_sums
 	@$(run) -m benchmarks.bench_groups
 	@$(run) -m benchmarks.bench_refinement --scenes 5

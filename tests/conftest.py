@@ -45,7 +45,7 @@ class FixtureScheduling(LoadScopeScheduling):
 @cache
 def group_of(file: str) -> str:
     """The group of a test file: itself, but for those that ask the served archives, and those of one folder."""
-    if "served: Served" in (ROOT / file).read_text(encoding="utf-8"):
+    if "served: " in (ROOT / file).read_text(encoding="utf-8"):
         return "served"
     return next((folder for folder in FOLDERS if file.startswith(folder)), file)
 
