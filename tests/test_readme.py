@@ -31,6 +31,9 @@ RUN_ELSEWHERE = {
     "evaluate-captioner": "tests/debugging/test_evaluate_captioner.py, on the original's formats and on scenes",
     "imagexplain edge": "tests/ops/test_edge_torchserve.py, the page from top to bottom",
     "run/edge/certificate.pem": "tests/ops/test_edge_torchserve.py, the page from top to bottom",
+    "--config.file=deploy/prometheus": "tests/deploy/test_monitoring.py, and Alertmanager's by test_rules.py beside it",
+    "deploy.grafana.draw": "tests/deploy/test_monitoring.py, from a Prometheus of its own",
+    '"request_id": "mine-1"': "tests/deploy/test_monitoring.py, where the log's lines are waited for",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""

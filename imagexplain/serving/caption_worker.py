@@ -14,6 +14,7 @@ from typing import cast
 from torch import Tensor
 
 from imagexplain.api.caption_request import CaptionRequest, parse
+from imagexplain.api.method_options import PATH
 from imagexplain.api.request import GZIP, PNG, SAFETENSORS
 from imagexplain.api.response import Encoded, check_size, encode
 from imagexplain.errors import ArgumentError, RequestError, shown
@@ -115,6 +116,8 @@ class CaptionWorker(RequestLoop[Captioner]):
 
     def _answer(self, states: Sequence[RequestState], deadline: Deadline) -> None:
         parsed = run_each([(state, state.raw) for state in states], "decode", self._parse)
+        for state, request in parsed:
+            state.method = PATH if request.kind == "explanation" else None
         with_raw = [(state, (state.raw, request)) for state, request in parsed]
         decoded = run_each(with_raw, "decode", lambda given: self._decode(given, deadline))
         admitted, deadline = self._admit_searches(decoded, deadline)

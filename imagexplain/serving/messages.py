@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from imagexplain.api.request import Kind
+from imagexplain.serving.request_id import request_id
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,15 @@ class RawRequest:
         parts: The body under ``body`` or ``data``, or one entry for each part of a multipart form.
         headers: Names in lower case.
         kind: Endpoint that was called.
+        id: Id by which the log knows it.
+        queued: Seconds that it waited before this worker got it, where that is known.
     """
 
     parts: Mapping[str, Any]
     headers: Mapping[str, str]
     kind: Kind
+    id: str = field(default_factory=request_id)
+    queued: float | None = None
 
     @property
     def fresh(self) -> bool:

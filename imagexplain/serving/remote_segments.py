@@ -37,6 +37,7 @@ from imagexplain.api.request import Request
 from imagexplain.archive.spec import SPEC_FILE
 from imagexplain.errors import RequestError, shown
 from imagexplain.limits import Limits
+from imagexplain.serving.metrics import NeighbourOutcome
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.masks import PhotoMasks, parse_masks
 
@@ -56,6 +57,10 @@ READ_BYTES = 65_536
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Errors that msgspec raises for what is no JSON: letters that are no UTF-8 and deep nesting have their own."""
+
+
+def uncounted(outcome: NeighbourOutcome) -> None:
+    """Count nothing."""
 
 
 class NoAnswerError(RequestError):
@@ -102,6 +107,7 @@ class RemoteSegments:
         archive: Directory of its unpacked archive; those of the other models lie beside it.
         limits: Bounds on the number of masks.
         budget: Seconds that a batch may take.
+        count: Function that counts the fate of each question.
         down: Clock readings before which segmenters are not asked, of those that did not answer.
         clock: Seconds, monotonic.
     """
@@ -110,6 +116,7 @@ class RemoteSegments:
     archive: Path
     limits: Limits
     budget: float
+    count: Callable[[NeighbourOutcome], None] = uncounted
     down: dict[str, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
@@ -148,8 +155,12 @@ class RemoteSegments:
                     self._allow(name, locks)
                 except RequestError as refusal:
                     answers |= {question: refusal for question in photos if question.name == name}
+                    if refusal.status == 503:
+                        self.count("not_asked")
             asked = [question for question in photos if question not in answers]
             answers |= self._ask(asked, photos, ends)
+        for question in asked:
+            self.count(_outcome(answers[question]))
         for name in {question.name for question in asked}:
             self.down.pop(name, None)
             if any(isinstance(answers[question], NoAnswerError) for question in asked if question.name == name):
@@ -295,6 +306,18 @@ def _address() -> str:
     """The address at which this server is asked from within: the loopback's, where it listens on every interface."""
     address = os.environ.get("TS_INFERENCE_ADDRESS", ADDRESS)
     return address.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]")
+
+
+def _outcome(answer: PhotoMasks | Exception) -> NeighbourOutcome:
+    match answer:
+        case NoAnswerError():
+            return "no_answer"
+        case RequestError(status=422):
+            return "refused"
+        case Exception():
+            return "failed"
+        case _:
+            return "ok"
 
 
 def _question(name: str, photo: Photo, threshold: float | None, fresh: bool) -> Question:

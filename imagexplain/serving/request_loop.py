@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import torch
+
 from imagexplain.limits import Limits
+from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import Metrics
@@ -41,7 +44,15 @@ class RequestLoop(ABC, Generic[M]):
         deadline = Deadline.starting_now(spec.serving.deadline_s, 0, spec.explain.steps + 2)
         states = [RequestState(raw) for raw in requests]
         self._answer(states, deadline)
-        return [state.respond(self.metrics) for state in states]
+        responses = [state.respond(self.metrics) for state in states]
+        self.measure_memory()
+        return responses
+
+    def measure_memory(self) -> None:
+        """Set the metrics of what the caches hold, and of what PyTorch holds on the GPU, if it uses one."""
+        held = (*vars(self).values(), *vars(self.task).values())
+        gpus = {str(torch.cuda.current_device()): torch.cuda.memory_reserved()} if torch.cuda.is_initialized() else {}
+        self.metrics.memory(sum(cache.bytes for cache in held if isinstance(cache, Cache)), gpus)
 
     @abstractmethod
     def _answer(self, states: Sequence[RequestState], deadline: Deadline) -> None:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import http
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
 from imagexplain.api.request import JSON
 from imagexplain.api.response import Encoded
 from imagexplain.errors import RequestError
+from imagexplain.serving.json_log import REQUESTS
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import ExplanationCount, Metrics, Stage
 from imagexplain.serving.out_of_memory import is_out_of_memory, out_of_memory
+from imagexplain.serving.rejection import reason
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class RequestState:
 
     Attributes:
         raw: The request.
+        method: Method of the explanation, once it is known.
         answer: The encoded result, once there is one.
         explained: Counted cost of its explanation.
         failure: The reason why there will be no answer.
@@ -42,6 +46,7 @@ class RequestState:
     """
 
     raw: RawRequest
+    method: str | None = None
     answer: Encoded | None = None
     explained: ExplanationCount | None = None
     failure: RequestError | None = None
@@ -57,7 +62,7 @@ class RequestState:
         except RequestError as error:
             self.refuse(error)
         except Exception as error:
-            log_traceback()
+            log_traceback(self.raw.id)
             if is_out_of_memory(error):
                 self.failure = out_of_memory()
             else:
@@ -77,20 +82,54 @@ class RequestState:
         self.failure = RequestError(refusal.status, refusal.field, refusal.message)
 
     def respond(self, metrics: Metrics) -> Response:
-        """Count the request, and give its response."""
+        """Count the request, write its line in the log, and give its response."""
         if self.failure is not None:
+            self.explained = None
             status, outcome, answer = self.failure.status, self.failure.error, Encoded(self.failure.body(), JSON)
         elif self.answer is not None:
             status, outcome, answer = http.HTTPStatus.OK.value, "ok", self.answer
         else:
             raise RuntimeError("a request has neither answer nor failure")
+        response = Response(status, answer.media_type, answer.body)
+        seconds = time.perf_counter() - self.started + (self.raw.queued or 0)
+        self._count(metrics, response, outcome, seconds)
+        self._log(metrics, response, outcome, seconds)
+        return response
+
+    def _count(self, metrics: Metrics, response: Response, outcome: str, seconds: float) -> None:
         kind = self.raw.kind
-        for stage, seconds in self.seconds.items():
-            metrics.stage(stage, kind, seconds)
-        metrics.request(kind, outcome, time.perf_counter() - self.started, self.raw.bytes, len(answer.body))
-        if self.failure is None and self.explained is not None:
+        for stage, took in self.seconds.items():
+            metrics.stage(stage, kind, took)
+        if self.raw.queued is not None:
+            metrics.waited(kind, self.raw.queued)
+        metrics.request(kind, outcome, seconds, self.raw.bytes, len(response.body))
+        if kind == "explanation":
+            metrics.method(self.method, response.status)
+        if self.failure is not None:
+            metrics.rejected(self.failure)
+        if self.explained is not None:
             metrics.explanation(self.explained)
-        return Response(status, answer.media_type, answer.body)
+
+    def _log(self, metrics: Metrics, response: Response, outcome: str, seconds: float) -> None:
+        """Write the request's line, of what is counted and nothing that a client sent but an id of plain letters."""
+        facts = {
+            "request_id": self.raw.id,
+            "model": metrics.model_name,
+            "model_version": metrics.model_version,
+            "kind": self.raw.kind,
+            "status": response.status,
+            "outcome": outcome,
+            "reason": None if self.failure is None else reason(self.failure),
+            "method": self.method,
+            "seconds": seconds,
+            "queue_seconds": self.raw.queued,
+            **{f"{stage}_seconds": took for stage, took in self.seconds.items()},
+            "request_bytes": self.raw.bytes,
+            "response_bytes": len(response.body),
+            "media_type": response.media_type,
+            **({} if self.explained is None else asdict(self.explained)),
+        }
+        REQUESTS.info("request", extra={name: value for name, value in facts.items() if _is_told(value)})
 
 
 def run_each(
@@ -129,6 +168,15 @@ def run_batch_or_each(
     return run_each(pairs, stage, lambda before: work([before])[0])
 
 
-def log_traceback() -> None:
-    """Log the exception being handled. TorchServe takes lines that hold ``[METRICS]`` for measurements: none may."""
-    logger.error("%s", traceback.format_exc().replace("[METRICS]", "[metrics]"))
+def log_traceback(request_id: str | None = None) -> None:
+    """Log the exception being handled. TorchServe takes lines that hold ``[METRICS]`` for measurements: none may.
+
+    Args:
+        request_id: Id of the request that failed; None for a batch, whose requests are then tried one by one.
+    """
+    logger.error("%s", traceback.format_exc().replace("[METRICS]", "[metrics]"), extra={"request_id": request_id})
+
+
+def _is_told(value: object) -> bool:
+    """Tell whether JSON has the value, and there is one."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

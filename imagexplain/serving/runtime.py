@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from imagexplain.archive.spec import ModelSpec
 from imagexplain.limits import Limits
+from imagexplain.serving.metrics import NeighbourOutcome
 from imagexplain.serving.remote_segments import RemoteSegments
 
 
@@ -31,6 +32,6 @@ def limits(spec: ModelSpec) -> Limits:
     )
 
 
-def remote_segments(spec: ModelSpec, archive: Path) -> RemoteSegments:
+def remote_segments(spec: ModelSpec, archive: Path, count: Callable[[NeighbourOutcome], None]) -> RemoteSegments:
     """The other models of the server, whose archives are unpacked beside this one; nothing is known of them yet."""
-    return RemoteSegments(spec.name, archive, limits(spec), spec.serving.deadline_s)
+    return RemoteSegments(spec.name, archive, limits(spec), spec.serving.deadline_s, count)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +18,19 @@ import torch
 from ts.metrics.metric_type_enum import MetricTypes
 
 from imagexplain.serving.allocator import keep_freed_memory, return_freed_memory
+from imagexplain.serving.json_log import write_json
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.metrics import MetricSink, MetricType
+from imagexplain.serving.request_id import ID_HEADER, START_HEADER, queue_seconds, request_id
 from imagexplain.serving.request_loop import AnyLoop
 from imagexplain.serving.runtime import device
 
 ERROR_HEADER = "X-Explain-Error"
 """Header of an error with its JSON in one line. By it a proxy tells ours from TorchServe's own, whose statuses are the
 same, and can answer with it: a proxy that looks at statuses drops the body."""
+ANSWERED_ID = "X-Correlation-Id"
+"""Header of an answer with its request's id. TorchServe sets X-Request-Id itself, after the handler, to an id that it
+makes for each request; it is the same where the client sent none."""
 
 L = TypeVar("L", bound=AnyLoop)
 
@@ -44,21 +50,26 @@ class TorchServeHandler(ABC, Generic[L]):
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; what this raises is the reason a worker does not come up."""
+        started = time.perf_counter()
         keep_freed_memory()
         properties = context.system_properties
         sink = TorchServeMetrics(context.metrics)
         self.worker = self.start(Path(properties["model_dir"]), device(properties), sink)
         return_freed_memory()
+        self.worker.metrics.loaded(time.perf_counter() - started)
+        self.worker.measure_memory()
+        write_json()
 
     def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
         """One body for each row, in order; its status and headers are set in the context."""
         requests = [raw_request(row, index, context) for index, row in enumerate(rows)]
         responses = self.worker.handle(requests)
-        for index, response in enumerate(responses):
+        for index, (request, response) in enumerate(zip(requests, responses, strict=True)):
             context.set_response_status(response.status, http.HTTPStatus(response.status).phrase, index)
             context.set_response_content_type(index, response.media_type)
             if response.status >= 400:
                 context.set_response_header(index, ERROR_HEADER, one_line(response.body))
+            context.set_response_header(index, ANSWERED_ID, request.id)
         return [response.body for response in responses]
 
 
@@ -80,7 +91,13 @@ def raw_request(row: dict[str, Any], index: int, context: Any) -> RawRequest:
             name = sent.lower()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     explains = context.get_request_header(index, "explain") == "True"
-    return RawRequest(row, headers, "explanation" if explains else "prediction")
+    return RawRequest(
+        row,
+        headers,
+        "explanation" if explains else "prediction",
+        request_id(headers.get(ID_HEADER), context.request_ids.get(index)),
+        queue_seconds(headers.get(START_HEADER), time.time()),
+    )
 
 
 @dataclass(frozen=True)

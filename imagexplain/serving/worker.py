@@ -104,10 +104,12 @@ class Worker(RequestLoop[T]):
         metrics.prime()
         logger.info("%s", task.describe())
         cache: Cache[PathAttribution | AttributionMap] = Cache(spec.limits.cache_bytes)
-        return cls(task, limits(spec), metrics, remote_segments(spec, archive), cache)
+        return cls(task, limits(spec), metrics, remote_segments(spec, archive, metrics.neighbour), cache)
 
     def _answer(self, states: Sequence[RequestState], deadline: Deadline) -> None:
         parsed = run_each([(state, state.raw) for state in states], "decode", self._parse)
+        for state, request in parsed:
+            state.method = _method(request)
         ask = self.remote_segments.ask([(request, state.raw.fresh) for state, request in parsed], deadline.ends)
         for batch in [parsed] if self.task.batched else [[pair] for pair in parsed]:
             self._answer_batch(batch, ask, deadline)
@@ -246,6 +248,12 @@ class Worker(RequestLoop[T]):
         payload = self.task.payload(decoded, prediction, deadline)
         most = self.task.spec.limits.max_response_bytes
         return encode(payload.result, decoded.request.accept, picture=payload.picture, max_bytes=most)
+
+
+def _method(request: Request) -> str | None:
+    """The method of an explanation; None for a product of two, and for a prediction."""
+    methods = request.plan.methods
+    return methods[0] if request.kind == "explanation" and len(methods) == 1 else None
 
 
 def _count(one: Explained) -> ExplanationCount:

@@ -18,6 +18,7 @@ class Context:
     statuses: dict[int, int] = field(default_factory=dict)
     types: dict[int, str] = field(default_factory=dict)
     answered: dict[int, dict[str, str]] = field(default_factory=dict)
+    request_ids: dict[int, str] = field(default_factory=dict)
     written: list[tuple[str, float, tuple[str, ...]]] = field(default_factory=list)
 
     @property

@@ -158,7 +158,8 @@ def test_who_does_not_answer_is_left_alone_for_a_while_and_then_tried(
     unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hung, later = threading.Event(), 0.0
-    asking = remote(unpacked, "bit", budget=2)
+    asking, counted = remote(unpacked, "bit", budget=2), list[str]()
+    asking.count = counted.append
     asking.clock = lambda: time.monotonic() + later
 
     def answer(name: str) -> bytes:
@@ -171,9 +172,11 @@ def test_who_does_not_answer_is_left_alone_for_a_while_and_then_tried(
         assert "503 the segmenter swin did not answer in time" in first[0]
         assert first[1:] == [("cat",), "grid"]
         assert sorted(asked) == ["swin", "swin", "tensormask"]
+        assert sorted(counted) == ["no_answer", "no_answer", "ok"]
 
         (again,) = joined(asking, wanting("swin"))
         assert "503" in again and "is not asked for another 2 s" in again
+        assert counted[3:] == ["not_asked"]
         assert joined(asking, wanting("swin", fallback="slic"), wanting("tensormask")) == ["slic", ("cat",)]
         assert asked.count("swin") == 2
 
@@ -188,12 +191,14 @@ def test_who_does_not_answer_is_left_alone_for_a_while_and_then_tried(
 
 
 def test_a_refusal_is_no_silence(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asking = remote(unpacked, "bit")
+    asking, counted = remote(unpacked, "bit"), list[str]()
+    asking.count = counted.append
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", "http://127.0.0.1:9")
     assert "cannot be reached" in joined(asking, wanting("swin"))[0]
     with server(lambda _: b'{"detections": 5}', monkeypatch):
         assert "finds no masks" in joined(asking, wanting("swin"))[0]
-    assert asking.down == {}
+    joined(asking, wanting("lanet"), wanting("nobody"))
+    assert asking.down == {} and counted == ["failed", "refused"]
 
 
 def test_an_answer_that_drips_in_is_none(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,9 @@ def test_the_same_request_gets_the_same_bytes(handler: ClassifierHandler) -> Non
     assert first == second
 
 
+LAST = "explain_last_answer_timestamp_seconds"
+
+
 def context_of(handler: ClassifierHandler) -> Context:
     sink = handler.worker.metrics.sink
     assert isinstance(sink, TorchServeMetrics) and isinstance(sink.store, Context)
@@ -233,7 +236,12 @@ def test_every_request_is_counted(handler: ClassifierHandler) -> None:
     }
     assert ("explain_evaluations_sum", 3) in {(name, value) for name, value, _ in written}
     stages = {name for name, _, _ in written if name.endswith("_seconds")}
-    assert stages == {"explain_decode_seconds", "explain_attribute_seconds", "explain_encode_seconds"}
+    assert stages == {f"explain_{name}_seconds" for name in ("decode", "attribute", "encode", "request")} | {LAST}
+    methods = [labels[1:3] for name, _, labels in written if name == "explain_requests_by_method_total"]
+    assert methods == [("integrated_gradients", "ok"), ("other", "refused")]
+    assert [labels[1] for name, _, labels in written if name == "explain_rejected_total"] == ["image"]
+    held = {value for name, value, _ in written if name == "explain_cache_bytes"}
+    assert held == {handler.worker.explanations.bytes + handler.worker.task.scores.bytes} and min(held) > 0
 
 
 def test_labels_must_match_the_scores(tmp_path: Path) -> None:

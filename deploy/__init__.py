@@ -1,0 +1,1 @@
+"""What runs around the server: Prometheus' rules, and Grafana's dashboard as code."""

@@ -1,0 +1,1 @@
+"""The dashboard: its panels, its JSON, and a drawing of it."""

@@ -1,0 +1,23 @@
+"""Debian's programs around the server, which `make setup-ops` installs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+
+def program(name: str) -> str:
+    """The path of a program; a test that needs one fails where it is not installed."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.fail(f"{name} is not installed: make setup-ops")
+    return found
+
+
+def run(name: str, *arguments: str) -> str:
+    """The output of a program that must succeed."""
+    done = subprocess.run([program(name), *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
