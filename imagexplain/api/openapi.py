@@ -309,7 +309,12 @@ def _parameters() -> dict[str, Any]:
             "description": fresh,
             "schema": {"type": "string", "examples": ["no-cache"]},
         },
-        "RequestId": {"name": "X-Request-Id", "in": "header", **_REQUEST_ID},
+        "RequestId": {
+            "name": "X-Request-Id",
+            "in": "header",
+            "description": "Id of the request: taken where it is one (1 to 64 of A-Za-z0-9._-), else made.",
+            "schema": {"type": "string"},
+        },
     }
 
 

@@ -17,6 +17,8 @@ NOT_HELD = ("positive_data_acceptance", "ignored_auth", "unsupported_method")
 """Checks of what a document cannot say (which options go together), and of what the front door sees to, not
 TorchServe: keys and methods."""
 
+SETTINGS = Path(__file__).with_name("schemathesis.toml")
+
 EXAMPLES = 13
 """Requests for each operation in each of two phases, at most."""
 
@@ -31,7 +33,8 @@ def test_no_request_of_the_documents_breaks_it(served: Served, model_store: Path
     file.write_text(json.dumps(made), encoding="utf-8")
     key = served.server.headers()["Authorization"]
     command = [
-        *(sys.executable, "-m", "schemathesis.cli", "run", str(file), "--url", served.server.inference),
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(SETTINGS), "run", str(file)),
+        *("--url", served.server.inference),
         *("--header", f"Authorization: {key}", "--exclude-checks", ",".join(NOT_HELD)),
         *("--phases", "examples,fuzzing", "--max-examples", str(EXAMPLES), "--seed", "1"),
         *("--suppress-health-check", "all", "--generation-database", "none", "--no-color", "--warnings", "off"),
