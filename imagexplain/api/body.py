@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from imagexplain.api.options import FILES, FRACTIONS, INTEGERS, SWITCHES
+from imagexplain.api.options import AMOUNTS, COUNTS, FILES, SWITCHES
 from imagexplain.attribution.registry import METHODS
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
@@ -29,7 +29,7 @@ MAX_OPTION_BYTES = 10_000
 
 _JSON = "application/json"
 _BODY_KEYS = ("image", "body", "data")
-_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?")
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -162,9 +162,9 @@ def _from_form(name: str, value: Any) -> Any:
     if name in ("outputs", "combine"):
         return [part.strip() for part in value.split(",") if part.strip()]
     kind = METHODS.options.get(name)
-    if (name in INTEGERS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
+    if (name in COUNTS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,19}", value):
         return int(value)
-    if (name in FRACTIONS or kind is float) and _NUMBER.fullmatch(value):
+    if (name in AMOUNTS or kind is float) and _NUMBER.fullmatch(value):
         return float(value)
     if (name in SWITCHES or kind is bool) and value in ("true", "false"):
         return value == "true"

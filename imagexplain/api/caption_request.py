@@ -134,14 +134,14 @@ def parse(
     if "img_data" in fields:
         raise RequestError(400, "img_data", "wanted the photo as image, an encoded file")
     options = merge(fields, parts, header_options(headers.get(HEADER, "")), OPTIONS[kind])
-    beams = count("beams", options.get("beams"), defaults.beams, captions.max_beams)
-    n_best = count("n_best", options.get("n_best"), min(defaults.n_best, beams), captions.max_beams)
+    beams = count("beams", options, defaults.beams, captions)
+    n_best = count("n_best", options, min(defaults.n_best, beams), captions)
     if n_best > beams:
         raise RequestError(400, "n_best", f"wanted at most the {beams} captions that the search follows, got {n_best}")
-    max_words = count("max_words", options.get("max_words"), defaults.max_words, captions.max_words)
+    max_words = count("max_words", options, defaults.max_words, captions)
     node_limit = defaults.node_limit
     if "node_limit" in options:
-        node_limit = count("node_limit", options["node_limit"], 1, captions.max_nodes)
+        node_limit = count("node_limit", options, 1, captions)
     path = path_options(options, limits, defaults.path)
     score = choice("score", options.get("score"), SCORES, defaults.score)
     words, picture = _words(options.get("words")), picture_options(options)

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from imagexplain.api.options import numbers
 from imagexplain.errors import RequestError, shown
 from imagexplain.vision.decode import from_base64
 
@@ -103,10 +104,7 @@ def rows_of(features: GivenFeatures, boxes: Tensor, field: str) -> Tensor:
 def _tensor(name: str, value: Any) -> Tensor:
     field = f"features.{name}"
     if not isinstance(value, Tensor):
-        try:
-            value = torch.from_numpy(np.array(value, dtype=np.float64))
-        except (TypeError, ValueError, OverflowError):
-            raise RequestError(400, field, f"wanted numbers, got {shown(value)}") from None
+        value = torch.from_numpy(numbers(field, value, "numbers").astype(np.float64))
     dimensions = _DIMENSIONS[name]
     if value.ndim != dimensions or 0 in value.shape:
         kind = "a row" if dimensions == 1 else "rows"

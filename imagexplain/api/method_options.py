@@ -7,11 +7,12 @@ checks their values as it runs; bounds that keep a worker alive are checked here
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from imagexplain.api.options import QUADRATURES, PathOptions, choice, switch
+from imagexplain.api.options import MAX_SEED, QUADRATURES, Amount, Count, PathOptions, choice, switch
 from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import METHODS
 from imagexplain.errors import RequestError, shown, unknown
@@ -31,8 +32,23 @@ PATH = "integrated_gradients"
 MAX_NAME = 500
 """Characters of a layer's name, at most."""
 
-_AT_LEAST_1 = ("steps", "samples", "size", "stride", "cells", "least")
-_SMOOTHING: Mapping[str, type] = {"samples": int, "std": float, "seed": int, "statistic": str}
+METHOD_COUNTS: Mapping[str, Count] = {
+    "steps": Count("max_steps"),
+    "samples": Count("max_samples"),
+    "size": Count(),
+    "stride": Count(),
+    "cells": Count(),
+    "least": Count(),
+    "seed": Count(MAX_SEED, least=0),
+}
+"""Bounds of the methods' options that are whole numbers, by the library's names."""
+
+SMOOTHING_COUNTS: Mapping[str, Count] = {"samples": Count("max_steps"), "seed": METHOD_COUNTS["seed"]}
+"""Bounds of the whole numbers of the noise to smooth over."""
+
+SMOOTHING_STD = Amount(10, zero=True)
+"""Bounds of its standard deviation, as a fraction of the image's range."""
+
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
@@ -88,7 +104,11 @@ def plan_options(
         given = {"steps": path.steps, "rule": path.quadrature} | given
     if "rule" in given:
         choice("quadrature", given["rule"], QUADRATURES, path.quadrature)
-    values = {name: _value(name, value, types[name], limits) for name, value in given.items() if name in plan.takes}
+    values = {
+        name: _value(name, value, types[name], limits, METHOD_COUNTS.get(name))
+        for name, value in given.items()
+        if name in plan.takes
+    }
     return replace(plan, options=tuple(sorted(values.items())), layer=layer)
 
 
@@ -158,30 +178,34 @@ def _smoothing(value: object, limits: Limits) -> Smoothing | None:
     for name in value:
         if name not in known:
             raise RequestError(400, "smooth", unknown("option", name, known))
-    given = {name: _value(f"smooth.{name}", value[name], _SMOOTHING[name], limits) for name in value}
-    if not 1 <= (samples := given.get("samples", 1)) <= limits.max_steps:
-        status = 400 if samples < 1 else 413
-        raise RequestError(status, "smooth.samples", f"wanted 1..{limits.max_steps}, got {samples}")
-    if not 0 <= given.get("std", 0) <= 10:
-        raise RequestError(400, "smooth.std", f"wanted a fraction of the image's range, 0..10, got {given['std']}")
-    if given.get("statistic", "mean") not in ("mean", "square", "variance"):
-        got = shown(given["statistic"])
-        raise RequestError(400, "smooth.statistic", f"wanted mean, square or variance, got {got}")
+    types = METHODS.options
+    given = {name: _value(f"smooth.{name}", value[name], types[name], limits) for name in value}
+    for name, bounds in SMOOTHING_COUNTS.items():
+        number, most = given.get(name, bounds.least), bounds.upper(limits)
+        if number < bounds.least or (most is not None and number > most):
+            status = 400 if number < bounds.least else 413
+            raise RequestError(status, f"smooth.{name}", f"wanted {bounds.least}..{most}, got {shown(number)}")
+    if not SMOOTHING_STD.holds(given.get("std", 0)):
+        wanted = f"wanted a fraction of the image's range, 0..{SMOOTHING_STD.most:g}"
+        raise RequestError(400, "smooth.std", f"{wanted}, got {given['std']}")
     return Smoothing(**given)
 
 
-def _value(name: str, value: object, kind: type, limits: Limits) -> Any:
-    if kind is float and type(value) is int and abs(value) < 2**53:
+def _value(field: str, value: object, kind: type, limits: Limits, bounds: Count | None = None) -> Any:
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
     if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
-        raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {shown(value)}")
-    if isinstance(value, str) and len(value) > MAX_NAME:
-        raise RequestError(400, name, f"wanted {_TYPES[kind]}, got {len(value)} characters")
-    if name in _AT_LEAST_1 and isinstance(value, int) and value < 1:
-        raise RequestError(400, name, f"wanted at least 1, got {shown(value)}")
-    most = {"steps": limits.max_steps, "samples": limits.max_samples}.get(name)
-    if most is not None and isinstance(value, int) and value > most:
-        raise RequestError(413, name, f"wanted at most {most}, got {shown(value)}")
-    if name.endswith("seed") and isinstance(value, int) and not 0 <= value < 2**63:
-        raise RequestError(400, name, f"wanted a whole number in 0..{2**63 - 1}, got {shown(value)}")
+        raise RequestError(400, field, f"wanted {_TYPES[kind]}, got {shown(value)}")
+    if isinstance(value, str):
+        if len(value) > MAX_NAME:
+            raise RequestError(400, field, f"wanted {_TYPES[kind]}, got {len(value)} characters")
+        words = METHODS.words.get(field.removeprefix("smooth."), (value,))
+        if value not in words:
+            raise RequestError(400, field, f"wanted one of {', '.join(words)}, got {shown(value)}")
+    if bounds is not None and isinstance(value, int):
+        most = bounds.upper(limits)
+        if value < bounds.least:
+            raise RequestError(400, field, f"wanted at least {bounds.least}, got {shown(value)}")
+        if most is not None and value > most:
+            raise RequestError(413, field, f"wanted at most {most}, got {shown(value)}")
     return value

@@ -15,10 +15,11 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imagexplain.errors import RequestError, shown, unknown
-from imagexplain.limits import Limits
+from imagexplain.limits import CaptionLimits, Limits
 from imagexplain.vision.decode import Photo, decode, from_base64
 
 QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
@@ -36,15 +37,75 @@ CAPTION_COUNTS = ("beams", "n_best", "max_words", "node_limit")
 """Options of a captioner that are numbers."""
 GRAPH_OPTIONS = ("graph", "graphs", "features")
 
-INTEGERS = ("steps", "draws", "seed", "n_segments", "rows", "columns", "detection", *CAPTION_COUNTS)
-FRACTIONS = ("tolerance", "blur", "compactness", "threshold", "picture_sigma")
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Count:
+    """An option that is a whole number.
+
+    Attributes:
+        most: Largest number, or the name of the limit that it is; None for any.
+        least: Smallest number.
+    """
+
+    most: int | str | None = None
+    least: int = 1
+
+    def upper(self, limits: Limits | CaptionLimits) -> int | None:
+        """The largest number under these limits."""
+        return getattr(limits, self.most) if isinstance(self.most, str) else self.most
+
+
+@dataclass(frozen=True)
+class Amount:
+    """An option that is a number above 0.
+
+    Attributes:
+        most: Largest number.
+        zero: Flag for 0 as well.
+    """
+
+    most: float
+    zero: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a number lies within the bounds; NaN does not."""
+        return 0 < value <= self.most or (self.zero and value == 0)
+
+
+COUNTS: Mapping[str, Count] = {
+    "steps": Count("max_steps"),
+    "draws": Count("max_draws"),
+    "seed": Count(MAX_SEED, least=0),
+    "n_segments": Count("max_groups"),
+    "rows": Count("max_groups"),
+    "columns": Count("max_groups"),
+    "detection": Count(least=0),
+    "beams": Count("max_beams"),
+    "n_best": Count("max_beams"),
+    "max_words": Count("max_words"),
+    "node_limit": Count("max_nodes"),
+}
+"""Options that are whole numbers, with their bounds."""
+
+AMOUNTS: Mapping[str, Amount] = {
+    "tolerance": Amount(1),
+    "blur": Amount(1),
+    "compactness": Amount(1e6),
+    "threshold": Amount(1, zero=True),
+    "picture_sigma": Amount(0.5, zero=True),
+}
+"""Options that are numbers, with their bounds."""
+
 SWITCHES = ("pixels", "normalized", "map")
 FILES = ("masks", "baseline_image", "baseline_tensor", *GRAPH_OPTIONS)
 """Options that may be as long as a request's body; all others are short."""
 
-_MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+"""Pattern of the name of a segmenter on the same server."""
 
-_OWNER = {
+OWNERS = {
     "blur": ("baseline", "blur"),
     "draws": ("baseline", "uniform"),
     "seed": ("baseline", "uniform"),
@@ -152,13 +213,13 @@ def path_options(options: Mapping[str, Any], limits: Limits, default: PathOption
     Raises:
         RequestError: 400, and 413 for more steps than the limit.
     """
-    tolerance = _number("tolerance", options.get("tolerance"), 1)
+    tolerance = _amount("tolerance", options)
     if tolerance is None and "steps" not in options:  # who names the steps wants so many
         tolerance = default.tolerance
     if tolerance is not None and "quadrature" in options:
         raise RequestError(400, "quadrature", "with a tolerance the points are placed where they are needed")
     unsaid = default.steps if tolerance is None or default.tolerance is not None else limits.max_steps
-    steps = count("steps", options.get("steps"), unsaid, limits.max_steps)
+    steps = count("steps", options, unsaid, limits)
     quadrature = choice("quadrature", options.get("quadrature"), QUADRATURES, default.quadrature)
     if quadrature == "trapezoid" and steps < 2:
         raise RequestError(400, "steps", f"wanted at least 2 for the trapezoid, got {steps}")
@@ -182,9 +243,9 @@ def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -
         tensor = _tensor("baseline_tensor", options.get("baseline_tensor"), limits.max_draws)
     return Baseline(
         name=name,
-        blur=_number("blur", options.get("blur"), 1) or usual.blur,
-        draws=count("draws", options.get("draws"), usual.draws, limits.max_draws),
-        seed=count("seed", options.get("seed"), usual.seed, 2**63 - 1, least=0),
+        blur=_amount("blur", options) or usual.blur,
+        draws=count("draws", options, usual.draws, limits),
+        seed=count("seed", options, usual.seed, limits),
         photo=photo,
         tensor=tensor,
     )
@@ -197,7 +258,7 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
         RequestError: 400 for an option that is malformed or does not go with the segments, 413 for too many of them.
     """
     name = options.get("segments")
-    if name is not None and not (isinstance(name, str) and re.fullmatch(_MODEL, name)):
+    if name is not None and not (isinstance(name, str) and re.fullmatch(MODEL_NAME, name)):
         raise RequestError(400, "segments", f"{unknown('segments', name, SEGMENTS)}; or the name of a segmenter")
     fallback = choice("fallback", options["fallback"], SEGMENTS, "") if "fallback" in options else None
     is_remote = name is not None and name not in SEGMENTS
@@ -211,10 +272,10 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
     usual = Segments(name)
     segments = Segments(
         name=name,
-        n_segments=count("n_segments", options.get("n_segments"), usual.n_segments, limits.max_groups),
-        compactness=_number("compactness", options.get("compactness"), 1e6),
-        rows=count("rows", options.get("rows"), usual.rows, limits.max_groups),
-        columns=count("columns", options.get("columns"), usual.columns, limits.max_groups),
+        n_segments=count("n_segments", options, usual.n_segments, limits),
+        compactness=_amount("compactness", options),
+        rows=count("rows", options, usual.rows, limits),
+        columns=count("columns", options, usual.columns, limits),
         threshold=threshold_option(options),
         fallback=fallback,
     )
@@ -226,12 +287,7 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
 
 def threshold_option(options: Mapping[str, Any]) -> float | None:
     """The score that a detection must exceed, None where the client gave none. Raises RequestError 400."""
-    value = options.get("threshold")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise RequestError(400, "threshold", f"wanted a number in 0..1, got {shown(value)}")
-    return float(value)
+    return _amount("threshold", options)
 
 
 def detection_option(options: Mapping[str, Any]) -> int | None:
@@ -239,7 +295,7 @@ def detection_option(options: Mapping[str, Any]) -> int | None:
     value = options.get("detection")
     if value is None:
         return None
-    if type(value) is not int or value < 0:
+    if type(value) is not int or value < COUNTS["detection"].least:
         raise RequestError(400, "detection", f"wanted the index of a detection, from 0, got {shown(value)}")
     return value
 
@@ -247,8 +303,7 @@ def detection_option(options: Mapping[str, Any]) -> int | None:
 def picture_options(options: Mapping[str, Any]) -> PictureOptions:
     """The style of a picture and the smoothing of the map that it shows. Raises RequestError 400."""
     style = choice("picture", options.get("picture"), PICTURES, "annotated")
-    given = options.get("picture_sigma")
-    sigma = 0.0 if given == 0 and not isinstance(given, bool) else _number("picture_sigma", given, 0.5)
+    sigma = _amount("picture_sigma", options)
     if sigma is not None and not {"masks", "segments"}.isdisjoint(options):
         raise RequestError(400, "picture_sigma", "goes with maps of pixels: wanted no masks and no segments beside it")
     return PictureOptions(annotated=style == "annotated", sigma=sigma)
@@ -274,30 +329,45 @@ def switch(name: str, value: object) -> bool:
 
 def _check_owners(options: Mapping[str, Any], owner: str, chosen: str | None) -> None:
     for name in options:
-        if name in _OWNER and _OWNER[name][0] == owner and _OWNER[name][1] != chosen:
-            wanted = f"wanted {owner}={_OWNER[name][1]} beside it"
+        if name in OWNERS and OWNERS[name][0] == owner and OWNERS[name][1] != chosen:
+            wanted = f"wanted {owner}={OWNERS[name][1]} beside it"
             raise RequestError(400, name, f"{wanted}, got {owner}={chosen}" if chosen else wanted)
 
 
-def count(name: str, value: object, default: int, most: int, least: int = 1) -> int:
-    """A whole number, ``default`` where the client gave none. Raises RequestError 400, and 413 above the most."""
+def count(name: str, options: Mapping[str, Any], default: int, limits: Limits | CaptionLimits) -> int:
+    """One of ``COUNTS``, ``default`` where the client gave none. Raises RequestError 400, and 413 above the most."""
+    value, bounds = options.get(name), COUNTS[name]
     if value is None:
         return default
-    wanted = f"wanted a whole number in {least}..{most}"
-    if type(value) is not int or value < least:
+    most = bounds.upper(limits)
+    wanted = f"wanted a whole number in {bounds.least}..{most}"
+    if type(value) is not int or value < bounds.least:
         raise RequestError(400, name, f"{wanted}, got {shown(value)}")
-    if value > most:
+    if most is not None and value > most:
         raise RequestError(413, name, f"{wanted}, got {shown(value)}")
     return value
 
 
-def _number(name: str, value: object, most: float) -> float | None:
-    """A positive number up to ``most``, None where the client gave none."""
+def _amount(name: str, options: Mapping[str, Any]) -> float | None:
+    """One of ``AMOUNTS``, None where the client gave none. Raises RequestError 400."""
+    value, bounds = options.get(name), AMOUNTS[name]
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
-        raise RequestError(400, name, f"wanted a number above 0 and up to {most:g}, got {shown(value)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not bounds.holds(value):
+        wanted = f"in 0..{bounds.most:g}" if bounds.zero else f"above 0 and up to {bounds.most:g}"
+        raise RequestError(400, name, f"wanted a number {wanted}, got {shown(value)}")
     return float(value)
+
+
+def numbers(name: str, value: object, wanted: str) -> NDArray[Any]:
+    """The numbers in nested lists of one length at each depth. Raises RequestError 400, also for text of numbers."""
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError, OverflowError):
+        array = None
+    if array is None or array.dtype.kind not in "iuf":
+        raise RequestError(400, name, f"wanted {wanted}, got {shown(value)}")
+    return array
 
 
 def _second_photo(value: object, limits: Limits) -> Photo:
@@ -320,10 +390,8 @@ def _tensor(name: str, value: object, most: int) -> Tensor:
             raise RequestError(400, name, f"wanted a safetensors file with one tensor, got {len(tensors)}")
         (tensor,) = tensors.values()
     else:
-        try:
-            tensor = torch.from_numpy(np.array(value, dtype=np.float32))
-        except (TypeError, ValueError, OverflowError):
-            raise RequestError(400, name, f"wanted a nested list of numbers, got {shown(value)}") from None
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            tensor = torch.from_numpy(numbers(name, value, "a nested list of numbers").astype(np.float32))
     if tensor.ndim == 3:
         tensor = tensor.unsqueeze(0)
     if tensor.ndim != 4 or len(tensor) == 0:

@@ -141,6 +141,11 @@ class Contract:
     any_layout: bool = False
 
     @property
+    def explanation_options(self) -> tuple[str, ...]:
+        """Names of an explanation's options, with those of all methods."""
+        return tuple(dict.fromkeys((*self.options, *options_of_methods())))
+
+    @property
     def thresholds(self) -> bool:
         """Tell whether the model itself has a threshold, for predictions too; else the segmenter asked has it."""
         return "threshold" in self.prediction_options
@@ -224,8 +229,7 @@ def parse(
     fields, parts = body_fields(row, headers)
     options: Mapping[str, Any] = {}
     if kind == "explanation":
-        known = tuple(dict.fromkeys((*contract.options, *options_of_methods())))
-        options = merge(fields, parts, header_options(headers.get(HEADER, "")), known)
+        options = merge(fields, parts, header_options(headers.get(HEADER, "")), contract.explanation_options)
     elif contract.prediction_options:
         sent = header_options(headers.get(HEADER, ""))
         options = merge(fields, parts, sent, contract.prediction_options, strict=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from imagexplain.errors import ArgumentError
 
@@ -143,6 +143,12 @@ class Method:
         """Parameters that are plain values, each with its default."""
         return {name: default for name, default in self.parameters.items() if name not in INPUTS}
 
+    @cached_property
+    def words(self) -> Mapping[str, tuple[str, ...]]:
+        """Values of each option whose type is one of a few words."""
+        types = get_type_hints(self.function)
+        return {name: get_args(types[name]) for name in self.options if get_origin(types[name]) is Literal}
+
 
 class Registry(Mapping[str, Method]):
     """Methods by name, in alphabetical order.
@@ -179,6 +185,11 @@ class Registry(Mapping[str, Method]):
         """Type of every option of any method, by name, in alphabetical order."""
         found = {name: type(default) for method in self.values() for name, default in method.options.items()}
         return dict(sorted(found.items()))
+
+    @property
+    def words(self) -> Mapping[str, tuple[str, ...]]:
+        """Values of every option of any method whose type is one of a few words, by name."""
+        return {name: words for method in self.values() for name, words in method.words.items()}
 
     def load(self) -> None:
         """Import every method's file, which otherwise happens as each is asked for."""

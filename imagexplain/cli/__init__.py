@@ -35,6 +35,7 @@ COMMANDS = {
     "build": Command("imagexplain.cli.build", "build the model archives from their specs", of_checkout=True),
     "explain": Command("imagexplain.cli.explain", "explain a photo by a served model"),
     "key": Command("imagexplain.cli.key", "print a key of the server on this machine"),
+    "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),
     "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder"),
     "compare": Command("imagexplain.cli.compare_methods", "draw all methods on one photo by one classifier"),
     "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", of_checkout=True),

@@ -32,7 +32,7 @@ THRESHOLD = 0.5
 
 _LABEL_MODES = ("1", "L", "P", "I;16", "I")
 _LABELS = ("label", "category_name", "name")
-_LONGEST_LABEL = 200
+MAX_LABEL = 200
 
 
 class Shape(Protocol):
@@ -201,8 +201,8 @@ def _label(entry: Mapping[str, Any], number: int) -> str:
     given = next((entry[name] for name in _LABELS if name in entry), None)
     if given is None:
         return f"segment {number}"
-    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_LABEL:
-        wanted = f"wanted a label of 1 to {_LONGEST_LABEL} characters in entry {number}"
+    if not isinstance(given, str) or not 0 < len(given) <= MAX_LABEL:
+        wanted = f"wanted a label of 1 to {MAX_LABEL} characters in entry {number}"
         raise RequestError(400, "masks", f"{wanted}, got {shown(given)}")
     return given
 

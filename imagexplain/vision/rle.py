@@ -152,9 +152,9 @@ def _check_number(runs: int, area: int, most: int, field: str) -> None:
 
 
 def _listed(counts: list[Any], field: str) -> NDArray[np.int64]:
-    wrong = next((count for count in counts if type(count) is not int or not 0 <= count < _MOST_PIXELS), None)
-    if wrong is not None:
-        raise RequestError(400, field, f"wanted run lengths, whole numbers from 0, got {shown(wrong)}")
+    for count in counts:
+        if type(count) is not int or not 0 <= count < _MOST_PIXELS:
+            raise RequestError(400, field, f"wanted run lengths, whole numbers from 0, got {shown(count)}")
     return np.array(counts, dtype=np.int64)
 
 

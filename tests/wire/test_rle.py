@@ -144,6 +144,7 @@ def never_drawn(*_: object) -> None:
         ({"size": [4, 6], "counts": [2**31 - 1] * 20}, 400, "4 × 6 = 24, got 2147483647"),
         ({"size": [4, 6], "counts": [0, 2**31]}, 400, "whole numbers from 0, got 2147483648"),
         ({"size": [4, 6], "counts": [0, 2**64 + 24]}, 400, "whole numbers from 0"),
+        ({"size": [4, 6], "counts": [24, None]}, 400, "whole numbers from 0, got None"),
         ({"size": [4, 6], "counts": [26, -2]}, 400, "whole numbers from 0, got -2"),
         ({"size": [4, 6], "counts": _packed(np.array([0, 25]))}, 400, "4 × 6 = 24, got 25"),
         ({"size": [4, 6], "counts": _packed(np.array([0, 2**31 - 1]))}, 400, "4 × 6 = 24, got 2147483647"),

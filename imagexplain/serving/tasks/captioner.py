@@ -43,6 +43,26 @@ PIXELS_PER_BOX = 4096
 """Pixels of a photo that count as much as a box, in the time that features take."""
 
 
+def limits_of(spec: CaptionerSpec) -> CaptionLimits:
+    """The upper bounds of a request, beside those of any."""
+    limits = spec.limits
+    return CaptionLimits(limits.max_graphs, limits.max_nodes, min(limits.max_beams, len(spec.labels)), limits.max_words)
+
+
+def defaults_of(spec: CaptionerSpec) -> CaptionDefaults:
+    """The options of requests that say nothing of them."""
+    captions, explain = spec.captions, spec.explain
+    return CaptionDefaults(
+        min(captions.beams, limits_of(spec).max_beams),
+        captions.n_best,
+        captions.max_words,
+        captions.node_limit,
+        PathOptions(explain.steps, explain.tolerance, explain.quadrature),
+        explain.score,
+        explain.baseline,
+    )
+
+
 @dataclass
 class Speed:
     """Running estimates of seconds, each per unit of its work.
@@ -86,19 +106,7 @@ class Captioner:
     defaults: CaptionDefaults = field(init=False)
 
     def __post_init__(self) -> None:
-        limits, captions, explain = self.spec.limits, self.spec.captions, self.spec.explain
-        self.limits = CaptionLimits(
-            limits.max_graphs, limits.max_nodes, min(limits.max_beams, len(self.model.vocabulary)), limits.max_words
-        )
-        self.defaults = CaptionDefaults(
-            min(captions.beams, self.limits.max_beams),
-            captions.n_best,
-            captions.max_words,
-            captions.node_limit,
-            PathOptions(explain.steps, explain.tolerance, explain.quadrature),
-            explain.score,
-            explain.baseline,
-        )
+        self.limits, self.defaults = limits_of(self.spec), defaults_of(self.spec)
 
     @classmethod
     def load(cls, model_dir: Path, device: torch.device) -> Captioner:

@@ -23,6 +23,11 @@ SCORES_SHARE = 1 / 16
 """Size of the cache of scores, relative to that of explanations."""
 
 
+def defaults_of(spec: ClassifierSpec) -> Defaults:
+    """The options of requests that say nothing of them."""
+    return Defaults(**spec.explain.model_dump())
+
+
 @dataclass
 class Classifier:
     """A classifier, the scores of recent photos, and the running estimate of its speed."""
@@ -39,9 +44,8 @@ class Classifier:
     def load(cls, model_dir: Path, device: torch.device) -> Classifier:
         """See :func:`imagexplain.serving.served_model.load`."""
         model = load(model_dir, device)
-        spec = model.spec
-        defaults = Defaults(**spec.explain.model_dump())
-        return cls(model, defaults, Cache(int(spec.limits.cache_bytes * SCORES_SHARE)), model.seconds_per_point)
+        cache: Cache[Tensor] = Cache(int(model.spec.limits.cache_bytes * SCORES_SHARE))
+        return cls(model, defaults_of(model.spec), cache, model.seconds_per_point)
 
     @property
     def spec(self) -> ClassifierSpec:

@@ -46,6 +46,11 @@ from imagexplain.vision.preprocess import ModelInput
 MEDIA = (GZIP, JSON, PNG, SAFETENSORS)
 
 
+def defaults_of(spec: SegmenterSpec) -> Defaults:
+    """The options of requests that say nothing of them."""
+    return Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
+
+
 @dataclass(frozen=True)
 class InstanceModel:
     """The class scores of one instance as a model of their own.
@@ -110,14 +115,13 @@ class Segmenter:
         """See :func:`imagexplain.archive.segmenter_backends.load`."""
         spec = SegmenterSpec.read(model_dir)
         engine = segmenter_backends.load(spec, model_dir, device)
-        defaults = Defaults(**spec.explain.model_dump(), **spec.img_data.model_dump())
 
         def try_all() -> dict[str, str]:
             explained = segmenter_backends.dry_run(engine, len(spec.labels), spec.threshold)
             return {} if explained is None else supported_methods.find_refusals(*explained)
 
         names = supported_methods.load(model_dir, try_all)
-        return cls(spec, engine, device, defaults, Cache(spec.limits.cache_bytes), ModelFacts(names))
+        return cls(spec, engine, device, defaults_of(spec), Cache(spec.limits.cache_bytes), ModelFacts(names))
 
     def describe(self) -> str:
         """The model, its device and its engine."""
