@@ -40,7 +40,7 @@ demo: serve
 	@$(run) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")
 
 test: setup
-	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --dist=loadgroup
+	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
 
 test-upstream: setup
 	@$(run) -m pytest -q -rs -m upstream
@@ -56,6 +56,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_timm
 	@$(run) -m benchmarks.bench_wire
 	@$(run) -m benchmarks.bench_serving
+	@$(run) -m benchmarks.bench_workers
 	@$(run) -m benchmarks.bench_group_sums
 	@$(run) -m benchmarks.bench_groups
 	@$(run) -m benchmarks.bench_refinement --scenes 5

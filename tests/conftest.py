@@ -6,18 +6,21 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from imagexplain.archive.build import build_all
 from imagexplain.client.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 
-GROUPS = {"debugging": "debugging"}
+FOLDERS = ("tests/debugging/",)
 """Folders of tests whose files share fixtures."""
 
 # The tests' own requests stay on this machine, whatever proxy they are run behind.
@@ -29,14 +32,34 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several share the cores: a thread eac
     torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
+class FixtureScheduling(LoadScopeScheduling):
+    """Tests in groups that stay on one worker, as what they share is set up once for each worker.
+
+    xdist's own groups, by a mark, are lost on pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid.partition("::")[0])
+
+
+@cache
+def group_of(file: str) -> str:
+    """The group of a test file: itself, but for those that ask the served archives, and those of one folder."""
+    if "served: " in (ROOT / file).read_text(encoding="utf-8"):
+        return "served"
+    return next((folder for folder in FOLDERS if file.startswith(folder)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Hand tests out by :func:`group_of`."""
+    return FixtureScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker what shares fixtures: the tests of a file, and of all files that ask the served archives."""
-    files = {item.path: GROUPS.get(item.path.parent.name, str(item.path.relative_to(ROOT))) for item in items}
-    files |= {item.path: "served" for item in items if "served" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(files[item.path]))
-    items.sort(key=lambda item: files[item.path] != "served")  # the longest first, so that it is not waited for
+    """Begin with the longest group where several workers share the tests, so that it is not waited for."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: group_of(item.nodeid.partition("::")[0]) != "served")
 
 
 @pytest.fixture(autouse=True)

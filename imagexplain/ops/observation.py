@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from imagexplain.ops import fork_workers
 from imagexplain.ops.drain import describe
 from imagexplain.ops.server import Server
 
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 STOPPED, DEAD = "STOPPED", "DEAD"
 WORKER_STATES = (READY, LOADING, STOPPED, DEAD)
+_SOCKET = re.compile(r" --(?:sock-name .*?/\.ts\.sock\.|port )(\d+)")
 _SUSPENDED = psutil.STATUS_STOPPED  # by SIGSTOP; under a debugger it would be STATUS_TRACING_STOP
 
 
@@ -128,12 +132,11 @@ def _worker_processes(server: Server) -> dict[str, psutil.Process]:
         children = frontend.children() if frontend else []
     except psutil.Error:
         return found
-    for child in children:
+    for process in (*children, *fork_workers.copies(Path(server.scratch))):  # a copy is what its launcher stands for
         try:
-            command = child.cmdline()
+            named = _SOCKET.search(" ".join(process.cmdline()))
         except psutil.Error:
             continue
-        for flag in ("--sock-name", "--port"):
-            if flag in command[:-1]:
-                found[command[command.index(flag) + 1].rpartition(".")[2]] = child
+        if named:
+            found[named[1]] = process
     return found

@@ -11,7 +11,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from imagexplain.archive.spec import version_order
 from imagexplain.checkout import ROOT as ROOT
 from imagexplain.client.loopback import ANYWHERE, LOOPBACK, is_loopback, reachable, urlopen
 from imagexplain.errors import unknown
+from imagexplain.ops import fork_workers
 from imagexplain.ops.check_archive import ArchiveError, Identity, check, has_sums, identify, unpacked_bytes
 from imagexplain.ops.drain import drain
 from imagexplain.ops.processes import alive, birth, end_all
@@ -41,6 +41,10 @@ FIRST_WORKER_PORT = 10  # above the inference port; TorchServe numbers its worke
 LONGEST_SOCKET_PATH = 80  # characters of the directory; a Unix socket's whole path ends at 107
 DRAIN_SECONDS = 60.0
 LOOK_SECONDS = 0.2
+NEXT = ("Traceback", "During handling", "s_name_part0=")
+"""Beginnings of lines that follow on a traceback: another one, and what TorchServe's workers say first."""
+LOGGING_SECONDS = 1.0
+"""Time after which a worker's own words are in the log as well, which TorchServe reads apart from its end."""
 SPARE_BYTES = 64_000_000
 """Bytes of room for logs and state beside the unpacked archives."""
 
@@ -270,6 +274,7 @@ def _end(server: Server, process: psutil.Process) -> None:
         raise ServerError(
             f"the server, process {server.pid}, is {process.username()}'s: it cannot be stopped"
         ) from None
+    fork_workers.end(Path(server.scratch))
     shutil.rmtree(server.scratch, ignore_errors=True)
     try:
         for name in ("key_file.json", "server.json"):
@@ -279,8 +284,10 @@ def _end(server: Server, process: psutil.Process) -> None:
 
 
 def free_port() -> int:
-    """The first of enough free ports in a row."""
-    for base in range(20000 + os.getpid() % 10000, 60000, 20):
+    """The first of enough free ports in a row, below those of clients; another process begins its search elsewhere."""
+    places = range(20000, 32000, 20)
+    for place in range(len(places)):
+        base = places[(os.getpid() + place) % len(places)]
         if all(_is_free(base + offset) for offset in range(len(PORTS))):
             return base
     raise ServerError("no free ports")
@@ -298,6 +305,7 @@ def _launch(root: Path, blank: Server, archives: dict[Identity, Path]) -> Server
             return _launched(root, replace(blank, scratch=str(scratch)), archives)
         except BaseException as error:
             if scratch is not None:
+                fork_workers.end(scratch)
                 shutil.rmtree(scratch, ignore_errors=True)
             if isinstance(error, OSError):
                 raise ServerError(f"the server's state cannot be written to {blank.run}: {error}") from None
@@ -311,10 +319,12 @@ def _launched(root: Path, blank: Server, archives: dict[Identity, Path]) -> Serv
         if (run / "logs" / name).exists():
             (run / "logs" / name).replace(run / "logs" / f"{name}.previous")
     (run / "key_file.json").unlink(missing_ok=True)
+    environment = _environment(root, run, scratch, blank.ports, blank.host) | _model_api(blank.replaceable)
     # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
     # Of several versions it takes the first one for requests that name none.
     command = [
-        *(sys.executable, "-m", "ts.model_server", "--start", "--ncs"),
+        *fork_workers.command(run, scratch, environment),
+        *("--start", "--ncs"),
         *("--models", *(path.name for path in archives.values())),
         *("--model-store", blank.store, "--ts-config", str(root / "config.properties")),
         *("--log-config", str(root / "monitoring" / "log4j2.xml")),
@@ -324,7 +334,7 @@ def _launched(root: Path, blank: Server, archives: dict[Identity, Path]) -> Serv
         subprocess.run(
             command,
             cwd=run,
-            env=_environment(root, run, scratch, blank.ports, blank.host) | _model_api(blank.replaceable),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -419,9 +429,9 @@ def wait_until_ready(server: Server, timeout_s: float, meanwhile: Callable[[], N
         if states and all(map(_ready, states.values())):
             say(f"ready after {time.monotonic() - begun:.1f} s: {', '.join(server.models)} at {server.inference}")
             return
-        fault = _fault(server)
-        if fault:
-            raise ServerError(fault)
+        if fault := _fault(server):
+            time.sleep(LOGGING_SECONDS)
+            raise ServerError(_fault(server) or fault)
         if not alive:
             raise ServerError(
                 f"TorchServe ended:\n{_tail(server.logs / 'console.log')}\n{_tail(server.logs / 'ts_log.log')}"
@@ -502,9 +512,10 @@ def _traceback(lines: list[str]) -> str | None:
     begin = next((index for index, line in enumerate(lines) if line.startswith("Traceback")), None)
     if begin is None:
         return None
-    # After the frames, which are indented, comes the exception, and after its lines the next traceback or nothing.
+    # After the frames, which are indented, comes the exception, and after its lines the next traceback, the next try of
+    # the worker, or nothing.
     end = next((i for i in range(begin + 1, len(lines)) if not lines[i].startswith(" ")), len(lines) - 1)
-    while end + 1 < len(lines) and lines[end + 1] and not lines[end + 1].startswith(("Traceback", "During handling")):
+    while end + 1 < len(lines) and lines[end + 1] and not lines[end + 1].startswith(NEXT):
         end += 1
     return "\n".join(lines[begin : end + 1])
 
@@ -687,6 +698,7 @@ def _clear_stale(run: Path) -> None:
     except (OSError, ValueError, TypeError, KeyError):
         return
     say(f"the last server, process {pid}, ended without being stopped: its state is removed")
+    fork_workers.end(Path(scratch))
     orphans = orphaned_workers(scratch)
     if orphans:
         say(f"ending {len(orphans)} workers that it left")
@@ -701,10 +713,10 @@ def orphaned_workers(scratch: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            command = process.cmdline()
+            command = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if scratch and any(argument.startswith(f"{scratch}/.ts.sock") for argument in command):
+        if scratch and f" --sock-name {scratch}/.ts.sock." in command:
             found.append(process)
     return found
 

@@ -41,6 +41,7 @@ def halving_chunks(work: Callable[[int], Result], chunk: int) -> Result:
         RequestError: 503, not even one row fits.
 
     Example:
+        >>> from imagexplain.serving.out_of_memory import halving_chunks
         >>> def fits_four(chunk):
         ...     if chunk > 4:
         ...         raise MemoryError

@@ -3,7 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import yaml
 from PIL import Image
 from torch import Tensor, nn
 
-from debugging.examiner import InProcess, Served
+from debugging.examiner import InProcess
 from debugging.finding import COLUMNS, Finder
 from debugging.images import labelled_folder, read_photo
 from debugging.model import DebuggedModel, open_model
 from debugging.results import Record
 from debugging.segment_table import entropy, responsible
-from debugging.segmentation import Instances, LabelMaps, Segmentation, Superpixels
+from debugging.segmentation import LabelMaps, Superpixels
 from evaluation.evaluated_model import EvaluatedModel
 from imagexplain import cli
 from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
@@ -28,7 +27,6 @@ from imagexplain.checkout import ROOT
 from imagexplain.errors import ArgumentError
 from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.superpixels import SlicSettings
-from tests.conftest import Served as Server
 from tests.debugging.scene_folder import write_png, write_scenes
 from tests.serving.handlers import write_timm
 
@@ -197,53 +195,6 @@ def test_labels_that_the_weights_tell(tmp_path: Path) -> None:
 def test_every_baseline_has_the_inputs_shape(baseline: str) -> None:
     model = open_model("vit", SPECS, baseline)
     assert model.start(torch.rand(3, 64, 64)).shape == (3, 64, 64)
-
-
-SOURCES: dict[str, Callable[[Path, Server], Segmentation]] = {
-    "slic": lambda scenes, served: Superpixels(SlicSettings(8)),
-    "masks": lambda scenes, served: LabelMaps(scenes / "masks"),
-    "instances": lambda scenes, served: Instances(lambda photo: detections(served, photo.encoded)),
-}
-
-
-def detections(served: Server, photo: bytes | None) -> Any:
-    assert photo is not None
-    return served.client.post("predictions/tensormask", photo, "image/png", accept="application/json").json()
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_server_gives_the_same_table(served: Server, scenes: Path, source: str) -> None:
-    segmentation = SOURCES[source](scenes, served)
-    model = open_model("vit", SPECS, "black", steps=5)
-    folder = labelled_folder(scenes / "val")
-    name = folder.names[0]
-    photo = read_photo(folder.file(name))
-    seen = model.see(photo)
-    here = InProcess(model, segmentation)
-    there = Served(served.client, "vit", segmentation, {"baseline": "black", "steps": 5})
-    torch.testing.assert_close(there.scores(photo, seen), here.scores(photo, seen), rtol=1e-4, atol=1e-4)
-    ours, theirs = (each.table(name, photo, seen, (1, 4)) for each in (here, there))
-    assert theirs.labels == ours.labels
-    assert theirs.masks.equal(ours.masks)
-    for side in ("wrong", "right"):
-        for column in ("attribution", "directional", "replaced", "shapley"):
-            a, b = (getattr(getattr(table, side), column) for table in (theirs, ours))
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
-
-
-def test_the_step_through_a_server(served: Server, scenes: Path, tmp_path: Path) -> None:
-    command = ["debug", "find", str(scenes / "val"), str(tmp_path), "--model", "vit", "--steps", "2", "--served"]
-    assert cli.main([*command, "--segments", "swin", "--run", served.server.run]) == 0
-    assert errors_of(tmp_path)["errors"]
-    assert len(Record(tmp_path / "images.jsonl").lines) == 12
-
-
-def test_a_model_that_is_no_segmenter_is_refused(
-    served: Server, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["debug", "find", str(scenes / "val"), str(tmp_path), "--model", "vit", "--steps", "2"]
-    assert cli.main([*command, "--segments", "bit", "--run", served.server.run]) == 1
-    assert "wanted slic, grid or a segmenter of the server, got bit" in capsys.readouterr().err
 
 
 def test_no_server_is_told(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
