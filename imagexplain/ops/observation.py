@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from imagexplain.ops.server import Server
 READY, LOADING, UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
 STOPPED, DEAD = "STOPPED", "DEAD"
 WORKER_STATES = (READY, LOADING, STOPPED, DEAD)
+_SOCKET = re.compile(r" --(?:sock-name .*?/\.ts\.sock\.|port )(\d+)")
 _SUSPENDED = psutil.STATUS_STOPPED  # by SIGSTOP; under a debugger it would be STATUS_TRACING_STOP
 
 
@@ -122,8 +124,7 @@ def _worker(about: dict[str, Any], process: psutil.Process | None, busy: bool) -
 def _worker_processes(server: Server) -> dict[str, psutil.Process]:
     """The processes of the workers by TorchServe's number of each, which stands at the end of its socket's name.
 
-    TorchServe's own word on a worker's process is that of the last one, until a new one has told its number. A copy
-    comes after what TorchServe takes for it, and in its place.
+    TorchServe's own word on a worker's process is that of the last one, until a new one has told its number.
     """
     frontend = server.process()
     found: dict[str, psutil.Process] = {}
@@ -131,12 +132,11 @@ def _worker_processes(server: Server) -> dict[str, psutil.Process]:
         children = frontend.children() if frontend else []
     except psutil.Error:
         return found
-    for child in (*children, *fork_workers.copies(Path(server.scratch))):
+    for process in (*children, *fork_workers.copies(Path(server.scratch))):  # a copy is what its launcher stands for
         try:
-            command = fork_workers.words_of(child)
+            named = _SOCKET.search(" ".join(process.cmdline()))
         except psutil.Error:
             continue
-        for flag in ("--sock-name", "--port"):
-            if flag in command[:-1]:
-                found[command[command.index(flag) + 1].rpartition(".")[2]] = child
+        if named:
+            found[named[1]] = process
     return found

@@ -14,7 +14,7 @@ from urllib.request import Request
 
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.backoff import Backoff
-from imagexplain.ops.observation import DEAD, Model
+from imagexplain.ops.observation import DEAD, Model, Worker
 from imagexplain.ops.server import Server
 
 PAUSES = (1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597)
@@ -53,7 +53,7 @@ class Revivals:
             models: Models as they are seen at this moment.
             now: Seconds by a clock that nobody sets.
         """
-        dead = [model for model in models if model.wanted and all(each.state == DEAD for each in model.workers)]
+        dead = [model for model in models if model.wanted and all(map(_is_dead, model.workers))]
         self._dead_since = {model.address: self._dead_since.get(model.address, now) for model in dead}
         return [
             model
@@ -70,6 +70,11 @@ class Revivals:
 
     def _backoff(self, model: Model) -> Backoff:
         return self._backoffs.setdefault(model.address, Backoff())
+
+
+def _is_dead(worker: Worker) -> bool:
+    """Tell whether a worker has no process, and TorchServe says so, too."""
+    return worker.state == DEAD and not worker.loaded
 
 
 def revive(server: Server, model: Model) -> None:

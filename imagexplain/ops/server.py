@@ -714,10 +714,10 @@ def orphaned_workers(scratch: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            command = fork_workers.words_of(process)
+            command = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if scratch and any(argument.startswith(f"{scratch}/.ts.sock") for argument in command):
+        if scratch and f" --sock-name {scratch}/.ts.sock." in command:
             found.append(process)
     return found
 

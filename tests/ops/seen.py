@@ -16,10 +16,12 @@ class Process:
         self.pid = pid
 
 
-def worker(pid: int | None = 1, *, loaded: bool = True, status: str = psutil.STATUS_SLEEPING, **more: Any) -> Worker:
-    """A worker whose process has that number, or none."""
+def worker(
+    pid: int | None = 1, *, loaded: bool | None = None, status: str = psutil.STATUS_SLEEPING, **more: Any
+) -> Worker:
+    """A worker whose process has that number, or none; it is loaded if it has one."""
     process = None if pid is None else cast(psutil.Process, Process(pid))
-    return Worker(str(9000 + (pid or 0)), loaded, process, status, **more)
+    return Worker(str(9000 + (pid or 0)), pid is not None if loaded is None else loaded, process, status, **more)
 
 
 def model(*workers: Worker, pending: int = 0, wanted: int = 1, retry_s: float = 300, name: str = "small") -> Model:

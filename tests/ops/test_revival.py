@@ -30,7 +30,11 @@ def test_a_model_is_given_up_once_no_pause_can_be_under_way() -> None:
 
 def test_a_model_that_has_a_worker_or_is_to_have_none_is_left_alone() -> None:
     revivals = Revivals()
-    others = [model(worker(None), worker(2), wanted=2), model(wanted=0, name="scaled down")]
+    others = [
+        model(worker(None), worker(2), wanted=2),
+        model(wanted=0, name="scaled down"),
+        model(worker(None, loaded=True), name="ready, TorchServe says"),
+    ]
     assert [revivals.due(others, second) for second in (0, 1000)] == [[], []]
 
 
