@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -32,21 +33,21 @@ def can_fork() -> bool:
     return hasattr(os, "pidfd_open") and not GPU.exists() and os.environ.get(SWITCH) != "0"
 
 
-def command(scratch: Path, log: Path, environment: Mapping[str, str]) -> list[str]:
+def command(run: Path, scratch: Path, environment: Mapping[str, str]) -> list[str]:
     """Command line of TorchServe without its arguments; where workers can be copies, their template is started.
 
     Args:
+        run: Directory of the server's state, where workers find its key file as their parent's own directory.
         scratch: Directory of the server's temporary files, short of name, with TorchServe's pid file.
-        log: File for what the template has to say.
         environment: Environment of the server.
     """
     if not can_fork():
         return [sys.executable, "-m", "ts.model_server"]
     address = scratch / "template"
-    with log.open("w") as output:
+    with (run / "logs" / "template.log").open("w") as output:
         template = subprocess.Popen(
             [sys.executable, "-P", worker_template.__file__, str(address), str(scratch / ".model_server.pid")],
-            cwd=scratch,
+            cwd=run,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -64,14 +65,30 @@ def command(scratch: Path, log: Path, environment: Mapping[str, str]) -> list[st
     return [sys.executable, "-c", START, str(launcher)]
 
 
+def end(scratch: Path) -> None:
+    """End a server's template, and with it the copies, if there is one."""
+    template = _template(scratch)
+    if template is not None:
+        with suppress(psutil.Error):
+            template.kill()
+            template.wait(timeout=5)
+
+
 def copies(scratch: Path) -> list[psutil.Process]:
     """The copies that live, each with the command line that TorchServe meant, see :func:`words_of`."""
+    template = _template(scratch)
     try:
-        template = psutil.Process(int((scratch / PID_FILE).read_text()))
-        is_ours = worker_template.__file__ in template.cmdline()
-        return template.children() if is_ours else []
-    except (OSError, ValueError, psutil.Error):
+        return template.children() if template else []
+    except psutil.Error:
         return []
+
+
+def _template(scratch: Path) -> psutil.Process | None:
+    try:
+        process = psutil.Process(int((scratch / PID_FILE).read_text()))
+        return process if worker_template.__file__ in process.cmdline() else None
+    except (OSError, ValueError, psutil.Error):
+        return None
 
 
 def words_of(process: psutil.Process) -> list[str]:
