@@ -38,6 +38,8 @@ FIRST_WORKER_PORT = 10  # above the inference port; TorchServe numbers its worke
 LONGEST_SOCKET_PATH = 80  # characters of the directory; a Unix socket's whole path ends at 107
 DRAIN_SECONDS = 60.0
 LOOK_SECONDS = 0.2
+NEXT = ("Traceback", "During handling", "s_name_part0=")
+"""Beginnings of lines that follow on a traceback: another one, and what TorchServe's workers say first."""
 LOGGING_SECONDS = 1.0
 """Time after which a worker's own words are in the log as well, which TorchServe reads apart from its end."""
 SPARE_BYTES = 64_000_000
@@ -235,6 +237,7 @@ def _end(server: Server, process: psutil.Process) -> None:
         raise ServerError(
             f"the server, process {server.pid}, is {process.username()}'s: it cannot be stopped"
         ) from None
+    fork_workers.end(Path(server.scratch))
     shutil.rmtree(server.scratch, ignore_errors=True)
     try:
         for name in ("key_file.json", "server.json", DRAINING_FILE):
@@ -270,6 +273,7 @@ def _launch(
             return _launched(root, store, run, scratch, host, ports, fingerprint, archives)
         except BaseException as error:
             if scratch is not None:
+                fork_workers.end(scratch)
                 shutil.rmtree(scratch, ignore_errors=True)
             if isinstance(error, OSError):
                 raise ServerError(f"the server's state cannot be written to {run}: {error}") from None
@@ -296,7 +300,7 @@ def _launched(
     # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
     # Of several versions it takes the first one for requests that name none.
     command = [
-        *fork_workers.command(scratch, run / "logs" / "template.log", environment),
+        *fork_workers.command(run, scratch, environment),
         *("--start", "--ncs"),
         *("--models", *(path.name for path in archives.values())),
         *("--model-store", str(store), "--ts-config", str(root / "config.properties")),
@@ -436,9 +440,10 @@ def _traceback(lines: list[str]) -> str | None:
     begin = next((index for index, line in enumerate(lines) if line.startswith("Traceback")), None)
     if begin is None:
         return None
-    # After the frames, which are indented, comes the exception, and after its lines the next traceback or nothing.
+    # After the frames, which are indented, comes the exception, and after its lines the next traceback, the next try of
+    # the worker, or nothing.
     end = next((i for i in range(begin + 1, len(lines)) if not lines[i].startswith(" ")), len(lines) - 1)
-    while end + 1 < len(lines) and lines[end + 1] and not lines[end + 1].startswith(("Traceback", "During handling")):
+    while end + 1 < len(lines) and lines[end + 1] and not lines[end + 1].startswith(NEXT):
         end += 1
     return "\n".join(lines[begin : end + 1])
 

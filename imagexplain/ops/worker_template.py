@@ -47,6 +47,7 @@ MODULES = (
     "pydantic",
     "requests",
     "safetensors.torch",
+    "setproctitle",
     "yaml",
     "ts.async_service",
     "ts.metrics.metric_cache_yaml_impl",
@@ -89,6 +90,8 @@ def main(address: str, pid_file: str, modules: Sequence[str] = MODULES) -> None:
         for name in modules:
             with suppress(ImportError):
                 importlib.import_module(name)
+        if "setproctitle" in sys.modules:  # which looks for its place before an environment is changed
+            sys.modules["setproctitle"].getproctitle()
         gc.collect()
         gc.freeze()  # a collection in a worker would write to every page that it looks at
         _serve(listener, wakes, Path(pid_file))
@@ -181,6 +184,8 @@ def _run(request: dict[str, object], outputs: list[int], own: list[socket.socket
         random.seed()
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()
+        if "setproctitle" in sys.modules:  # or it would go by the template's command line
+            sys.modules["setproctitle"].setproctitle(" ".join((sys.executable, *sys.argv)))
         status = _exit_status(str(sys.argv[0]))
     except BaseException:
         traceback.print_exc()

@@ -65,16 +65,10 @@ def template(tmp_path: Path) -> Iterator[Template]:
     server = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     (tmp_path / "pid").write_text(str(server.pid))
     address = tmp_path / "template"
-    command = [
-        sys.executable,
-        "-P",
-        worker_template.__file__,
-        str(address),
-        str(tmp_path / "pid"),
-        "decimal",
-        "nothing_",
-    ]
+    modules = ("decimal", "no_such_module", "setproctitle")
+    command = [sys.executable, "-P", worker_template.__file__, str(address), str(tmp_path / "pid"), *modules]
     process = subprocess.Popen(command)
+    (tmp_path / fork_workers.PID_FILE).write_text(str(process.pid))
     eventually(address.is_socket)
     try:
         yield Template(process, server, address, script)
@@ -171,6 +165,30 @@ def test_without_a_template_a_worker_is_an_interpreter(template: Template) -> No
     assert launcher.wait(timeout=10) == 5
 
 
+def test_copies_are_found_by_the_command_line_that_was_meant(template: Template) -> None:
+    launcher = template.launch("60", "0")
+    pid = told(launcher)["pid"]
+    (copy,) = fork_workers.copies(template.socket.parent)
+    assert copy.pid == pid
+    assert fork_workers.words_of(copy)[-3:] == [str(template.script), "60", "0"]
+
+
+def test_a_template_is_ended_with_its_copies(template: Template) -> None:
+    launcher = template.launch("60", "0")
+    copy = psutil.Process(int(str(told(launcher)["pid"])))
+    fork_workers.end(template.socket.parent)
+    _, left = psutil.wait_procs([copy], timeout=5)
+    assert not left
+    template.process.wait(timeout=5)
+
+
+@pytest.mark.parametrize("said", ["", "1", "999999999", "x"])
+def test_no_copies_without_a_template(tmp_path: Path, said: str) -> None:
+    (tmp_path / fork_workers.PID_FILE).write_text(said)
+    assert fork_workers.copies(tmp_path) == []
+    fork_workers.end(tmp_path)  # nothing, least of all another's process
+
+
 def test_what_connects_and_says_nonsense_harms_nobody(template: Template) -> None:
     import socket
 
@@ -187,7 +205,7 @@ def test_others_may_not_connect(template: Template) -> None:
 
 def test_workers_start_from_nothing_where_they_are_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(fork_workers.SWITCH, "0")
-    command = fork_workers.command(tmp_path, tmp_path / "log", os.environ)
+    command = fork_workers.command(tmp_path, tmp_path, os.environ)
     assert command == [sys.executable, "-m", "ts.model_server"]
     assert not list(tmp_path.iterdir())
 
