@@ -123,6 +123,18 @@ def test_requests() -> None:
         check(" ".join(cells), [measured[key] for key in ("median", "decode", "attribute", "encode", "transport")])
 
 
+def test_the_front_door() -> None:
+    rows_of = {name.partition(",")[0]: (name, cells) for name, cells in table(page("edge"), "photo").items()}
+    measured = record("edge")["milliseconds"]
+    assert rows_of.keys() == measured.keys()
+    for photo, (name, cells) in rows_of.items():
+        row = measured[photo]
+        check(name.partition(",")[2], [row["request_kB"]])
+        for cell, column in zip(cells, ("direct", "edge", "added", "ratio"), strict=True):
+            check(cell, [row[column]])
+    assert f"medians of {record('edge')['requests']} by each way" in " ".join(page("edge").split())
+
+
 def test_segmenters() -> None:
     tensormask, swin = (model["summary"] for model in record("segmenters")["models"])
     ways = [(tensormask, "detectron2"), (tensormask, "ours"), (swin, "mmdet_compiled"), (swin, "mmdet"), (swin, "ours")]

@@ -83,6 +83,8 @@ def _server(run: Path) -> Server:
 def _start(options: argparse.Namespace, run: Path) -> int:
     server, settings = _server(run), read_settings(options.settings)
     edge.start(server, settings)
+    if run.owner() == "root":
+        print("warning: nginx's workers run as root, who owns the server's state", file=sys.stderr, flush=True)
     if not edge_keys.listed(run / edge.FOLDER):
         say("no client has a key yet: imagexplain edge key add CLIENT")
     return 0
