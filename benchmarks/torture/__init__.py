@@ -1,1 +1,1 @@
-"""What the service survives: a real server behind its front door, under load, while things go wrong."""
+"""Torture of the service: a real server behind its front door, under load, while things go wrong."""

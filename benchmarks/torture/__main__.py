@@ -27,7 +27,7 @@ def torture(folder: Path, size: Size, names: Sequence[str] = tuple(SCENARIOS)) -
 
     Args:
         folder: Directory for all files, empty.
-        size: How much is done.
+        size: Extent of each scenario.
         names: Keys of :data:`SCENARIOS`.
     """
     rows = []

@@ -32,7 +32,7 @@ VICTIM = "bit"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done.
+    """Extent of each scenario.
 
     Attributes:
         clients: Number of clients that ask at once.
@@ -57,7 +57,7 @@ FULL = Size(clients=6, calm_s=5.0, flood=200, uploads=64, hostile=10_000, steady
 
 @dataclass
 class Found:
-    """What a scenario found beside the verdicts of its load.
+    """Findings of a scenario beside the verdicts of its load.
 
     Attributes:
         since: Clock reading at which it went wrong; None for what lasts as long as the scenario.

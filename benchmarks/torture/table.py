@@ -1,4 +1,4 @@
-"""What became of each scenario's requests, as rows and as text."""
+"""Counts of each scenario's requests, as rows and as text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def row(scenario: str, outcomes: Sequence[Outcome], found: Found) -> Row:
     Args:
         scenario: Its name.
         outcomes: All requests of its load.
-        found: What it found beside.
+        found: Its findings beside.
     """
     counts = Counter(outcome.verdict for outcome in outcomes)
     bad = [outcome for outcome in outcomes if outcome.verdict != Verdict.RIGHT]

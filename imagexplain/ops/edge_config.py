@@ -115,7 +115,7 @@ NAMED_REFUSALS = {
 
 @dataclass(frozen=True)
 class Behind:
-    """What stands behind the front door: addresses, state and times of a server.
+    """Facts of the server behind the front door: addresses, state and times.
 
     Attributes:
         inference: Host and port of predictions and explanations.

@@ -21,6 +21,8 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 from urllib.request import Request
 
+import psutil
+
 from imagexplain.archive.spec import DEFAULT_VERSION, in_file_name
 from imagexplain.checkout import ROOT
 from imagexplain.client.loopback import urlopen
@@ -185,17 +187,16 @@ def _load(server: Server, file: str, new: Identity) -> None:
     """
     begin = log_size(server)
     _ask(server, "POST", f"models?{urlencode({'url': file, 'synchronous': 'false'})}")
-    ends, before = time.monotonic() + LOAD_SECONDS, set[int]()
+    ends, begun = time.monotonic() + LOAD_SECONDS, set[psutil.Process]()
     while time.monotonic() < ends:
         (seen,) = _observed(server, new)
         if seen.workers and all(worker.state == READY for worker in seen.workers):
             return
-        now = {worker.process.pid for worker in seen.workers if worker.process}
-        if before - now:
+        if not all(process.is_running() for process in begun):
             time.sleep(LOG_SECONDS)
             own = own_error(server, f"{new.name}_{new.version}", begin) or f"a worker ended; see {server.logs}"
             raise ServerError(f"{new.name} {new.version} cannot be loaded: {own}")
-        before |= now
+        begun |= {worker.process for worker in seen.workers if worker.process}
         time.sleep(LOOK_SECONDS)
     raise ServerError(f"{new.name} {new.version} cannot be loaded: it was not ready after {LOAD_SECONDS:.0f} s")
 
