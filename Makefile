@@ -18,7 +18,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS TIMM_MODEL TIMM_WEIGHTS TIMM_LABELS PLACES_WEIGHTS PLACES_LABELS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup setup-ops archives serve serve-edge supervise stop demo test test-upstream lint bench evaluate
+.PHONY: setup setup-ops archives serve serve-edge supervise stop demo test test-upstream torture lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -39,6 +39,8 @@ supervise: archives
 	@exec $(run) scripts/server.py supervise $(serving) $(if $(DRAIN),--drain $(DRAIN))
 
 serve-edge: serve
+	@mkdir -p -m 700 run/edge
+	@$(run) -m imagexplain openapi $(if $(MODELS),--models $(MODELS)) --out run/edge/openapi.json
 	@$(run) -m imagexplain edge start $(if $(SETTINGS),--settings "$(SETTINGS)")
 
 # The front door ends first, so that whoever it let in is answered.
@@ -54,6 +56,9 @@ test: setup
 
 test-upstream: setup
 	@$(run) -m pytest -q -rs -m upstream
+
+torture: setup
+	@$(run) -m benchmarks.torture --out benchmarks/results_torture.json
 
 lint: setup
 	@$(run) -m ruff check .

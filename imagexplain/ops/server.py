@@ -705,7 +705,7 @@ def _clear_stale(run: Path) -> None:
         say(f"ending {len(orphans)} workers that it left")
         end_all(orphans, patience_s=1)
     shutil.rmtree(scratch, ignore_errors=True)
-    for name in ("key_file.json", "server.json"):
+    for name in ("key_file.json", "server.json", DRAINING_FILE):
         (run / name).unlink(missing_ok=True)
 
 
