@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.torture.answers import questions
-from benchmarks.torture.scenarios import FULL, SCENARIOS, SHORT, Size
+from benchmarks.torture.scenarios import FULL, LONG, SCENARIOS, SHORT, Size
 from benchmarks.torture.service import service
 from benchmarks.torture.table import Row, records, row, text
 from evaluation.machine import machine
@@ -35,7 +35,8 @@ def torture(folder: Path, size: Size, names: Sequence[str] = tuple(SCENARIOS)) -
         running.load.learn(questions())
         for name in names:
             running.load.outcomes.clear()
-            with running.load.running(size.clients):
+            clients, pause_s = (1, 0.2) if name in LONG else (size.clients, 0.02)
+            with running.load.running(clients, pause_s=pause_s):
                 found = SCENARIOS[name](running, size)
             rows.append(row(name, running.load.outcomes, found))
             print(text(rows[-1:]).splitlines()[-1], flush=True)

@@ -79,8 +79,13 @@ class Load:
         return outcome
 
     @contextmanager
-    def running(self, clients: int, *, pause_s: float = 0.02) -> Iterator[None]:
-        """Ask all questions in turn, by so many clients at once, while the block runs."""
+    def running(self, clients: int, *, pause_s: float) -> Iterator[None]:
+        """Ask all questions in turn, while the block runs.
+
+        Args:
+            clients: Number of clients that ask at once.
+            pause_s: Seconds between a client's answer and its next question.
+        """
         stopped = threading.Event()
 
         def client(offset: int) -> None:

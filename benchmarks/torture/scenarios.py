@@ -40,7 +40,7 @@ class Size:
         flood: Number of requests of a flood, all at once.
         uploads: Number of uploads that are begun and not finished.
         hostile: Number of hostile requests.
-        steady: Number of requests over which memory must stay flat.
+        steady: Number of requests over which memory must stay flat; the full one is one a second for two hours.
     """
 
     clients: int
@@ -52,7 +52,7 @@ class Size:
 
 
 SHORT = Size(clients=4, calm_s=1.0, flood=60, uploads=16, hostile=120, steady=200)
-FULL = Size(clients=6, calm_s=5.0, flood=200, uploads=64, hostile=10_000, steady=20_000)
+FULL = Size(clients=6, calm_s=5.0, flood=200, uploads=64, hostile=10_000, steady=7_200)
 
 
 @dataclass
@@ -265,6 +265,10 @@ SCENARIOS: dict[str, Scenario] = {
     "full disk": full_disk,
     "flat memory": flat_memory,
 }
+
+
+LONG = ("hostile bodies", "flat memory")
+"""Scenarios of so many requests of their own that the load beside them is light."""
 
 
 def _recovered(service: Service, changed: Callable[[], bool], seconds: float = 150) -> None:
