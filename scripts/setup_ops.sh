@@ -3,7 +3,7 @@
 # `make setup-ops`. Where systemd would start them by itself, that is undone: `make serve-edge` has a nginx of its own.
 set -euo pipefail
 
-packages=(nginx libnginx-mod-http-js openssl prometheus prometheus-alertmanager)
+packages=(nginx libnginx-mod-http-js openssl prometheus prometheus-alertmanager systemd) # systemd checks its unit
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -9,11 +10,12 @@ import pytest
 
 
 def program(name: str) -> str:
-    """The path of a program; a test that needs one fails where it is not installed."""
+    """The path of a program; where tests must not be left out, its absence is a failure."""
     found = shutil.which(name)
     if found is None:
-        pytest.fail(f"{name} is not installed: make setup-ops")
-    return found
+        leave_out = pytest.fail if os.environ.get("CI") else pytest.skip
+        leave_out(f"{name} is not installed: make setup-ops")
+    return str(found)
 
 
 def run(name: str, *arguments: str) -> str:

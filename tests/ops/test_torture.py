@@ -1,4 +1,4 @@
-"""The service under load while things go wrong, in the short form: no wrong answer, no error that nobody understands."""
+"""The short torture: no wrong answer under load while things go wrong, and no error that nobody understands."""
 
 from __future__ import annotations
 
