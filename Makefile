@@ -73,6 +73,7 @@ bench: setup
 	@$(run) -m benchmarks.bench_serving
 	@$(run) -m benchmarks.bench_edge
 	@$(run) -m benchmarks.bench_workers
+	@$(run) -m benchmarks.bench_threads
 	@$(run) -m benchmarks.bench_group_sums
 	@$(run) -m benchmarks.bench_groups
 	@$(run) -m benchmarks.bench_refinement --scenes 5
