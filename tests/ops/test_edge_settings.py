@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from imagexplain.api.openapi import EDGE_WORDS
 from imagexplain.ops import edge_config, edge_keys
 from imagexplain.ops.edge_certificate import ensure_certificate
-from imagexplain.ops.edge_config import NAMED_REFUSALS, binary, installed, quoted
+from imagexplain.ops.edge_config import NAMED_REFUSALS, binary, installed, quoted, refusals
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, SETTINGS_FILE, EdgeError, EdgeSettings, read_settings
 from imagexplain.ops.server import ROOT
 from tests.pages import rows
@@ -192,3 +193,8 @@ def test_setup_installs_what_is_named(tmp_path: Path) -> None:
     (tmp_path / "log").unlink()
     subprocess.run(["bash", str(ROOT / "scripts" / "setup_ops.sh")], env=environment, check=True, capture_output=True)
     assert not (tmp_path / "log").exists()
+
+
+def test_the_openapi_document_names_its_errors_as_it_does() -> None:
+    given = {(refusal.status, refusal.error) for refusal in refusals(EdgeSettings())}
+    assert EDGE_WORDS.items() <= given
