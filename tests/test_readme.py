@@ -50,11 +50,14 @@ RUNNABLE = [block for block in BLOCKS if block.language in LANGUAGES and not els
 
 @pytest.fixture
 def checkout(tmp_path: Path, served: Served) -> Path:
-    """What a reader has: the scripts, a running server's key file, and a photo."""
+    """What a reader has: the scripts, archives, a running server's key file, and a photo."""
     for name in ("scripts", "imagexplain"):  # which resolve their own path, and look for run/ there
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("handlers", "training", "archive_specs"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "model_store").mkdir()
+    for archive in Path(served.server.store).glob("*.mar"):
+        (tmp_path / "model_store" / archive.name).symlink_to(archive)
     (tmp_path / "run").mkdir()
     shutil.copy(Path(served.server.run) / "key_file.json", tmp_path / "run")
     shutil.copy(Path(served.server.run) / "server.json", tmp_path / "run")

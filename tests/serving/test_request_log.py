@@ -53,6 +53,7 @@ def test_what_is_logged_to_standard_output_is_json(
 ) -> None:
     root, plain, other = logging.getLogger(), logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
     monkeypatch.setattr(root, "handlers", [plain, other])
+    logging.captureWarnings(False)  # as a handler of another test may have left it, out of pytest's sight
     try:
         write_json()
         logging.getLogger("a").error("b %s", "c")
