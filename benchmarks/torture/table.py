@@ -10,6 +10,9 @@ from benchmarks.torture.answers import Verdict
 from benchmarks.torture.load import Outcome
 from benchmarks.torture.scenarios import Found
 
+NOTICE_SECONDS = 1.0
+"""Time in which TorchServe may hand requests to a worker whose end it has not seen yet."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -19,8 +22,9 @@ class Row:
         scenario: Its name.
         sent: Number of requests with known answers.
         right, wrong, clear, unclear, lost: Number of them by verdict; clear and unclear count the scenario's own too.
-        recovery_s: Seconds from what went wrong to the last request that was not answered right; None where nothing
-            in particular did.
+        in_flight: Number of lost ones that were asked before, or within :data:`NOTICE_SECONDS` of, what went wrong.
+        recovery_s: Seconds from what went wrong to the last request that was not answered right, without those that
+            were lost in flight; None where nothing in particular went wrong.
         told: Further words.
         examples: Texts of what was wrong, unclear or lost, with their numbers.
     """
@@ -32,6 +36,7 @@ class Row:
     clear: int
     unclear: int
     lost: int
+    in_flight: int
     recovery_s: float | None
     told: str
     examples: dict[str, int]
@@ -47,9 +52,14 @@ def row(scenario: str, outcomes: Sequence[Outcome], found: Found) -> Row:
     """
     counts = Counter(outcome.verdict for outcome in outcomes)
     bad = [outcome for outcome in outcomes if outcome.verdict != Verdict.RIGHT]
-    recovery = None
+    recovery, in_flight = None, 0
     if found.since is not None:
-        recovery = round(max((outcome.settled - found.since for outcome in bad), default=0.0), 1)
+        noticed = found.since + NOTICE_SECONDS
+        late = [each for each in bad if each.verdict != Verdict.LOST or each.asked > noticed]
+        recovery, in_flight = (
+            round(max((each.settled - found.since for each in late), default=0.0), 1),
+            len(bad) - len(late),
+        )
     examples = Counter(each.said for each in bad if each.verdict != Verdict.CLEAR)
     examples.update(found.unclear)
     return Row(
@@ -60,6 +70,7 @@ def row(scenario: str, outcomes: Sequence[Outcome], found: Found) -> Row:
         clear=counts[Verdict.CLEAR] + found.clear,
         unclear=counts[Verdict.UNCLEAR] + len(found.unclear),
         lost=counts[Verdict.LOST],
+        in_flight=in_flight,
         recovery_s=recovery,
         told=found.told,
         examples=dict(examples.most_common(5)),

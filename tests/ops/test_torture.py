@@ -59,8 +59,7 @@ def test_nothing_is_wrong_unclear_or_slow_to_come_back(tmp_path: Path) -> None:
     for row in rows:
         assert (row.wrong, row.unclear) == (0, 0), row
         assert row.recovery_s is None or row.recovery_s < RECOVERY_SECONDS, row
-        # Lost is what was in flight when the front end ended, at the most.
-        assert row.lost <= (SHORT.clients if "frontend" in row.scenario else 0), row
+        assert row.lost == row.in_flight <= SHORT.clients, row
     calm = rows[0]
     assert calm.right == calm.sent > 0
     hostile = next(row for row in rows if row.scenario == "hostile bodies")
