@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,8 +102,3 @@ class Load:
             stopped.set()
             for thread in threads:
                 thread.join()
-
-    def counted(self) -> dict[str, int]:
-        """Number of requests by verdict."""
-        counts = Counter(outcome.verdict for outcome in self.outcomes)
-        return {verdict.value: counts[verdict] for verdict in Verdict}

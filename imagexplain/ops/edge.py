@@ -22,7 +22,7 @@ from imagexplain.ops.edge_certificate import ensure_certificate
 from imagexplain.ops.edge_config import Behind, behind, binary, render
 from imagexplain.ops.edge_keys import write_map, write_private
 from imagexplain.ops.edge_settings import EdgeError, EdgeSettings
-from imagexplain.ops.processes import birth
+from imagexplain.ops.processes import alive, birth
 from imagexplain.ops.server import DRAIN_SECONDS, Server
 from imagexplain.ops.signals import undisturbed
 from imagexplain.progress import say
@@ -70,12 +70,7 @@ class Edge:
 
     def process(self) -> psutil.Process | None:
         """The master process, or None when it has ended, even if another took its number."""
-        try:
-            process = psutil.Process(self.pid)
-            same = birth(process) == self.started and process.status() != psutil.STATUS_ZOMBIE
-            return process if same else None
-        except (psutil.Error, TypeError, ValueError, OverflowError):
-            return None
+        return alive(self.pid, self.started)
 
     def workers(self) -> dict[int, bool]:
         """The worker processes, each with whether it takes new connections."""
