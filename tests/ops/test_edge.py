@@ -317,6 +317,14 @@ def test_headers_that_are_too_large(door: Door) -> None:
     assert door.ask(ECHO).status_code == 200
 
 
+def test_a_refusal_reaches_a_client_that_is_still_sending(door: Door) -> None:
+    with connected(door) as connection:
+        for part in (b"GET /predictions/echo?", *[b"x" * 9000] * 4):
+            connection.sendall(part)
+            time.sleep(0.2)  # the door has answered by now, and has closed if it does not wait
+        assert b"HTTP/1.1 414 " in connection.recv(65536)
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
