@@ -21,6 +21,7 @@ import yaml
 
 from benchmarks.torture import hostile
 from benchmarks.torture.answers import Verdict, is_clear
+from benchmarks.torture.documented import explanations_document, fuzz
 from benchmarks.torture.service import MODELS, Service, is_ready, until
 from imagexplain.archive.build import build_all
 from imagexplain.checkout import ROOT
@@ -40,6 +41,7 @@ class Size:
         flood: Number of requests of a flood, all at once.
         uploads: Number of uploads that are begun and not finished.
         hostile: Number of hostile requests.
+        documented: Largest number of requests of the OpenAPI document for each operation and phase.
         steady: Number of requests over which memory must stay flat; the full one is one a second for two hours.
     """
 
@@ -48,11 +50,12 @@ class Size:
     flood: int
     uploads: int
     hostile: int
+    documented: int
     steady: int
 
 
-SHORT = Size(clients=4, calm_s=1.0, flood=60, uploads=16, hostile=120, steady=200)
-FULL = Size(clients=6, calm_s=5.0, flood=200, uploads=64, hostile=10_000, steady=7_200)
+SHORT = Size(clients=4, calm_s=1.0, flood=60, uploads=16, hostile=120, documented=2, steady=200)
+FULL = Size(clients=6, calm_s=5.0, flood=200, uploads=64, hostile=10_000, documented=650, steady=7_200)
 
 
 @dataclass
@@ -202,6 +205,15 @@ def hostile_bodies(service: Service, size: Size) -> Found:
     return found
 
 
+def documented_requests(service: Service, size: Size) -> Found:
+    """Requests that schemathesis makes of the OpenAPI document, right ones and wrong ones."""
+    described = explanations_document(service.folder / "store", MODELS, query=True)
+    load = service.load
+    made = fuzz(described, load.url, load.key, service.folder, examples=size.documented, certificate=load.certificate)
+    unclear = [made.said[-2000:]] if made.fine < made.sent else []
+    return Found(unclear=unclear, told=f"{made.fine} of {made.sent} answered as the document says")
+
+
 def hot_replacement(service: Service, size: Size) -> Found:
     """Another version of an archive in the place of the one that is served."""
     archive = _another_version(service, "2.0")
@@ -268,6 +280,7 @@ SCENARIOS: dict[str, Scenario] = {
     "clients that leave": leaving_clients,
     "oversized": oversized,
     "hostile bodies": hostile_bodies,
+    "OpenAPI document": documented_requests,
     "hot replacement": hot_replacement,
     "damaged archives": damaged_archives,
     "full disk": full_disk,
@@ -275,7 +288,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-LONG = ("hostile bodies", "flat memory")
+LONG = ("hostile bodies", "OpenAPI document", "flat memory")
 """Scenarios of so many requests of their own that the load beside them is light."""
 
 
