@@ -37,13 +37,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from evaluation.machine import machine
-from imagexplain import models
+from imagexplain.archive.classifier_network import of_sources
 from imagexplain.archive.spec import ClassifierSpec, select
 from imagexplain.attribution.groups.families import disjoint_parts
 from imagexplain.attribution.paths.adaptive import MARKED, START, integrate_adaptive
 from imagexplain.attribution.paths.path_integral import relative_to, score_gradients
 from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.vision.geometry import Preprocess, apply
@@ -255,7 +254,7 @@ def cases(name: str, count: int) -> dict[str, list[Case]]:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
     preprocess = Preprocess(**spec.preprocess.model_dump())
-    network = fold(models.build(spec.architecture, read(archive.weights), spec.arguments))
+    network = fold(of_sources(archive).network)
     network = specialise(network, torch.zeros(1, 3, *preprocess.size))
     return {which: [one_case(network, preprocess, index, which) for index in range(count)] for which in BASELINES}
 

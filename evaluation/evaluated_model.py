@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from imagexplain import models
+from imagexplain.archive.classifier_network import of_sources
 from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive, select
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
-from imagexplain.models.checkpoints.checkpoint import load, read
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.vision.geometry import Preprocess
@@ -115,14 +114,13 @@ def _archives(folder: Path, names: Sequence[str], labels: Sequence[str] | None) 
 
 def of_archive(archive: ResolvedArchive) -> EvaluatedModel:
     """The classifier of an archive, with its network as it was built."""
-    spec, checkpoint = archive.model, load(archive.weights)
+    spec, built = archive.model, of_sources(archive)
     assert isinstance(spec, ClassifierSpec)
-    network = models.build(spec.architecture, checkpoint.tensors, spec.arguments)
-    network = network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
+    network = built.network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
     if not archive.labelled:
         with torch.no_grad():
             classes = network(torch.zeros(1, 3, *spec.preprocess.size)).shape[1]
-        spec = archive.with_labels(classes, checkpoint.classes).model
+        spec = archive.with_labels(classes, built.checkpoint.classes).model
         assert isinstance(spec, ClassifierSpec)
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
     preprocess = Preprocess(**spec.preprocess.model_dump())
@@ -136,7 +134,7 @@ def _baseline(spec: ClassifierSpec) -> str:
 def _folded(archive: ResolvedArchive) -> tuple[EvaluatedModel, nn.Module]:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
-    folded = fold(models.build(spec.architecture, read(archive.weights), spec.arguments))
+    folded = fold(of_sources(archive).network)
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
     bare = EvaluatedModel(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, _baseline(spec))
     return with_network(bare, folded), folded

@@ -739,17 +739,14 @@ def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
     library, _, name = architecture.partition("/")
     if set(spec.preprocess) >= set(PreprocessSpec.model_fields):
         return spec.preprocess
-    from imagexplain.models import ARCHITECTURES  # which takes seconds
+    from imagexplain import models  # which takes seconds
 
-    if library != "timm":
-        if architecture not in ARCHITECTURES:  # a name of timm's alone, most likely
-            wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
-            raise SpecError(f"{path}: architecture: {wanted}, given {architecture!r}")
+    if library not in models.LIBRARIES:
+        if architecture not in models.ARCHITECTURES:  # a name of timm's alone, most likely
+            raise SpecError(f"{path}: {models.unknown(architecture)}")
         return spec.preprocess
-    from imagexplain.models.classifiers import timm_network  # likewise
-
     try:
-        usual = timm_network.preprocess(name, spec.arguments)
+        usual = models.library_module(library).preprocess(name, spec.arguments)
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from None
     return usual | spec.preprocess

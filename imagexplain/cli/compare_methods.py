@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from imagexplain import models
 from imagexplain.api.request import Defaults, parse, resolve_target
+from imagexplain.archive.classifier_network import of_sources
 from imagexplain.archive.find import find_classifier
 from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive
 from imagexplain.attribution.baselines import uniform_noise
@@ -37,7 +37,6 @@ from imagexplain.attribution.registry import METHODS, Family
 from imagexplain.attribution.runner import AttributionInputs, run
 from imagexplain.checkout import ROOT
 from imagexplain.errors import LayerError, RequestError, UnsupportedModelError, unknown
-from imagexplain.models.checkpoints.checkpoint import load as load_checkpoint
 from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
@@ -110,11 +109,11 @@ def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps:
     request = parse({"body": photo.read_bytes()}, {}, kind="explanation", limits=limits(spec), defaults=defaults)
     settings = Preprocess(**spec.preprocess.model_dump())
     sample = prepare_request(request, preprocess(request.photo, settings))
-    checkpoint = load_checkpoint(archive.weights)
-    network = models.build(spec.architecture, checkpoint.tensors, spec.arguments)
+    built = of_sources(archive)
+    network = built.network
     with torch.no_grad():
         scores = network(sample.image.unsqueeze(0))[0]
-    spec = archive.with_labels(len(scores), checkpoint.classes).model
+    spec = archive.with_labels(len(scores), built.checkpoint.classes).model
     assert isinstance(spec, ClassifierSpec)
     if len(scores) != len(spec.labels):
         raise ValueError(f"labels: wanted {len(scores)}, one for each score of the model, got {len(spec.labels)}")

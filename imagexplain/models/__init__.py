@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
+
+LIBRARIES = {"timm": "timm_network"}
+"""Modules of :mod:`imagexplain.models.classifiers` for the networks of a library, ``LIBRARY/NAME``: each has a
+``build(name, state, arguments)`` and a ``preprocess(name, arguments)``."""
 
 ARCHITECTURES = ("bit", "lanet")
 """Architectures of our own: modules of :mod:`imagexplain.models.classifiers` that build a network from a checkpoint's
@@ -32,22 +37,30 @@ def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str
         CheckpointError: the tensors do not fit the architecture; lists the missing, unexpected and wrongly shaped.
     """
     library, _, name = architecture.partition("/")
-    if library == "timm":
-        from imagexplain.models.classifiers import timm_network
-
-        return timm_network.build(name, state, arguments or {})
+    if library in LIBRARIES:
+        return cast(nn.Module, library_module(library).build(name, state, arguments or {}))
     if architecture not in ARCHITECTURES:
-        wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or timm/ and the name of one of its models"
-        raise ArgumentError("architecture", f"{wanted}, given {architecture!r}")
+        raise unknown(architecture)
     if arguments:
         names = ", ".join(arguments)
         raise ArgumentError("arguments", f"go with a timm model, {architecture} takes none; given {names}")
     module = import_module(f"imagexplain.models.classifiers.{architecture}")
     try:
-        network: nn.Module = module.build(state)
-        return network
+        return cast(nn.Module, module.build(state))
     except ValueError as error:
         raise CheckpointError(f"{architecture}: the shapes fit no such network: {error}") from error
 
 
-__all__ = ["ARCHITECTURES", "CheckpointError", "build"]
+def library_module(library: str) -> ModuleType:
+    """Module for the networks of one of :data:`LIBRARIES`; imported by need, for libraries take seconds."""
+    return import_module(f"imagexplain.models.classifiers.{LIBRARIES[library]}")
+
+
+def unknown(architecture: str) -> ArgumentError:
+    """Error for an architecture that is none."""
+    of_libraries = " or ".join(f"{library}/" for library in LIBRARIES)
+    wanted = f"wanted one of {', '.join(ARCHITECTURES)}, or {of_libraries} and the name of one of its models"
+    return ArgumentError("architecture", f"{wanted}, given {architecture!r}")
+
+
+__all__ = ["ARCHITECTURES", "LIBRARIES", "CheckpointError", "build", "library_module", "unknown"]

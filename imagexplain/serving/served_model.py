@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain import models
-from imagexplain.archive import supported_methods
-from imagexplain.archive.spec import WEIGHTS_FILE, ClassifierSpec
+from imagexplain.archive import classifier_network, supported_methods
+from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.paths.path_integral import score_gradients
 from imagexplain.attribution.runner import layer_and_channels
 from imagexplain.errors import ArgumentError
-from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.any_network import optimize
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
@@ -70,7 +69,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     photo = supported_methods.example_input(spec)
-    built = models.build(spec.architecture, read(model_dir / WEIGHTS_FILE), spec.arguments)
+    built = classifier_network.of_archive(spec, model_dir)
     if spec.architecture in models.ARCHITECTURES:
         network = fold(built)  # a copy
         network = specialise(network, example) if device.type == "cpu" else network
