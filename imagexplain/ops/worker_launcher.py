@@ -15,21 +15,26 @@ import sys
 
 LENGTH = struct.Struct("!I")
 """Length of a message, before it."""
+PATIENCE_SECONDS = 60.0
+"""Time that a template has for its imports and a copy: one that is stopped would hold up its workers for ever."""
 
 
-def main(template: str, arguments: list[str]) -> int:
+def main(template: str, arguments: list[str], patience_s: float = PATIENCE_SECONDS) -> int:
     """Start a worker of the template, wait for its end, and end as it did.
 
     Args:
         template: Path of the template's socket.
         arguments: Script and its arguments.
+        patience_s: Seconds after which the template counts as one that does not answer.
 
     Returns:
         The exit status of the worker; where a signal ended it, this process ends by the same.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(patience_s)
         if not _asked(connection, template, arguments):
             os.execv(sys.executable, [sys.executable, *arguments])
+        connection.settimeout(None)
         return _wait(connection)
 
 

@@ -137,6 +137,20 @@ def test_a_killed_worker_ends_its_launcher_by_the_same_signal(template: Template
     assert told(template.launch("0", "0"))["decimal"]
 
 
+def test_a_stopped_template_holds_up_no_worker(template: Template) -> None:
+    template.process.send_signal(signal.SIGSTOP)
+    impatient = "import runpy, sys; runpy.run_path(sys.argv[1])['main'](sys.argv[2], sys.argv[3:], 0.5)"
+    command = [sys.executable, "-I", "-S", "-c", impatient, worker_launcher.__file__]
+    output = template.script.with_name("output")  # no pipe, of which the template has been sent the other end
+    with output.open("w") as file:
+        started = subprocess.run([*command, str(template.socket), str(template.script), "0", "7"], stdout=file)
+    assert started.returncode == 7
+    assert not json.loads(output.read_text())["decimal"]  # an interpreter of its own
+    template.process.send_signal(signal.SIGCONT)
+    eventually(lambda: not template.workers())
+    assert told(template.launch("0", "0"))["decimal"]
+
+
 def test_a_stopped_worker_ends_with_its_launcher(template: Template) -> None:
     launcher = template.launch("60", "0")
     os.kill(int(str(told(launcher)["pid"])), signal.SIGSTOP)
