@@ -36,6 +36,29 @@ def padded(pixels: Tensor, box: tuple[int, int, int, int], preprocess: Preproces
     return whole
 
 
+def repadded(part: Tensor, padded: Tensor, inside: tuple[slice, slice], preprocess: Preprocess) -> Tensor:
+    """Pad a part of an input as another input is padded.
+
+    Args:
+        part: Part (..., C, h, w) that shows the photo.
+        padded: Input (C, H, W) whose padding, if it is constant, is taken over.
+        inside: Rows and columns of the input that show the photo.
+        preprocess: Content of the padding.
+
+    Returns:
+        (..., C, H, W).
+    """
+    rows, columns = inside
+    if preprocess.pad_mode == "constant":
+        whole = padded.expand(*part.shape[:-2], *padded.shape[-2:]).clone()
+        whole[..., rows, columns] = part
+        return whole
+    mirrored = preprocess.pad_mode == "reflect"
+    down = _source(-rows.start, padded.shape[-2], part.shape[-2], mirrored)
+    across = _source(-columns.start, padded.shape[-1], part.shape[-1], mirrored)
+    return part[..., down, :][..., across]
+
+
 def _fractions(pixels: Tensor) -> Tensor:
     """Copy of pixels in 0..1, contiguous float32."""
     if pixels.dtype != torch.uint8:
