@@ -24,7 +24,7 @@ from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.deadline import CHUNK_SHARE
 from imagexplain.serving.model_facts import ModelFacts
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ServedModel:
     Attributes:
         spec: Resolved spec of the archive.
         preprocess: Preprocessing of photos.
-        network: Frozen network from (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
+        network: Frozen network from (N, C, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
         original_network: Same network with the modules that its authors gave it, whose layers can be named; built
             when the worker loads.
         device: Device of the network.
@@ -62,7 +62,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     """
     spec = ClassifierSpec.read(model_dir)
     preprocess = Preprocess(**spec.preprocess.model_dump())
-    example = torch.zeros(1, 3, *preprocess.size)
+    example = torch.zeros(1, *preprocess.shape)
 
     def placed(network: nn.Module) -> nn.Module:
         return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
