@@ -83,8 +83,16 @@ class Head:
             return None
         if self.score_kind == "probability":
             return scores
-        competing = self.activation == "softmax" and self.score_kind == "logit"
-        return scores.softmax(-1) if competing else scores.sigmoid()
+        return scores.softmax(-1) if self.competes else scores.sigmoid()
+
+    def predicted(self, scores: Tensor) -> int:
+        """Index of what is explained unless another is asked for: the best class, or the first of the values."""
+        return 0 if self.activation == "none" else int(scores.argmax())
+
+    @property
+    def competes(self) -> bool:
+        """Tell whether the softmax of the scores that are explained is their probabilities."""
+        return self.activation == "softmax" and self.score_kind == "logit"
 
     def scores(self, output: Any, count: int) -> Tensor:
         """Scores (count, classes) that are explained, of the network's output for so many images.
