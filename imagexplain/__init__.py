@@ -24,6 +24,7 @@ __all__ = [
     "bag_cam",
     "blur_ig",
     "combine",
+    "contrast",
     "deep_lift",
     "eigen_cam",
     "eigen_grad_cam",

@@ -22,6 +22,7 @@ class Limits:
         max_parts: Disjoint parts that overlapping groups cut the model's input into.
         max_group_pixels: Groups times pixels of the model's input; each takes a byte, several times over.
         max_draws: Draws of a random baseline.
+        max_targets: Classes that are explained.
     """
 
     max_bytes: int = 30_000_000
@@ -34,6 +35,7 @@ class Limits:
     max_parts: int = 65_536
     max_group_pixels: int = 2**30
     max_draws: int = 64
+    max_targets: int = 20
 
 
 @dataclass(frozen=True)

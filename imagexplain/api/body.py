@@ -157,6 +157,8 @@ def _from_form(name: str, value: Any) -> Any:
         except UnicodeDecodeError as error:
             raise RequestError(400, name, f"wanted text in UTF-8: {error}") from error
     value = value.strip()
+    if name == "target_class" and value[:1] == "[":
+        return _list_or_label(value)
     if name in ("combine", "smooth") and value[:1] in ("[", "{"):
         return plain(name, msgspec.Raw(value.encode()))
     if name in ("outputs", "combine"):
@@ -169,6 +171,14 @@ def _from_form(name: str, value: Any) -> Any:
     if (name in SWITCHES or kind is bool) and value in ("true", "false"):
         return value == "true"
     return value
+
+
+def _list_or_label(value: str) -> Any:
+    """Several classes as a list of JSON; a label may begin with a bracket, too."""
+    try:
+        return plain("target_class", msgspec.Raw(value.encode()))
+    except RequestError:
+        return value
 
 
 def _file(name: str, value: bytes | bytearray | str) -> Any:

@@ -34,11 +34,11 @@ PHOTOS = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 ANSWERS: Mapping[ModelKind, Mapping[Kind, tuple[type, ...]]] = {
     "classifier": {
         "prediction": (schema.ClassPrediction,),
-        "explanation": (schema.PathExplanation, schema.MapExplanation),
+        "explanation": (schema.PathExplanation, schema.MapExplanation, schema.Explanations),
     },
     "segmenter": {
         "prediction": (schema.InstancePrediction,),
-        "explanation": (schema.PathExplanation, schema.MapExplanation),
+        "explanation": (schema.PathExplanation, schema.MapExplanation, schema.Explanations),
     },
     "captioner": {"prediction": (schema.CaptionPrediction,), "explanation": (schema.CaptionExplanation,)},
 }

@@ -60,7 +60,8 @@ EXAMPLE_GRAPH: Schema = {"objects": [{"box": [0, 0, 8, 8], "attributes": 1}]}
 """Graph over that photo."""
 
 DESCRIPTIONS: Mapping[str, str] = {
-    "target_class": "Class to explain: a label, one of its comma-separated synonyms, or an index.",
+    "target_class": "Class to explain: a label, one of its comma-separated synonyms, or an index; or a list of such.",
+    "contrast_class": "Class whose score is taken off: why the class to explain, and not this one.",
     "method": "Attribution method; each has options of its own.",
     "combine": "Two methods whose maps are multiplied, the second one coarse.",
     "normalized": "Scale both maps of `combine` and their product to 0…1 first.",
@@ -268,10 +269,12 @@ def _structured(model: Interface) -> dict[str, Schema]:
     limits, captions = model.limits, model.captions
     text = {"type": "string"}
     label = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
+    named = _any(label, {"type": "integer"})
     word = _any({"type": "integer"}, text)
     methods, coarse = list(METHODS), [name for name, method in METHODS.items() if method.coarse]
     return {
-        "target_class": _any(label, {"type": "integer"}),
+        "target_class": _any(label, {"type": "integer"}, _list(named, 1, limits.max_targets)),
+        "contrast_class": named,
         "combine": {
             "type": "array",
             "prefixItems": [{"enum": methods}, {"enum": coarse}],
@@ -412,7 +415,8 @@ def _graph() -> Schema:
 def _as_text(name: str, schema: Schema) -> Schema:
     """Schema of an option's text. Numbers, words and truth values are themselves; all else stands as text."""
     told = {key: schema[key] for key in ("description", "default") if key in schema}
-    if name == "target_class":
+    if name in ("target_class", "contrast_class"):
+        told["description"] += " Several are a list of JSON." if name == "target_class" else ""
         return told | schema["anyOf"][0]
     if name == "outputs":
         return told | {"type": "string", "pattern": rf"^\s*({_either(OUTPUTS)})?\s*(,\s*({_either(OUTPUTS)})?\s*)*$"}

@@ -73,7 +73,7 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
 OPTIONS = (
     *dict.fromkeys(
         (
-            *("target_class", *PLAN_OPTIONS, *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS),
+            *("target_class", "contrast_class", *PLAN_OPTIONS, *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS),
             *(*PICTURE_OPTIONS, "outputs"),
         )
     ),
@@ -162,6 +162,8 @@ class Request:
         photo: The upright photo.
         target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
             see :func:`resolve_target`.
+        targets: Several of them, each to be explained; ``target`` is then None.
+        contrast: Label or index, likewise, of the class whose score is taken off; None for none.
         plan: Methods of the map, with their options, layer and smoothing.
         path: Path of integrated gradients; ignored by other methods.
         baseline: Start of the paths, and look of absent pixels.
@@ -191,6 +193,8 @@ class Request:
     threshold: float | None = None
     detection: int | None = None
     picture: PictureOptions = ANNOTATED
+    targets: tuple[str | int, ...] = ()
+    contrast: str | int | None = None
 
     @property
     def by_path(self) -> bool:
@@ -240,6 +244,7 @@ def parse(
         and accept == GZIP
         and "img_data" in fields
         and set(fields) <= {"img_data", "target_class"}
+        and not isinstance(options.get("target_class"), list)
         and not parts
         and not headers.get(HEADER)
     )
@@ -259,8 +264,11 @@ def parse(
     segments, pixels = segment_options(groups, limits), switch("pixels", options.get("pixels"))
     outputs = _outputs(options.get("outputs"), unsaid.outputs)
     _check_path_alone(options, outputs, plan)
-    target, detection = _target(options.get("target_class")), detection_option(options)
-    if target is not None and detection is not None:
+    (target, targets), detection = _targets(options.get("target_class"), limits), detection_option(options)
+    contrast = _target("contrast_class", options.get("contrast_class"))
+    if targets:
+        _check_several(accept, outputs)
+    if (targets or target is not None) and detection is not None:
         raise RequestError(400, "detection", "wanted a detection or a target_class, got both")
     picture = picture_options(options)
     grouped = segments is not None or pixels or "masks" in options
@@ -289,6 +297,8 @@ def parse(
         threshold=threshold,
         detection=detection,
         picture=picture,
+        targets=targets,
+        contrast=contrast,
     )
 
 
@@ -325,7 +335,21 @@ def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: 
         raise RequestError(400, "outputs", f"{', '.join(outputs)}: wanted method={PATH} alone, got {got}")
 
 
-def resolve_target(target: str | int, labels: Sequence[str]) -> int:
+def contrast_with(request: Request, index: int, labels: Sequence[str]) -> int | tuple[int, int]:
+    """The class that is explained, with the class that it is contrasted with, where the request names one.
+
+    Raises:
+        RequestError: 422 if the model has no such class, or if it is the explained one.
+    """
+    if request.contrast is None:
+        return index
+    other = resolve_target(request.contrast, labels, "contrast_class")
+    if other == index:
+        raise RequestError(422, "contrast_class", f"wanted another class than the explained one, got {labels[index]}")
+    return index, other
+
+
+def resolve_target(target: str | int, labels: Sequence[str], field: str = "target_class") -> int:
     """The index of the class that ``target`` names: a label, a synonym of one class, or an index (number or digits).
 
     A label may list synonyms between commas, as ImageNet's do. The whole label goes before an index, and an index
@@ -346,15 +370,15 @@ def resolve_target(target: str | int, labels: Sequence[str]) -> int:
             given = f"{shown(target)} names {len(matches)} classes of this model"
             wanted = f"{given}; wanted one of the indices {', '.join(map(str, matches))}"
             named = ", ".join(f"{index} {shown(labels[index])}" for index in matches[:_CANDIDATES])
-            raise RequestError(422, "target_class", f"{wanted} ({named})")
+            raise RequestError(422, field, f"{wanted} ({named})")
         if not digits:
             names = list(dict.fromkeys((*labels, *(name for label in labels for name in synonyms(label)))))
             listed = f"known: {', '.join(labels)}" if count <= _CANDIDATES else f"{count} classes are known"
             message = f"unknown class {shown(target)}{_nearest(target, names)}; {listed}"
-            raise RequestError(422, "target_class", f"{message}; or an index in 0..{count - 1}")
+            raise RequestError(422, field, f"{message}; or an index in 0..{count - 1}")
     index = int(target)
     if not 0 <= index < count:
-        raise RequestError(422, "target_class", f"wanted a class index in 0..{count - 1}, got {shown(target)}")
+        raise RequestError(422, field, f"wanted a class index in 0..{count - 1}, got {shown(target)}")
     return index
 
 
@@ -407,15 +431,35 @@ def _media_range(part: str, place: int) -> tuple[str, float, int]:
     return ("*/*" if name == "*" else name), float(quality), place
 
 
-def _target(value: object) -> str | int | None:
+def _target(name: str, value: object) -> str | int | None:
     if value is None or type(value) is int:
         return value
     if not isinstance(value, str):
-        raise RequestError(400, "target_class", f"wanted a label or an index, got {shown(value)}")
+        raise RequestError(400, name, f"wanted a label or an index, got {shown(value)}")
     if not 0 < len(value) <= MAX_LABEL:
         given = f"one of {len(value)} characters"
-        raise RequestError(400, "target_class", f"wanted a label of 1 to {MAX_LABEL} characters, got {given}")
+        raise RequestError(400, name, f"wanted a label of 1 to {MAX_LABEL} characters, got {given}")
     return value
+
+
+def _targets(value: object, limits: Limits) -> tuple[str | int | None, tuple[str | int, ...]]:
+    """The target, or several where the client gave a list."""
+    if not isinstance(value, list):
+        return _target("target_class", value), ()
+    if len(value) > limits.max_targets:
+        raise RequestError(413, "target_class", f"wanted at most {limits.max_targets} classes, got {len(value)}")
+    found = tuple(target for one in value if (target := _target("target_class", one)) is not None)
+    if not value or len(found) < len(value):
+        raise RequestError(400, "target_class", f"wanted a label or an index, or a list of them, got {shown(value)}")
+    return None, found
+
+
+def _check_several(accept: str, outputs: Sequence[str]) -> None:
+    """Refuse, for several targets, what there is one of. Raises RequestError 400."""
+    if accept == PNG:
+        raise RequestError(400, "target_class", f"wanted one class for {PNG}, got several; JSON and tensors take them")
+    if per_step := [name for name in outputs if name in PER_STEP]:
+        raise RequestError(400, "outputs", f"{', '.join(per_step)}: wanted one target_class beside it, got several")
 
 
 def _outputs(value: object, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,10 @@ LEGACY = (
 )
 #: What the original mask servers answered with, exactly.
 LEGACY_MASKS = ("pred_masks",)
+ONE_IMAGE = ("integrated_grads", "map", "output")
+"""Tensors of an explanation that have a first axis for its image."""
+SHARED = ("group_masks",)
+"""Tensors that explanations of several classes have in common."""
 #: What only the summary for people carries.
 SUMMARY = ("model", "target_label", "top", "groups", "detections")
 
@@ -70,6 +74,20 @@ def select(result: Mapping[str, Any], request: Request) -> dict[str, Any]:
     if request.accept != JSON:
         hidden.update(SUMMARY)
     return {name: value for name, value in result.items() if name not in hidden}
+
+
+def several(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The explanations of several classes as one result, whose tensors have a first axis of classes.
+
+    Their plain values are a list, ``explanations``. The groups' masks, which all have in common, stay as they are.
+    """
+    found: dict[str, Any] = {"model": results[0]["model"]} if "model" in results[0] else {}
+    for name, value in results[0].items():
+        if isinstance(value, Tensor):
+            each = [result[name] for result in results]
+            found[name] = value if name in SHARED else torch.cat(each) if name in ONE_IMAGE else torch.stack(each)
+    plain = [{name: one for name, one in result.items() if not isinstance(one, Tensor)} for result in results]
+    return found | {"explanations": plain}
 
 
 def encode(

@@ -27,19 +27,30 @@ class _Answer(Struct, frozen=True, kw_only=True):
     ) = UNSET
 
 
+ScoreKind = Annotated[
+    Literal["logit", "log_odds", "probability", "value"], Meta(description="Kind of the score that is explained.")
+]
+
+
 class RankedClass(Struct, frozen=True, kw_only=True):
-    """A class and its score."""
+    """A class and its score, or the name of a value and the value."""
 
     label: str
     index: int
-    score: Annotated[Number, Meta(description="Score before the softmax.")]
-    probability: Number
+    score: Annotated[Number, Meta(description="Score, of the kind that `score_kind` says.")]
+    probability: (
+        Annotated[
+            Number, Meta(description="Of a multi-label model each class's own, which sum to no 1; values have none.")
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class ClassPrediction(_Answer, frozen=True, kw_only=True):
     """Classes that a classifier sees in a photo."""
 
-    predictions: Annotated[list[RankedClass], Meta(description="The best classes, best first.")]
+    score_kind: ScoreKind
+    predictions: Annotated[list[RankedClass], Meta(description="The best classes, best first; or all values.")]
 
 
 class RunLengths(Struct, frozen=True, kw_only=True):
@@ -96,10 +107,15 @@ class _Explanation(_Answer, frozen=True, kw_only=True):
     method: Annotated[str, Meta(description="The method, or both with a sign of multiplication.")]
     target_class: Annotated[int, Meta(description="Index of the class whose score is explained.")]
     target_label: str
-    score: Number
+    contrast_class: (
+        Annotated[int, Meta(description="Index of the class whose score is taken off, where there is one.")] | UnsetType
+    ) = UNSET
+    contrast_label: str | UnsetType = UNSET
+    score_kind: ScoreKind
+    score: Annotated[Number, Meta(description="Score that is explained; with a contrast, the difference of two.")]
     finite: Annotated[bool, Meta(description="False where the attribution has values that are not finite.")]
     evaluations: Annotated[int, Meta(description="Evaluations of the model that it took.")]
-    top: Annotated[list[RankedClass], Meta(description="The best classes, best first.")]
+    top: Annotated[list[RankedClass], Meta(description="The best classes, best first; or all values.")]
     draws: Annotated[int, Meta(description="Draws of the baseline, where there are several.")] | UnsetType = UNSET
     segments: Annotated[str, Meta(description="Where the segments are from.")] | UnsetType = UNSET
     groups: Annotated[list[Group], Meta(description="A row for each segment, the rest and the whole.")] | UnsetType = (
@@ -154,6 +170,21 @@ class MapExplanation(_Explanation, frozen=True, kw_only=True):
     layer: Annotated[str, Meta(description="Layer that it looked at.")] | UnsetType = UNSET
     normalized: bool | UnsetType = UNSET
     smooth: Noise | UnsetType = UNSET
+
+
+class Explanations(_Answer, frozen=True, kw_only=True):
+    """Explanations of several classes, in the order in which the request names them."""
+
+    # A union of untagged types is nothing that msgspec decodes.
+    explanations: Annotated[
+        list[Any],
+        Meta(
+            description="Each as the answer for its class alone.",
+            extra_json_schema={
+                "items": {"anyOf": [{"$ref": f"#/components/schemas/{one}Explanation"} for one in ("Path", "Map")]}
+            },
+        ),
+    ]
 
 
 class Flow(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from imagexplain.attribution.registry import METHODS
 
 UTILITIES = {
     "combine": "methods.guided_grad_cam",
+    "contrast": "differences",
     "iou": "postprocess",
     "localize": "postprocess",
     "normalize": "postprocess",

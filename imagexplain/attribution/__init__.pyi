@@ -1,3 +1,4 @@
+from imagexplain.attribution.differences import contrast
 from imagexplain.attribution.methods.ablation_cam import ablation_cam
 from imagexplain.attribution.methods.attention_rollout import attention_rollout
 from imagexplain.attribution.methods.bag_cam import bag_cam
@@ -40,6 +41,7 @@ __all__ = [
     "bag_cam",
     "blur_ig",
     "combine",
+    "contrast",
     "deep_lift",
     "eigen_cam",
     "eigen_grad_cam",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.attribution.config import AttributionConfig
+from imagexplain.attribution.differences import Target, score_of
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
@@ -32,6 +33,7 @@ from imagexplain.serving.out_of_memory import halving_chunks
 from imagexplain.serving.path_attribution import (
     Model,
     PathAttribution,
+    contrasted,
     explanation_result,
     group_table,
     path_key,
@@ -93,6 +95,30 @@ def resolve_layer(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
     return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
 
 
+OF_PROBABILITIES = {"scores": ("probabilities", "logits"), "score": ("probability", "logit")}
+"""Options of methods that take the softmax of all scores, each with the word for that, and for the score itself."""
+
+
+def resolve_score(model: Inspected, sample: PreparedRequest, target: Target) -> PreparedRequest:
+    """The request with methods that would take a softmax of the scores set to the score itself, where that is no
+    probability: of a head that has another activation or another score, and of a difference of two.
+
+    Raises:
+        RequestError: 422 for a request that asks for such a probability.
+    """
+    if model.head.competes and isinstance(target, int):
+        return sample
+    plan = sample.request.plan
+    options = dict(plan.options)
+    for name in OF_PROBABILITIES.keys() & plan.takes:
+        probability, itself = OF_PROBABILITIES[name]
+        if options.get(name) == probability:
+            what = "a difference of two scores" if model.head.competes else f"this model's {model.head.score_kind}"
+            raise RequestError(422, name, f"wanted {itself}, for a softmax is none of {what}, got {probability}")
+        options[name] = itself
+    return replace(sample, request=replace(sample.request, plan=replace(plan, options=tuple(sorted(options.items())))))
+
+
 @dataclass(frozen=True)
 class Cost:
     """The estimated cost of a map.
@@ -128,7 +154,7 @@ def cost(model: Inspected, sample: PreparedRequest) -> Cost:
     return Cost(math.ceil(points), sum(own.seconds for own in found.values()))
 
 
-def key_of(sample: PreparedRequest, target: int) -> tuple[object, ...]:
+def key_of(sample: PreparedRequest, target: Target) -> tuple[object, ...]:
     """The cache key of a request's explanation, be it path integrals or a map."""
     plan = sample.request.plan
     if sample.request.by_path:
@@ -155,7 +181,7 @@ def batches(samples: Sequence[PreparedRequest]) -> list[list[int]]:
 def compute_maps(
     model: Inspected,
     samples: Sequence[PreparedRequest],
-    targets: Sequence[int],
+    targets: Sequence[Target],
     scores: Sequence[Tensor],
     before_rows: Callable[[int], None] | None = None,
     seconds_per_point: float = 0.0,
@@ -165,8 +191,8 @@ def compute_maps(
     Args:
         model: Model that is explained.
         samples: Requests of one of :func:`batches`.
-        targets: Index of the class of each.
-        scores: (classes,) pre-softmax scores of each.
+        targets: Index of the class of each, or of the two whose scores' difference is explained.
+        scores: (classes,) scores of each.
         before_rows: Function called before each evaluation, with the number of evaluations, these included; what it
             raises ends the work.
         seconds_per_point: Seconds that a path point takes, by which the methods' cost ratios are measured; 0 to learn
@@ -179,9 +205,13 @@ def compute_maps(
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
     network = model.original_network() if plan.needs_original else model.network
     images = torch.stack([sample.image for sample in samples]).to(model.device)
-    classes, material = torch.tensor(list(targets), device=model.device), _material(samples, plan, model.device)
-    maps = []
-    with _told(model, samples[0]), watched(network, before_rows) as (forward, rows):
+    material, maps = _material(samples, plan, model.device), []
+    with (
+        _told(model, samples[0]),
+        contrasted(network, targets) as (scored, columns),
+        watched(scored, before_rows) as (forward, rows),
+    ):
+        classes = torch.tensor(columns, device=model.device)
         for method in plan.methods:
             own, counted = replace(plan, methods=(method,)), rows[0]
 
@@ -194,11 +224,15 @@ def compute_maps(
         found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
     found = zip(found_maps, scores, targets, strict=True)
-    return [AttributionMap(own.clone(), score[target].item(), each) for own, score, target in found]
+    return [AttributionMap(own.clone(), score_of(score, target), each) for own, score, target in found]
 
 
 def response_payload(
-    model: Model, sample: PreparedRequest, target: int, scores: Tensor, explanation: PathAttribution | AttributionMap
+    model: Model,
+    sample: PreparedRequest,
+    target: Target,
+    scores: Tensor,
+    explanation: PathAttribution | AttributionMap,
 ) -> dict[str, Any]:
     """All entries that an answer of ``/explanations`` may have, be it a path's or a map's; `select` picks from them."""
     if isinstance(explanation, AttributionMap):
@@ -207,7 +241,7 @@ def response_payload(
 
 
 def map_result(
-    model: Model, sample: PreparedRequest, target: int, scores: Tensor, found: AttributionMap
+    model: Model, sample: PreparedRequest, target: Target, scores: Tensor, found: AttributionMap
 ) -> dict[str, Any]:
     """All entries that a map's answer may have; :func:`imagexplain.api.response.select` picks from them."""
     request, plan = sample.request, sample.request.plan

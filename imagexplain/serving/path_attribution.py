@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from imagexplain.api.request import GZIP, PER_STEP, SAFETENSORS, Request
 from imagexplain.archive.spec import ModelSpec
+from imagexplain.attribution.differences import Target, contrast
 from imagexplain.attribution.groups.directional import GroupScores, directional, group_norms, group_scores
 from imagexplain.attribution.groups.families import parents
 from imagexplain.attribution.paths.adaptive import AdaptiveIntegral, OutOfTimeError, integrate_adaptive
 from imagexplain.attribution.paths.path_integral import Forward, PathIntegral, integrate, points_on, relative_to
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.errors import RequestError
+from imagexplain.models.head import Head
 from imagexplain.serving.admission import nodes_that_fit
 from imagexplain.serving.cache import digest
 from imagexplain.serving.out_of_memory import halving_chunks
@@ -37,13 +40,16 @@ class Model(Protocol):
 
     Attributes:
         spec: Spec with the name and labels.
-        network: Function from (N, 3, H, W) to pre-softmax scores (N, classes).
+        head: Meaning of the scores.
+        network: Function from (N, 3, H, W) to the scores that are explained (N, classes).
         device: Device of the network.
         chunk: Number of path points evaluated at once.
     """
 
     @property
     def spec(self) -> ModelSpec: ...
+    @property
+    def head(self) -> Head: ...
     @property
     def network(self) -> Forward: ...
     @property
@@ -99,7 +105,7 @@ class PathAttribution:
 
 
 def predict(model: Model, images: Sequence[Tensor]) -> Tensor:
-    """(B, classes) pre-softmax scores on the CPU, of images (3, H, W)."""
+    """(B, classes) scores on the CPU, of images (3, H, W)."""
     inputs = torch.stack(list(images)).to(model.device)
     with torch.no_grad():
         return halving_chunks(
@@ -110,23 +116,37 @@ def predict(model: Model, images: Sequence[Tensor]) -> Tensor:
 def integrate_paths(
     model: Model,
     samples: Sequence[PreparedRequest],
-    targets: Sequence[int],
+    targets: Sequence[Target],
     before_chunk: Callable[[int], None] | None = None,
 ) -> list[PathAttribution]:
-    """The path integrals of each request's target score: those of a fixed quadrature all in one pass."""
+    """The path integrals of each request's target, a score or a difference of two: those of a fixed quadrature all in
+    one pass."""
     fixed = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is None]
     refined = [index for index, sample in enumerate(samples) if sample.request.path.tolerance is not None]
     found: dict[int, PathAttribution] = {}
     for indices, work in ((fixed, _integrate), (refined, _refine)):
         if indices:
-            chosen, classes = [samples[index] for index in indices], [targets[index] for index in indices]
-            done = halving_chunks(partial(work, model, chosen, classes, before_chunk), model.chunk)
+            chosen, asked = [samples[index] for index in indices], [targets[index] for index in indices]
+            with contrasted(model.network, asked) as (forward, columns):
+                done = halving_chunks(partial(work, model, forward, chosen, columns, before_chunk), model.chunk)
             found.update(zip(indices, done, strict=True))
     return [found[index] for index in range(len(samples))]
 
 
+@contextmanager
+def contrasted(network: Forward, targets: Sequence[Target]) -> Iterator[tuple[Forward, list[int]]]:
+    """The network with columns of scores that are the targets, and their indices; as it is where each is a class."""
+    classes = [target for target in targets if isinstance(target, int)]
+    if len(classes) == len(targets):
+        yield network, classes
+        return
+    with contrast(network, targets) as (forward, columns):
+        yield forward, columns.tolist()
+
+
 def _integrate(
     model: Model,
+    forward: Forward,
     samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
@@ -135,7 +155,7 @@ def _integrate(
     inputs, starts, classes, draws = _paths(model, samples, targets)
     per_path = [sample for sample, count in zip(samples, draws, strict=True) for _ in range(count)]
     integrals = integrate(
-        model.network,
+        forward,
         inputs,
         starts,
         classes,
@@ -150,6 +170,7 @@ def _integrate(
 
 def _refine(
     model: Model,
+    forward: Forward,
     samples: Sequence[PreparedRequest],
     targets: Sequence[int],
     before_chunk: Callable[[int], None] | None,
@@ -171,7 +192,7 @@ def _refine(
 
     try:
         refined: list[AdaptiveIntegral] = integrate_adaptive(
-            model.network,
+            forward,
             inputs,
             starts,
             classes,
@@ -217,7 +238,7 @@ def path_points(sample: PreparedRequest) -> int:
     return draws * points_on(quadrature_of(sample.request))
 
 
-def path_key(sample: PreparedRequest, target: int) -> tuple[object, ...]:
+def path_key(sample: PreparedRequest, target: Target) -> tuple[object, ...]:
     """The cache key of a request's path integrals; masks are part of it only where they decide what is computed."""
     request = sample.request
     masks = None
@@ -265,11 +286,12 @@ def _mean(values: Sequence[float]) -> float:
 
 def prediction_result(model: Model, scores: Tensor) -> dict[str, Any]:
     """The entries of an answer of ``/predictions``, from one row of scores (classes,)."""
-    return {"model": model.spec.address, "predictions": ranking(model, scores), "output": scores.unsqueeze(0)}
+    kind, ranked = model.head.score_kind, ranking(model, scores)
+    return {"model": model.spec.address, "score_kind": kind, "predictions": ranked, "output": scores.unsqueeze(0)}
 
 
 def explanation_result(
-    model: Model, sample: PreparedRequest, target: int, scores: Tensor, explanation: PathAttribution
+    model: Model, sample: PreparedRequest, target: Target, scores: Tensor, explanation: PathAttribution
 ) -> dict[str, Any]:
     """All entries that a path's answer may have; :func:`imagexplain.api.response.select` picks from them."""
     request, path = sample.request, sample.request.path
@@ -373,21 +395,23 @@ def group_table(columns: dict[str, Tensor], groups: Groups) -> dict[str, Any]:
     }
 
 
-def target_result(model: Model, scores: Tensor, target: int) -> dict[str, Any]:
-    """The entries of an explanation about the scores (classes,) and the class that it explains."""
-    return {"output": scores.unsqueeze(0), "target_class": target, "target_label": model.spec.labels[target]}
+def target_result(model: Model, scores: Tensor, target: Target) -> dict[str, Any]:
+    """The entries of an explanation about the scores (classes,) and the class, or the two, that it explains."""
+    labels, (index, *other) = model.spec.labels, (target,) if isinstance(target, int) else target
+    result = {"output": scores.unsqueeze(0), "target_class": index, "target_label": labels[index]}
+    if other:
+        result |= {"contrast_class": other[0], "contrast_label": labels[other[0]]}
+    return result | {"score_kind": model.head.score_kind}
 
 
 def ranking(model: Model, scores: Tensor) -> list[dict[str, Any]]:
-    """The best classes of one row of scores (classes,), best first."""
-    probabilities = scores.softmax(0)
+    """The best classes of one row of scores (classes,), best first; or all values, in order."""
+    probabilities, labels = model.head.probabilities(scores), model.spec.labels
+    if probabilities is None:
+        rows = zip(labels, scores.tolist(), strict=True)
+        return [{"label": label, "index": index, "score": score} for index, (label, score) in enumerate(rows)]
     best = scores.topk(min(TOP, len(scores)))
     return [
-        {
-            "label": model.spec.labels[index],
-            "index": index,
-            "score": score,
-            "probability": probabilities[index].item(),
-        }
+        {"label": labels[index], "index": index, "score": score, "probability": probabilities[index].item()}
         for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
     ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.api.request import synonyms
 from imagexplain.attribution.config import AttributionConfig
+from imagexplain.attribution.differences import Target
 from imagexplain.attribution.registry import METHODS
 from imagexplain.serving.method_attribution import AttributionMap
 from imagexplain.serving.path_attribution import Model, PathAttribution, scores_of
@@ -64,7 +65,7 @@ class ExplainedInstance:
 def render(
     model: Model,
     sample: PreparedRequest,
-    target: int,
+    target: Target,
     scores: Tensor,
     explanation: PathAttribution | AttributionMap,
     instance: ExplainedInstance | None = None,
@@ -78,9 +79,9 @@ def render(
     Args:
         model: Model, for its name and labels.
         sample: Prepared request.
-        target: Index of the class.
+        target: Index of the class, or of the two whose scores' difference is explained.
         scores: (classes,) scores of the image.
-        explanation: Explanation of the target's score.
+        explanation: Explanation of it.
         instance: Instance of a segmenter, which is outlined.
     """
     asked, photo = sample.request.picture, sample.request.photo.image
@@ -171,26 +172,42 @@ def sigma_of(plan: AttributionConfig, size: Sequence[int], fraction: float | Non
 def _answer(
     model: Model,
     sample: PreparedRequest,
-    target: int,
+    target: Target,
     scores: Tensor,
     explanation: PathAttribution | AttributionMap,
     instance: ExplainedInstance | None,
 ) -> tuple[str, tuple[str, ...]]:
     """The title, and below it: how sure the model is, and how the explanation was made."""
-    labels, score = model.spec.labels, f"score {number(explanation.score, signed=False)}"
+    labels, (index, *other) = model.spec.labels, (target,) if isinstance(target, int) else target
+    probabilities = model.head.probabilities(scores)
+    one, several = _KINDS[model.head.score_kind]
+    score = f"{f'difference of {several}' if other else one} {number(explanation.score, signed=False)}"
     if instance is not None:
         answer = f"instance {instance.index + 1} of the detections, probability {instance.score:.1%}, {score}"
-    elif len(scores) > 1:
-        probabilities, best = scores.softmax(0), int(scores.argmax())
-        answer = f"probability {_percent(probabilities[target])}, {score}"
-        if best == target:
+    elif probabilities is not None and len(scores) > 1:
+        best = model.head.predicted(scores)
+        answer = f"probability {_percent(probabilities[index])}, {score}"
+        if other:
+            answer = f"probabilities {_percent(probabilities[index])} and {_percent(probabilities[other[0]])}, {score}"
+        if best == index:
             answer += ", the predicted class"
         else:
             answer += f"; predicted: {drawable(short(labels, best))}, {_percent(probabilities[best])}"
     else:
         answer = score
-    title = f"Evidence for {drawable(short(labels, target))}"
+    title = f"Evidence for {drawable(short(labels, index))}"
+    if other:
+        title += f" rather than {drawable(short(labels, other[0]))}"
     return title, (answer, f"{drawable(model.spec.address)}: {_method(sample, explanation)}")
+
+
+_KINDS = {
+    "logit": ("score", "scores"),
+    "log_odds": ("log-odds", "log-odds"),
+    "probability": ("as a score", "probabilities"),
+    "value": ("value", "values"),
+}
+"""Words for one and for several of each kind of score."""
 
 
 def _method(sample: PreparedRequest, explanation: PathAttribution | AttributionMap) -> str:

@@ -161,7 +161,7 @@ def run_batch_or_each(
     except Exception:
         log_traceback()
     else:
-        for state in states:
+        for state in {id(state): state for state in states}.values():  # which may want several scores explained
             state.took(stage, time.perf_counter() - started)
         return found
     # Out of the except clause, whose traceback would keep the failed pass's tensors alive.

@@ -17,6 +17,7 @@ from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.paths.path_integral import score_gradients
 from imagexplain.attribution.runner import layer_and_channels
 from imagexplain.errors import ArgumentError
+from imagexplain.models.head import Head
 from imagexplain.models.optimize.any_network import optimize
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.precision import with_precision
@@ -33,8 +34,10 @@ class ServedModel:
 
     Attributes:
         spec: Resolved spec of the archive.
+        head: Meaning of the scores.
         preprocess: Preprocessing of photos.
-        network: Frozen network from (N, C, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
+        network: Frozen network from (N, C, H, W) to the scores that are explained (N, classes), as fast as it can be
+            made.
         original_network: Same network with the modules that its authors gave it, whose layers can be named; built
             when the worker loads.
         device: Device of the network.
@@ -44,6 +47,7 @@ class ServedModel:
     """
 
     spec: ClassifierSpec
+    head: Head
     preprocess: Preprocess
     network: nn.Module
     original_network: Callable[[], nn.Module]
@@ -84,7 +88,8 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     chunk = max(1, min(chunk, int(CHUNK_SHARE * spec.serving.deadline_s / seconds)))
     names = supported_methods.load(model_dir, lambda: supported_methods.find_refusals(original, photo.to(device)))
     facts = ModelFacts(names, _default_layer(original, example.to(device)))
-    return ServedModel(spec, preprocess, network, lambda: original, device, chunk, seconds, facts)
+    head = Head(**spec.head.model_dump())
+    return ServedModel(spec, head, preprocess, network, lambda: original, device, chunk, seconds, facts)
 
 
 def _default_layer(network: nn.Module, example: Tensor) -> dict[str | None, tuple[str, int]]:

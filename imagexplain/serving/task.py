@@ -20,6 +20,7 @@ from torch import Tensor
 
 from imagexplain.api.request import Contract, Defaults, Request
 from imagexplain.archive.spec import ModelSpec
+from imagexplain.attribution.differences import Target
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.method_attribution import Inspected
 from imagexplain.serving.render import ExplainedInstance
@@ -55,8 +56,8 @@ class ExplainedScore:
 
     Attributes:
         model: Score function, with what is known of it.
-        target: Index of the class.
-        scores: (classes,) pre-softmax scores of the photo, on the CPU.
+        target: Index of the class, or of the two whose scores' difference is explained.
+        scores: (classes,) scores of the photo, on the CPU.
         seconds_per_point: Estimate of the time that a point of a path takes.
         masks: Segments that the model itself found on the photo, where the request asks for these.
         key: Part of the cache key beside the request, the photo and the target.
@@ -65,7 +66,7 @@ class ExplainedScore:
     """
 
     model: Inspected
-    target: int
+    target: Target
     scores: Tensor
     seconds_per_point: float
     masks: PhotoMasks | None = None

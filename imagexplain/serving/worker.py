@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imagexplain.api.request import PNG, Request, parse
-from imagexplain.api.response import Encoded, encode, select
+from imagexplain.api.response import Encoded, encode, select, several
 from imagexplain.serving.admission import admit_baseline, check_answer, seconds_of_answer, seconds_of_shares
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.deadline import Deadline
@@ -27,6 +27,7 @@ from imagexplain.serving.method_attribution import (
     cost,
     key_of,
     resolve_layer,
+    resolve_score,
     response_payload,
 )
 from imagexplain.serving.metrics import ExplanationCount, Metrics, MetricSink
@@ -53,12 +54,14 @@ class Admitted:
         score: The score to be explained.
         key: Cache key of its explanation.
         deadline: The batch's, with the speed of this model.
+        place: Place of the score among those that the request wants explained.
     """
 
     sample: PreparedRequest
     score: ExplainedScore
     key: Hashable
     deadline: Deadline
+    place: int
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,14 @@ class Explained:
         score: The score that is explained.
         explanation: Path integrals, or a map.
         cached: Flag for an explanation from the cache.
+        place: Place of the score among those that the request wants explained.
     """
 
     sample: PreparedRequest
     score: ExplainedScore
     explanation: PathAttribution | AttributionMap
     cached: bool
+    place: int
 
 
 @dataclass
@@ -124,24 +129,26 @@ class Worker(RequestLoop[T]):
 
         admitted: list[tuple[RequestState, Admitted]] = []
         explained: list[tuple[RequestState, Explained]] = []
-        wanted = run_each(explanations, "attribute", lambda pair: (pair[0], self.task.explained_score(*pair)))
-        for state, (sample, score) in run_each(wanted, "decode", partial(self._prepare, deadline)):
+        wanted = run_each(explanations, "attribute", lambda pair: (pair[0], self._explained_scores(*pair)))
+        for state, (sample, scores) in run_each(wanted, "decode", partial(self._prepare, deadline)):
             with state.stage("attribute"):
-                found, deadline = self._admit(sample, score, deadline, fresh=state.raw.fresh)
-                if isinstance(found, Admitted):
-                    admitted.append((state, found))
-                else:
-                    explained.append((state, found))
+                found, after = [], deadline
+                for place, score in enumerate(scores):
+                    one, after = self._admit(sample, score, after, place, len(scores), fresh=state.raw.fresh)
+                    found.append(one)
+                deadline = after
+                admitted += [(state, one) for one in found if isinstance(one, Admitted)]
+                explained += [(state, one) for one in found if isinstance(one, Explained)]
         by_path = [pair for pair in admitted if pair[1].sample.request.by_path]
         explained += run_batch_or_each(by_path, "attribute", self._integrate)
         mapped = [pair for pair in admitted if not pair[1].sample.request.by_path]
         for indices in batches([one.sample for _, one in mapped]):
             explained += run_batch_or_each([mapped[index] for index in indices], "attribute", self._map)
 
-        for state, one in explained:
+        for state, own in _of_each(explained):
             with state.stage("encode"):
-                state.answer = self._encode(one)
-            state.explained = _count(one)
+                state.answer = self._encode(own)
+            state.explained = _count(own)
         for state, (request, prediction) in predictions:
             with state.stage("encode"):
                 state.answer = self._encode_prediction(request, prediction, deadline)
@@ -168,35 +175,43 @@ class Worker(RequestLoop[T]):
     def _predict(self, deadline: Deadline, batch: Sequence[Decoded]) -> list[tuple[Decoded, Any]]:
         return list(zip(batch, self.task.predict(batch, deadline), strict=True))
 
+    def _explained_scores(self, decoded: Decoded, prediction: Any) -> list[ExplainedScore]:
+        """The scores that a request wants explained, one for each of its targets."""
+        request = decoded.request
+        each = [replace(request, target=target) for target in request.targets] or [request]
+        return [self.task.explained_score(replace(decoded, request=one), prediction) for one in each]
+
     def _prepare(
-        self, deadline: Deadline, pair: tuple[Decoded, ExplainedScore]
-    ) -> tuple[PreparedRequest, ExplainedScore]:
-        decoded, score = pair
+        self, deadline: Deadline, pair: tuple[Decoded, list[ExplainedScore]]
+    ) -> tuple[PreparedRequest, list[ExplainedScore]]:
+        decoded, scores = pair
         channels, height, width = decoded.seen.image.shape
         admit_baseline(decoded.request, (height, width), deadline, channels)
-        masks = decoded.masks if score.masks is None else score.masks
-        return prepare_request(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key), score
+        masks = decoded.masks if scores[0].masks is None else scores[0].masks  # the same for all targets
+        return prepare_request(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key), scores
 
     def _admit(
-        self, sample: PreparedRequest, score: ExplainedScore, deadline: Deadline, *, fresh: bool
+        self, sample: PreparedRequest, score: ExplainedScore, deadline: Deadline, place: int, count: int, *, fresh: bool
     ) -> tuple[Admitted | Explained, Deadline]:
-        """Take the explanation from the cache, or admit it if there is time, which the returned deadline commits."""
-        request, deadline = sample.request, replace(deadline, seconds_per_point=score.seconds_per_point)
-        sample = resolve_layer(score.model, sample)
-        check_answer(sample, len(score.scores), self.task.spec.limits.max_response_bytes)
+        """Take an explanation, one of so many of its request, from the cache, or admit it if there is time, which the
+        returned deadline commits."""
+        deadline = replace(deadline, seconds_per_point=score.seconds_per_point)
+        sample = resolve_score(score.model, resolve_layer(score.model, sample), score.target)
+        request = sample.request
+        check_answer(sample, len(score.scores), self.task.spec.limits.max_response_bytes // count)
         beside = seconds_of_answer(sample)
         with_answer = deadline.admit(field="accept" if request.accept == PNG else "masks", seconds=beside)
         key = (key_of(sample, score.target), score.key)
         known = None if fresh else self.explanations.get(key)
         if known is not None:
-            return Explained(sample, score, known, cached=True), with_answer
+            return Explained(sample, score, known, cached=True, place=place), with_answer
         if request.by_path:
             total = path_points(sample)
             committed = deadline.admit(total, seconds=beside + seconds_of_shares(sample, total))
         else:
             estimate = cost(score.model, sample)
             committed = deadline.admit(estimate.points, "method", seconds=beside + estimate.seconds)
-        return Admitted(sample, score, key, deadline), committed
+        return Admitted(sample, score, key, deadline, place), committed
 
     def _integrate(self, batch: Sequence[Admitted]) -> list[Explained]:
         """Path integrals of a batch, all of one model."""
@@ -233,16 +248,23 @@ class Worker(RequestLoop[T]):
     def _keep(self, one: Admitted, found: PathAttribution | AttributionMap) -> Explained:
         if isinstance(found, AttributionMap) or is_cacheable(found):
             self.explanations.put(one.key, found)
-        return Explained(one.sample, one.score, found, cached=False)
+        return Explained(one.sample, one.score, found, cached=False, place=one.place)
 
-    def _encode(self, one: Explained) -> Encoded:
-        score, most = one.score, self.task.spec.limits.max_response_bytes
-        accept = one.sample.request.accept
+    def _encode(self, found: Sequence[Explained]) -> Encoded:
+        one, most = found[0], self.task.spec.limits.max_response_bytes
+        score, accept = one.score, one.sample.request.accept
+        if one.sample.request.targets:
+            return encode(several([self._result(each) for each in found]), accept, max_bytes=most)
         if accept == PNG:
             drawing = render(score.model, one.sample, score.target, score.scores, one.explanation, score.instance)
             return encode({}, PNG, picture=drawing, max_bytes=most)
+        return encode(self._result(one), accept, max_bytes=most)
+
+    def _result(self, one: Explained) -> dict[str, Any]:
+        """The entries of an explanation's answer."""
+        score = one.score
         result = response_payload(score.model, one.sample, score.target, score.scores, one.explanation)
-        return encode(select({**result, **score.result}, one.sample.request), accept, max_bytes=most)
+        return select({**result, **score.result}, one.sample.request)
 
     def _encode_prediction(self, decoded: Decoded, prediction: Any, deadline: Deadline) -> Encoded:
         payload = self.task.payload(decoded, prediction, deadline)
@@ -256,11 +278,25 @@ def _method(request: Request) -> str | None:
     return methods[0] if request.kind == "explanation" and len(methods) == 1 else None
 
 
-def _count(one: Explained) -> ExplanationCount:
-    groups, found = one.sample.groups, one.explanation
+def _of_each(explained: Sequence[tuple[RequestState, Explained]]) -> list[tuple[RequestState, list[Explained]]]:
+    """The explanations of each request that has all that it wants, in the order of its targets."""
+    states = {id(state): state for state, _ in explained if state.failure is None}
+    return [
+        (state, sorted((one for own, one in explained if own is state), key=lambda one: one.place))
+        for state in states.values()
+    ]
+
+
+def _count(found: Sequence[Explained]) -> ExplanationCount:
+    residuals = [
+        one.explanation.relative_residual(one.sample.groups)
+        for one in found
+        if isinstance(one.explanation, PathAttribution)
+    ]
+    groups = found[0].sample.groups
     return ExplanationCount(
-        evaluations=0 if one.cached else found.evaluations,
-        relative_residual=found.relative_residual(groups) if isinstance(found, PathAttribution) else None,
+        evaluations=sum(0 if one.cached else one.explanation.evaluations for one in found),
+        relative_residual=max(residuals, default=None),
         groups=0 if groups is None else len(groups.family),
-        cached=one.cached,
+        cached=all(one.cached for one in found),
     )

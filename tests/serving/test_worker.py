@@ -14,6 +14,7 @@ from torch import Tensor
 
 from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Contract, Defaults, Kind, Request
 from imagexplain.archive.spec import ClassifierSpec
+from imagexplain.models.head import Head
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import MetricType
@@ -40,6 +41,7 @@ class Brightness:
     """A score that is the mean of the image; its gradient is 1 / N everywhere."""
 
     spec: ClassifierSpec = SPEC
+    head: Head = field(default_factory=Head)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     chunk: int = 4
     facts: ModelFacts = field(default_factory=ModelFacts)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from imagexplain.api.request import Contract, Defaults, Request, resolve_target
+from imagexplain.api.request import Contract, Defaults, Request, contrast_with, resolve_target
 from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline, ema
@@ -62,7 +62,7 @@ class Classifier:
         return preprocess(request.photo, self.model.preprocess)
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Tensor]:
-        """(classes,) pre-softmax scores of each photo, on the CPU."""
+        """(classes,) scores of each photo, on the CPU."""
         known = [None if one.fresh else self.scores.get(one.key) for one in batch]
         unknown = [one.seen.image for one, scores in zip(batch, known, strict=True) if scores is None]
         # Copies: a row would keep the others alive.
@@ -79,9 +79,11 @@ class Classifier:
 
     def explained_score(self, decoded: Decoded, prediction: Tensor) -> ExplainedScore:
         """The score of the class that is asked for, or of the predicted one."""
-        target = decoded.request.target
-        index = int(prediction.argmax()) if target is None else resolve_target(target, self.spec.labels)
-        return ExplainedScore(self.model, index, prediction, self.seconds_per_point)
+        target, labels = decoded.request.target, self.spec.labels
+        index = self.model.head.predicted(prediction) if target is None else resolve_target(target, labels)
+        return ExplainedScore(
+            self.model, contrast_with(decoded.request, index, labels), prediction, self.seconds_per_point
+        )
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:
         """Learn the speed; inputs have one size."""

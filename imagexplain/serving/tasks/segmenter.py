@@ -20,6 +20,7 @@ from imagexplain.api.request import (
     Contract,
     Defaults,
     Request,
+    contrast_with,
     resolve_target,
 )
 from imagexplain.api.response import select
@@ -29,6 +30,7 @@ from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.runner import FORWARD_SHARE
 from imagexplain.errors import RequestError, shown
+from imagexplain.models.head import Head
 from imagexplain.serving.admission import check_masks, seconds_of_instances
 from imagexplain.serving.cache import Cache, digest
 from imagexplain.serving.chunk_size import chunk_size
@@ -57,7 +59,7 @@ class InstanceModel:
 
     Attributes:
         spec: Name and labels.
-        network: Function from (N, 3, H, W) to pre-softmax scores (N, classes).
+        network: Function from (N, 3, H, W) to logits (N, classes).
         device: Device of the segmenter.
         chunk_of: Function that finds the number of path points to evaluate at once, when it is first needed.
         facts: Facts known of the segmenter's scores.
@@ -68,6 +70,7 @@ class InstanceModel:
     device: torch.device
     chunk_of: Callable[[], int]
     facts: ModelFacts
+    head: ClassVar[Head] = Head()
 
     @property
     def chunk(self) -> int:
@@ -211,7 +214,7 @@ class Segmenter:
         score = found.scores[instance].item()
         return ExplainedScore(
             InstanceModel(self.spec, forward, self.device, lambda: self._chunk(forward, image), self.facts),
-            int(found.labels[instance]),
+            contrast_with(request, int(found.labels[instance]), self.spec.labels),
             scores,
             self.seconds_per_pixel * image[0].numel() or seconds / FORWARD_SHARE,
             masks=self._own_masks(request, found),
