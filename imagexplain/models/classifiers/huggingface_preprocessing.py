@@ -19,13 +19,14 @@ from imagexplain.models.checkpoints.state_dict import CheckpointError
 from imagexplain.models.classifiers.huggingface_folder import read_json
 from imagexplain.models.classifiers.huggingface_network import transformers
 
-PREPROCESSOR = "preprocessor_config.json"
-NESTED = "processor_config.json"
-"""File of newer folders, which may hold an image processor's fields among others'."""
+FILES = ("preprocessor_config.json", "processor_config.json")
+"""Files of an image processor; the second holds its fields among those of others, such as a tokenizer's."""
 
 RESAMPLING = {"pil": "pillow", "torchvision": "torch"}
 INTERPOLATION = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Filters by Pillow's numbers, by which the files name them."""
+OF_TORCHVISION = {name: name for name in ("lanczos", "bilinear", "bicubic")} | {"nearest": "nearest_exact"}
+"""Filters that torchvision has for tensors, and their names there."""
 
 STEPS = (
     "process_image",
@@ -65,7 +66,7 @@ def preprocess(folder: Path) -> dict[str, Any]:
         CheckpointError: no such file, or a field that cannot be followed here; the message names it.
         ImportError: transformers is not installed.
     """
-    file = folder / (PREPROCESSOR if (folder / PREPROCESSOR).is_file() or not (folder / NESTED).is_file() else NESTED)
+    file = folder / next((name for name in FILES if (folder / name).is_file()), FILES[0])
     for content in _nested(read_json(file)):
         if content.get("auto_map"):
             wanted = "wanted an image processor of transformers' own, given one whose code lies in the folder"
@@ -103,22 +104,19 @@ def fields_of(processor: Any) -> dict[str, Any]:
     resize = _resize(name, processor)
     crop = _crop(name, processor, resize)
     mean, std = _statistics(name, processor)
-    code = int(processor.resample) if not hasattr(processor.resample, "value") else _code(processor.resample)
     resampling = RESAMPLING[processor.backend]
-    interpolation = INTERPOLATION[code]
-    if resampling == "torch" and interpolation == "nearest":
-        interpolation = "nearest_exact"
     fields: dict[str, Any] = {
         "size": crop or resize,
         "mean": mean,
         "std": std,
-        "interpolation": interpolation,
+        "interpolation": _interpolation(processor.resample, resampling),
         "resampling": resampling,
     }
     if crop is not None and crop != resize:
-        # A crop larger than the photo is padded with black; the odd pixel of it is where each library has it.
-        extra = "before" if resampling == "pillow" else "after"
-        fields |= {"fit": "crop", "resize": resize, "crop_offset": "floor", "pad_extra": extra}
+        fields |= {"fit": "crop", "resize": resize, "crop_offset": "floor"}
+        shorter = (resize, resize) if isinstance(resize, int) else resize
+        if resampling == "pillow" and (crop[0] > shorter[0] or crop[1] > shorter[1]):
+            fields["pad_extra"] = "before"  # the odd pixel of the black around a photo that is smaller than the crop
     if name == "MobileViTImageProcessor" and processor.do_flip_channel_order:
         fields["channels"] = "bgr"
     return fields
@@ -136,7 +134,7 @@ def _check_steps(processor: Any) -> str:
     base = next((each for each in (backends.TorchvisionBackend, backends.PilBackend) if issubclass(kind, each)), None)
     if base is None:
         raise _FieldError("image_processor_type", f"wanted one that resizes and normalises photos, got {name}")
-    own = {step for step in STEPS if getattr(kind, step) is not getattr(base, step)}
+    own = {step for step in STEPS if getattr(kind, step, None) is not getattr(base, step, None)}
     if unknown := sorted(own - OWN_STEPS.get(name, set())):
         known = ", ".join(OWN_STEPS)
         wanted = f"wanted one whose steps are known: {known} or one without steps of its own"
@@ -144,11 +142,15 @@ def _check_steps(processor: Any) -> str:
     return name
 
 
-def _code(resample: Any) -> int:
-    """Pillow's number of a filter of torchvision's, or of Pillow's enumeration."""
-    if isinstance(resample.value, int):
-        return resample.value
-    return next(code for code, name in INTERPOLATION.items() if resample.value.removesuffix("-exact") == name)
+def _interpolation(resample: Any, resampling: str) -> str:
+    """Filter, from Pillow's number of it, a member of Pillow's enumeration, or of torchvision's."""
+    given = getattr(resample, "value", resample)
+    name = INTERPOLATION.get(given) if isinstance(given, int) else str(given).removesuffix("-exact")
+    if name not in INTERPOLATION.values():
+        raise _FieldError("resample", f"wanted one of {', '.join(map(str, INTERPOLATION))}, got {given!r}")
+    if resampling == "torch" and name not in OF_TORCHVISION:
+        raise _FieldError("resample", f"wanted a filter that torchvision has, as this processor takes it, got {name}")
+    return OF_TORCHVISION[name] if resampling == "torch" else str(name)
 
 
 def _resize(name: str, processor: Any) -> Resize:
