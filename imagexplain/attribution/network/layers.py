@@ -7,8 +7,8 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -219,15 +219,20 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
 
 
 def main_tensor(output: object) -> Tensor | None:
-    """Tensor that a layer puts out: the output, or the first part of a tuple or mapping of several; None for none.
+    """Tensor that a layer puts out: the output, or the first part of a tuple or of fields in order; None for none.
 
     Blocks of transformers' give their tokens so, followed by weights of attention or copies in other shapes.
     """
     if isinstance(output, tuple) and output:
         output = output[0]
-    elif isinstance(output, MutableMapping) and output:
+    elif _has_fields(output) and output:
         output = next(iter(output.values()))
     return output if isinstance(output, Tensor) else None
+
+
+def _has_fields(output: object) -> TypeGuard[MutableMapping[str, object]]:
+    """Tell if this is an output as transformers' models give it: a mapping whose keys are fields, in a fixed order."""
+    return isinstance(output, MutableMapping) and is_dataclass(output)
 
 
 @contextmanager
@@ -241,7 +246,7 @@ def output_replaced(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -
         replaced = replacement(found)
         if isinstance(output, tuple):
             return (replaced, *output[1:])
-        if isinstance(output, MutableMapping):
+        if _has_fields(output):
             others = copy.copy(output)
             others[next(iter(others))] = replaced
             return others
