@@ -425,7 +425,7 @@ def _inputs(archive: ResolvedArchive) -> str:
     """A digest of all that decides the archive's bytes."""
     digest = hashlib.sha256()
     package = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_carried(path)]
-    given = [archive.weights, *archive.features] + ([archive.config] if archive.config else [])
+    given = [archive.weights, *archive.parts, *archive.features] + ([archive.config] if archive.config else [])
     for path in (Path(__file__).resolve(), *package, *given):
         digest.update(f"{path.name} {_digest(path)}\n".encode())
     for name in ("safetensors", "torch-model-archiver"):

@@ -49,6 +49,8 @@ from imagexplain.vision.preprocess_fields import (
 
 SPEC_FILE = "spec.json"
 WEIGHTS_FILE = "model.safetensors"
+HUGGINGFACE = "huggingface"
+"""Architecture of a classifier whose weights are a folder that transformers' save_pretrained wrote."""
 CONFIG_FILE = "config.json"
 """The resolved configuration of an mmdet model."""
 
@@ -396,8 +398,10 @@ class ClassifierSpec(_Classifier, ModelSpec):
     """The resolved spec of a classifier, from photos to class scores.
 
     Attributes:
-        architecture: One of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
-        arguments: Arguments of a model of timm, where they differ from those that its name stands for.
+        architecture: One of :data:`imagexplain.models.ARCHITECTURES`, ``timm/`` and the name of a model of timm, or
+            ``huggingface/`` and the type of a model of transformers.
+        arguments: Arguments of a model of timm, where they differ from those that its name stands for; values of the
+            configuration of one of transformers.
         head: End of the network.
         preprocess: Preprocessing of photos.
     """
@@ -570,8 +574,9 @@ class ClassifierFile(_Classifier, _Sources):
     """The spec of a classifier as it stands in `archive_specs/*.yaml`.
 
     Attributes:
-        architecture: Architecture, as in :class:`ClassifierSpec`.
-        preprocess: Preprocessing, all of it; of a model of timm, only what differs from timm's own account of it.
+        architecture: Architecture, as in :class:`ClassifierSpec`; ``huggingface`` where ``weights`` names a folder.
+        preprocess: Preprocessing, all of it; of a model of timm, only what differs from timm's own account of it, and
+            of one of transformers, from the folder's.
     """
 
     architecture: NameSource
@@ -677,6 +682,7 @@ class ResolvedArchive:
         config: Configuration of an mmdet model.
         labelled: Flag for labels that are known; the others :meth:`with_labels` takes from the weights.
         features: Checkpoints of the network that makes a captioner's features.
+        parts: Files of weights, where ``weights`` is the index of several.
     """
 
     source: Path
@@ -685,6 +691,7 @@ class ResolvedArchive:
     config: Path | None = None
     labelled: bool = True
     features: tuple[Path, ...] = ()
+    parts: tuple[Path, ...] = ()
 
     def with_head(self, head: Mapping[str, Any]) -> ResolvedArchive:
         """The archive of a classifier with these fields of its head, of which the build may find one."""
@@ -797,6 +804,8 @@ def _winner(claims: list[tuple[bool, Path, ArchiveSpecFile]]) -> tuple[Path, Arc
 
 
 def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> ResolvedArchive:
+    if isinstance(spec, ClassifierFile) and spec.architecture.resolve(environ) == HUGGINGFACE:
+        return _resolve_huggingface(path, spec, environ)
     weights = _existing(path, "weights", spec.weights, environ)
     if isinstance(spec, CaptionerFile):
         return _resolve_captioner(path, spec, weights, environ)
@@ -818,6 +827,32 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
         return ResolvedArchive(path, SegmenterSpec(labels=labels, **fields), weights, config)
     except ValidationError as error:
         raise SpecError(described(path, error)) from None
+
+
+def _resolve_huggingface(path: Path, spec: ClassifierFile, environ: Mapping[str, str]) -> ResolvedArchive:
+    from imagexplain.models.checkpoints.state_dict import CheckpointError  # which imports torch, and takes seconds
+    from imagexplain.models.classifiers import huggingface_source
+
+    folder = spec.weights.locate(path, environ)
+    if folder is None:
+        raise SpecError(f"{path}: weights: the environment variable {spec.weights.environment} is not set")
+    try:
+        source = huggingface_source.read(folder, spec.preprocess)
+    except (CheckpointError, ImportError) as error:
+        variable = f" (from {spec.weights.environment})" if spec.weights.from_environment(environ) else ""
+        raise SpecError(f"{path}: weights: {folder}{variable}: {error}") from None
+    fields = spec.model_dump(exclude={"weights", "labels", "architecture", "preprocess"})
+    if "head" not in spec.model_fields_set:
+        fields["head"] = {"activation": source.activation}
+    fields |= {"arguments": source.arguments | spec.arguments, "architecture": f"{HUGGINGFACE}/{source.model_type}"}
+    labels = _labels(path, spec.labels, environ) or source.labels
+    if len(labels) == 1 and fields["head"]["activation"] == "sigmoid":  # a logit, for its class and against it
+        labels = (f"not {labels[0]}", *labels)
+    try:
+        model = ClassifierSpec(labels=labels, preprocess=_merged(source.preprocess, spec.preprocess), **fields)
+    except ValidationError as error:
+        raise SpecError(described(path, error)) from None
+    return ResolvedArchive(path, model, source.weights, parts=source.parts)
 
 
 def _resolve_captioner(path: Path, spec: CaptionerFile, weights: Path, environ: Mapping[str, str]) -> ResolvedArchive:

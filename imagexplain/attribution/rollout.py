@@ -79,8 +79,8 @@ def to_row(windows: Tensor, layer: AttentionLayer) -> Tensor:
 
 
 def times(windows: Tensor, relation: Tensor) -> Tensor:
-    """Multiply rows (B, windows, T) by relations (B, windows, T, T)."""
-    return torch.einsum("bws,bwst->bwt", windows, relation)
+    """Multiply rows (B, windows, T) by relations (B, windows, T, T), of whatever precision a model's softmax has."""
+    return torch.einsum("bws,bwst->bwt", windows, relation.to(windows.dtype))
 
 
 def unmerged(row: Tensor, layers: list[AttentionLayer], index: int) -> Tensor:

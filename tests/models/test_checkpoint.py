@@ -239,13 +239,10 @@ def test_what_downloads_leave_instead_of_weights(suffix: str, content: bytes, wo
         checkpoint.read(tmp_path / f"weights{suffix}")
 
 
-def test_a_folder_and_an_index_of_parts(tmp_path: Path) -> None:
+def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").mkdir()
     with pytest.raises(CheckpointError, match=r"weights\.pth: wanted a file, given a folder"):
         checkpoint.read(tmp_path / "weights.pth")
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
-    with pytest.raises(CheckpointError, match=r"index\.json: wanted one file of weights: .*given an index of parts"):
-        checkpoint.read(tmp_path / "model.safetensors.index.json")
 
 
 def test_a_download_that_was_cut_off(tmp_path: Path) -> None:

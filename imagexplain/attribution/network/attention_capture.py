@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +18,14 @@ from imagexplain.attribution.network.tokens import layout_of, stated_grids, stat
 from imagexplain.errors import UnsupportedModelError
 
 CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
-WINDOWED = ("SwinTransformerBlock", "SwinTransformerV2Block")
-"""Blocks of timm's with attention within windows, whose ``window_size`` and ``shift_size`` say what :func:`_windows`
-reads. By name: importing timm takes a hundred megabytes, which other models need not have."""
+WINDOWED = {
+    "timm": ("SwinTransformerBlock", "SwinTransformerV2Block"),
+    "transformers": ("SwinLayer", "Swinv2Layer", "DonutSwinLayer"),
+}
+"""Blocks with attention within windows, by library, whose ``window_size`` and ``shift_size`` say what :func:`_windows`
+reads. By name: importing a library takes a hundred megabytes, which other models need not have."""
+PADS_FIRST = "transformers"
+"""Library whose blocks pad the grid before they roll it; in the other the padding stays at the end."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"wanted a module with attention layers, got {type(model).__name__}")
-    running: list[tuple[nn.Module, tuple[Any, ...]]] = []
+    running: list[tuple[nn.Module, tuple[Any, ...]]] = []  # with what each was given, by position
     layers: list[AttentionLayer] = []
     prefix, grids = stated_prefix(model), stated_grids(model, images.shape)
 
@@ -80,7 +85,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
         running.pop()
 
     def note(output: Tensor, shape: Sequence[int]) -> None:
-        if _is_of_timm(running[-1][0], "DiffAttention"):
+        if _library(running[-1][0], {"timm": ("DiffAttention",)}):
             raise _not_such("differences of attention")
         if len(shape) != 4 or shape[2] != shape[3]:
             raise _not_such(f"attention of shape {tuple(shape)}")
@@ -88,11 +93,11 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
             raise _not_such("attention that is not differentiable")
         if layers and not depends(output, layers[-1].output):
             raise _not_such("layers of attention side by side")
-        block = next((call for call in reversed(running) if _is_of_timm(call[0], *WINDOWED)), None)
+        block = next((call for call in reversed(running) if _library(call[0], WINDOWED)), None)
         if block is None:
             layer = _whole(output, shape, images, prefix, grids)
         else:
-            layer = _windowed(output, shape, len(images), block[0], block[1][0].shape)
+            layer = _windowed(output, shape, len(images), *block)
         if layers and not _follows(layer, layers[-1], merging=block is not None):
             raise _not_such(f"tokens {layers[-1].prefix} + {layers[-1].grid} before {layer.prefix} + {layer.grid}")
         layers.append(layer)
@@ -203,22 +208,40 @@ def _whole(
     return AttentionLayer(output, (count, 1, heads, tokens, tokens), places, grid, layout.prefix)
 
 
-def _windowed(output: Tensor, shape: Sequence[int], count: int, block: Any, inputs: Sequence[int]) -> AttentionLayer:
-    """Layer of timm's Swin, from what its block says and is given, (B, h, w, K)."""
+def _windowed(output: Tensor, shape: Sequence[int], count: int, block: Any, inputs: tuple[Any, ...]) -> AttentionLayer:
+    """Layer of a Swin, from what its block says and is given: maps (B, h, w, K), or tokens (B, h · w, K) and (h, w)."""
     _, heads, tokens, _ = shape
-    grid = (inputs[1], inputs[2])
-    places = _windows(grid, block.window_size, block.shift_size).to(output.device)
+    sides = inputs[0].shape[1:3] if inputs[0].ndim == 4 else inputs[1]
+    grid = (int(sides[0]), int(sides[1]))
+    window, shift = _both(block.window_size), _both(block.shift_size)
+    places = _windows(grid, window, shift, pads_first=_library(block, WINDOWED) == PADS_FIRST).to(output.device)
     if shape[0] != count * len(places) or tokens != places.shape[1]:
         raise _not_such(f"attention of shape {tuple(shape)} in {len(places)} windows of {places.shape[1]} tokens")
     return AttentionLayer(output, (count, len(places), heads, tokens, tokens), places, grid, 0)
 
 
-def _windows(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """Places (windows, T): the grid is rolled back by the shift, padded at its end, and cut into windows."""
+def _windows(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], *, pads_first: bool) -> Tensor:
+    """Places (windows, T): the grid is rolled back by the shift, padded at its end, and cut into windows.
+
+    Args:
+        grid: Height and width of the grid.
+        window: Height and width of a window.
+        shift: Rows and columns of the roll.
+        pads_first: Order of the first two steps, in which padding is rolled too.
+    """
     (h, w), (rows, columns) = grid, window
-    places = torch.arange(h * w).view(h, w).roll((-shift[0], -shift[1]), (0, 1))
-    places = F.pad(places, (0, -w % columns, 0, -h % rows), value=h * w)
+    padding, back = (0, -w % columns, 0, -h % rows), (-shift[0], -shift[1])
+    places = torch.arange(h * w).view(h, w)
+    if pads_first:
+        places = F.pad(places, padding, value=h * w).roll(back, (0, 1))
+    else:
+        places = F.pad(places.roll(back, (0, 1)), padding, value=h * w)
     return places.unfold(0, rows, rows).unfold(1, columns, columns).reshape(-1, rows * columns)
+
+
+def _both(value: Any) -> tuple[int, int]:
+    """Both sides of a size that is stated as one number or two."""
+    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
 def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool:
@@ -229,15 +252,18 @@ def _follows(layer: AttentionLayer, last: AttentionLayer, merging: bool) -> bool
     return layer.grid == last.grid or (merging and layer.grid == merged)
 
 
-def _is_of_timm(module: nn.Module, *names: str) -> bool:
-    """Test whether the module's class is one of timm's by these names, or is derived from one."""
-    classes = type(module).__mro__
-    return any(kind.__name__ in names and kind.__module__.startswith("timm.") for kind in classes)
+def _library(module: nn.Module, classes: Mapping[str, Sequence[str]]) -> str | None:
+    """Library of the module's class, or of one that it is derived from, if it is one of these classes of libraries."""
+    for kind in type(module).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if kind.__name__ in classes.get(library, ()):
+            return library
+    return None
 
 
 def _not_such(what: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         "model",
         "wanted a transformer whose attention relates an image's patches in one chain of layers (such as ViT) "
-        f"or in timm's Swin windows, got {what}",
+        f"or in the windows of a Swin of timm's or transformers', got {what}",
     )

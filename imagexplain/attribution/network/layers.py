@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
-from imagexplain.attribution.network.tokens import Layout, layout_of, stated_channels, stated_grids, stated_prefix
+from imagexplain.attribution.network.tokens import (
+    IN_ONE_DIMENSION,
+    Layout,
+    layout_of,
+    stated_channels,
+    stated_grids,
+    stated_prefix,
+)
 from imagexplain.attribution.targets import check_images
 from imagexplain.errors import LayerError, UnsupportedModelError
 
@@ -69,6 +77,8 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     prefix, grids = (stated_prefix(model), stated_grids(model, noise.shape)) if of_tokens else (None, [])
 
     def layout_with_places(seen: _Seen) -> Layout | None:
+        if isinstance(seen.module, IN_ONE_DIMENSION):
+            return None
         try:
             order = stated_channels(model, seen.module) if seen.output.ndim == 4 else None
             layout = layout_of(seen.output.shape, noise.shape, prefix, grids, order)
@@ -127,9 +137,14 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[list[_Seen], Tensor]:
     def end(module: nn.Module, _: object, output: object) -> None:
         running.pop()
         runs[module] += 1
-        # An Identity has the output of the layer before it, which is the one to name.
-        if isinstance(output, Tensor) and output.requires_grad and not isinstance(module, nn.Identity):
-            outputs.append(_Seen(module, output, output._version))
+        found = main_tensor(output)
+        if found is None or not found.requires_grad:
+            return
+        # An Identity has the output of the layer before it, and a model that puts out several often that of its last
+        # layer: that is the one to name.
+        handed_on = found is not output and any(found is seen.output for seen in outputs)
+        if not handed_on and not isinstance(module, nn.Identity):
+            outputs.append(_Seen(module, found, found._version))
 
     with ExitStack() as stack:
         for module in model.modules():
@@ -203,16 +218,39 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
     return layer
 
 
+def main_tensor(output: object) -> Tensor | None:
+    """Tensor that a layer puts out: the output, or the first part of a tuple or of fields in order; None for none.
+
+    Blocks of transformers' give their tokens so, followed by weights of attention or copies in other shapes.
+    """
+    if isinstance(output, tuple) and output:
+        output = output[0]
+    elif _has_fields(output) and output:
+        output = next(iter(output.values()))
+    return output if isinstance(output, Tensor) else None
+
+
+def _has_fields(output: object) -> TypeGuard[MutableMapping[str, object]]:
+    """Tell if this is an output as transformers' models give it: a mapping whose keys are fields, in a fixed order."""
+    return isinstance(output, MutableMapping) and is_dataclass(output)
+
+
 @contextmanager
 def output_replaced(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replace the layer's output within the block, and the first part of an output that is a tuple."""
+    """Replace the layer's output within the block, and the first part of an output of several: :func:`main_tensor`."""
 
     def hook(module: nn.Module, _: object, output: object) -> object:
-        if isinstance(output, tuple) and output and isinstance(output[0], Tensor):
-            return (replacement(output[0]), *output[1:])
-        if isinstance(output, Tensor):
-            return replacement(output)
-        raise LayerError("layer", f"wanted one that puts out a tensor, got a {type(output).__name__}")
+        found = main_tensor(output)
+        if found is None:
+            raise LayerError("layer", f"wanted one that puts out a tensor, got a {type(output).__name__}")
+        replaced = replacement(found)
+        if isinstance(output, tuple):
+            return (replaced, *output[1:])
+        if _has_fields(output):
+            others = copy.copy(output)
+            others[next(iter(others))] = replaced
+            return others
+        return replaced
 
     handle = layer.register_forward_hook(hook)
     try:

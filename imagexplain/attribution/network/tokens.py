@@ -14,8 +14,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from imagexplain.errors import LayerError
 
-PREFIX_TOKENS = re.compile(r"(cls|class|dist|distill\w*|reg|register)_?tokens?(?:_?\d+)?")
-"""Names of the parameters that are put before the patches; a number behind one says which branch's it is."""
+PREFIX_TOKENS = re.compile(r"(cls|class|dist|distill\w*|reg|register)_?(?:tokens?|embedding)(?:_?\d+)?")
+"""Names of the parameters (1, tokens, K), or (K,) of one, that are put before the patches; a number behind one says
+which branch's it is."""
+
+IN_ONE_DIMENSION = (nn.Conv1d, nn.AvgPool1d, nn.MaxPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d)
+"""Layers whose outputs (B, K, N) are no rows of tokens: their channels come first, and a pool leaves one place."""
 
 MOST_PREFIX = 8
 """Largest number of prefix tokens (class, distillation, registers) of a model that does not state their number."""
@@ -101,6 +105,8 @@ def to_maps(activation: Tensor, images: Sequence[int], prefix: int | None = None
 
 def stated_layout(model: nn.Module, layer: nn.Module, shape: Sequence[int], images: Sequence[int]) -> Layout:
     """Layout of one layer's output, from what it and the model state; arguments and errors as `layout_of`."""
+    if isinstance(layer, IN_ONE_DIMENSION):
+        raise LayerError("layer", f"wanted maps or rows of tokens, got {tuple(shape)} of a {type(layer).__name__}")
     if len(shape) == 3:  # all else is of no use, and a search through the model
         return layout_of(shape, images, stated_prefix(model), stated_grids(model, images))
     return layout_of(shape, images, channels=stated_channels(model, layer))
@@ -116,10 +122,10 @@ def stated_prefix(model: nn.Module) -> int | None:
             return stated
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
-        if parameter.ndim != 3 or parameter.shape[0] != 1:
+        if parameter.ndim != 1 and (parameter.ndim != 3 or parameter.shape[0] != 1):
             continue
         if named := PREFIX_TOKENS.fullmatch(name.rpartition(".")[2]):
-            counts[named[1]] = max(counts.get(named[1], 0), parameter.shape[1])
+            counts[named[1]] = max(counts.get(named[1], 0), 1 if parameter.ndim == 1 else parameter.shape[1])
     return sum(counts.values()) or None
 
 

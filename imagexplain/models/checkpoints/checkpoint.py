@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imagexplain.models.checkpoints import detectron2_pickle, torch_file
+from imagexplain.models.checkpoints import detectron2_pickle, sharded, torch_file
 from imagexplain.models.checkpoints.state_dict import CheckpointError, StateDict, enumerated, state_dict
 
 __all__ = ["CheckpointError", "StateDict", "exported", "fill", "load", "notes", "read", "shape", "shared"]
@@ -45,7 +45,8 @@ def load(path: Path | str) -> StateDict:
     Args:
         path: File: ``.safetensors``; ``.pth``, ``.pt``, ``.th``, ``.bin``, ``.ckpt`` or ``.tar`` as ``torch.save``
             writes them, flat, in parts, or under one of :data:`state_dict.WRAPPERS`, beside whatever else; ``.pkl`` as
-            detectron2 publishes them; or ``.npz``. A prefix of all names that a trainer left, one of
+            detectron2 publishes them; ``.npz``; or ``.index.json``, the index of several of these that lie beside it.
+            A prefix of all names that a trainer left, one of
             :data:`state_dict.PREFIXES`, is removed; otherwise names and layouts stay the file's own.
 
     Raises:
@@ -56,9 +57,10 @@ def load(path: Path | str) -> StateDict:
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path.name}: wanted a file, given a folder")
-    if path.suffix.lower() == ".json":
-        wanted = "wanted one file of weights: load the parts that it names, and save their tensors as one safetensors"
-        raise CheckpointError(f"{path.name}: {wanted}; given an index of parts, or no weights at all")
+    if sharded.is_index(path):
+        parts = {file: (load(file).tensors, names) for file, names in sharded.files(path).items()}
+        joined = [sharded.named(file, tensors, names) for file, (tensors, names) in parts.items()]
+        return state_dict({name: tensor for part in joined for name, tensor in part.items()}, path.name)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise CheckpointError(f"{path.name}: wanted one of {', '.join(_READERS)}, given {path.suffix or 'no suffix'}")
