@@ -51,7 +51,7 @@ from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.serving import served_model
 from imagexplain.serving.allocator import keep_freed_memory
 from imagexplain.serving.chunk_size import chunk_size
-from imagexplain.vision.geometry import apply
+from imagexplain.vision.preprocess import apply
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 

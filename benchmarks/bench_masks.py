@@ -37,9 +37,10 @@ from imagexplain.limits import Limits
 from imagexplain.models.segmenters.mask_pasting import paste_masks
 from imagexplain.vision import rle
 from imagexplain.vision.detections import Detections
-from imagexplain.vision.geometry import Preprocess, apply
 from imagexplain.vision.instance_overlay import drawn
 from imagexplain.vision.masks import parse_masks, to_model
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 
 PHOTO = (3024, 4032)
 LARGE = (7000, 7000)

@@ -40,7 +40,8 @@ from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.ops.server import ROOT
-from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 

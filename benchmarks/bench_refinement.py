@@ -45,7 +45,8 @@ from imagexplain.attribution.paths.path_integral import relative_to, score_gradi
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
-from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 from training.scenes import SceneSettings, scene
 from training.train_classifier import HELD_OUT_SEED
 

@@ -41,9 +41,9 @@ from imagexplain.client.loopback import urlopen
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT, Server
 from imagexplain.vision.decode import decode
-from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.masks import of_cut_outs, to_model
 from imagexplain.vision.preprocess import preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from training.scenes import SceneSettings, scene
 
 SIZE = (480, 640)

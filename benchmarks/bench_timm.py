@@ -48,7 +48,8 @@ from imagexplain.models.example_photo import example_photo
 from imagexplain.models.optimize.any_network import optimize
 from imagexplain.serving.allocator import keep_freed_memory
 from imagexplain.serving.chunk_size import chunk_size
-from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 
 MODELS = (
     "resnet18",

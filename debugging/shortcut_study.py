@@ -44,7 +44,7 @@ from evaluation.machine import machine
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.checkout import ROOT
 from imagexplain.progress import say
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from training.finetuning.config import FinetuneConfig
 from training.finetuning.labelled_images import Batch, digest
 from training.finetuning.trainer import finetune

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.partition import Partition, by_objects, by_superpixels
-from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.superpixels import SlicSettings
 from training.scenes import SceneSettings, scene
 

@@ -18,7 +18,7 @@ from evaluation.partition import partition
 from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import decode
-from imagexplain.vision.geometry import apply
+from imagexplain.vision.preprocess import apply
 from imagexplain.vision.superpixels import SlicSettings, slic
 
 PACKAGED: dict[str, tuple[str, ...]] = {
@@ -165,7 +165,7 @@ def at_size(model: EvaluatedModel, size: tuple[int, int]) -> EvaluatedModel:
     """
     other = replace(
         model,
-        preprocess=replace(model.preprocess, size=size),
+        preprocess=model.preprocess.at_size(size),
         chunk=max(1, PIXELS_AT_ONCE // (size[0] * size[1])),
     )
     try:
@@ -207,7 +207,7 @@ def mosaic_cases(
     """
     size = model.preprocess.size
     masks = tile_masks(size, side)
-    tile = replace(model.preprocess, size=(size[0] // side, size[1] // side))
+    tile = model.preprocess.at_size((size[0] // side, size[1] // side))
     images = torch.stack([apply(photos[number].photograph.image, tile)[0] for number in drawn])
     pixels = torch.stack([tile.rgb(image) for image in images])
     segments = torch.zeros(size, dtype=torch.int64)

@@ -21,7 +21,7 @@ from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS, Method, register
 from imagexplain.attribution.runner import evaluations, refusals, seconds_beside
 from imagexplain.cli import compare_methods, list_methods
-from imagexplain.vision.geometry import apply
+from imagexplain.vision.preprocess import apply
 from tests.evaluation.subjects import DRAWN, FEW, SEED, convolutional_subject
 from tests.serving.asking import explain_one, noise_png
 from tests.serving.handlers import classifier_of, write_timm

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from imagexplain import models
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import timm_network
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from training import mimetic
 from training.finetuning.config import FinetuneConfig
 from training.finetuning.image_folder import ImageFolder, list_folder

@@ -25,8 +25,9 @@ from imagexplain.models.segmenters.mmdet_segmenter import MMDetInput, MMDetSegme
 from imagexplain.models.segmenters.tensormask import TensorMaskSettings
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.detections import Detections
-from imagexplain.vision.geometry import Geometry, Preprocess
+from imagexplain.vision.geometry import Geometry
 from imagexplain.vision.preprocess import ModelInput, preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 
 ScoreFunction = Callable[[Tensor], Tensor]
 """Function from model inputs (B, 3, H, W) to scores (B, classes)."""

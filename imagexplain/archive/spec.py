@@ -17,12 +17,35 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from imagexplain.archive import label_file
 from imagexplain.attribution import METHODS
 from imagexplain.plain_text import escaped
+from imagexplain.vision.preprocess_fields import (
+    CHANNELS,
+    Channels,
+    Fit,
+    Interpolation,
+    PadExtra,
+    PadMode,
+    PadPosition,
+    PreprocessFields,
+    Resampling,
+    Rounding,
+    Standardize,
+)
 
 SPEC_FILE = "spec.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -42,7 +65,6 @@ def _not_a_number(value: Any) -> Any:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Version = Annotated[str, BeforeValidator(_not_a_number), Field(pattern=r"^\d+(\.\d+)*$")]
 Positive = Annotated[int, Field(gt=0)]
-Triple = tuple[float, float, float]
 Package = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -63,14 +85,52 @@ class _Strict(BaseModel):
 
 
 class PreprocessSpec(_Strict):
-    """The preprocessing of photos: a resize to `size`, then (value - mean) / std per RGB channel, in 0..1."""
+    """The preprocessing of photos: a resize, a crop or padding to `size`, then (value - mean) / std per channel.
+
+    The fields are those of :class:`imagexplain.vision.preprocess_fields.PreprocessFields`. With `standardize` the mean
+    and std are each photo's own, and are not given.
+    """
 
     size: tuple[Positive, Positive]
-    mean: Triple
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-    fit: Literal["stretch", "crop"] = "stretch"
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+    fit: Fit = "stretch"
     crop_fraction: float = Field(default=1.0, gt=0, le=1)
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
+    resize: Positive | tuple[Positive, Positive] | None = None
+    longer: Positive | None = None
+    resize_rounding: Rounding = "floor"
+    resampling: Resampling = "pillow"
+    antialias: bool = True
+    crop_offset: Rounding = "round"
+    pad_mode: PadMode = "constant"
+    pad_value: float | tuple[float, ...] = 0.0
+    pad_position: PadPosition = "center"
+    pad_extra: PadExtra = "after"
+    channels: Channels = "rgb"
+    scale: float = Field(default=1.0, gt=0)
+    standardize: Standardize = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_each_photo(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not value.get("standardize"):
+            return value
+        count = CHANNELS.get(str(value.get("channels", "rgb")), 3)
+        return {"mean": (0.0,) * count, "std": (1.0,) * count} | dict(value)
+
+    @model_validator(mode="after")
+    def _nothing_contradicts(self) -> Self:
+        self._checked()
+        return self
+
+    @model_serializer(mode="wrap")
+    def _stated(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stated = self._checked().stated()
+        return {name: value for name, value in values(self).items() if name in stated}
+
+    def _checked(self) -> PreprocessFields:
+        return PreprocessFields(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class ExplainSpec(_Strict):
@@ -737,7 +797,7 @@ def _resolve_captioner(path: Path, spec: CaptionerFile, weights: Path, environ: 
 def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
     """The fields of the classifier's `preprocess`: those of the spec file and, of a model of timm, timm's own."""
     library, _, name = architecture.partition("/")
-    if set(spec.preprocess) >= set(PreprocessSpec.model_fields):
+    if {"size", "mean", "std", "fit", "crop_fraction", "interpolation"} <= set(spec.preprocess):  # all of an older spec
         return spec.preprocess
     from imagexplain import models  # which takes seconds
 
@@ -749,7 +809,16 @@ def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
         usual = models.library_module(library).preprocess(name, spec.arguments)
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from None
-    return usual | spec.preprocess
+    return _merged(usual, spec.preprocess)
+
+
+def _merged(usual: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A preprocessing's fields, those of the spec before a library's; of two ways to one size the spec's holds."""
+    ways = ({"crop_fraction"}, {"resize", "longer"})
+    replaced = {name for mine, other in (ways, ways[::-1]) if mine & set(own) for name in other}
+    if own.get("fit", "crop") != "crop":
+        replaced |= {"resize", "longer"}
+    return {name: value for name, value in usual.items() if name not in replaced} | dict(own)
 
 
 def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, str]) -> Path:

@@ -44,9 +44,10 @@ from imagexplain.serving.prepared_request import prepare_request
 from imagexplain.serving.render import for_display, sigma_of
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
-from imagexplain.vision.geometry import Preprocess, fit
+from imagexplain.vision.geometry import fit
 from imagexplain.vision.heatmap import overlay
 from imagexplain.vision.preprocess import preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.segment_overlay import coloured
 from imagexplain.vision.superpixels import slic
 

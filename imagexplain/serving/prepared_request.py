@@ -16,9 +16,10 @@ from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
 from imagexplain.serving.deadline import MIN_ADMITTED_SECONDS, Deadline
-from imagexplain.vision.geometry import Geometry, Preprocess, apply
+from imagexplain.vision.geometry import Geometry
 from imagexplain.vision.masks import PhotoMasks, to_model
-from imagexplain.vision.preprocess import ModelInput
+from imagexplain.vision.preprocess import ModelInput, apply
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 
 SECONDS_PER_GROUP_PIXEL = 4e-8

@@ -23,7 +23,7 @@ from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.deadline import CHUNK_SHARE
 from imagexplain.serving.model_facts import ModelFacts
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 
 
 @dataclass(frozen=True)

@@ -13,69 +13,19 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from imagexplain.errors import RequestError
+from imagexplain.vision.preprocess_fields import Size
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.rectangles import Rectangles, of_mask
 
-Size = tuple[int, int]
 Kernel = Literal["bilinear", "bspline"]
 
 MAX_ASPECT = 100
 
 _PIECE = 2**16
 """Rectangles laid onto the model's grid at once; their sums stay below 2^53, up to which floating point is exact."""
-
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """Preprocessing of a model's photos.
-
-    Attributes:
-        size: Height and width of the model's input, pixels.
-        mean: Mean of each channel, for values in [0, 1].
-        std: Standard deviation of each channel, for values in [0, 1]; positive.
-        fit: Way to the size: ``stretch`` resizes both sides to ``size``; ``crop`` keeps the aspect ratio and cuts the
-            centre out.
-        crop_fraction: Part of the resized photo's tighter side that a ``crop`` keeps, in (0, 1].
-        interpolation: Filter of the resize.
-    """
-
-    size: Size
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    fit: Literal["stretch", "crop"] = "stretch"
-    crop_fraction: float = 1.0
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-
-    def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size: wanted (height, width), both at least 1, got {self.size!r}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean, std: wanted three numbers each, std positive, got {self.mean!r}, {self.std!r}")
-        if self.fit not in ("stretch", "crop"):
-            raise ValueError(f"fit: wanted 'stretch' or 'crop', got {self.fit!r}")
-        if not 0 < self.crop_fraction <= 1:
-            raise ValueError(f"crop_fraction: wanted a number in (0, 1], got {self.crop_fraction!r}")
-        if self.interpolation not in _RESAMPLING:
-            raise ValueError(f"interpolation: wanted one of {sorted(_RESAMPLING)}, got {self.interpolation!r}")
-
-    def grey(self, value: float) -> Tensor:
-        """Model input, (3, H, W) float32, of a photo that is ``value`` everywhere: 0 is black, 1 white."""
-        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
-        return ((value - mean) / std).expand(3, *self.size)
-
-    def rgb(self, image: Tensor) -> Tensor:
-        """Pixels of a model input, (3, H, W) float32 in [0, 1]."""
-        mean, std = torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
-        return (image * std + mean).clamp(0, 1)
-
-    def picture(self, image: Tensor) -> Tensor:
-        """Picture of a model input as the eye sees it, (H, W, 3) uint8."""
-        return self.rgb(image).mul(255).round().byte().permute(1, 2, 0)
 
 
 @dataclass(frozen=True)
@@ -85,7 +35,8 @@ class Geometry:
     Attributes:
         photo: Height and width of the upright photo, pixels.
         resized: Height and width of the resized photo, pixels.
-        box: Part of the resized photo that the model sees: (top, left, height, width), pixels.
+        box: Part of the resized photo that the model sees: (top, left, height, width), pixels. What of it lies beyond
+            the resized photo is padding.
     """
 
     photo: Size
@@ -179,44 +130,62 @@ class Geometry:
         return torch.where((rows < 0)[:, None] | (columns < 0), outside, drawn)
 
 
-def apply(photo: Image.Image, preprocess: Preprocess) -> tuple[Tensor, Geometry]:
-    """Apply a model's preprocessing to an upright RGB photo.
-
-    ``stretch`` gives the same numbers as torchvision's Resize((H, W)), ToTensor, Normalize; ``crop`` on a square size
-    the same as Resize(⌊H / crop_fraction⌋), CenterCrop(H), ToTensor, Normalize.
-
-    Returns:
-        The input, (3, H, W) float32, and the geometry that led to it.
+def fit(photo: Size, preprocess: Preprocess) -> Geometry:
+    """Geometry of a photo of (height, width) pixels under ``preprocess``.
 
     Raises:
         RequestError: 422 where a crop would leave next to nothing of a very long photo.
     """
-    if photo.mode != "RGB":
-        raise ValueError(f"photo: wanted an RGB image, got mode {photo.mode}")
-    geometry = fit(photo.size[::-1], preprocess)
-    resized = photo.resize(geometry.resized[::-1], _RESAMPLING[preprocess.interpolation])
-    top, left, height, width = geometry.box
-    pixels = np.array(resized)[top : top + height, left : left + width]
-    values = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
-    mean, std = torch.tensor(preprocess.mean)[:, None, None], torch.tensor(preprocess.std)[:, None, None]
-    return values.sub_(mean).div_(std), geometry
-
-
-def fit(photo: Size, preprocess: Preprocess) -> Geometry:
-    """Geometry of a photo of (height, width) pixels under ``preprocess``; raises like :func:`apply`."""
     height, width = preprocess.size
     if preprocess.fit == "stretch":
         return Geometry(photo, (height, width), (0, 0, height, width))
-    if max(photo) > MAX_ASPECT * min(photo):  # resized to the crop's size, such a photo would fill the memory
+    resized = _resized(photo, preprocess)
+    top, left = (_corner(*sides, preprocess) for sides in zip(resized, preprocess.size, strict=True))
+    return Geometry(photo, resized, (top, left, height, width))
+
+
+def _resized(photo: Size, preprocess: Preprocess) -> Size:
+    """Height and width of the resized photo, of which the input is cut out."""
+    if isinstance(preprocess.resize, tuple):
+        return preprocess.resize
+    limited = preprocess.fit == "pad" or preprocess.longer is not None
+    if not limited and max(photo) > MAX_ASPECT * min(photo):  # resized to the crop's size, it would fill the memory
         wanted = f"this model crops: wanted a photo at most {MAX_ASPECT} times as long as it is wide"
         raise RequestError(422, "image", f"{wanted}, got {photo[1]} × {photo[0]}")
-    scaled_height, scaled_width = (math.floor(side / preprocess.crop_fraction) for side in preprocess.size)
-    if scaled_height * photo[1] >= scaled_width * photo[0]:
-        resized = (scaled_height, int(scaled_height * photo[1] / photo[0]))
+    if preprocess.resize is None and preprocess.longer is None:
+        scaled = tuple(math.floor(side / preprocess.crop_fraction) for side in preprocess.size)
+        wide = scaled[0] * photo[1] >= scaled[1] * photo[0]  # of a wide photo the height is the tighter side
+        side = 0 if wide == (preprocess.fit == "crop") else 1
+        return _with_side(photo, side, scaled[side], preprocess)
+    shorter = 1 if photo[1] <= photo[0] else 0
+    if preprocess.resize is None:
+        assert preprocess.longer is not None
+        return _with_side(photo, 1 - shorter, preprocess.longer, preprocess)
+    resized = _with_side(photo, shorter, preprocess.resize, preprocess)
+    if preprocess.longer is not None and max(resized) > preprocess.longer:
+        resized = _with_side(resized, 1 - shorter, preprocess.longer, preprocess)
+    return resized
+
+
+def _with_side(photo: Size, side: int, length: int, preprocess: Preprocess) -> Size:
+    """Size of a photo with one side of a certain length, its proportions kept as well as whole pixels allow."""
+    other = photo[1 - side]
+    if preprocess.resize_rounding == "round":
+        other = round(other / (photo[side] / length))  # in timm's order of operations
     else:
-        resized = (int(scaled_width * photo[0] / photo[1]), scaled_width)
-    top, left = round((resized[0] - height) / 2), round((resized[1] - width) / 2)
-    return Geometry(photo, resized, (top, left, height, width))
+        other = int(length * other / photo[side])
+    sizes = (length, max(1, other))
+    return sizes if side == 0 else sizes[::-1]
+
+
+def _corner(resized: int, length: int, preprocess: Preprocess) -> int:
+    """Start of the box on one side of the resized photo; below 0 where that is padded."""
+    spare = resized - length
+    if spare >= 0:
+        return spare // 2 if preprocess.crop_offset == "floor" else round(spare / 2)
+    if preprocess.pad_position == "top_left":
+        return 0
+    return -((1 - spare) // 2 if preprocess.pad_extra == "before" else -spare // 2)
 
 
 def _interpolation(photo: int, resized: int, start: int, length: int, samples: int, kernel: Kernel) -> Tensor:

@@ -23,8 +23,9 @@ from imagexplain.errors import RequestError, shown
 from imagexplain.limits import Limits
 from imagexplain.vision import rle
 from imagexplain.vision.decode import from_base64, split_profile
-from imagexplain.vision.geometry import Geometry, Size
+from imagexplain.vision.geometry import Geometry
 from imagexplain.vision.mask_crops import CroppedMask
+from imagexplain.vision.preprocess_fields import Size
 from imagexplain.vision.rectangles import Rectangles, of_labels, of_mask
 
 THRESHOLD = 0.5

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from imagexplain.models.classifiers import timm_network
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from tests.debugging.scene_folder import write_png
 from training.finetuning.config import FinetuneConfig
 from training.finetuning.image_folder import ImageFolder, list_folder

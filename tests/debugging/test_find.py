@@ -25,7 +25,7 @@ from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.checkout import ROOT
 from imagexplain.errors import ArgumentError
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.superpixels import SlicSettings
 from tests.debugging.scene_folder import write_png, write_scenes
 from tests.serving.handlers import write_timm

@@ -15,8 +15,8 @@ from debugging.images import any_folder, labelled_folder, read_photo
 from debugging.pictures import MOST_PIXELS, box_around, segment_picture
 from debugging.segmentation import Grid, Instances, LabelMaps, Superpixels, label_map, over_photo
 from imagexplain.errors import ArgumentError
-from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.preprocess import preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.superpixels import GridSettings, SlicSettings
 from tests.debugging.scene_folder import write_png
 from tests.serving.asking import rle

@@ -8,7 +8,7 @@ from torch import nn
 from evaluation.evaluated_model import EvaluatedModel
 from evaluation.settings import Settings
 from imagexplain.attribution.paths.quadrature import quadrature
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from training.scenes import scene
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -33,7 +33,7 @@ from evaluation.settings import Settings
 from imagexplain.attribution.methods.ablation_cam import ablation_cam
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.errors import ArgumentError
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.superpixels import SlicSettings
 from tests.wire.photos import noise_pixels
 

@@ -19,7 +19,8 @@ from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
 from imagexplain.models.checkpoints.efficientnet_keys import from_efficientnet_pytorch
 from imagexplain.models.classifiers import timm_network
-from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 
 NAME = "tf_efficientnet_lite0"
 

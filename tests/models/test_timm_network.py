@@ -103,7 +103,8 @@ def test_what_there_is_not(architecture: str, arguments: dict[str, Any], message
 def test_photos_are_prepared_as_by_timm(name: str) -> None:
     from PIL import Image
 
-    from imagexplain.vision.geometry import Preprocess, apply
+    from imagexplain.vision.preprocess import apply
+    from imagexplain.vision.preprocess_settings import Preprocess
 
     photo = Image.effect_noise((300, 260), 60).convert("RGB").resize((600, 500), Image.Resampling.BICUBIC)
     with torch.device("meta"):

@@ -21,7 +21,8 @@ from imagexplain.checkout import ROOT
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.checkpoints.position_embeddings import resize_position_embedding
 from imagexplain.models.checkpoints.vit_keys import NoClassifierError
-from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 from tests.models.reference import FIXTURES, shapes
 from tests.models.same import assert_close_outputs, assert_same_network
 

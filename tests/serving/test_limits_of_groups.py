@@ -17,8 +17,8 @@ from imagexplain.serving import prepared_request as sample
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.prepared_request import PreparedRequest, prepare_request
 from imagexplain.vision import superpixels
-from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.preprocess import preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.rectangles import Rectangles
 from imagexplain.vision.rle import Runs, write
 from imagexplain.vision.superpixels import SlicSettings, one_hot, slic

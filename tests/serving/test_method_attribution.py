@@ -24,7 +24,7 @@ from imagexplain.attribution.registry import METHODS
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.ops.server import ROOT
 from imagexplain.serving.cache import Cache
-from imagexplain.vision.geometry import apply
+from imagexplain.vision.preprocess import apply
 from tests.pictures import panel
 from tests.rows import rows_through
 from tests.serving.asking import ask, explain_one, explanation, noise_png

@@ -20,8 +20,8 @@ from imagexplain.serving.metrics import MetricType
 from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.serving.worker import Worker
-from imagexplain.vision.geometry import Preprocess
 from imagexplain.vision.preprocess import ModelInput, preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from tests.wire.photos import jpeg
 
 SPEC = ClassifierSpec.model_validate(

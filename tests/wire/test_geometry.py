@@ -11,7 +11,9 @@ from PIL import Image
 from torchvision import transforms
 
 from imagexplain.errors import RequestError
-from imagexplain.vision.geometry import Geometry, Kernel, Preprocess, apply, fit
+from imagexplain.vision.geometry import Geometry, Kernel, fit
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 from tests.wire.photos import noise_photo
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -93,9 +95,9 @@ def test_only_rgb() -> None:
     [
         ({"size": (0, 4)}, "size"),
         ({"std": (1, 0, 1)}, "std"),
-        ({"fit": "pad"}, "fit"),
+        ({"fit": "cover"}, "fit"),
         ({"crop_fraction": 0}, "crop_fraction"),
-        ({"interpolation": "nearest"}, "interpolation"),
+        ({"interpolation": "cubic"}, "interpolation"),
     ],
 )
 def test_bad_settings_name_the_field(settings_: dict[str, object], field: str) -> None:

@@ -15,8 +15,11 @@ from PIL import Image
 
 from imagexplain.limits import Limits
 from imagexplain.vision.decode import decode
-from imagexplain.vision.geometry import Geometry, Preprocess, Size, apply, fit
+from imagexplain.vision.geometry import Geometry, fit
 from imagexplain.vision.masks import ModelMasks, parse_masks, to_model
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_fields import Size
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.rle import write
 from tests.wire.photos import encoded, label_map
 

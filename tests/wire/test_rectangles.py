@@ -15,8 +15,9 @@ from pycocotools import mask as coco
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
 from imagexplain.vision import rle
-from imagexplain.vision.geometry import Geometry, Preprocess, fit
+from imagexplain.vision.geometry import Geometry, fit
 from imagexplain.vision.masks import parse_masks, to_model
+from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.rectangles import Rectangles, of_labels, of_mask
 from tests.wire.photos import encoded
 

@@ -15,7 +15,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
 from imagexplain.models.classifiers import timm_network
 from imagexplain.progress import say
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from training.finetuning.config import PRECISIONS, FinetuneConfig
 from training.finetuning.image_folder import ImageFolder, Listing, find_faults, list_folder, refuse
 from training.finetuning.interruption import STOPPED, until_interrupted
@@ -206,14 +205,14 @@ def _model(given: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def _preprocess(given: argparse.Namespace, model: str, arguments: Mapping[str, Any]) -> Preprocess:
-    of_timm = timm_network.preprocess(model, arguments)
-    size = (given.size, given.size) if given.size else of_timm["size"]
-    return recipe_preprocess(size) if given.preprocess == "imagenet" else Preprocess(**{**of_timm, "size": size})
+    of_timm = Preprocess(**timm_network.preprocess(model, arguments))
+    size = (given.size, given.size) if given.size else of_timm.size
+    return recipe_preprocess(size) if given.preprocess == "imagenet" else of_timm.at_size(size)
 
 
 def _write_spec(out: Path, model: str, arguments: Mapping[str, Any], preprocess: Preprocess) -> None:
     """Write the archive spec of the best epoch, beside it."""
-    values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(preprocess).items()}
+    values = {key: list(value) if isinstance(value, tuple) else value for key, value in preprocess.stated().items()}
     name = re.sub(r"[^A-Za-z0-9_.-]", "", out.resolve().name).lstrip("_.-")
     spec = {
         "name": name or "finetuned",

@@ -12,7 +12,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from timm.data.auto_augment import AugmentOp, posterize
 from torch import Tensor
 
-from imagexplain.vision.geometry import Preprocess, apply
+from imagexplain.vision.preprocess import apply
+from imagexplain.vision.preprocess_settings import Preprocess
 
 CROP_FRACTION = 0.875
 UNCROPPED_FROM = 224

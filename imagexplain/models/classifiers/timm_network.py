@@ -6,6 +6,7 @@ arguments do.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -20,9 +21,6 @@ from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.checkpoints.efficientnet_keys import from_efficientnet_pytorch, is_efficientnet_pytorch
 from imagexplain.models.checkpoints.vit_keys import check_classifier, pooling_arguments, resized_positions
-
-FITS = {"center": "crop", "squash": "stretch"}
-"""Translation of timm's crop modes to ours; its third pads, which the preprocessing here does not."""
 
 
 def create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -81,22 +79,35 @@ def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Preprocessing of photos by timm's own account: the fields of a spec's ``preprocess``.
 
     Raises:
-        ArgumentError: as for :func:`create`, or a model whose photos timm pads.
+        ArgumentError: as for :func:`create`.
     """
     size = arguments.get("img_size")
     given = {} if size is None else {"input_size": (3, size, size) if isinstance(size, int) else (3, *size)}
     with torch.device("meta"):
         config = resolve_model_data_config(create(name, arguments), given)
-    if config["crop_mode"] not in FITS:
-        raise ArgumentError("preprocess", f"{name} wants photos padded; name size, mean, std and fit instead")
     return {
         "size": tuple(config["input_size"][1:]),
         "mean": tuple(config["mean"]),
         "std": tuple(config["std"]),
-        "fit": FITS[config["crop_mode"]],
-        "crop_fraction": config["crop_pct"],
         "interpolation": config["interpolation"],
+        **_way_to_size(config),
     }
+
+
+def _way_to_size(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a preprocessing that say how timm brings a photo to its size, by ``transforms_imagenet_eval``."""
+    size, fraction = config["input_size"][1:], config["crop_pct"]
+    match config["crop_mode"]:
+        case "squash" if fraction < 1:
+            return {"fit": "crop", "resize": tuple(math.floor(side / fraction) for side in size)}
+        case "squash":
+            return {"fit": "stretch", "crop_fraction": fraction}
+        case "border":
+            filled = tuple(float(round(255 * value)) for value in config["mean"])
+            return {"fit": "pad", "crop_fraction": fraction, "resize_rounding": "round", "pad_value": filled}
+    # Of a square, timm takes torchvision's resize.
+    rounding = {} if size[0] == size[1] else {"resize_rounding": "round"}
+    return {"fit": "crop", "crop_fraction": fraction, **rounding}
 
 
 def _translated(state: Mapping[str, Tensor], outline: nn.Module) -> Mapping[str, Tensor]:

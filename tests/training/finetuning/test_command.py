@@ -17,7 +17,7 @@ from imagexplain import cli, models
 from imagexplain.archive.build import build_all
 from imagexplain.archive.spec import ClassifierSpec, select
 from imagexplain.models.checkpoints import checkpoint
-from imagexplain.vision.geometry import Preprocess
+from imagexplain.vision.preprocess_settings import Preprocess
 from tests.training.finetuning.folders import CLASSES, labelled_folder, photos
 from tests.training.finetuning.networks import TINY, tiny_vit
 from training.finetuning import command, trainer
