@@ -14,7 +14,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up 
 SERVING_FILE = "model-config.yaml"
 PACKAGES = ("handlers", "imagexplain")
 NOT_CARRIED = ("__pycache__", "*.pyc", "*.pyi", "py.typed")
-SPEC_FIELDS = ("architecture", "arguments", "features", "labels", "settings", "vocabulary")
+SPEC_FIELDS = ("architecture", "arguments", "features", "head", "labels", "settings", "vocabulary")
 """Fields that the build of a network may refuse."""
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
@@ -295,7 +295,7 @@ def _check(
     """
     import torch
 
-    from imagexplain import models
+    from imagexplain.archive import classifier_network
     from imagexplain.archive import segmenter_backends as engines
     from imagexplain.archive.supported_methods import example_input, find_refusals
     from imagexplain.models.checkpoints.state_dict import enumerated
@@ -311,12 +311,11 @@ def _check(
             explained = engines.dry_run(engine, labels, model.threshold)
         return archive, {} if explained is None else find_refusals(*explained)
     with _told(archive, "weights"), torch.no_grad():
-        network = models.build(model.architecture, state, model.arguments)
+        built = classifier_network.of_checkpoint(model, checkpoint)
         image = example_input(model)
-        scores = network(image[None])
-    if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or len(scores) != 1:
-        given = list(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise SpecError(f"{archive.source}: architecture: wanted scores (1, classes) for a photo, given {given}")
+        network, scores = built.network, built.network(image[None])
+    if built.head.probabilities_by != model.head.probabilities_by:
+        archive = archive.with_head(asdict(built.head))
     if not archive.labelled:
         archive = archive.with_labels(scores.shape[1], checkpoint.classes)
         say(f"{model.file_name}: no labels are given; {enumerated('those of the weights', archive.model.labels)}")

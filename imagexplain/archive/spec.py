@@ -28,7 +28,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from imagexplain.archive import label_file
 from imagexplain.attribution import METHODS
@@ -131,6 +131,32 @@ class PreprocessSpec(_Strict):
 
     def _checked(self) -> PreprocessFields:
         return PreprocessFields(**{name: getattr(self, name) for name in type(self).model_fields})
+
+
+class HeadSpec(_Strict):
+    """The end of a classifier: what its output means, and the score that is explained.
+
+    As in :class:`imagexplain.models.head.Head`; the build finds `probabilities_by`, the module that makes probabilities
+    of logits, which may be named as well.
+    """
+
+    activation: Literal["softmax", "sigmoid", "none"] = "softmax"
+    output: str | int | None = None
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    gives: Literal["logits", "probabilities"] = "logits"
+    score: Literal["logit", "log_odds", "probability", "value"] | None = None
+    probabilities_by: str | None = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        of_values = self.activation == "none"
+        if of_values and (self.gives != "logits" or self.temperature != 1):
+            raise ValueError("activation none: values have neither probabilities nor a temperature")
+        if self.score is not None and of_values != (self.score == "value"):
+            raise ValueError("score: wanted value with activation none, else logit, log_odds or probability")
+        if self.probabilities_by is not None and self.gives != "probabilities":
+            raise ValueError("probabilities_by: goes with `gives: probabilities`")
+        return self
 
 
 class ExplainSpec(_Strict):
@@ -293,6 +319,7 @@ class _Spec(_Strict):
 class _Classifier(_Spec):
     handler: Literal["classifier"] = "classifier"
     arguments: dict[str, Any] = {}
+    head: HeadSpec = HeadSpec()
 
 
 class _Segmenter(_Spec):
@@ -363,19 +390,23 @@ class ClassifierSpec(_Classifier, ModelSpec):
     Attributes:
         architecture: One of :data:`imagexplain.models.ARCHITECTURES`, or ``timm/`` and the name of a model of timm.
         arguments: Arguments of a model of timm, where they differ from those that its name stands for.
+        head: End of the network.
         preprocess: Preprocessing of photos.
     """
 
     architecture: str = Field(min_length=1)
     preprocess: PreprocessSpec
 
-    @field_validator("labels")
-    @classmethod
-    def _labels_compete(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if len(labels) < 2:
+    @model_validator(mode="after")
+    def _labels_suffice(self) -> Self:
+        if len(self.labels) < 2 and self.head.activation != "none":
             why = "a classifier's scores compete, and one alone always has probability 1"
-            raise PydanticCustomError("too_short", f"Tuple should have at least 2 items: {why}")
-        return labels
+            if self.head.activation == "sigmoid":
+                why = "of a single logit, the names of its negative and of its positive class"
+            fault = PydanticCustomError("too_short", f"Tuple should have at least 2 items: {why}")
+            detail = InitErrorDetails(type=fault, loc=("labels",), input=self.labels)
+            raise ValidationError.from_exception_data("labels", [detail])
+        return self
 
 
 class SegmenterSpec(_Segmenter, ModelSpec):
@@ -646,6 +677,11 @@ class ResolvedArchive:
     config: Path | None = None
     labelled: bool = True
     features: tuple[Path, ...] = ()
+
+    def with_head(self, head: Mapping[str, Any]) -> ResolvedArchive:
+        """The archive of a classifier with these fields of its head, of which the build may find one."""
+        fields = self.model.model_dump() | {"head": dict(head)}
+        return replace(self, model=type(self.model).model_validate(fields))
 
     def with_labels(self, classes: int, names: Sequence[str] | None) -> ResolvedArchive:
         """The archive with the labels that its weights tell, where the spec leaves that to them.

@@ -319,9 +319,10 @@ def test_scores_must_be_finite_and_one_for_each_class(
     def fails(images: torch.Tensor) -> torch.Tensor:
         raise AssertionError("\x1b[31mred")
 
-    shape = "small.yaml: architecture: wanted scores (1, classes) for a photo, given "
-    assert f"{shape}dict" in built(lambda images: {"logits": images.mean((2, 3))})
-    assert f"{shape}[1, 3, 32, 32]" in built(lambda images: images)
+    named = "small.yaml: head: output: wanted the field that holds the scores, got an output of mean"
+    assert named in built(lambda images: {"mean": images.mean((2, 3))})
+    shape = "small.yaml: head: wanted scores (1, classes) for 1 images, got (1, 3, 32, 32)"
+    assert shape in built(lambda images: images)
     assert "small.yaml: weights: " in built(fails) and r"AssertionError: \x1b[31mred" in built(fails)
 
 

@@ -46,7 +46,8 @@ def fold(model: nn.Module) -> nn.Module:
         for parent in list(folded.modules()):
             _fold_children(parent)
     if isinstance(folded, LaNet):
-        folded = FoldedLaNet(folded)
+        hooks, folded = folded._forward_hooks, FoldedLaNet(folded)
+        folded._forward_hooks.update(hooks)  # such as its head
     return folded.eval().requires_grad_(False)
 
 
