@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from imagexplain.errors import ArgumentError
 from imagexplain.models.checkpoints.checkpoint import CheckpointError
 
-LIBRARIES = {"timm": "timm_network", "huggingface": "huggingface_network"}
+LIBRARIES = {"huggingface": "huggingface_network", "timm": "timm_network", "torchvision": "torchvision_network"}
 """Modules of :mod:`imagexplain.models.classifiers` for the networks of a library, ``LIBRARY/NAME``: each has a
 ``build(name, state, arguments)`` and a ``preprocess(name, arguments)``."""
 

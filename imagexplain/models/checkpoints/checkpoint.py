@@ -120,7 +120,9 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], name: Callable[[str], st
             placed[_identity(tensor)] = aligned(tensor)
     weights = {key: placed[_identity(given[name(key)])].to(tensor.dtype) for key, tensor in wanted.items()}
     counters = {key: torch.tensor(0) for key in model.state_dict() if key.endswith(COUNTER)}
-    model.load_state_dict(weights | counters, assign=True)
+    complete = model.state_dict()
+    complete.update(weights | counters)  # with the versions of its modules, which some of them ask for
+    model.load_state_dict(complete, assign=True)
     return model.eval()
 
 
