@@ -33,6 +33,7 @@ COMMANDS = {
     "serve": Command("imagexplain.cli.serve", "start, stop or show the server of the archives", of_checkout=True),
     "edge": Command("imagexplain.cli.edge", "start, stop or check the front door, and its keys", of_checkout=True),
     "build": Command("imagexplain.cli.build", "build the model archives from their specs", of_checkout=True),
+    "check": Command("imagexplain.cli.check", "check a classifier before it is served", of_checkout=True),
     "explain": Command("imagexplain.cli.explain", "explain a photo by a served model"),
     "key": Command("imagexplain.cli.key", "print a key of the server on this machine"),
     "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),
