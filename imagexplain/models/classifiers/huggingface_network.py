@@ -53,7 +53,7 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
                 local_files_only=True,
                 output_loading_info=True,
             )
-    except (TypeError, ValueError, AttributeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError, ArithmeticError) as error:
         raise ArgumentError("arguments", f"{kind.__name__} does not take them: {error}") from error
     missing, unexpected = (
         sorted(key for key in found[group] if not key.endswith(COUNTER))
