@@ -179,7 +179,7 @@ def _check_padding(given: PreprocessFields) -> None:
         raise ValueError(f"pad_value: wanted numbers in 0..255, got {given.pad_value!r}")
     if given.pad_mode != "constant" and any(values):
         raise ValueError(f"pad_value: goes with pad_mode: constant, got pad_mode: {given.pad_mode}")
-    usual = {"pad_mode": "constant", "pad_value": 0.0, "pad_position": "center", "pad_extra": "after"}
+    usual = {"pad_mode": "constant", "pad_value": 0.0, "pad_position": "center"}
     if given.fit == "stretch":
         for name, value in usual.items():
             if getattr(given, name) != value:
