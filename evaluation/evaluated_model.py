@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from imagexplain.archive.classifier_network import of_sources
+from imagexplain.archive.classifier_network import SourceNetwork, of_sources
 from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive, select
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.paths.path_integral import PathIntegral, integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
+from imagexplain.errors import ArgumentError
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.vision.preprocess_settings import Preprocess
@@ -111,8 +112,8 @@ def _archives(folder: Path, names: Sequence[str], labels: Sequence[str] | None) 
 
 
 def of_archive(archive: ResolvedArchive) -> EvaluatedModel:
-    """The classifier of an archive, with its network as it was built."""
-    spec, built = archive.model, of_sources(archive)
+    """The classifier of an archive, with its network as it was built; raises like :func:`_built`."""
+    spec, built = archive.model, _built(archive)
     assert isinstance(spec, ClassifierSpec)
     network = built.network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
     if not archive.labelled:
@@ -125,6 +126,15 @@ def of_archive(archive: ResolvedArchive) -> EvaluatedModel:
     return EvaluatedModel(spec.name, network, preprocess, rule, _baseline(spec), labels=spec.labels)
 
 
+def _built(archive: ResolvedArchive) -> SourceNetwork:
+    """The network of an archive; raises ArgumentError for a head whose scores are no logits of competing classes."""
+    built = of_sources(archive)
+    if not built.head.competes:
+        given = f"{built.head.activation} and {built.head.score_kind}"
+        raise ArgumentError("head", f"wanted a softmax whose logits are explained, got {given}")
+    return built
+
+
 def _baseline(spec: ClassifierSpec) -> str:
     return "black" if spec.explain.baseline == "uniform" else spec.explain.baseline
 
@@ -132,7 +142,7 @@ def _baseline(spec: ClassifierSpec) -> str:
 def _folded(archive: ResolvedArchive) -> tuple[EvaluatedModel, nn.Module]:
     spec = archive.model
     assert isinstance(spec, ClassifierSpec)
-    folded = fold(of_sources(archive).network)
+    folded = fold(_built(archive).network)
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)
     bare = EvaluatedModel(spec.name, folded, Preprocess(**spec.preprocess.model_dump()), rule, _baseline(spec))
     return with_network(bare, folded), folded

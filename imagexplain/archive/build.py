@@ -299,6 +299,7 @@ def _check(
     from imagexplain.archive import segmenter_backends as engines
     from imagexplain.archive.supported_methods import example_input, find_refusals
     from imagexplain.models.checkpoints.state_dict import enumerated
+    from imagexplain.models.head import remarks
 
     model, state, labels = archive.model, checkpoint.tensors, len(archive.model.labels)
     assert not isinstance(model, CaptionerSpec)
@@ -314,6 +315,8 @@ def _check(
         built = classifier_network.of_checkpoint(model, checkpoint)
         image = example_input(model)
         network, scores = built.network, built.network(image[None])
+        for remark in remarks(built.head, network.forward(image[None])):  # past the hook that is the head
+            say(f"{model.file_name}: {remark}")
     if built.head.probabilities_by != model.head.probabilities_by:
         archive = archive.with_head(asdict(built.head))
     if not archive.labelled:

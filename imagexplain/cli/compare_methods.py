@@ -2,6 +2,7 @@
 
 compare_methods.py photo.jpg --model lanet
 compare_methods.py photo.jpg --model bit --target star --methods integrated_gradients grad_cam xrai --columns 4
+compare_methods.py photo.jpg --model resnet --target star --contrast ring
 compare_methods.py photo.jpg --model my_model.yaml --methods smooth:gradient "guided_ig*hires_cam" --steps 100
 
 The model is built here, from its spec in archive_specs/; no server is needed. Beside the methods of
@@ -15,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,16 +32,19 @@ from imagexplain.archive.find import find_classifier
 from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.config import AttributionConfig, Smoothing
+from imagexplain.attribution.differences import score_of
 from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
 from imagexplain.attribution.registry import METHODS, Family
-from imagexplain.attribution.runner import AttributionInputs, run
+from imagexplain.attribution.runner import AttributionInputs, layer_and_channels, run
 from imagexplain.checkout import ROOT
 from imagexplain.errors import LayerError, RequestError, UnsupportedModelError, unknown
+from imagexplain.models.head import Head
 from imagexplain.progress import say, with_progress
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.method_attribution import watched
+from imagexplain.serving.path_attribution import contrasted
 from imagexplain.serving.prepared_request import prepare_request
 from imagexplain.serving.render import for_display, sigma_of
 from imagexplain.serving.runtime import limits
@@ -66,35 +71,52 @@ COMBINED = ("blur_ig*grad_cam", f"{SMOOTH}integrated_gradients")
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """The score of a class that a model gives a photo, to be explained.
+    """The score of a class that a model gives a photo, or its difference from another class's, to be explained.
 
     Attributes:
         spec: Spec of the model.
-        network: Network from (N, 3, H, W) to pre-softmax scores (N, classes); not folded, so that methods find its
-            layers.
+        network: Network from (N, 3, H, W) to the scores that are explained (N, classes); not folded, so that methods
+            find its layers.
+        head: Meaning of the scores.
         photo: Upright photo, as large as it is drawn.
         preprocess: Preprocessing of photos.
         image: (1, 3, H, W) model input.
         baselines: (D, 1, 3, H, W) baselines, the spec's own.
         scores: (classes,) scores of the image.
         target: Index of the class.
+        contrast: Index of the class whose score is taken off; None for none.
+        layer: Name of the layer that methods look at, found by the scores themselves; None where there is none.
         rule: Quadrature of path integrals.
         steps: Number of steps, for methods that take steps; None for each one's own number.
     """
 
     spec: ClassifierSpec
     network: nn.Module
+    head: Head
     photo: Image.Image
     preprocess: Preprocess
     image: Tensor
     baselines: Tensor
     scores: Tensor
     target: int
+    contrast: int | None
+    layer: str | None
     rule: Quadrature
     steps: int | None
 
+    @property
+    def explained(self) -> int | tuple[int, int]:
+        """The class, or both, whose score or difference is explained."""
+        return self.target if self.contrast is None else (self.target, self.contrast)
 
-def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps: int | None = None) -> Question:
+
+def ask(
+    photo: Path,
+    archive: ResolvedArchive,
+    target: str | None = None,
+    steps: int | None = None,
+    contrast: str | None = None,
+) -> Question:
     """Read a photo, build the model and score the photo, all as a worker would.
 
     Raises:
@@ -118,15 +140,26 @@ def ask(photo: Path, archive: ResolvedArchive, target: str | None = None, steps:
     assert isinstance(spec, ClassifierSpec)
     if len(scores) != len(spec.labels):
         raise ValueError(f"labels: wanted {len(scores)}, one for each score of the model, got {len(spec.labels)}")
+    index = built.head.predicted(scores) if target is None else resolve_target(target, spec.labels)
+    other = None if contrast is None else resolve_target(contrast, spec.labels, "contrast_class")
+    if other == index:
+        raise ValueError(f"contrast: wanted another class than {spec.labels[index]}, the explained one")
+    layer = None
+    if other is not None:
+        with suppress(LayerError):  # told to each method that looks at one
+            layer, _ = layer_and_channels(AttributionConfig(("grad_cam",)), network, sample.image.unsqueeze(0))
     return Question(
         spec=spec,
         network=network,
+        head=built.head,
         photo=_fitted(request.photo.image),
         preprocess=sample.preprocess,
         image=sample.image.unsqueeze(0),
         baselines=sample.baselines.unsqueeze(1),
         scores=scores,
-        target=int(scores.argmax()) if target is None else resolve_target(target, spec.labels),
+        target=index,
+        contrast=other,
+        layer=layer,
         rule=rule,
         steps=steps,
     )
@@ -175,15 +208,22 @@ def plan(name: str, question: Question) -> AttributionConfig:
     }
     if question.steps is not None:
         options["steps"] = question.steps
+    if question.contrast is not None or not question.head.competes:
+        options["scores"] = "logits"  # of which no softmax is a probability
     smoothing = Smoothing() if name.startswith(SMOOTH) else None
-    return AttributionConfig(tuple(name.removeprefix(SMOOTH).split("*")), tuple(options.items()), smoothing=smoothing)
+    methods = tuple(name.removeprefix(SMOOTH).split("*"))
+    return AttributionConfig(methods, tuple(options.items()), question.layer, smoothing)
 
 
 def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
     """The photo, and then each method's picture as soon as it is there; prints the time that each of them took."""
-    label, probability = question.spec.labels[question.target], question.scores.softmax(0)[question.target].item()
-    score = question.scores[question.target].item()
-    yield Tile(question.photo, label, f"score {score:.2f}, probability {probability:.1%}", "photo")
+    probabilities, score = question.head.probabilities(question.scores), score_of(question.scores, question.explained)
+    told = f"{question.head.score_kind} {score:.2f}" if question.head.score_kind != "logit" else f"score {score:.2f}"
+    if question.contrast is not None:
+        told = f"difference {score:.2f}"
+    if probabilities is not None:
+        told += f", probability {probabilities[question.target].item():.1%}"
+    yield Tile(question.photo, named_class(question), told, "photo")
 
     groups = slic(question.preprocess.rgb(question.image[0]))
     pixels = question.preprocess.picture(question.image[0])
@@ -191,11 +231,11 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
     low, high = question.preprocess.grey(0.0), question.preprocess.grey(1.0)
     noise = AttributionInputs(uniform_noise(low, high, REFERENCES, seed=0).unsqueeze(1))
     chunk = question.spec.serving.chunk or chunk_size(question.network, question.image)
-    targets = torch.tensor([question.target])
     geometry = fit(question.photo.size[::-1], question.preprocess)
 
     def heat_map(wanted: AttributionConfig, own: AttributionInputs) -> Image.Image:
-        maps = run(wanted, question.network, question.image, targets, own, chunk=chunk)
+        with contrasted(question.network, [question.explained]) as (forward, columns):
+            maps = run(wanted, forward, question.image, torch.tensor(columns), own, chunk=chunk)
         maps = for_display(maps, wanted)
         sigma = sigma_of(wanted, maps.shape[-2:])
         return (
@@ -231,8 +271,10 @@ def directional(question: Question, labels: Tensor, chunk: int) -> Tensor:
     """(G,) integrated directional gradients of the groups (H, W), averaged over the draws of the baseline."""
     starts = question.baselines[:, 0]
     count = len(starts)
-    ends, targets = question.image.expand(count, -1, -1, -1), torch.full((count,), question.target)
-    integrals = integrate(question.network, ends, starts, targets, [question.rule] * count, chunk=chunk)
+    ends = question.image.expand(count, -1, -1, -1)
+    with contrasted(question.network, [question.explained]) as (forward, columns):
+        targets = torch.tensor(columns).expand(count)
+        integrals = integrate(forward, ends, starts, targets, [question.rule] * count, chunk=chunk)
     each = [directional_gradients(own.attribution, own.difference, labels) for own in integrals]
     return torch.stack(each).mean(0)
 
@@ -247,9 +289,16 @@ def title(name: str) -> str:
 
 def heading(question: Question, image: str) -> str:
     """The sheet's title: model, class, the predicted class where that is another one, and photo."""
-    labels, best = question.spec.labels, int(question.scores.argmax())
-    predicted = "" if best == question.target else f" (it predicts {labels[best]})"
-    return f"{question.spec.file_name} · {labels[question.target]}{predicted} · {image}"
+    labels, best = question.spec.labels, question.head.predicted(question.scores)
+    told = best == question.target or question.head.activation == "none"
+    predicted = "" if told else f" (it predicts {labels[best]})"
+    return f"{question.spec.file_name} · {named_class(question)}{predicted} · {image}"
+
+
+def named_class(question: Question) -> str:
+    """The class that is explained, and the class that it is contrasted with."""
+    labels, other = question.spec.labels, question.contrast
+    return labels[question.target] + ("" if other is None else f" rather than {labels[other]}")
 
 
 def _exists(name: str) -> bool:
@@ -281,6 +330,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     )
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="which methods (default: all)")
     parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
+    parser.add_argument("--contrast", help="label or index of a class whose score is taken off: why not this one")
     parser.add_argument("--out", type=Path, help="the PNG file (default: run/sheets/IMAGE_MODEL.png)")
     parser.add_argument("--columns", type=int, default=6, help="pictures in a row (default: 6)")
     parser.add_argument("--steps", type=int, help="of all methods that take steps (default: each one's own)")
@@ -288,7 +338,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     try:
         _positive("columns", given.columns)
         names = named(given.methods)
-        question = ask(given.image, find_classifier(given.model, SPECS), given.target, given.steps)
+        question = ask(given.image, find_classifier(given.model, SPECS), given.target, given.steps, given.contrast)
         out = given.out or OUT / f"{given.image.stem}_{question.spec.file_name}.png"
         out.parent.mkdir(parents=True, exist_ok=True)
     except RequestError as error:

@@ -62,7 +62,9 @@ def explain(
         ask = partial(client.photo, f"explanations/{model}", photo, accept=form, options=options, files=files)
         answer = with_progress(f"{model} explains", ask)
         if form == "application/json":
-            say(_summary(answer.json()))
+            result = answer.json()
+            for one in result.get("explanations", [result]):
+                say(_summary(one))
             if accept == DEFAULT_FORMS:
                 continue
         file = out / f"{photo.stem}_{in_file_name(model)}{FORMS[form]}"
@@ -78,7 +80,18 @@ def _best(prediction: dict[str, Any]) -> str:
         found = prediction["detections"]
         listed = ", ".join(f"{printable(row['label'])} {row['score']:.1%}" for row in found[:5])
         return f"{len(found)} found" + (f": {listed}" if found else "")
-    return ", ".join(f"{printable(row['label'])} {row['probability']:.1%}" for row in prediction["predictions"][:3])
+    return ", ".join(f"{printable(row['label'])} {_share(row)}" for row in prediction["predictions"][:3])
+
+
+def _share(row: dict[str, Any]) -> str:
+    """A class's probability, or a value."""
+    return f"{row['probability']:.1%}" if "probability" in row else f"{row['score']:.4g}"
+
+
+def _explained(result: dict[str, Any]) -> str:
+    """The class that is explained, and the class that it is contrasted with."""
+    other = f" rather than {printable(result['contrast_label'])}" if "contrast_label" in result else ""
+    return f"  explained: {printable(result['target_label'])}{other}, score {result['score']:.3f}"
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -99,8 +112,7 @@ def _summary(result: dict[str, Any]) -> str:
 def _of_path(result: dict[str, Any]) -> list[str]:
     placed = f"of {result['quadrature']}" if "quadrature" in result else f"for a tolerance of {result['tolerance']:g}"
     return [
-        f"  explained: {printable(result['target_label'])}, score {result['score']:.3f}, "
-        f"baseline {result['baseline_score']:.3f}",
+        f"{_explained(result)}, baseline {result['baseline_score']:.3f}",
         f"  {result['method']} with {result['steps']} steps {placed}: "
         f"residual {result['residual']:.2e} (relative {result['relative_residual']:.1e})",
     ]
@@ -110,7 +122,7 @@ def _of_map(result: dict[str, Any]) -> list[str]:
     options = dict(result["options"]) | ({"layer": result["layer"]} if "layer" in result else {})
     said = ", ".join(f"{name} {value}" for name, value in options.items())
     return [
-        f"  explained: {printable(result['target_label'])}, score {result['score']:.3f}",
+        _explained(result),
         f"  {result['method']}{f' with {said}' if said else ''}: {result['evaluations']} evaluations",
     ]
 
@@ -125,6 +137,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         "--model", action="append", required=True, help="name, or name/version; may be repeated, to compare"
     )
     parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
+    parser.add_argument("--contrast", help="label or index of the class whose score is taken off: why not this one")
     parser.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
     parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
     parser.add_argument("--quadrature", help="gauss_legendre, midpoint, left, right or trapezoid")
@@ -140,6 +153,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     given = parser.parse_args(arguments)
     options = {
         "target_class": given.target,
+        "contrast_class": given.contrast,
         "method": given.method,
         "steps": given.steps,
         "tolerance": given.tolerance,

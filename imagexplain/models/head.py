@@ -22,6 +22,12 @@ ScoreKind = Literal["logit", "log_odds", "probability", "value"]
 SATURATED = 1e-6
 """Distance from 0 or 1 below which a probability in float32 tells little of its logit."""
 
+_NEAR = 1e-3
+"""Distance from 1 within which scores sum to 1."""
+
+_LISTED = 8
+"""Number of scores that a message names."""
+
 DEFAULT_FIELD = "logits"
 """Field of an output of several that is taken unless a head names another."""
 
@@ -166,13 +172,13 @@ def attach(network: nn.Module, head: Head) -> nn.Module:
         head: Head of that output.
 
     Returns:
-        The network.
+        The network, which in training gives what it gave without a head.
     """
     if head.probabilities_by is not None:
         _replace(network, head.probabilities_by, nn.Identity())
 
-    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
-        return head.scores(output, len(given[0]))
+    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor | None:
+        return None if module.training else head.scores(output, len(given[0]))
 
     network.register_forward_hook(hook)
     return network
@@ -209,7 +215,56 @@ def with_logits_found(network: nn.Module, head: Head, image: Tensor) -> Head:
                 _replace(network, name, candidates[name])
             if logits.shape == given.shape and torch.allclose(candidates[name](logits), given):
                 return replace(head, probabilities_by=name)
+    if head.activation == "softmax" and head.score == "logit":
+        wanted = "score: wanted log_odds or probability, for no module was found whose input are the logits"
+        raise ArgumentError("head", f"{wanted} of the network's probabilities, got logit")
     return head
+
+
+def remarks(head: Head, output: Any) -> list[str]:
+    """Sentences on what an output of a network tells about its head.
+
+    Args:
+        head: Head of the network, after :func:`with_logits_found`.
+        output: Output of the network itself, without its head, for one image.
+
+    Raises:
+        ArgumentError: an output that is no probabilities where the head says so.
+    """
+    scores = _column(head.select(output), 1).double()
+    within, total = bool(((scores >= 0) & (scores <= 1)).all()), scores.sum().item()
+    if head.activation == "none" or head.probabilities_by is not None:
+        return [f"the logits are the input of {head.probabilities_by}"] if head.probabilities_by is not None else []
+    if head.gives == "probabilities":
+        if not within:
+            given = scores[0, :_LISTED].tolist()
+            raise ArgumentError("head", f"gives: wanted probabilities of a photo, within 0..1, got {given}")
+        return [
+            _saturation(scores, "the logits behind the probabilities are not found, and their log-odds stand for them")
+        ]
+    found = []
+    competing = head.activation == "softmax"
+    if competing and within and abs(total - 1) < _NEAR:
+        found.append("scores of a photo lie within 0..1 and sum to 1: after a softmax, `head: {gives: probabilities}`")
+    if competing and (scores <= 0).all() and abs(scores.exp().sum().item() - 1) < _NEAR:
+        found.append("scores of a photo are log-probabilities: after a LogSoftmax, `head: {gives: probabilities}`")
+    if not competing and within:
+        hint = "`head: {activation: sigmoid, gives: probabilities}`"
+        found.append(f"scores of a photo lie within 0..1: after a sigmoid, {hint}")
+    if head.score_kind == "probability":
+        shown = head.probabilities(head.scores(output, 1))
+        assert shown is not None
+        found.append(_saturation(shown.double(), "probabilities are explained"))
+    return found
+
+
+def _saturation(probabilities: Tensor, why: str) -> str:
+    """Words on how flat probabilities (1, classes) are: their slope by the logit, p·(1 − p), and how many have none."""
+    slope = (probabilities * (1 - probabilities)).max().item()
+    flat = int(((probabilities < SATURATED) | (probabilities > 1 - SATURATED)).sum())
+    count = probabilities.numel()
+    told = f"{flat} of {count} of a photo are within {SATURATED:g} of 0 or 1"
+    return f"{why}: {told}, and the largest slope p(1 − p) is {slope:.1e}"
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
@@ -252,4 +307,4 @@ def _field(output: Any, name: str | int) -> Any:
     raise ArgumentError("head", f"output: wanted a field of the network's output, {listed}, got {name}")
 
 
-__all__ = ["Activation", "Head", "ScoreKind", "attach", "log_odds", "with_logits_found"]
+__all__ = ["Activation", "Head", "ScoreKind", "attach", "log_odds", "remarks", "with_logits_found"]
