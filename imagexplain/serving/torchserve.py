@@ -19,8 +19,9 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from imagexplain.serving.allocator import keep_freed_memory, return_freed_memory
 from imagexplain.serving.json_log import write_json
-from imagexplain.serving.messages import RawRequest
+from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import MetricSink, MetricType
+from imagexplain.serving.protocols import exchange
 from imagexplain.serving.request_id import ID_HEADER, START_HEADER, queue_seconds, request_id
 from imagexplain.serving.request_loop import AnyLoop
 from imagexplain.serving.runtime import device
@@ -63,7 +64,7 @@ class TorchServeHandler(ABC, Generic[L]):
     def handle(self, rows: Sequence[dict[str, Any]], context: Any) -> list[bytes]:
         """One body for each row, in order; its status and headers are set in the context."""
         requests = [raw_request(row, index, context) for index, row in enumerate(rows)]
-        responses = self.worker.handle(requests)
+        responses = self._answer(requests)
         for index, (request, response) in enumerate(zip(requests, responses, strict=True)):
             context.set_response_status(response.status, http.HTTPStatus(response.status).phrase, index)
             context.set_response_content_type(index, response.media_type)
@@ -71,6 +72,13 @@ class TorchServeHandler(ABC, Generic[L]):
                 context.set_response_header(index, ERROR_HEADER, one_line(response.body))
             context.set_response_header(index, ANSWERED_ID, request.id)
         return [response.body for response in responses]
+
+    def _answer(self, requests: Sequence[RawRequest]) -> list[Response]:
+        """One response for each request, of whichever protocol."""
+        spec = self.worker.task.spec
+        exchanges = [exchange(request, spec) for request in requests]
+        found = iter(self.worker.handle([one for each in exchanges for one in each.requests]))
+        return [each.answer(spec, [next(found) for _ in each.requests]) for each in exchanges]
 
 
 def one_line(error: bytes) -> str:
