@@ -10,7 +10,7 @@ from torch import Tensor
 from imagexplain.vision.preprocess_fields import CHANNELS, PreprocessFields, Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preprocess(PreprocessFields):
     """Preprocessing of a model's photos, and of the colours that its inputs stand for; fields as in the base class."""
 
