@@ -62,11 +62,11 @@ def write_bit(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def write_timm(folder: Path, kind: str) -> Path:
+def write_timm(folder: Path, kind: str, outputs: int = len(TIMM_LABELS), **changes: Any) -> Path:
     """An unpacked archive of a small seeded network of timm."""
     name, arguments = TIMM_NETWORKS[kind]
     torch.manual_seed(0)
-    network = timm_network.create(name, {"num_classes": len(TIMM_LABELS), **arguments})
+    network = timm_network.create(name, {"num_classes": outputs, **arguments})
     for module in network.modules():  # as after training, with statistics that are not those of an untouched network
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_var is not None and module.running_mean is not None
@@ -76,7 +76,8 @@ def write_timm(folder: Path, kind: str) -> Path:
     save_file(checkpoint.exported(network), folder / WEIGHTS_FILE)
     preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     spec = {"name": kind, "architecture": f"timm/{name}", "arguments": arguments, "labels": TIMM_LABELS}
-    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec | {"preprocess": preprocess}).to_json())
+    spec |= {"preprocess": preprocess, **changes}
+    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec).to_json())
     return folder
 
 
