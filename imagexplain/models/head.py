@@ -172,13 +172,13 @@ def attach(network: nn.Module, head: Head) -> nn.Module:
         head: Head of that output.
 
     Returns:
-        The network, which in training gives what it gave without a head.
+        The network.
     """
     if head.probabilities_by is not None:
         _replace(network, head.probabilities_by, nn.Identity())
 
-    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor | None:
-        return None if module.training else head.scores(output, len(given[0]))
+    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
+        return head.scores(output, len(given[0]))
 
     network.register_forward_hook(hook)
     return network
