@@ -173,8 +173,13 @@ def attach(network: nn.Module, head: Head) -> nn.Module:
 
     Returns:
         The network.
+
+    Raises:
+        ArgumentError: no such module as the head names.
     """
     if head.probabilities_by is not None:
+        if head.probabilities_by not in dict(network.named_modules()):
+            raise ArgumentError("head", f"probabilities_by: wanted the name of a module, got {head.probabilities_by}")
         _replace(network, head.probabilities_by, nn.Identity())
 
     def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
