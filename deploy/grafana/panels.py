@@ -106,9 +106,10 @@ ROWS = (
                 "short",
                 (
                     Series(
-                        "sum by (what, model_name) (increase(imagexplain_restarts_total[1h]))",
-                        "{{what}} {{model_name}}",
+                        'sum by (model_name) (increase(imagexplain_restarts_total{what="model"}[1h]))',
+                        "model {{model_name}}",
                     ),
+                    Series('sum(increase(imagexplain_restarts_total{what="frontend"}[1h]))', "frontend"),
                     Series("sum(increase(imagexplain_workers_ended_total[1h])) or vector(0)", "hung workers"),
                 ),
             ),

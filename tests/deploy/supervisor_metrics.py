@@ -1,41 +1,30 @@
-"""A stand-in for the supervisor's metrics: its names and labels, and values of a test's choice."""
+"""The supervisor's metrics, by its own exporter, of models that a test says are ready."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+import psutil
 
+from imagexplain.ops.exporter import Status, exported
+from imagexplain.ops.observation import READY, Model, Worker
 from tests.deploy.prometheus_server import free_port
 
 
 @contextmanager
-def supervisor_metrics(*models: str) -> Iterator[tuple[str, Counter]]:
-    """The address of its metrics, of models that are ready, and the counter of restarts."""
-    registry = CollectorRegistry()
-
-    def gauge(name: str, *labels: str) -> Gauge:
-        return Gauge(f"imagexplain_{name}", name, labels, registry=registry)
-
-    gauge("frontend_up").set(1)
-    gauge("state_free_bytes").set(5e9)
-    ready = gauge("model_ready", "model_name", "model_version")
-    workers = gauge("workers", "model_name", "model_version", "state")
-    load = gauge("model_load_seconds", "model_name", "model_version")
-    build = gauge("build_info", "version", "model_name", "model_version", "archive_sha256")
-    restarts = Counter("imagexplain_restarts", "restarts", ("what", "model_name"), registry=registry)
-    for model in models:
-        ready.labels(model, "1.0").set(1)
-        workers.labels(model, "1.0", "READY").set(1)
-        load.labels(model, "1.0").set(2.5)
-        build.labels("0.1", model, "1.0", "ab" * 32).set(1)
-        restarts.labels("model", model)
+def supervisor_metrics(*models: str) -> Iterator[tuple[str, Status]]:
+    """The address of the metrics, and the facts that they tell."""
+    worker = Worker("9000", loaded=True, process=psutil.Process())  # any that lives
+    status = Status(
+        states=dict.fromkeys(models, READY),
+        models=tuple(Model(name, name, "1.0", (worker,), wanted=1, pending=0, retry_s=300.0) for name in models),
+        archives=dict.fromkeys(models, "ab" * 32),
+        frontend_up=True,
+        load_s=dict.fromkeys([(name, "1.0") for name in models], 2.5),
+        free_bytes=5 * 10**9,
+    )
+    status.restarts.update(dict.fromkeys([("model", name) for name in models], 0))
     port = free_port()
-    server, thread = start_http_server(port, "127.0.0.1", registry)
-    try:
-        yield f"127.0.0.1:{port}", restarts
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with exported(status, port):
+        yield f"127.0.0.1:{port}", status

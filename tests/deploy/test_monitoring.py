@@ -18,6 +18,7 @@ from PIL import Image
 from deploy.grafana.dashboard import FILE, build
 from deploy.grafana.draw import draw, expression, named
 from deploy.grafana.panels import ROWS, Panel
+from imagexplain import __version__
 from imagexplain.archive.build import build_all
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 from imagexplain.serving.torchserve import ANSWERED_ID
@@ -91,7 +92,7 @@ def loaded(server: Server, send: Sent, tmp_path_factory: pytest.TempPathFactory)
     for an option and one for its image."""
     started = time.time()
     folder = tmp_path_factory.mktemp("prometheus")
-    with supervisor_metrics(MODEL) as (address, restarts):
+    with supervisor_metrics(MODEL) as (address, status):
         targets = {"torchserve": server.metrics.split("/")[2], "supervisor": address}
         with prometheus(folder, targets) as found:
             # TorchServe's counters and all histograms begin with the first of a kind, which is no increase then.
@@ -104,7 +105,7 @@ def loaded(server: Server, send: Sent, tmp_path_factory: pytest.TempPathFactory)
             assert [explain(send, f"method=grad_cam&target_class={index}") for index in range(2)] == [200] * 2
             assert [explain(send, "colour=red") for _ in range(2)] == [400] * 2
             assert send("explanations", b"no image").status_code == 415
-            restarts.labels("model", MODEL).inc()
+            status.restarts["model", MODEL] += 1
             until(lambda: value(found, "sum(explain_requests_total)") == 16)
             until(lambda: value(found, "sum(imagexplain_restarts_total)") == 1)
             time.sleep(3)  # so that rules have seen it as well
@@ -135,10 +136,13 @@ SECONDS = between(0, 60)
 EXPECTED: Mapping[str, Expected] = {
     "Models ready": {"bit 1.0": close(1)},
     "Frontend answers": {"frontend": close(1)},
-    "Workers by state": {"bit READY": close(1)},
-    "Restarts": {"model bit": lambda found: 1 <= found < 1.5, "hung workers": close(0)},
+    "Workers by state": {
+        "bit READY": close(1),
+        **{f"bit {state}": close(0) for state in ("LOADING", "STOPPED", "DEAD")},
+    },
+    "Restarts": {"model bit": lambda found: 1 <= found < 1.5, "frontend": close(0), "hung workers": close(0)},
     "Age of the last answer": {"bit": SECONDS},
-    "Versions": {"bit 1.0, 0.1, abababababab": close(1)},
+    "Versions": {f"bit 1.0, {__version__}, abababababab": close(1)},
     "Requests": {"bit prediction": times(6), "bit explanation": times(10)},
     "Outcomes": {"ok": times(12), "bad_request": times(3), "unsupported_media": times(1)},
     "Refusals by reason": {
