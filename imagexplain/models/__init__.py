@@ -22,8 +22,9 @@ tensors. One is imported when it is asked for, for timm and torchvision take a h
 
 
 def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> nn.Module:
-    """Build the network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes), or an output that
-    has them.
+    """Build the network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
+
+    A model of transformers gives an output whose ``logits`` they are, which a head picks out.
 
     Args:
         architecture: Name of the architecture: one of :data:`ARCHITECTURES`, ``timm/`` and the name of a model of
