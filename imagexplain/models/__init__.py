@@ -24,13 +24,16 @@ tensors. One is imported when it is asked for, for timm and torchvision take a h
 def build(architecture: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """Build the network of a checkpoint, in ``eval()``: images (B, 3, H, W) to logits (B, classes).
 
+    A model of transformers gives an output whose ``logits`` they are, which a head picks out.
+
     Args:
-        architecture: Name of the architecture: one of :data:`ARCHITECTURES`, or ``timm/`` and the name of a model of
-            timm.
+        architecture: Name of the architecture: one of :data:`ARCHITECTURES`, ``timm/`` and the name of a model of
+            timm, or ``huggingface/`` and the type of a model of transformers.
         state: Tensors of the checkpoint, as :func:`imagexplain.models.checkpoints.checkpoint.read` returns them.
             Float32 tensors are shared with the network.
-        arguments: Arguments of a model of timm, see :mod:`imagexplain.models.classifiers.timm_network`; all that the
-            others need to know follows from the shapes of the tensors.
+        arguments: Arguments of a model of timm, see :mod:`imagexplain.models.classifiers.timm_network`, or of one of
+            transformers, see :mod:`imagexplain.models.classifiers.huggingface_network`; all that the others need to
+            know follows from the shapes of the tensors.
 
     Raises:
         ArgumentError: an unknown architecture, or arguments that it does not take.

@@ -223,6 +223,16 @@ def test_every_tensor_is_accounted_for(tmp_path: Path) -> None:
         huggingface_network.preprocess("vit", found.arguments)
 
 
+def test_buffers_that_older_versions_wrote(tmp_path: Path) -> None:
+    written, images = huggingface_folders.write(tmp_path, "swinv2"), huggingface_folders.images("swinv2")
+    found = huggingface_folder.read(tmp_path)
+    computed = dict(written.named_buffers())
+    state = {key: tensor + 1 for key, tensor in computed.items()} | checkpoint.read(found.weights)
+    assert len(computed) == 8
+    network = attach(models.build("huggingface/swinv2", state, found.arguments), Head())
+    assert torch.equal(network(images), written(images).logits)
+
+
 def test_nothing_is_fetched_and_nothing_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,11 +88,10 @@ def read(path: Path) -> HuggingFaceFolder:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(f"{CONFIG}: model_type: wanted the type of a model, such as vit, given {model_type!r}")
-    if model_type == "timm_wrapper" or "timm_model" in str(config.get("architectures")).casefold():
-        raise CheckpointError(
-            f"{CONFIG}: model_type: wanted a model of transformers' own, given one of timm's: serve its"
-            f" weights as timm/{config.get('architecture', 'NAME')}"
-        )
+    if model_type == "timm_wrapper":
+        name = config.get("architecture", "NAME")
+        wanted = f"wanted a model of transformers' own, given one of timm's: serve its weights as timm/{name}"
+        raise CheckpointError(f"{CONFIG}: model_type: {wanted}")
     labels = _labels(config)
     arguments = {key: value for key, value in config.items() if key not in NOT_OF_THE_NETWORK}
     weights = _weights(path)
