@@ -125,7 +125,7 @@ def test_a_timm_models_preprocessing_is_timms_but_for_what_the_spec_says(tmp_pat
     ],
 )
 def test_a_way_to_the_size_replaces_the_librarys(tmp_path: Path, own: dict[str, Any], wanted: dict[str, Any]) -> None:
-    changes = {"architecture": "timm/dm_nfnet_f1.dm_in1k", "preprocess": own or None}
+    changes: dict[str, Any] = {"architecture": "timm/dm_nfnet_f1.dm_in1k", "preprocess": own or None}
     (archive,) = select([write_spec(tmp_path, **changes)], {})
     assert isinstance(archive.model, ClassifierSpec)
     found = archive.model.preprocess.model_dump()
