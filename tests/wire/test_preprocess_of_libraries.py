@@ -136,6 +136,15 @@ def test_letterbox_at_the_corner(shape: tuple[int, int]) -> None:
     assert torch.equal(got, of_torchvision()(whole))
 
 
+@pytest.mark.parametrize("shape", SHAPES[:4])
+def test_padded_tensors(shape: tuple[int, int]) -> None:
+    photo = noise_photo(*shape)
+    got, geometry = apply(photo, Preprocess((32, 31), MEAN, STD, fit="pad", pad_value=114.0, resampling="torch"))
+    down, across = 32 - geometry.resized[0], 31 - geometry.resized[1]
+    sides = [across // 2, down // 2, across - across // 2, down - down // 2]
+    assert torch.equal(got, of_tensors(v2.Resize(geometry.resized), v2.Pad(sides, fill=114))(photo))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_letterbox_of_opencv(shape: tuple[int, int]) -> None:
     """As YOLO's; OpenCV rounds its weights, so that a value of 0..255 may be the next one."""
