@@ -107,6 +107,8 @@ class Head:
             ArgumentError: an output without such a field, or of another shape.
         """
         found = _column(self.select(output), count)
+        if found.dtype in (torch.float16, torch.bfloat16):  # of logits next to each other little is left in 8 bits
+            found = found.float()
         if self.activation == "none":
             return found
         if self.activation == "softmax" and found.shape[1] == 1:

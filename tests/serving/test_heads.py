@@ -357,7 +357,11 @@ def test_the_build_points_out_probabilities_that_pass_for_logits(
         ({"activation": "none"}, {"labels": []}, "labels"),
         ({"output": "logits"}, {}, "head: output: wanted a field of the network's output, scores, got logits"),
         ({"gives": "probabilities", "score": "logit"}, {}, "head: score: wanted log_odds or probability"),
-        ({"gives": "probabilities", "probabilities_by": "end"}, {}, "head: probabilities_by: wanted the name of a module"),
+        (
+            {"gives": "probabilities", "probabilities_by": "end"},
+            {},
+            "head: probabilities_by: wanted the name of a module",
+        ),
         ({"activation": "none"}, {"labels": ["age"]}, "labels: the weights have 2 classes, given are 1 labels"),
     ],
 )
