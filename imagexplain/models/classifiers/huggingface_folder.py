@@ -48,7 +48,7 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class HuggingFaceFolder:
-    """What a folder says.
+    """Content of a folder, but for its preprocessing.
 
     Attributes:
         path: Folder.
