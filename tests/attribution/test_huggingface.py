@@ -11,6 +11,7 @@ from torch import Tensor
 import imagexplain.attribution as library
 from imagexplain.attribution.network.attention_capture import attention_layers
 from imagexplain.attribution.network.layers import default_layer
+from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.attribution.network.tokens import stated_grids, stated_prefix
 from tests.attribution import same_weights
 from tests.attribution.networks import pictures
@@ -143,3 +144,29 @@ def test_a_layer_that_puts_out_several_things(family: str, name: str) -> None:
     assert maps.shape == (2, 1, *images.shape[2:]) and maps.isfinite().all()
     scored = library.score_cam(model, images, 1, layer=name)
     assert scored.shape == maps.shape and scored.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("swin", "swin.layernorm"),  # behind an encoder that puts out fields, and embeddings that put out a tuple
+        ("swin", "swin.encoder.layers.1.blocks.1.layernorm_before"),
+        ("vit", "vit.layers.1.layernorm_before"),
+        ("data2vec-vision", "data2vec_vision.encoder.layer.1.layernorm_before"),
+        ("pvt_v2", "pvt_v2.encoder"),
+    ],
+)
+def test_what_comes_before_a_layer_does_not_run_again(family: str, name: str) -> None:
+    model, images = Logits(huggingface_folders.network(family)), huggingface_folders.images(family)
+    part = split_at(model, images, model.get_submodule(name))
+    assert part.resumes
+    ran: list[str] = []
+    for other, module in model.named_modules():
+        if not [*module.children()]:
+            module.register_forward_hook(lambda *_, other=other: ran.append(other))
+    owner = torch.tensor([1, 0, 1])
+    assert torch.allclose(part.run(owner, part.activation[owner]), part.scores[owner], atol=1e-6)
+    if family != "pvt_v2":  # whose layer gives fields, so that what is within it runs
+        assert not any("patch_embeddings" in other for other in ran)
+    changed = part.activation[owner] * 2
+    assert not torch.allclose(part.run(owner, changed), part.scores[owner], atol=1e-6)
