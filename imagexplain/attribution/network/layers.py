@@ -225,12 +225,12 @@ def main_tensor(output: object) -> Tensor | None:
     """
     if isinstance(output, tuple) and output:
         output = output[0]
-    elif _has_fields(output) and output:
+    elif has_fields(output) and output:
         output = next(iter(output.values()))
     return output if isinstance(output, Tensor) else None
 
 
-def _has_fields(output: object) -> TypeGuard[MutableMapping[str, object]]:
+def has_fields(output: object) -> TypeGuard[MutableMapping[str, object]]:
     """Tell if this is an output as transformers' models give it: a mapping whose keys are fields, in a fixed order."""
     return isinstance(output, MutableMapping) and is_dataclass(output)
 
@@ -246,7 +246,7 @@ def output_replaced(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -
         replaced = replacement(found)
         if isinstance(output, tuple):
             return (replaced, *output[1:])
-        if _has_fields(output):
+        if has_fields(output):
             others = copy.copy(output)
             others[next(iter(others))] = replaced
             return others
