@@ -16,7 +16,9 @@ serving = $(if $(PORT),--port $(PORT)) $(if $(host),--host "$(host)") $(if $(MOD
 # (`make archives LANET_WEIGHTS=`) brings the demonstration back.
 $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIGHTS TENSORMASK_LABELS \
   SWIN_WEIGHTS SWIN_CONFIG SWIN_LABELS TIMM_MODEL TIMM_WEIGHTS TIMM_LABELS PLACES_WEIGHTS PLACES_LABELS \
-  TORCHVISION_MODEL TORCHVISION_WEIGHTS TORCHVISION_LABELS,\
+  TORCHVISION_MODEL TORCHVISION_WEIGHTS TORCHVISION_LABELS \
+  OWN_MODULE OWN_FACTORY OWN_WEIGHTS OWN_LABELS OWN_PREPROCESS \
+  PROGRAM_TORCHSCRIPT PROGRAM_EXPORTED PROGRAM_ONNX PROGRAM_LABELS PROGRAM_PREPROCESS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
 .PHONY: setup setup-ops archives serve serve-edge supervise stop demo test test-upstream torture lint bench evaluate

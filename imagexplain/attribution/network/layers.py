@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.tokens import Layout, layout_of, stated_channels, stated_grids, stated_prefix
+from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.targets import check_images
 from imagexplain.errors import LayerError, UnsupportedModelError
 
@@ -193,6 +194,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"wanted a module, which has layers, got {type(model).__name__}")
+    check_visible(model, "module")
     check_images(images)
     if layer is None:
         return default_layer(model, images)
