@@ -27,12 +27,19 @@ SIDE = 16
 
 
 class Flattening(nn.Module):
-    """A network whose code fixes the number of images when it is traced with one."""
+    """A small network."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
         self.fc = nn.Linear(4 * 14 * 14, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.conv(images).relu().flatten(1))
+
+
+class Fixed(Flattening):
+    """A network whose code fixes the number of images when it is traced."""
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.conv(images).relu().reshape(int(images.shape[0]), -1))
@@ -67,11 +74,9 @@ def tried(program: Program, on_cpu: bool = False) -> None:
 
 
 def test_a_program_for_one_image_is_asked_in_turns(tmp_path: Path) -> None:
-    model, images = network(), torch.rand(3, 3, SIDE, SIDE)
+    model, images = network(Fixed), torch.rand(3, 3, SIDE, SIDE)
     file = traced(tmp_path, model)
-    with pytest.raises(
-        CheckpointError, match=r"any number of images; if it was traced for one, `arguments: {batch: 1}`"
-    ):
+    with pytest.raises(CheckpointError, match=r"if it was traced for one, `arguments: {batch: 1}` asks it"):
         tried(programs.load("torchscript", file, {}, CPU))
     program = programs.load("torchscript", file, {"batch": 1}, CPU)
     tried(program)
@@ -104,7 +109,7 @@ def test_another_size(tmp_path: Path) -> None:
 
 
 def test_a_program_that_names_a_device(tmp_path: Path) -> None:
-    program = programs.load("torchscript", traced(tmp_path, network(OnDevice), 2), {"batch": 1}, CPU)
+    program = programs.load("torchscript", traced(tmp_path, network(OnDevice), 2), {}, CPU)
     with pytest.raises(CheckpointError, match=r"runs on any device: script it, .*; given one for cpu"):
         tried(program)
     tried(program, on_cpu=True)
