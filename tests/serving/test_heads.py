@@ -43,7 +43,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def handler(outputs: int = len(TIMM_LABELS), **changes: Any) -> ClassifierHandler:
         key = json.dumps([outputs, changes])
         if key not in known:
-            folder = write_timm(tmp_path_factory.mktemp("resnet"), "resnet", outputs, **changes)
+            folder = write_timm(tmp_path_factory.mktemp("resnet"), "resnet", outputs=outputs, **changes)
             supported_methods.write(sorted(METHODS), folder)  # a trial of all takes seconds
             known[key] = classifier_of(folder)
         return known[key]

@@ -26,6 +26,7 @@ from imagexplain.attribution.network.tokens import (
     stated_grids,
     stated_prefix,
 )
+from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.targets import check_images
 from imagexplain.errors import LayerError, UnsupportedModelError
 
@@ -208,6 +209,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"wanted a module, which has layers, got {type(model).__name__}")
+    check_visible(model, "module")
     check_images(images)
     if layer is None:
         return default_layer(model, images)
