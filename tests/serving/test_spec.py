@@ -115,7 +115,7 @@ def test_an_architecture_by_a_variable(tmp_path: Path) -> None:
     [
         (
             {"architecture": "resnet18", "preprocess": None},
-            "small.yaml: architecture: wanted one of bit, lanet, or timm/ and the name of one of its models, given",
+            "small.yaml: architecture: wanted one of bit, lanet, module, torchscript, exported, onnx, or timm/ or ",
         ),
         ({"architecture": "timm/resnet18s", "preprocess": None}, "small.yaml: architecture: wanted timm/ and the name"),
         ({**TIMM, "preprocess": {"colour": 1}}, "small.yaml: preprocess.colour: Extra inputs are not permitted"),
