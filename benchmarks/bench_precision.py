@@ -13,6 +13,8 @@ integrate from a black and from a grey image, at 50 Gauss–Legendre points. The
     timm        the same with timm's formulation.
     folded      filters standardised once, in float64.
     served      folded, and specialised to the input's size: what a worker answers with.
+    bfloat16    folded, its forward pass under autocast: what `serving: {precision: bfloat16}` gives on a GPU. A CPU's
+                kernels round as its own do; they say how large the error is, not which pixels have it.
 
 An error is the largest over the pixels, relative to the largest attribution. "nearer" counts the images on which a way
 is at least as near to the truth as the original.
@@ -38,6 +40,7 @@ from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.models.checkpoints.checkpoint import read
 from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.precision import Autocast
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.ops.server import ROOT
 from imagexplain.vision.preprocess import apply
@@ -64,6 +67,7 @@ def networks(name: str) -> dict[str, tuple[nn.Module, int]]:
         "original": (authors, ALL),
         "timm": (base, ALL),
         "folded": (folded, CHUNK),
+        "bfloat16": (Autocast(folded, torch.bfloat16), CHUNK),
         "served": (specialise(folded, torch.zeros(1, 3, 32, 32)), CHUNK),
     }
 

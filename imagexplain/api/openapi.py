@@ -93,6 +93,10 @@ _REQUEST_ID = {
     "description": "Id of the request, by which its line in the logs is found.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
 }
+_ERROR = {
+    "description": "The error itself in one line of JSON, where the model's handler gave it; not the front door's own.",
+    "schema": {"type": "string"},
+}
 _ABOUT: Mapping[Kind, tuple[str, str]] = {
     "prediction": ("predict", "What {model} says of a photo"),
     "explanation": ("explain", "What decided the answer of {model}"),
@@ -141,7 +145,7 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
         "components": {
             "schemas": schemas,
             "parameters": _parameters(),
-            "headers": {"RequestId": _REQUEST_ID},
+            "headers": {"RequestId": _REQUEST_ID, "Error": _ERROR},
             "responses": {_name(status): _refusal(status) for status in sorted(MEANINGS)},
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "Key of a client, made by the operator."}
@@ -322,7 +326,7 @@ def _refusal(status: int) -> dict[str, Any]:
     """A response of an error."""
     word = {**WORDS, **EDGE_WORDS}[status]
     own = {"properties": {"code": {"const": status}, "error": {"const": word}}}
-    headers = {"X-Request-Id": _reference("headers", "RequestId")}
+    headers = {"X-Request-Id": _reference("headers", "RequestId"), "X-Explain-Error": _reference("headers", "Error")}
     if status in RETRIED:
         headers["Retry-After"] = {"description": "Seconds.", "schema": {"type": "integer"}}
     if status == HTTPStatus.UNAUTHORIZED:

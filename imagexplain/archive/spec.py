@@ -280,6 +280,7 @@ class ServingSpec(_Strict):
 
     `chunk` is the number of path points that are evaluated at once, by default as many as fit the free memory.
     TorchServe kills a worker after `response_timeout_s`; the handler answers within `deadline_fraction` of it.
+    `precision` is a classifier's on a GPU, see :mod:`imagexplain.models.optimize.precision`.
     """
 
     workers: Positive = 1
@@ -292,6 +293,7 @@ class ServingSpec(_Strict):
     chunk: Positive | None = None
     deadline_fraction: float = Field(default=0.8, gt=0, lt=1)
     device: Literal["gpu", "cpu"] = "gpu"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     @property
     def deadline_s(self) -> float:
@@ -324,6 +326,12 @@ class _Spec(_Strict):
             raise ValueError(f"explain.steps is {self.explain.steps}, above limits.max_steps {self.limits.max_steps}")
         if self.explain.quadrature == "trapezoid" and self.explain.steps < 2:
             raise ValueError(f"explain.steps: wanted at least 2 for the trapezoid, got {self.explain.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _precision_of_a_classifier(self) -> Self:
+        if self.handler != "classifier" and self.serving.precision != "float32":
+            raise ValueError(f"serving.precision: wanted float32 of a {self.handler}, got {self.serving.precision}")
         return self
 
 

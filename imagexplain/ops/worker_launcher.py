@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -17,6 +18,10 @@ LENGTH = struct.Struct("!I")
 """Length of a message, before it."""
 PATIENCE_SECONDS = 60.0
 """Time that a template has for its imports and a copy: one that is stopped would hold up its workers for ever."""
+ACCEPTED = 2**32 - 1
+"""Word of a worker that has accepted TorchServe's connection, which comes with it; no exit status is as large."""
+SILENCE_SECONDS = 0.1
+"""Time without a word from TorchServe after which it waits for nothing more to send."""
 
 
 def main(template: str, arguments: list[str], patience_s: float = PATIENCE_SECONDS) -> int:
@@ -58,11 +63,26 @@ def _wait(connection: socket.socket) -> int:
     for output in (1, 2):  # TorchServe takes the end of its worker's output for the end of the worker
         os.dup2(silence, output)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ended = connection.recv(LENGTH.size, socket.MSG_WAITALL)
+    ended, held, _, _ = socket.recv_fds(connection, LENGTH.size, 1)
+    if held:
+        ended = connection.recv(LENGTH.size, socket.MSG_WAITALL)
+        _let_it_send(held[0])
     status = LENGTH.unpack(ended)[0] if len(ended) == LENGTH.size else signal.SIGKILL
     if os.WIFSIGNALED(status):
         os.kill(os.getpid(), os.WTERMSIG(status))
     return os.WEXITSTATUS(status)
+
+
+def _let_it_send(connection: int) -> None:
+    """Hold the connection of a worker that has ended until TorchServe has sent something, or nothing for a while.
+
+    TorchServe collects a batch for some milliseconds, and forgets what it has collected if the connection ends
+    meanwhile: nobody would ever be answered. What it has sent it answers with an error.
+    """
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    waiting.poll(SILENCE_SECONDS * 1000)
+    os.close(connection)
 
 
 if __name__ == "__main__":

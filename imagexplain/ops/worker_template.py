@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 MODULES = (
     "torch",
@@ -56,6 +56,8 @@ MODULES = (
 """Modules that handlers import; one that is not installed is left out."""
 
 LENGTH = struct.Struct("!I")
+ACCEPTED = 2**32 - 1
+"""Word of a worker to its launcher, as :mod:`imagexplain.ops.worker_launcher` has it."""
 PATIENCE_SECONDS = 120.0
 """Time within which the server must have started."""
 
@@ -159,7 +161,7 @@ def _started(connection: socket.socket, own: list[socket.socket]) -> Child | Non
         connection.close()
         return None
     if pid == 0:
-        _run(request, outputs, [connection, *own])
+        _run(request, outputs, connection, own)
     for output in outputs:
         os.close(output)
     connection.settimeout(None)
@@ -168,7 +170,7 @@ def _started(connection: socket.socket, own: list[socket.socket]) -> Child | Non
     return Child(pid, connection)
 
 
-def _run(request: dict[str, object], outputs: list[int], own: list[socket.socket]) -> NoReturn:
+def _run(request: dict[str, object], outputs: list[int], launcher: socket.socket, own: list[socket.socket]) -> NoReturn:
     """Become the worker: its streams, environment and paths, as if the interpreter had been started for it."""
     status = 1
     try:
@@ -181,6 +183,7 @@ def _run(request: dict[str, object], outputs: list[int], own: list[socket.socket
         for each in own:
             each.close()
         _enter(request)
+        _share_first_connection(launcher)
         random.seed()
         if "numpy" in sys.modules:
             sys.modules["numpy"].random.seed()
@@ -206,6 +209,20 @@ def _enter(request: dict[str, object]) -> None:
     given = environment.get("PYTHONPATH", "").split(os.pathsep) if environment.get("PYTHONPATH") else []
     sys.path[:0] = [script, *given]
     importlib.invalidate_caches()
+
+
+def _share_first_connection(launcher: socket.socket) -> None:
+    """Give the launcher the first connection that the worker accepts, TorchServe's, to hold when the worker ends."""
+    accept = socket.socket.accept
+
+    def accept_and_share(listener: socket.socket) -> tuple[socket.socket, Any]:
+        socket.socket.accept = accept  # type: ignore[method-assign]
+        connection, address = accept(listener)
+        with suppress(OSError):  # the launcher has ended, and with it this worker will
+            socket.send_fds(launcher, [LENGTH.pack(ACCEPTED)], [connection.fileno()])
+        return connection, address
+
+    socket.socket.accept = accept_and_share  # type: ignore[method-assign, assignment]
 
 
 def _exit_status(script: str) -> int:

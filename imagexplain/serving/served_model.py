@@ -19,6 +19,7 @@ from imagexplain.attribution.runner import layer_and_channels
 from imagexplain.errors import ArgumentError
 from imagexplain.models.optimize.any_network import optimize
 from imagexplain.models.optimize.folding import fold
+from imagexplain.models.optimize.precision import with_precision
 from imagexplain.models.optimize.specialised_convolutions import specialise
 from imagexplain.models.programs.program import Program
 from imagexplain.serving.chunk_size import chunk_size
@@ -60,8 +61,6 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         SpecError, CheckpointError: an archive that does not hold what it should.
         ValueError: a network whose scores do not match the labels.
     """
-    # TF32, which cuDNN takes for convolutions by default, has 10 bits of mantissa: attributions would be off by 1e-3.
-    torch.backends.cudnn.allow_tf32 = False
     spec = ClassifierSpec.read(model_dir)
     preprocess = Preprocess(**spec.preprocess.model_dump())
     example = torch.zeros(1, 3, *preprocess.size)
@@ -78,7 +77,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         network = built.quick()
     else:
         network = optimize(built, photo[None])
-    original, network = placed(built), placed(network)
+    original, network = placed(built), with_precision(placed(network), spec.serving.precision, device)
     with torch.no_grad():
         classes = network(example.to(device)).shape[1]
     if classes != len(spec.labels):

@@ -144,6 +144,10 @@ def test_a_segmenters_spec(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            SEGMENTER | {"serving": {"precision": "tf32"}},
+            "small.yaml: spec: Value error, serving.precision: wanted float32 of a segmenter, got tf32",
+        ),
         ({"handler": "ranker"}, "small.yaml: handler: wants one of classifier, segmenter, captioner (given 'ranker')"),
         (SEGMENTER | {"engine": "keras"}, "small.yaml: engine: Input should be 'torchvision', 'detectron2' or 'mmdet'"),
         (SEGMENTER | {"engine": "mmdet"}, "config: goes with engine mmdet, which wants one"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,18 @@ print("to the other stream", file=sys.stderr, flush=True)
 sys.stdout.flush()
 time.sleep(float(sys.argv[1]))
 sys.exit(int(sys.argv[2]))
+"""
+
+
+LISTENS = """
+import json, os, socket, sys, time
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+listener.bind(sys.argv[1])
+listener.listen(1)
+print(json.dumps({"pid": os.getpid()}), flush=True)
+connection, _ = listener.accept()
+connection.sendall(b"here")
+time.sleep(60)
 """
 
 
@@ -149,6 +163,29 @@ def test_a_stopped_template_holds_up_no_worker(template: Template) -> None:
     template.process.send_signal(signal.SIGCONT)
     eventually(lambda: not template.workers())
     assert told(template.launch("0", "0"))["decimal"]
+
+
+def test_the_launcher_holds_the_connection_of_a_killed_worker_until_something_is_sent(template: Template) -> None:
+    """TorchServe forgets a batch that it is collecting as the connection ends."""
+    template.script.write_text(LISTENS)
+    address = str(template.script.with_name("server"))
+    launcher = template.launch(address)
+    worker = int(str(told(launcher)["pid"]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.connect(address)
+        assert server.recv(4) == b"here"
+        launcher.send_signal(signal.SIGSTOP)  # so that its patience does not end
+        os.kill(worker, signal.SIGKILL)
+        eventually(lambda: not template.workers())
+        server.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            server.recv(1)
+        server.sendall(b"a batch")
+        launcher.send_signal(signal.SIGCONT)
+        server.settimeout(10)
+        with suppress(ConnectionResetError):  # for the batch was not read
+            assert server.recv(1) == b""
+    assert launcher.wait(timeout=10) == -signal.SIGKILL
 
 
 def test_a_stopped_worker_ends_with_its_launcher(template: Template) -> None:
