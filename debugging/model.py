@@ -57,7 +57,7 @@ class DebuggedModel:
     @cached_property
     def layer(self) -> nn.Module:
         """The layer whose places have the features of segments."""
-        return default_layer(self.network, torch.zeros(1, 3, *self.served.preprocess.size))
+        return default_layer(self.network, torch.zeros(1, *self.served.preprocess.shape))
 
     def see(self, photo: Photo) -> ModelInput:
         """The photo at the model's size."""

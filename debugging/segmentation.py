@@ -84,7 +84,8 @@ class Superpixels:
 
     def segments(self, name: str, photo: Photo, seen: ModelInput) -> Segments:
         """See the protocol."""
-        return _numbered("slic", slic(seen.preprocess.rgb(seen.image), self.settings, Limits().max_groups))
+        picture = seen.of_photo(seen.preprocess.rgb(seen.image))
+        return _numbered("slic", slic(picture, self.settings, Limits().max_groups), seen)
 
     def request(self, name: str, photo: Photo) -> SegmentRequest:
         """See the protocol."""
@@ -101,7 +102,8 @@ class Grid:
 
     def segments(self, name: str, photo: Photo, seen: ModelInput) -> Segments:
         """See the protocol."""
-        return _numbered("grid", grid(seen.preprocess.size, self.settings))
+        height, width = seen.of_photo(seen.image).shape[1:]
+        return _numbered("grid", grid((height, width), self.settings), seen)
 
     def request(self, name: str, photo: Photo) -> SegmentRequest:
         """See the protocol."""
@@ -203,8 +205,9 @@ def over_photo(masks: Tensor, seen: ModelInput) -> Tensor:
     return torch.stack([seen.geometry.labels_to_photo(mask.long(), 0) == 1 for mask in masks])
 
 
-def _numbered(kind: str, labels: Tensor) -> Segments:
-    masks = one_hot(labels)
+def _numbered(kind: str, labels: Tensor, seen: ModelInput) -> Segments:
+    """Segments of labels (h, w) over the input's part that shows the photo."""
+    masks = seen.over_padding(one_hot(labels))
     return Segments(masks, tuple(f"{kind} {number}" for number in range(1, len(masks) + 1)))
 
 

@@ -46,9 +46,7 @@ class EvaluatedModel:
     def start(self, name: str | None = None) -> Tensor:
         """(3, H, W) baseline of that name, or the model's own: zero in model space, a black or a white photo."""
         name = name or self.baseline
-        return (
-            torch.zeros(3, *self.preprocess.size) if name == "zero" else self.grey({"black": 0.0, "white": 1.0}[name])
-        )
+        return torch.zeros(self.preprocess.shape) if name == "zero" else self.grey({"black": 0.0, "white": 1.0}[name])
 
     def grey(self, value: float) -> Tensor:
         """(3, H, W) input of a photo that is ``value`` everywhere, in 0 … 1."""
@@ -97,7 +95,7 @@ def as_built(folder: Path, names: Sequence[str], labels: Sequence[str] | None = 
 
 def with_network(model: EvaluatedModel, network: nn.Module) -> EvaluatedModel:
     """The same model with another folded network."""
-    example = torch.zeros(1, 3, *model.preprocess.size)
+    example = torch.zeros(1, *model.preprocess.shape)
     return replace(model, network=specialise(network, example))
 
 
@@ -119,7 +117,7 @@ def of_archive(archive: ResolvedArchive) -> EvaluatedModel:
     network = built.network.requires_grad_(False).to(memory_format=torch.channels_last)  # which is quicker
     if not archive.labelled:
         with torch.no_grad():
-            classes = network(torch.zeros(1, 3, *spec.preprocess.size)).shape[1]
+            classes = network(torch.zeros(1, *Preprocess(**spec.preprocess.model_dump()).shape)).shape[1]
         spec = archive.with_labels(classes, built.checkpoint.classes).model
         assert isinstance(spec, ClassifierSpec)
     rule = quadrature(spec.explain.quadrature, spec.explain.steps)

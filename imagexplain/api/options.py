@@ -226,7 +226,7 @@ def path_options(options: Mapping[str, Any], limits: Limits, default: PathOption
     return PathOptions(steps, tolerance, quadrature)
 
 
-def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -> Baseline:
+def baseline_options(options: Mapping[str, Any], limits: Limits, default: str, *, alpha: bool = False) -> Baseline:
     """The baseline's options.
 
     Raises:
@@ -238,7 +238,7 @@ def baseline_options(options: Mapping[str, Any], limits: Limits, default: str) -
     usual = Baseline()
     photo = tensor = None
     if name == "image":
-        photo = _second_photo(options.get("baseline_image"), limits)
+        photo = _second_photo(options.get("baseline_image"), limits, alpha)
     if name == "tensor":
         tensor = _tensor("baseline_tensor", options.get("baseline_tensor"), limits.max_draws)
     return Baseline(
@@ -370,11 +370,11 @@ def numbers(name: str, value: object, wanted: str) -> NDArray[Any]:
     return array
 
 
-def _second_photo(value: object, limits: Limits) -> Photo:
+def _second_photo(value: object, limits: Limits, alpha: bool) -> Photo:
     if value is None:
         raise RequestError(400, "baseline_image", "wanted the image that baseline=image starts from, got none")
     data = value if isinstance(value, bytes) else from_base64(value, "baseline_image")
-    return decode(data, limits, "baseline_image")
+    return decode(data, limits, "baseline_image", alpha=alpha)
 
 
 def _tensor(name: str, value: object, most: int) -> Tensor:

@@ -106,6 +106,7 @@ class Defaults:
         outputs: Tensors to return beside the ones every explanation carries, some of ``OUTPUTS``.
         layout: Layout of ``img_data``.
         order: Colour order of ``img_data``.
+        alpha: Flag for photos that keep their transparency, for a model whose input has it.
     """
 
     method: str = "integrated_gradients"
@@ -116,6 +117,7 @@ class Defaults:
     outputs: tuple[str, ...] = ()
     layout: Layout = "hwc"
     order: Order = "rgb"
+    alpha: bool = False
 
 
 ORIGINAL = Defaults(outputs=ORIGINAL_OUTPUTS)
@@ -301,8 +303,9 @@ def _baseline(options: Mapping[str, Any], limits: Limits, plan: AttributionConfi
     if "seed" in plan.takes and not random:
         options = {option: value for option, value in options.items() if option != "seed"}
     if "references" not in plan.takes:
-        return baseline_options(options, limits, usual_baseline(plan, unsaid.method, unsaid.baseline))
-    baseline = baseline_options(options, limits, "uniform")
+        usual = usual_baseline(plan, unsaid.method, unsaid.baseline)
+        return baseline_options(options, limits, usual, alpha=unsaid.alpha)
+    baseline = baseline_options(options, limits, "uniform", alpha=unsaid.alpha)
     return replace(baseline, draws=REFERENCES) if random and "draws" not in options else baseline
 
 
@@ -434,7 +437,8 @@ def _photo(fields: Mapping[str, Any], limits: Limits, defaults: Defaults, contra
     value = fields[given[0]]
     if given[0] == "img_data":
         # The original mask servers differ in their layouts, and their clients need not know which one they ask.
-        return from_list(value, defaults.layout, defaults.order, limits, either=contract.any_layout)
+        either, alpha = contract.any_layout, defaults.alpha
+        return from_list(value, defaults.layout, defaults.order, limits, either=either, alpha=alpha)
     if isinstance(value, bytes | bytearray):
-        return decode(value, limits)
-    return decode(from_base64(plain("image", value)), limits)
+        return decode(value, limits, alpha=defaults.alpha)
+    return decode(from_base64(plain("image", value)), limits, alpha=defaults.alpha)

@@ -53,20 +53,21 @@ MASKS_LEFT = 1 / 32
 """Part of the bytes of masks that counts in gzip. It leaves less, but they have to be held in memory before."""
 
 
-def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline) -> None:
+def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline, channels: int = 3) -> None:
     """Refuse a baseline that would take too much memory or time, before it is made.
 
     Args:
         request: Parsed request.
         size: (H, W) of the model's input.
         deadline: Deadline of the batch; the baseline is made at once, so that nothing stays committed.
+        channels: Number of channels of the model's input.
 
     Raises:
         RequestError: 413 for too many draws or too long a time, 503 if there is no time left.
     """
     if request.kind == "prediction":
         return
-    baseline, values = request.baseline, 3 * size[0] * size[1]
+    baseline, values = request.baseline, channels * size[0] * size[1]
     draws = baseline.paths
     image = 4 * values
     # A refinement keeps some gradients of every path, however little it may keep.

@@ -18,7 +18,8 @@ from imagexplain.serving.cache import digest
 from imagexplain.serving.deadline import MIN_ADMITTED_SECONDS, Deadline
 from imagexplain.vision.geometry import Geometry
 from imagexplain.vision.masks import PhotoMasks, to_model
-from imagexplain.vision.preprocess import ModelInput, apply
+from imagexplain.vision.preprocess import ModelInput
+from imagexplain.vision.preprocess import preprocess as preprocessed
 from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 
@@ -50,11 +51,11 @@ class PreparedRequest:
 
     Attributes:
         request: Parsed request.
-        image: (3, H, W) model input.
+        image: (C, H, W) model input.
         geometry: Map from the photo to it.
         key: Digest of the image, by which results on it are cached.
         preprocess: Preprocessing that made the image.
-        baselines: (D, 3, H, W) baselines, one for each draw.
+        baselines: (D, C, H, W) baselines, one for each draw.
         groups: Groups to score beside pixels, if any.
     """
 
@@ -96,33 +97,34 @@ def prepare_request(
 
 
 def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:
-    """(D, 3, H, W) baselines of the paths."""
-    image, preprocess = seen.image, seen.preprocess
+    """(D, C, H, W) baselines of the paths: inputs of photos of the same size, but for tensors and a second photo."""
+    image, preprocess = seen.of_photo(seen.image), seen.preprocess
+    black, white = (seen.of_photo(preprocess.grey(value)) for value in (0.0, 1.0))
     match choice.name:
         case "zero":
-            start = torch.zeros_like(image)
+            return torch.zeros_like(seen.image)[None]
         case "black":
-            start = preprocess.grey(0.0)
+            start = black
         case "white":
-            start = preprocess.grey(1.0)
+            start = white
         case "mean":
             start = baselines.image_mean(image)
         case "blur":
             start = baselines.blurred(image, choice.blur * min(preprocess.size))
         case "uniform":
-            return baselines.uniform_noise(preprocess.grey(0.0), preprocess.grey(1.0), choice.draws, choice.seed)
+            return seen.with_photo(baselines.uniform_noise(black, white, choice.draws, choice.seed))
         case "image":
             assert choice.photo is not None
-            start = apply(choice.photo.image, preprocess)[0]
+            return preprocessed(choice.photo, preprocess).image[None]
         case "tensor":
             assert choice.tensor is not None
-            if choice.tensor.shape[1:] != image.shape:
-                wanted, got = tuple(image.shape), tuple(choice.tensor.shape[1:])
+            if choice.tensor.shape[1:] != seen.image.shape:
+                wanted, got = tuple(seen.image.shape), tuple(choice.tensor.shape[1:])
                 raise RequestError(422, "baseline_tensor", f"wanted {wanted} like the model's input, got {got}")
             return choice.tensor
         case name:
             raise ValueError(f"baseline: {name!r} is not known here")
-    return start.unsqueeze(0)
+    return seen.with_photo(start).unsqueeze(0)
 
 
 def _groups(
@@ -197,9 +199,12 @@ def numbered(masks: PhotoMasks) -> PhotoMasks:
 
 
 def _segments(settings: Segments, seen: ModelInput, most: int) -> Tensor:
-    """(S, H, W) bool, a partition into at most so many."""
+    """(S, H, W) bool, a partition of the photo's part of the input into at most so many; padding is in none."""
+    picture = seen.of_photo(seen.preprocess.rgb(seen.image))
     if settings.name == "grid":
-        return one_hot(grid(seen.preprocess.size, GridSettings(settings.rows, settings.columns)))
-    usual = SlicSettings(settings.n_segments)
-    compactness = settings.compactness or usual.compactness
-    return one_hot(slic(seen.preprocess.rgb(seen.image), SlicSettings(settings.n_segments, compactness), most))
+        labels = grid((picture.shape[1], picture.shape[2]), GridSettings(settings.rows, settings.columns))
+    else:
+        usual = SlicSettings(settings.n_segments)
+        compactness = settings.compactness or usual.compactness
+        labels = slic(picture, SlicSettings(settings.n_segments, compactness), most)
+    return seen.over_padding(one_hot(labels))

@@ -35,7 +35,7 @@ class ServedModel:
     Attributes:
         spec: Resolved spec of the archive.
         preprocess: Preprocessing of photos.
-        network: Frozen network from (N, 3, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
+        network: Frozen network from (N, C, H, W) to pre-softmax scores (N, classes), as fast as it can be made.
         original_network: Same network with the modules that its authors gave it, whose layers can be named; built
             when the worker loads.
         device: Device of the network.
@@ -63,7 +63,7 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
     """
     spec = ClassifierSpec.read(model_dir)
     preprocess = Preprocess(**spec.preprocess.model_dump())
-    example = torch.zeros(1, 3, *preprocess.size)
+    example = torch.zeros(1, *preprocess.shape)
 
     def placed(network: nn.Module) -> nn.Module:
         return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)

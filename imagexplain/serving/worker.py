@@ -172,8 +172,8 @@ class Worker(RequestLoop[T]):
         self, deadline: Deadline, pair: tuple[Decoded, ExplainedScore]
     ) -> tuple[PreparedRequest, ExplainedScore]:
         decoded, score = pair
-        height, width = decoded.seen.image.shape[1:]
-        admit_baseline(decoded.request, (height, width), deadline)
+        channels, height, width = decoded.seen.image.shape
+        admit_baseline(decoded.request, (height, width), deadline, channels)
         masks = decoded.masks if score.masks is None else score.masks
         return prepare_request(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key), score
 

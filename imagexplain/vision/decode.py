@@ -6,6 +6,7 @@ Whatever arrives becomes upright RGB, 8 bits a channel:
 - colours are converted to sRGB by the file's ICC profile, see :mod:`imagexplain.vision.colour`. Nothing else that a
   file says of its colours is regarded: a PNG's ``gAMA``, ``cHRM``, ``sRGB`` and ``cICP``, EXIF's ``ColorSpace``;
 - transparency is composited over white, as a browser shows it, not over the hidden colour of the transparent pixels;
+  for a model whose input has alpha, the photo keeps both beside it;
 - 16-bit grey keeps its high byte, as Pillow reads 16-bit colour;
 - CMYK without a profile is converted by inks that are ideal; JPEGs store it inverted, which Pillow undoes;
 - of an animation or a phone's several pictures in one file, the first counts.
@@ -106,12 +107,15 @@ class Photo:
         source_format: Format of the source: ``JPEG``, ``PNG``, ``WebP`` or ``list``.
         mode: Pillow mode of the file as it came (``CMYK``, ``P``, ``I;16``, …); for lists ``L``, ``RGB`` or ``RGBA``.
         encoded: Encoded file itself, None for lists.
+        transparent: RGBA image, with the colours that transparency hides, where the source has any and it was asked
+            for.
     """
 
     image: Image.Image
     source_format: str
     mode: str
     encoded: bytes | None = None
+    transparent: Image.Image | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -119,8 +123,14 @@ class Photo:
         return self.image.height, self.image.width
 
 
-def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "image") -> Photo:
+def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "image", *, alpha: bool = False) -> Photo:
     """Decode the photo in an encoded file.
+
+    Args:
+        data: Bytes of the file.
+        limits: Limits of bytes, pixels and sides.
+        field: Name of the request's field, for errors.
+        alpha: Flag for a photo that keeps its transparency as well.
 
     Raises:
         RequestError: 400 empty, truncated or damaged; 413 too many bytes or pixels; 415 none of ``FORMATS``.
@@ -144,7 +154,8 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
                 _scale_transparent_colour(file)
             file.load()
             mode = file.mode
-            image = _upright(_rgb(file, profile or file.info.get("icc_profile")), _orientation(file))
+            colours = _colours(file, profile or file.info.get("icc_profile"))
+            image = _upright(colours, _orientation(file))
     except RequestError:
         raise
     except Image.DecompressionBombError as error:  # the WebP reader asks Pillow's limit before ours can be asked
@@ -152,7 +163,7 @@ def decode(data: bytes | bytearray | memoryview, limits: Limits, field: str = "i
     except Exception as error:  # Pillow's readers raise a dozen types on damaged files
         reason = str(error) or type(error).__name__
         raise RequestError(400, field, f"the {source_format} is truncated or damaged: {reason}") from error
-    return Photo(image.copy() if image is file else image, source_format, mode, data)
+    return _photo(image.copy() if image is file else image, source_format, mode, data, alpha=alpha)
 
 
 def from_base64(value: object, field: str = "image") -> bytes:
@@ -175,6 +186,7 @@ def from_list(
     field: str = "img_data",
     *,
     either: bool = False,
+    alpha: bool = False,
 ) -> Photo:
     """Decode the photo in a nested list of integers in 0..255.
 
@@ -185,6 +197,7 @@ def from_list(
         order: Order of the colour channels.
         either: Tolerance of the other layout: a list of three channels that fits only the other is taken as of that
             one. A list that fits both, 3×N×3, is taken as of ``layout``.
+        alpha: Flag for a photo that keeps its transparency as well.
 
     Raises:
         RequestError: 400 for anything that is not such a list, 413 for too many pixels.
@@ -196,7 +209,7 @@ def from_list(
     if pixels.ndim == 3 and order == "bgr":
         pixels = np.concatenate([pixels[..., 2::-1], pixels[..., 3:]], axis=2)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    return Photo(_rgb(image), "list", image.mode)
+    return _photo(_colours(image), "list", image.mode, alpha=alpha)
 
 
 def _sniff(data: bytes) -> str | None:
@@ -279,8 +292,16 @@ def _scale_transparent_colour(file: ImageFile) -> None:
             file.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
-def _rgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
-    """Image in RGB: the given one, perhaps changed in place, if it is of that mode already."""
+def _photo(colours: Image.Image, source_format: str, mode: str, encoded: bytes | None = None, *, alpha: bool) -> Photo:
+    """Photo of an upright RGB or RGBA image; the latter lies over white, and is kept where alpha is asked for."""
+    if colours.mode == "RGB":
+        return Photo(colours, source_format, mode, encoded)
+    image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return Photo(image, source_format, mode, encoded, colours if alpha else None)
+
+
+def _colours(image: Image.Image, profile: bytes | None = None) -> Image.Image:
+    """Image in RGB, or in RGBA if it is transparent: the given one, perhaps changed in place, if it is so already."""
     alpha = None
     if image.mode.startswith("I"):  # Pillow's own conversion clips 16 bits at 255
         values, transparent = np.asarray(image), image.info.get("transparency")
@@ -298,7 +319,7 @@ def _rgb(image: Image.Image, profile: bytes | None = None) -> Image.Image:
     if alpha is None:
         return image
     image.putalpha(alpha)
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

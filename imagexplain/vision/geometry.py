@@ -43,6 +43,17 @@ class Geometry:
     resized: Size
     box: tuple[int, int, int, int]
 
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the model's input that show the photo; the others are padding."""
+        top, left, height, width = self.box
+        return _inside(top, height, self.resized[0]), _inside(left, width, self.resized[1])
+
+    @property
+    def padded(self) -> bool:
+        """Tell whether any of the model's input is padding."""
+        return self.inside != (slice(0, self.box[2]), slice(0, self.box[3]))
+
     def to_photo(self, values: Tensor, kernel: Kernel = "bilinear") -> Tensor:
         """Draw a map over the model's input at the photo's size.
 
@@ -199,6 +210,10 @@ def _interpolation(photo: int, resized: int, start: int, length: int, samples: i
     widening = max(1.0, samples * resized / (photo * length))
     distance = (position[:, None] - (torch.arange(samples, dtype=torch.float64) + 0.5)).abs() / widening
     weights = _KERNELS[kernel](distance)
+    shown = _inside(start, length, resized)
+    if shown != slice(0, length):  # values of padding alone say nothing of the photo's rim
+        edges = torch.arange(samples + 1, dtype=torch.float64) * (length / samples)
+        weights = weights * ((edges[1:] > shown.start) & (edges[:-1] < shown.stop))
     # At the rim the kernel hangs over the edge: what lies inside is scaled up to a sum of 1.
     weights /= weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
     inside = _squares(photo, resized, start, length) >= 0
@@ -241,6 +256,11 @@ class _Side:
         """Extent of the intervals: the first cell that they reach, and the number of cells from it to the last."""
         first = int(self.cells[0].min())
         return first, int(self.cells[2].max()) + 1 - first
+
+
+def _inside(start: int, length: int, resized: int) -> slice:
+    """Pixels of one side of the box that lie on the resized photo."""
+    return slice(max(-start, 0), min(length, resized - start))
 
 
 def _squares(photo: int, resized: int, start: int, length: int) -> Tensor:

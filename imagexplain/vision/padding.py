@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.vision.preprocess_settings import Preprocess
+from imagexplain.vision.resampling import divided, fractions
 
 
 def padded(pixels: Tensor, box: tuple[int, int, int, int], preprocess: Preprocess) -> Tensor:
@@ -23,24 +24,40 @@ def padded(pixels: Tensor, box: tuple[int, int, int, int], preprocess: Preproces
     count, rows, columns = pixels.shape
     inside = top >= 0 and left >= 0 and top + height <= rows and left + width <= columns
     if inside:
-        return _fractions(pixels[:, top : top + height, left : left + width])
+        return fractions(pixels[:, top : top + height, left : left + width], preprocess)
     if preprocess.pad_mode != "constant":
         mirrored = preprocess.pad_mode == "reflect"
         down, across = (_source(*side, mirrored) for side in ((top, height, rows), (left, width, columns)))
-        return _fractions(pixels[:, down][:, :, across])
+        return fractions(pixels[:, down][:, :, across], preprocess)
     first, start = max(top, 0), max(left, 0)
     part = pixels[:, first : max(top + height, 0), start : max(left + width, 0)]
-    value = torch.tensor(preprocess.pad_value, dtype=torch.float32).div_(255).reshape(-1, 1, 1)
+    value = divided(torch.tensor(preprocess.pad_value, dtype=torch.float32), preprocess).reshape(-1, 1, 1)
     whole = value.repeat(count // len(value), height, width)
-    whole[:, first - top :, start - left :][:, : part.shape[1], : part.shape[2]] = _fractions(part)
+    whole[:, first - top :, start - left :][:, : part.shape[1], : part.shape[2]] = fractions(part, preprocess)
     return whole
 
 
-def _fractions(pixels: Tensor) -> Tensor:
-    """Copy of pixels in 0..1, contiguous float32."""
-    if pixels.dtype != torch.uint8:
-        return pixels.clone(memory_format=torch.contiguous_format)
-    return pixels.contiguous().to(torch.float32).div_(255)
+def repadded(part: Tensor, padded: Tensor, inside: tuple[slice, slice], preprocess: Preprocess) -> Tensor:
+    """Pad a part of an input as another input is padded.
+
+    Args:
+        part: Part (..., C, h, w) that shows the photo.
+        padded: Input (C, H, W) whose padding, if it is constant, is taken over.
+        inside: Rows and columns of the input that show the photo.
+        preprocess: Content of the padding.
+
+    Returns:
+        (..., C, H, W).
+    """
+    rows, columns = inside
+    if preprocess.pad_mode == "constant":
+        whole = padded.expand(*part.shape[:-2], *padded.shape[-2:]).clone()
+        whole[..., rows, columns] = part
+        return whole
+    mirrored = preprocess.pad_mode == "reflect"
+    down = _source(-rows.start, padded.shape[-2], part.shape[-2], mirrored)
+    across = _source(-columns.start, padded.shape[-1], part.shape[-1], mirrored)
+    return part[..., down, :][..., across]
 
 
 def _source(start: int, length: int, side: int, mirrored: bool) -> Tensor:

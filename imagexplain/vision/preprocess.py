@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
 from torch import Tensor
 
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.geometry import Geometry, fit
-from imagexplain.vision.padding import padded
+from imagexplain.vision.padding import padded, repadded
 from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.resampling import resize
 
@@ -29,13 +30,35 @@ class ModelInput:
     geometry: Geometry
     preprocess: Preprocess
 
+    def of_photo(self, image: Tensor) -> Tensor:
+        """Part (..., h, w) of a map or an input (..., H, W) that shows the photo: all of it but the padding."""
+        rows, columns = self.geometry.inside
+        return image[..., rows, columns]
+
+    def with_photo(self, part: Tensor) -> Tensor:
+        """Model input (..., C, H, W) of another photo of the same size, padded as this one is.
+
+        Args:
+            part: Part (..., C, h, w) of it that shows the photo, see :meth:`of_photo`.
+        """
+        return repadded(part, self.image, self.geometry.inside, self.preprocess) if self.geometry.padded else part
+
+    def over_padding(self, masks: Tensor) -> Tensor:
+        """Masks (S, H, W), bool, over the input, of masks (S, h, w) over its part that shows the photo."""
+        if not self.geometry.padded:
+            return masks
+        whole = torch.zeros(len(masks), *self.image.shape[1:], dtype=torch.bool)
+        self.of_photo(whole).copy_(masks)
+        return whole
+
 
 def preprocess(photo: Photo, settings: Preprocess) -> ModelInput:
     """Preprocess a photo for a model with inputs of a fixed size.
 
     Raises like :func:`apply`.
     """
-    return see(photo.image, settings)
+    transparent = photo.transparent if settings.channels == "rgba" else None
+    return see(photo.image if transparent is None else transparent, settings)
 
 
 def apply(photo: Image.Image, preprocess: Preprocess) -> tuple[Tensor, Geometry]:

@@ -41,7 +41,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PreprocessFields:
     """Preprocessing of a model's photos.
 
@@ -98,6 +98,9 @@ class PreprocessFields:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.stated().items())})"
 
     def stated(self) -> dict[str, Any]:
         """Values by name as a spec states them: the first six, and of the others those that are not the default."""
@@ -179,7 +182,7 @@ def _check_padding(given: PreprocessFields) -> None:
         raise ValueError(f"pad_value: wanted numbers in 0..255, got {given.pad_value!r}")
     if given.pad_mode != "constant" and any(values):
         raise ValueError(f"pad_value: goes with pad_mode: constant, got pad_mode: {given.pad_mode}")
-    usual = {"pad_mode": "constant", "pad_value": 0.0, "pad_position": "center", "pad_extra": "after"}
+    usual = {"pad_mode": "constant", "pad_value": 0.0, "pad_position": "center"}
     if given.fit == "stretch":
         for name, value in usual.items():
             if getattr(given, name) != value:

@@ -42,9 +42,21 @@ def resize(photo: Image.Image, size: Size, preprocess: Preprocess) -> Tensor:
     mode = InterpolationMode(_TORCHVISION.get(preprocess.interpolation, preprocess.interpolation))
     pixels = pixels_of(photo).contiguous()
     if preprocess.resampling == "torch_float":
-        pixels = pixels.to(torch.float32).div_(255)
+        pixels = fractions(pixels, preprocess)
     resized: Tensor = functional.resize(pixels, list(size), mode, antialias=preprocess.antialias)
     return resized
+
+
+def fractions(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Copy of pixels in 0..1, contiguous float32, to the last digit as the library that resizes has them."""
+    if pixels.dtype != torch.uint8:
+        return pixels.clone(memory_format=torch.contiguous_format)
+    return divided(pixels.contiguous().to(torch.float32), preprocess)
+
+
+def divided(values: Tensor, preprocess: Preprocess) -> Tensor:
+    """Bring values in 0..255 to 0..1, in place: torchvision divides Pillow's pixels, and multiplies tensors."""
+    return values.div_(255) if preprocess.resampling == "pillow" else values.mul_(1 / 255)
 
 
 def pixels_of(photo: Image.Image) -> Tensor:

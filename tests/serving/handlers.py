@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,12 @@ def write_bit(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def write_timm(folder: Path, kind: str) -> Path:
-    """An unpacked archive of a small seeded network of timm."""
-    name, arguments = TIMM_NETWORKS[kind]
+def write_timm(
+    folder: Path, kind: str, arguments: Mapping[str, Any] | None = None, preprocess: Mapping[str, Any] | None = None
+) -> Path:
+    """An unpacked archive of a small seeded network of timm, perhaps with arguments or fields that are not usual."""
+    name, usual = TIMM_NETWORKS[kind]
+    arguments = usual | dict(arguments or {})
     torch.manual_seed(0)
     network = timm_network.create(name, {"num_classes": len(TIMM_LABELS), **arguments})
     for module in network.modules():  # as after training, with statistics that are not those of an untouched network
@@ -74,9 +78,9 @@ def write_timm(folder: Path, kind: str) -> Path:
             module.running_mean.uniform_(-0.2, 0.2)
             module.bias.data.uniform_(0, 0.5)
     save_file(checkpoint.exported(network), folder / WEIGHTS_FILE)
-    preprocess = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    fields = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} | dict(preprocess or {})
     spec = {"name": kind, "architecture": f"timm/{name}", "arguments": arguments, "labels": TIMM_LABELS}
-    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec | {"preprocess": preprocess}).to_json())
+    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec | {"preprocess": fields}).to_json())
     return folder
 
 

@@ -84,7 +84,11 @@ def preprocess(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     size = arguments.get("img_size")
     given = {} if size is None else {"input_size": (3, size, size) if isinstance(size, int) else (3, *size)}
     with torch.device("meta"):
-        config = resolve_model_data_config(create(name, arguments), given)
+        return fields_of(resolve_model_data_config(create(name, arguments), given))
+
+
+def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a spec's ``preprocess`` for a data configuration of timm's, ``resolve_data_config``."""
     return {
         "size": tuple(config["input_size"][1:]),
         "mean": tuple(config["mean"]),

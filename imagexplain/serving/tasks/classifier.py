@@ -25,7 +25,7 @@ SCORES_SHARE = 1 / 16
 
 def defaults_of(spec: ClassifierSpec) -> Defaults:
     """The options of requests that say nothing of them."""
-    return Defaults(**spec.explain.model_dump())
+    return Defaults(**spec.explain.model_dump(), alpha=spec.preprocess.channels == "rgba")
 
 
 @dataclass
