@@ -142,6 +142,10 @@ def test_layers_of_an_exported_program_have_their_names(tmp_path: Path) -> None:
     torch.testing.assert_close(library.layer_cam(program, images, [1, 2], layer="conv"), wanted)
     quick = program.quick()
     assert quick is not program and type(quick.program) is not type(program.program)
+    weights, same = dict(program.named_parameters()), dict(quick.named_parameters())
+    assert {name: weight.data_ptr() for name, weight in weights.items()} == {
+        name: weight.data_ptr() for name, weight in same.items()
+    }
     torch.testing.assert_close(quick(images), model(images))
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torchvision.models import squeezenet1_1
 
 from handlers.classifier import ClassifierHandler
 from imagexplain import attribution as library
@@ -147,3 +148,28 @@ def test_methods_that_look_inside_say_why_they_do_not(
         "onnx": "the nodes of an ONNX program are no layers",
     }[name]
     assert reason in refusal["message"] or (name == "exported_for_one" and "torch's operators" in refusal["message"])
+
+
+def test_torchvisions_network_is_served_by_its_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = squeezenet1_1(num_classes=len(LABELS)).eval().requires_grad_(False)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS))
+    environ = {
+        "TORCHVISION_MODEL": "torchvision/squeezenet1_1",
+        "TORCHVISION_WEIGHTS": str(tmp_path / "net.pth"),
+        "TORCHVISION_LABELS": str(tmp_path / "labels.txt"),
+    }
+    handler = served(tmp_path, "torchvision", environ, preprocess={"size": [64, 64], "resize": 73})
+    settings = handler.worker.task.model.preprocess
+    assert (settings.resize, settings.crop_offset, settings.mean) == (73, "round", (0.485, 0.456, 0.406))
+    image = apply(PHOTO, settings)[0][None]
+    status, body = answer(handler, prediction("application/json"))
+    assert status == 200, body
+    found = sorted(json.loads(body)["predictions"], key=lambda row: row["index"])
+    assert_close(torch.tensor([row["probability"] for row in found]), network(image).softmax(1)[0])
+    result = asked(handler, "method=integrated_gradients&target_class=fox&baseline=zero&steps=5")
+    wanted = library.integrated_gradients(network, image, [2], steps=5)
+    assert_close(result["integrated_grads"].reshape(image.shape), wanted, 1e-4)
+    result = asked(handler, "method=grad_cam&target_class=fox")
+    assert_close(result["map"].reshape(1, 1, 64, 64), library.grad_cam(network, image, [2]), 1e-4)

@@ -50,6 +50,8 @@ def load(path: Path, device: torch.device) -> Program:
     if layered is None:
         unseen["module"] = NO_LAYERS if most is None else ONE_BY_ONE
     quick, (height, width) = program.module(), images.shape[2:]
+    if layered is not None:
+        _share_weights(quick, layered)
     return Program(
         layered or quick,
         unseen,
@@ -151,3 +153,11 @@ def _with_layers(program: ExportedProgram) -> nn.Module | None:
         return torch.export.unflatten(program)
     except Exception:  # whatever it raises of a graph that it cannot take apart; one graph does without
         return None
+
+
+def _share_weights(quick: nn.Module, layered: nn.Module) -> None:
+    """Let both forms of a program have one memory for their weights, which have the same names."""
+    tensors = {**dict(layered.named_parameters()), **dict(layered.named_buffers())}
+    for name, tensor in (*quick.named_parameters(), *quick.named_buffers()):
+        if name in tensors:
+            tensor.data = tensors[name].data
