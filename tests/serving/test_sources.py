@@ -173,3 +173,25 @@ def test_torchvisions_network_is_served_by_its_name(tmp_path: Path) -> None:
     assert_close(result["integrated_grads"].reshape(image.shape), wanted, 1e-4)
     result = asked(handler, "method=grad_cam&target_class=fox")
     assert_close(result["map"].reshape(1, 1, 64, 64), library.grad_cam(network, image, [2]), 1e-4)
+
+
+class Named(nn.Module):
+    """A network that returns its scores under a name, beside something else."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"features": images.mean((2, 3)), "logits": self.network(images)}
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+def test_a_program_that_returns_several_things(batch: int | None, tmp_path: Path) -> None:
+    network = network_of(write_code(tmp_path))
+    export(Named(network).eval(), tmp_path / "net.pt2", batch)
+    handler = served(tmp_path, "exported", variables(tmp_path, PROGRAM_EXPORTED=tmp_path / "net.pt2"))
+    image = apply(PHOTO, handler.worker.task.model.preprocess)[0][None]
+    result = asked(handler, "method=integrated_gradients&target_class=fox&baseline=zero&steps=5")
+    wanted = library.integrated_gradients(network, image, [2], steps=5)
+    assert_close(result["integrated_grads"].reshape(image.shape), wanted)
