@@ -62,7 +62,7 @@ def trainable_network(model: DebuggedModel, spec: ClassifierSpec, drop_path: flo
         if drop_path:
             raise ArgumentError("drop_path", f"wanted 0 for {spec.architecture}, got {drop_path}")
         network = copy.deepcopy(model.network)
-        network.register_forward_hook(_logits_alone)
+        network.register_forward_hook(_logits_alone, prepend=True)  # before its head
         return network.requires_grad_(True)
     state = model.network.state_dict()
     with torch.device("meta"):

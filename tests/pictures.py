@@ -19,3 +19,9 @@ def panel(body: bytes) -> Image.Image:
     assert (width, height) == tuple(side * factor for side in told["photo"])
     pixels = np.asarray(picture.convert("RGB"))[top : top + height, left : left + width]
     return Image.fromarray(np.ascontiguousarray(pixels[factor // 2 :: factor, factor // 2 :: factor]))
+
+
+def words(body: bytes) -> str:
+    """Title and lines of a PNG, as its own text has them."""
+    told = Image.open(io.BytesIO(body)).info
+    return f"{told['Title']}\n{told['Description']}"

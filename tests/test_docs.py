@@ -5,20 +5,25 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 
 import imagexplain.attribution as library
 from evaluation import evaluate_methods, evaluate_photos
 from evaluation.photos import PACKAGED
+from imagexplain.archive.spec import PreprocessSpec
 from imagexplain.attribution.registry import METHODS
 from imagexplain.cli import list_methods
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT
 from imagexplain.vision.colour import MAX_PROFILE_BYTES
 from imagexplain.vision.decode import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS
+from imagexplain.vision.preprocess_fields import CHANNELS
 
 WHOLE = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
 PAGE = WHOLE.partition("## The list")[0]
 ROWS = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", PAGE, re.MULTILINE))
+CHECKPOINTS = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+PREPROCESSING = CHECKPOINTS.partition("## Preprocessing")[2].partition("\n## ")[0]
 WORDS = {"layer": "layer", "baselines": "baseline", "fill": "baseline", "references": "references", "groups": "groups"}
 NAMES = {"rule": "quadrature"}
 
@@ -64,6 +69,24 @@ def test_the_evaluation_on_photos_is_the_one_on_record(capsys: pytest.CaptureFix
     assert page.endswith(capsys.readouterr().out.strip() + "\n")
     for name in (name for names in PACKAGED.values() for name in names):
         assert f"`{name}`" in page, "each packaged photo has its licence named"
+
+
+def test_the_fields_of_a_preprocessing_are_those_of_specs() -> None:
+    fields, libraries = PREPROCESSING.split("| trained with |")
+    rows = re.findall(r"^\| (`[^|]*`) \|([^|]*)\|", fields, re.MULTILINE)
+    named = [name for names, _ in rows for name in re.findall(r"\w+", names)]
+    assert sorted(named) == sorted(PreprocessSpec.model_fields)
+    for names, default in rows:
+        if default.strip():
+            usual = PreprocessSpec.model_fields[names.strip("`")].default
+            assert yaml.safe_load(default.strip().strip("`")) == usual
+    examples = re.findall(r"\| `([^|`]*)` \|$", libraries, re.MULTILINE)
+    assert len(examples) >= 10
+    for example in examples:
+        own = yaml.safe_load("{" + example + "}")
+        count = CHANNELS[own.get("channels", "rgb")]
+        statistics = {} if own.get("standardize") else {"mean": [0.5] * count, "std": [0.5] * count}
+        PreprocessSpec(**{"size": [224, 224], **statistics, **own})
 
 
 def shown(value: object) -> str:

@@ -26,6 +26,7 @@ RUN_ELSEWHERE = {
     "make lint": "types take minutes to check",
     "scripts/accuracy.py": "tests/serving/test_scripts.py, with photos that the tests draw",
     "scripts/finetune.py": "tests/training/finetuning/test_command.py and test_two_processes.py beside it",
+    "imagexplain check": "tests/serving/test_check.py, the page's block on files of its own",
     "imagexplain debug": "tests/debugging/test_debugging_page.py, in the page's order on folders of scenes",
     "train-captioner": "tests/training/captioning/test_command.py, and test_region_encoder.py beside it",
     "evaluate-captioner": "tests/debugging/test_evaluate_captioner.py, on the original's formats and on scenes",

@@ -60,7 +60,7 @@ EXAMPLE_GRAPH: Schema = {"objects": [{"box": [0, 0, 8, 8], "attributes": 1}]}
 """Graph over that photo."""
 
 DESCRIPTIONS: Mapping[str, str] = {
-    "target_class": "Class to explain: a label, one of its comma-separated synonyms, or an index; or a list of such.",
+    "target_class": "Class to explain: a label, one of its comma-separated synonyms, or an index; or a list.",
     "contrast_class": "Class whose score is taken off: why the class to explain, and not this one.",
     "method": "Attribution method; each has options of its own.",
     "combine": "Two methods whose maps are multiplied, the second one coarse.",
@@ -416,8 +416,9 @@ def _as_text(name: str, schema: Schema) -> Schema:
     """Schema of an option's text. Numbers, words and truth values are themselves; all else stands as text."""
     told = {key: schema[key] for key in ("description", "default") if key in schema}
     if name in ("target_class", "contrast_class"):
-        told["description"] += " Several are a list of JSON." if name == "target_class" else ""
-        return told | schema["anyOf"][0]
+        label, _, *several = schema["anyOf"]
+        lists = [{"type": "string", "contentMediaType": "application/json", "contentSchema": one} for one in several]
+        return told | (_any(label, *lists) if lists else label)
     if name == "outputs":
         return told | {"type": "string", "pattern": rf"^\s*({_either(OUTPUTS)})?\s*(,\s*({_either(OUTPUTS)})?\s*)*$"}
     if name in ("combine", "smooth"):

@@ -47,7 +47,7 @@ ONE_IMAGE = ("integrated_grads", "map", "output")
 SHARED = ("group_masks",)
 """Tensors that explanations of several classes have in common."""
 #: What only the summary for people carries.
-SUMMARY = ("model", "target_label", "top", "groups", "detections")
+SUMMARY = ("model", "target_label", "contrast_label", "top", "groups", "detections")
 
 # Attributions are noise in their low bits, which no level compresses: 1 is as small as any (benchmarks/bench_wire.py).
 GZIP_LEVEL = 1

@@ -5,6 +5,7 @@ The same inputs give the same bytes; an archive whose inputs have not changed is
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -25,8 +26,8 @@ import yaml
 from imagexplain.archive.manifest import HASHES, MANIFEST, sha256_of
 from imagexplain.archive.spec import (
     CONFIG_FILE,
+    OWN_MODULE,
     SPEC_FILE,
-    WEIGHTS_FILE,
     CaptionerSpec,
     FileSource,
     ModelSpec,
@@ -49,7 +50,10 @@ if TYPE_CHECKING:  # importing torch takes seconds, which an archive that is up 
 SERVING_FILE = "model-config.yaml"
 PACKAGES = ("handlers", "imagexplain")
 NOT_CARRIED = ("__pycache__", "*.pyc", "*.pyi", "py.typed")
-SPEC_FIELDS = ("architecture", "arguments", "features", "head", "labels", "settings", "vocabulary")
+SPEC_FIELDS = (
+    *("architecture", "arguments", "features", "head", "labels", "module"),
+    *("preprocess", "settings", "vocabulary"),
+)
 """Fields that the build of a network may refuse."""
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
@@ -93,12 +97,14 @@ def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path
         return target
     started = time.perf_counter()
     say(f"{name}: building from {archive.weights}")
+    if (code := archive.module or archive.program) is not None:
+        say(f"{name}: runs {code.name}, here and where it is served: it is trusted like the service's own code")
     with tempfile.TemporaryDirectory() as work:
         content, packed, final = Path(work, "content"), Path(work, "packed"), Path(work, "final.mar")
         for directory in (content, packed):
             directory.mkdir()
-        with_progress(f"{name}: checking the weights", lambda: _stage(archive, content))
-        with_progress(f"{name}: packing", lambda: _sealed(_pack(archive.model, content, packed), final))
+        weights = with_progress(f"{name}: checking the weights", lambda: _stage(archive, content))
+        with_progress(f"{name}: packing", lambda: _sealed(_pack(archive.model, weights, content, packed), final))
         partial = target.with_suffix(".partial")
         try:
             shutil.copyfile(final, partial)
@@ -159,13 +165,28 @@ def _sources(path: Path) -> tuple[FileSource | NameSource, ...]:
         return ()
 
 
-def _stage(archive: ResolvedArchive, content: Path) -> None:
-    """Write the files of the archive, as the archiver wants them, into an empty directory."""
+def _stage(archive: ResolvedArchive, content: Path) -> Path:
+    """Write the files of the archive, as the archiver wants them, into an empty directory; returns the weights."""
+    from imagexplain.archive import classifier_network
+
     for package in PACKAGES:
         shutil.copytree(ROOT / package, content / "extra" / package, ignore=shutil.ignore_patterns(*NOT_CARRIED))
     (content / SERVING_FILE).write_text(yaml.safe_dump(model_config(archive.model), sort_keys=True), encoding="utf-8")
-    model = _weights(archive, content / WEIGHTS_FILE)
+    for file, name in _module_names(archive).items():
+        (content / "extra" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, content / "extra" / name)
+    weights = content / classifier_network.weights_file(archive.model)
+    model = _weights(archive, weights)
     (content / "extra" / SPEC_FILE).write_text(model.to_json(), encoding="utf-8")
+    return weights
+
+
+def _module_names(archive: ResolvedArchive) -> dict[Path, str]:
+    """Names in the archive of the files of a classifier's own code."""
+    module = archive.module
+    if module is None or module.is_file():
+        return dict.fromkeys(archive.module_files, f"{OWN_MODULE}.py")
+    return {file: f"{OWN_MODULE}/{file.relative_to(module)}" for file in archive.module_files}
 
 
 def _weights(archive: ResolvedArchive, target: Path) -> ModelSpec:
@@ -174,11 +195,11 @@ def _weights(archive: ResolvedArchive, target: Path) -> ModelSpec:
     Returns:
         The resolved spec, with the labels that the weights tell where it leaves them to those.
     """
-    from imagexplain.archive import supported_methods
-    from imagexplain.models.checkpoints import checkpoint
+    from imagexplain.archive import classifier_network, supported_methods
+    from imagexplain.models import programs
 
     with _told(archive, "weights"):
-        state = checkpoint.load(archive.weights)
+        state = classifier_network.read_checkpoint(archive)
     if isinstance(archive.model, CaptionerSpec):
         _check_captioner(archive, archive.model, state, target.parent / "extra")
         return _write_weights(archive, state, target)
@@ -188,6 +209,10 @@ def _weights(archive: ResolvedArchive, target: Path) -> ModelSpec:
     archive, refused = _check(archive, state, config)
     _check_default_method(archive, refused)
     supported_methods.write(supported_methods.supported(refused), target.parent / "extra")
+    if archive.program is not None:
+        with _told(archive, "weights"):
+            programs.carry(archive.program, target)
+        return archive.model
     return _write_weights(archive, state, target)
 
 
@@ -300,6 +325,8 @@ def _check(
     from imagexplain.archive.supported_methods import example_input, find_refusals
     from imagexplain.models.checkpoints.state_dict import enumerated
     from imagexplain.models.head import remarks
+    from imagexplain.models.programs import trial
+    from imagexplain.models.programs.program import Program
 
     model, state, labels = archive.model, checkpoint.tensors, len(archive.model.labels)
     assert not isinstance(model, CaptionerSpec)
@@ -312,8 +339,10 @@ def _check(
             explained = engines.dry_run(engine, labels, model.threshold)
         return archive, {} if explained is None else find_refusals(*explained)
     with _told(archive, "weights"), torch.no_grad():
-        built = classifier_network.of_checkpoint(model, checkpoint)
+        built = classifier_network.of_checkpoint(archive, checkpoint)
         image = example_input(model)
+        if isinstance(built.network, Program):
+            trial.check(built.network, image, on_cpu=model.serving.device == "cpu")
         network, scores = built.network, built.network(image[None])
         for remark in remarks(built.head, network.forward(image[None])):  # past the hook that is the head
             say(f"{model.file_name}: {remark}")
@@ -364,7 +393,7 @@ def _smallest(tensor: Tensor) -> Tensor:
     return half if half.to(tensor.dtype).equal(tensor) else tensor
 
 
-def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
+def _pack(model: ModelSpec, weights: Path, content: Path, target: Path) -> Path:
     """Let torch-model-archiver make the archive; returns its path.
 
     The handler is named as a module of the package that is packed anyway, so that its file is not there twice.
@@ -377,7 +406,7 @@ def _pack(model: ModelSpec, content: Path, target: Path) -> Path:
         model_name=model.name,
         version=model.version,
         handler=f"handlers.{model.handler}",
-        serialized_file=str(content / WEIGHTS_FILE),
+        serialized_file=str(weights),
         extra_files=str(content / "extra"),
         config_file=str(content / SERVING_FILE),
         export_path=str(target),
@@ -429,8 +458,11 @@ def _inputs(archive: ResolvedArchive) -> str:
     digest = hashlib.sha256()
     package = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*")) if _is_carried(path)]
     given = [archive.weights, *archive.parts, *archive.features] + ([archive.config] if archive.config else [])
+    given += sorted(archive.weights.parent.glob(f"{glob.escape(archive.weights.name)}.data"))  # of an ONNX program
     for path in (Path(__file__).resolve(), *package, *given):
         digest.update(f"{path.name} {_digest(path)}\n".encode())
+    for path, name in _module_names(archive).items():
+        digest.update(f"{name} {_digest(path)}\n".encode())
     for name in ("safetensors", "torch-model-archiver"):
         digest.update(f"{name} {metadata.version(name)}\n".encode())
     digest.update(f"{archive.labelled} {archive.model.to_json()}".encode())

@@ -53,6 +53,8 @@ HUGGINGFACE = "huggingface"
 """Architecture of a classifier whose weights are a folder that transformers' save_pretrained wrote."""
 CONFIG_FILE = "config.json"
 """The resolved configuration of an mmdet model."""
+OWN_MODULE = "own_module"
+"""Name in an archive of a classifier's own code: a folder, or with the suffix of Python a file."""
 
 
 DEFAULT_VERSION = "1.0"
@@ -159,6 +161,15 @@ class HeadSpec(_Strict):
         if self.probabilities_by is not None and self.gives != "probabilities":
             raise ValueError("probabilities_by: goes with `gives: probabilities`")
         return self
+
+
+class ModuleSpec(_Strict):
+    """The code of a classifier of its user's own: the class or function in it that makes the network.
+
+    Without a name it is the only module class that the code has.
+    """
+
+    factory: str | None = None
 
 
 class ExplainSpec(_Strict):
@@ -398,16 +409,25 @@ class ClassifierSpec(_Classifier, ModelSpec):
     """The resolved spec of a classifier, from photos to class scores.
 
     Attributes:
-        architecture: One of :data:`imagexplain.models.ARCHITECTURES`, ``timm/`` and the name of a model of timm, or
-            ``huggingface/`` and the type of a model of transformers.
-        arguments: Arguments of a model of timm, where they differ from those that its name stands for; values of the
-            configuration of one of transformers.
+        architecture: One of :data:`imagexplain.models.ARCHITECTURES`, ``timm/`` or ``torchvision/`` and the name of one
+            of its models, ``huggingface/`` and the type of a model of transformers, ``module`` for code of the user's
+            own, or the kind of a saved program.
+        arguments: Arguments of a library's model, where they differ from those that its name stands for, values of the
+            configuration of one of transformers, or arguments of the class or function of a user's own.
+        module: Code of the user's own; None for other architectures.
         head: End of the network.
         preprocess: Preprocessing of photos.
     """
 
     architecture: str = Field(min_length=1)
+    module: ModuleSpec | None = None
     preprocess: PreprocessSpec
+
+    @model_validator(mode="after")
+    def _code_where_it_belongs(self) -> Self:
+        if (self.module is not None) != (self.architecture == "module"):
+            raise ValueError("module: goes with `architecture: module`, which wants one")
+        return self
 
     @model_validator(mode="after")
     def _labels_suffice(self) -> Self:
@@ -560,6 +580,18 @@ class LabelSource(FileSource):
         return bool(self.names) or self.from_weights or super()._is_named()
 
 
+class ModuleSource(FileSource):
+    """Code of a user's own: a Python file, or the folder of a package.
+
+    Building the archive and loading it run the code, with all that it may do: it is to be trusted like the service.
+
+    Attributes:
+        factory: Class or function in it that makes the network.
+    """
+
+    factory: NameSource | None = None
+
+
 class _Sources(_Strict):
     weights: FileSource
     labels: LabelSource
@@ -575,17 +607,37 @@ class ClassifierFile(_Classifier, _Sources):
 
     Attributes:
         architecture: Architecture, as in :class:`ClassifierSpec`; ``huggingface`` where ``weights`` names a folder.
-        preprocess: Preprocessing, all of it; of a model of timm, only what differs from timm's own account of it, and
-            of one of transformers, from the folder's.
+        module: Code of the user's own, with ``architecture: module``.
+        preprocess: Preprocessing, all of it; of a library's model, only what differs from the library's own account of
+            it, and of one of transformers, from the folder's. Fields of a :class:`FileSource` among it name a YAML file
+            of fields, which win over those beside it.
     """
 
     architecture: NameSource
+    module: ModuleSource | None = None
     preprocess: dict[str, Any] = {}
+
+    @property
+    def preprocess_file(self) -> FileSource | None:
+        """The YAML file of the preprocessing's fields, if one is named."""
+        named = {field: value for field, value in self.preprocess.items() if field in FileSource.model_fields}
+        return FileSource.model_validate(named) if named else None
+
+    @field_validator("preprocess")
+    @classmethod
+    def _file_is_named(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not set(value).isdisjoint(FileSource.model_fields):
+            FileSource.model_validate(
+                {field: given for field, given in value.items() if field in FileSource.model_fields}
+            )
+        return value
 
     @property
     def sources(self) -> tuple[FileSource | NameSource, ...]:
         """See the base class."""
-        return (*super().sources, self.architecture)
+        code = () if self.module is None else (self.module, self.module.factory)
+        others = (self.architecture, self.preprocess_file, *code)
+        return (*super().sources, *(source for source in others if source is not None))
 
 
 class SegmenterFile(_Segmenter, _Sources):
@@ -680,6 +732,7 @@ class ResolvedArchive:
         model: Resolved spec of the archive.
         weights: Checkpoint.
         config: Configuration of an mmdet model.
+        module: Python file, or folder of a package, of a classifier of its user's own code.
         labelled: Flag for labels that are known; the others :meth:`with_labels` takes from the weights.
         features: Checkpoints of the network that makes a captioner's features.
         parts: Files of weights, where ``weights`` is the index of several.
@@ -689,9 +742,24 @@ class ResolvedArchive:
     model: ClassifierSpec | SegmenterSpec | CaptionerSpec
     weights: Path
     config: Path | None = None
+    module: Path | None = None
     labelled: bool = True
     features: tuple[Path, ...] = ()
     parts: tuple[Path, ...] = ()
+
+    @property
+    def program(self) -> Path | None:
+        """File of a saved program in the place of a checkpoint; None for a network that is built."""
+        from imagexplain.models import PROGRAMS  # which imports torch, and takes seconds
+
+        return self.weights if getattr(self.model, "architecture", None) in PROGRAMS else None
+
+    @property
+    def module_files(self) -> tuple[Path, ...]:
+        """Python files of a classifier's own code: all that its archive carries of it."""
+        if self.module is None:
+            return ()
+        return tuple(sorted(self.module.rglob("*.py"))) if self.module.is_dir() else (self.module,)
 
     def with_head(self, head: Mapping[str, Any]) -> ResolvedArchive:
         """The archive of a classifier with these fields of its head, of which the build may find one."""
@@ -725,12 +793,7 @@ def version_order(version: str) -> tuple[list[int], str]:
 
 def load(path: Path) -> ArchiveSpecFile:
     """Read and validate one YAML file. Raises SpecError naming file and field."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)  # a safe loader
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise SpecError(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise SpecError(f"{path}: wants fields and values, holds {type(content).__name__}")
+    content = _yaml_fields(path)
     handler = content.get("handler", "classifier")
     if not isinstance(handler, str) or handler not in _FILES:
         raise SpecError(f"{path}: handler: wants one of {', '.join(_FILES)} (given {handler!r:.80})")
@@ -738,6 +801,16 @@ def load(path: Path) -> ArchiveSpecFile:
         return _FILES[handler].model_validate(content)
     except ValidationError as error:
         raise SpecError(described(path, error)) from None
+
+
+def _yaml_fields(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)  # a safe loader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SpecError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: wants fields and values, holds {type(content).__name__}")
+    return content
 
 
 def select(paths: Iterable[Path], environ: Mapping[str, str] = os.environ) -> list[ResolvedArchive]:
@@ -810,7 +883,7 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
     if isinstance(spec, CaptionerFile):
         return _resolve_captioner(path, spec, weights, environ)
     labels = _labels(path, spec.labels, environ)
-    fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "preprocess"})
+    fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "module", "preprocess"})
     config = None
     try:
         if isinstance(spec, ClassifierFile):
@@ -818,10 +891,16 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
             if architecture is None:
                 variable = spec.architecture.environment
                 raise SpecError(f"{path}: architecture: the environment variable {variable} is not set")
-            preprocess = _preprocess(path, architecture, spec)
+            preprocess = _preprocess(path, architecture, spec, environ)
+            code, file = None, None
+            if spec.module is not None:
+                file = _module(path, spec.module, environ)
+                code = ModuleSpec(factory=spec.module.factory and spec.module.factory.resolve(environ))
             known = labels or _UNREAD
-            model = ClassifierSpec(labels=known, architecture=architecture, preprocess=preprocess, **fields)
-            return ResolvedArchive(path, model, weights, labelled=labels is not None)
+            model = ClassifierSpec(
+                labels=known, architecture=architecture, module=code, preprocess=preprocess, **fields
+            )
+            return ResolvedArchive(path, model, weights, module=file, labelled=labels is not None)
         if spec.config is not None:
             config = _existing(path, "config", spec.config, environ)
         return ResolvedArchive(path, SegmenterSpec(labels=labels, **fields), weights, config)
@@ -873,22 +952,43 @@ def _resolve_captioner(path: Path, spec: CaptionerFile, weights: Path, environ: 
     return ResolvedArchive(path, model, weights, features=extractor)
 
 
-def _preprocess(path: Path, architecture: str, spec: ClassifierFile) -> Any:
-    """The fields of the classifier's `preprocess`: those of the spec file and, of a model of timm, timm's own."""
+def _preprocess(path: Path, architecture: str, spec: ClassifierFile, environ: Mapping[str, str]) -> Any:
+    """The fields of the classifier's `preprocess`: those of the spec, of the file that it names, and the library's."""
     library, _, name = architecture.partition("/")
-    if {"size", "mean", "std", "fit", "crop_fraction", "interpolation"} <= set(spec.preprocess):  # all of an older spec
-        return spec.preprocess
+    own = _own_preprocess(path, spec, environ)
+    if {"size", "mean", "std", "fit", "crop_fraction", "interpolation"} <= set(own):  # all of an older spec
+        return own
     from imagexplain import models  # which takes seconds
 
     if library not in models.LIBRARIES:
-        if architecture not in models.ARCHITECTURES:  # a name of timm's alone, most likely
+        if architecture not in models.WITHOUT_A_LIBRARY:  # a name of timm's alone, most likely
             raise SpecError(f"{path}: {models.unknown(architecture)}")
-        return spec.preprocess
+        return own
     try:
         usual = models.library_module(library).preprocess(name, spec.arguments)
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from None
-    return _merged(usual, spec.preprocess)
+    return _merged(usual, own)
+
+
+def _own_preprocess(path: Path, spec: ClassifierFile, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The fields that the spec states, and before them those of the YAML file that it names."""
+    stated = {field: value for field, value in spec.preprocess.items() if field not in FileSource.model_fields}
+    source = spec.preprocess_file
+    if source is None:
+        return stated
+    if source.locate(path, environ) is None:
+        if {"size", "mean", "std"} <= set(stated):
+            return stated
+        wanted = f"wants size, mean and std; {source.environment}, which names a YAML file of them, is not set"
+        raise SpecError(f"{path}: preprocess: {wanted}")
+    file = _existing(path, "preprocess", source, environ)
+    fields = _yaml_fields(file)
+    try:
+        PreprocessSpec.model_validate(stated | fields)
+    except ValidationError as error:
+        raise SpecError(described(file, error)) from None
+    return stated | fields
 
 
 def _merged(usual: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -914,6 +1014,19 @@ def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, 
     except OSError as error:
         raise SpecError(f"{path}: {field}: cannot be read: {file}{variable}: {error.strerror}") from None
     return file
+
+
+def _module(path: Path, source: ModuleSource, environ: Mapping[str, str]) -> Path:
+    """The Python file, or the folder of a package."""
+    given = source.locate(path, environ)
+    if given is None or not given.is_dir():
+        file = _existing(path, "module", source, environ)
+        if file.suffix != ".py":
+            raise SpecError(f"{path}: module: wanted a Python file (.py), or the folder of a package, given {file}")
+        return file
+    if not (given / "__init__.py").is_file():
+        raise SpecError(f"{path}: module: wanted the folder of a package, which has an __init__.py, given {given}")
+    return given
 
 
 def _labels(path: Path, source: LabelSource, environ: Mapping[str, str]) -> tuple[str, ...] | None:

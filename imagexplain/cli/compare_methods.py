@@ -75,13 +75,14 @@ class Question:
 
     Attributes:
         spec: Spec of the model.
-        network: Network from (N, 3, H, W) to the scores that are explained (N, classes); not folded, so that methods
+        network: Network from (N, C, H, W) to the scores that are explained (N, classes); not folded, so that methods
             find its layers.
         head: Meaning of the scores.
         photo: Upright photo, as large as it is drawn.
-        preprocess: Preprocessing of photos.
-        image: (1, 3, H, W) model input.
-        baselines: (D, 1, 3, H, W) baselines, the spec's own.
+        preprocess: Preprocessing that made the input.
+        image: (1, C, H, W) model input.
+        inside: Rows and columns of it that show the photo, and no padding.
+        baselines: (D, 1, C, H, W) baselines, the spec's own.
         scores: (classes,) scores of the image.
         target: Index of the class.
         contrast: Index of the class whose score is taken off; None for none.
@@ -96,6 +97,7 @@ class Question:
     photo: Image.Image
     preprocess: Preprocess
     image: Tensor
+    inside: tuple[slice, slice]
     baselines: Tensor
     scores: Tensor
     target: int
@@ -155,6 +157,7 @@ def ask(
         photo=_fitted(request.photo.image),
         preprocess=sample.preprocess,
         image=sample.image.unsqueeze(0),
+        inside=sample.geometry.inside,
         baselines=sample.baselines.unsqueeze(1),
         scores=scores,
         target=index,
@@ -225,7 +228,7 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
         told += f", probability {probabilities[question.target].item():.1%}"
     yield Tile(question.photo, named_class(question), told, "photo")
 
-    groups = slic(question.preprocess.rgb(question.image[0]))
+    groups = superpixels(question)
     pixels = question.preprocess.picture(question.image[0])
     material = AttributionInputs(question.baselines, groups=groups.unsqueeze(0), pictures=pixels.unsqueeze(0))
     low, high = question.preprocess.grey(0.0), question.preprocess.grey(1.0)
@@ -265,6 +268,15 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
         noun = "evaluation" if count == 1 else "evaluations"
         say(f"{shown:32} {seconds:8.2f} s {count:8,} {noun}")
         yield Tile(drawn, shown, f"{seconds:.2f} s, {count:,} {noun}", family)
+
+
+def superpixels(question: Question) -> Tensor:
+    """Labels (H, W) of superpixels of the photo; padding has one of its own."""
+    rows, columns = question.inside
+    own = slic(question.preprocess.rgb(question.image[0])[:, rows, columns])
+    labels = torch.full(question.image.shape[2:], int(own.max()) + 1)
+    labels[rows, columns] = own
+    return labels
 
 
 def directional(question: Question, labels: Tensor, chunk: int) -> Tensor:

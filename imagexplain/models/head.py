@@ -107,6 +107,8 @@ class Head:
             ArgumentError: an output without such a field, or of another shape.
         """
         found = _column(self.select(output), count)
+        if found.dtype in (torch.float16, torch.bfloat16):  # of logits next to each other little is left in 8 bits
+            found = found.float()
         if self.activation == "none":
             return found
         if self.activation == "softmax" and found.shape[1] == 1:
@@ -172,13 +174,18 @@ def attach(network: nn.Module, head: Head) -> nn.Module:
         head: Head of that output.
 
     Returns:
-        The network, which in training gives what it gave without a head.
+        The network.
+
+    Raises:
+        ArgumentError: no such module as the head names.
     """
     if head.probabilities_by is not None:
+        if head.probabilities_by not in dict(network.named_modules()):
+            raise ArgumentError("head", f"probabilities_by: wanted the name of a module, got {head.probabilities_by}")
         _replace(network, head.probabilities_by, nn.Identity())
 
-    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor | None:
-        return None if module.training else head.scores(output, len(given[0]))
+    def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> Tensor:
+        return head.scores(output, len(given[0]))
 
     network.register_forward_hook(hook)
     return network

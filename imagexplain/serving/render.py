@@ -195,7 +195,7 @@ def _answer(
             answer += f"; predicted: {drawable(short(labels, best))}, {_percent(probabilities[best])}"
     else:
         answer = score
-    title = f"Evidence for {drawable(short(labels, index))}"
+    title = f"{'Evidence for' if probabilities is not None else 'Contributions to'} {drawable(short(labels, index))}"
     if other:
         title += f" rather than {drawable(short(labels, other[0]))}"
     return title, (answer, f"{drawable(model.spec.address)}: {_method(sample, explanation)}")

@@ -22,6 +22,7 @@ from imagexplain.models.optimize.any_network import optimize
 from imagexplain.models.optimize.folding import fold
 from imagexplain.models.optimize.precision import with_precision
 from imagexplain.models.optimize.specialised_convolutions import specialise
+from imagexplain.models.programs.program import Program
 from imagexplain.serving.chunk_size import chunk_size
 from imagexplain.serving.deadline import CHUNK_SHARE
 from imagexplain.serving.model_facts import ModelFacts
@@ -72,10 +73,12 @@ def load(model_dir: Path, device: torch.device) -> ServedModel:
         return network.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
     photo = supported_methods.example_input(spec)
-    built = classifier_network.of_archive(spec, model_dir)
+    built = classifier_network.of_archive(spec, model_dir, device)
     if spec.architecture in models.ARCHITECTURES:
         network = fold(built)  # a copy
         network = specialise(network, example) if device.type == "cpu" else network
+    elif isinstance(built, Program):
+        network = built.quick()
     else:
         network = optimize(built, photo[None])
     original, network = placed(built), with_precision(placed(network), spec.serving.precision, device)

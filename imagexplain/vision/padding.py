@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.vision.preprocess_settings import Preprocess
-from imagexplain.vision.resampling import fractions
+from imagexplain.vision.resampling import divided, fractions
 
 
 def padded(pixels: Tensor, box: tuple[int, int, int, int], preprocess: Preprocess) -> Tensor:
@@ -31,7 +31,7 @@ def padded(pixels: Tensor, box: tuple[int, int, int, int], preprocess: Preproces
         return fractions(pixels[:, down][:, :, across], preprocess)
     first, start = max(top, 0), max(left, 0)
     part = pixels[:, first : max(top + height, 0), start : max(left + width, 0)]
-    value = torch.tensor(preprocess.pad_value, dtype=torch.float32).div_(255).reshape(-1, 1, 1)
+    value = divided(torch.tensor(preprocess.pad_value, dtype=torch.float32), preprocess).reshape(-1, 1, 1)
     whole = value.repeat(count // len(value), height, width)
     whole[:, first - top :, start - left :][:, : part.shape[1], : part.shape[2]] = fractions(part, preprocess)
     return whole

@@ -41,7 +41,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PreprocessFields:
     """Preprocessing of a model's photos.
 
@@ -98,6 +98,9 @@ class PreprocessFields:
 
     def __post_init__(self) -> None:
         check(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.stated().items())})"
 
     def stated(self) -> dict[str, Any]:
         """Values by name as a spec states them: the first six, and of the others those that are not the default."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from imagexplain.vision.preprocess_fields import CHANNELS, PreprocessFields, Size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preprocess(PreprocessFields):
     """Preprocessing of a model's photos, and of the colours that its inputs stand for; fields as in the base class."""
 
@@ -51,8 +51,8 @@ class Preprocess(PreprocessFields):
         exact = values.double()
         std, mean = torch.std_mean(exact, over, correction=0, keepdim=True)
         std = std.clamp_min((exact.numel() / mean.numel()) ** -0.5)
-        own = (tuple(each.flatten().expand(self.channel_count).tolist()) for each in (mean, std))
-        return replace(self, mean=next(own), std=next(own), standardize=False)
+        means, deviations = (tuple(each.flatten().expand(self.channel_count).tolist()) for each in (mean, std))
+        return replace(self, mean=means, std=deviations, standardize=False)
 
     def grey(self, value: float) -> Tensor:
         """Model input, (C, H, W) float32, of an opaque photo that is ``value`` everywhere: 0 is black, 1 white.

@@ -51,7 +51,11 @@ def fractions(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """Copy of pixels in 0..1, contiguous float32, to the last digit as the library that resizes has them."""
     if pixels.dtype != torch.uint8:
         return pixels.clone(memory_format=torch.contiguous_format)
-    values = pixels.contiguous().to(torch.float32)
+    return divided(pixels.contiguous().to(torch.float32), preprocess)
+
+
+def divided(values: Tensor, preprocess: Preprocess) -> Tensor:
+    """Bring values in 0..255 to 0..1, in place: torchvision divides Pillow's pixels, and multiplies tensors."""
     return values.div_(255) if preprocess.resampling == "pillow" else values.mul_(1 / 255)
 
 

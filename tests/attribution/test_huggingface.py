@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 
 import imagexplain.attribution as library
 from imagexplain.attribution.network.attention_capture import attention_layers
 from imagexplain.attribution.network.layers import default_layer
+from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.attribution.network.tokens import stated_grids, stated_prefix
 from tests.attribution import same_weights
 from tests.attribution.networks import pictures
@@ -62,32 +63,25 @@ def test_attention_is_seen_in_steps_and_fused(implementation: str, pairs: dict[s
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "window"), [((20, 36), 2), ((28, 28), 3), ((40, 56), 4)])
-def test_windows_that_grids_do_not_fill(size: tuple[int, int], window: int) -> None:
-    """transformers rolls the padding of a grid with it, timm does not: the windows hold other patches than timm's."""
-    theirs = Logits(huggingface_folders.network("swin", image_size=size, window_size=window).double())
-    layers = attention_layers(theirs, pictures(1, size))[1]
-    assert layers[0].grid == (size[0] // 4, size[1] // 4)
-    for layer in layers:
-        held = layer.places[layer.places < layer.tokens]
-        assert held.sort().values.tolist() == list(range(layer.tokens))
-    _check_windows(theirs, size)
-
-
-def _check_windows(model: nn.Module, size: tuple[int, int]) -> None:
-    """The tokens that a block relates are those of its windows: a change of one reaches no other window's patches."""
-    images = pictures(1, size)
-    block = model.get_submodule("swin.encoder.layers.0.blocks.1")
-    layer = attention_layers(model, images)[1][1]
-    dimensions = layer.grid
-    tokens = torch.randn(1, layer.tokens, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    before = block(tokens, dimensions)[0]
-    for token in range(0, layer.tokens, 7):
-        changed = tokens.clone()
-        changed[0, token] += 1
-        reached = (block(changed, dimensions)[0] - before).abs().amax((0, 2)).gt(1e-9).nonzero().flatten().tolist()
-        window = next(row for row in layer.places.tolist() if token in row)
-        assert token in reached and set(reached) <= set(window)
+@pytest.mark.parametrize("family", ["swin", "swinv2"])
+@pytest.mark.parametrize(("size", "window"), [((20, 36), 2), ((28, 28), 3), ((36, 52), 4), ((32, 32), 4)])
+def test_windows_that_grids_do_not_fill(family: str, size: tuple[int, int], window: int) -> None:
+    """transformers rolls the padding of a grid with it, which timm puts at its end: what each window is given."""
+    config = {"image_size": size, "window_size": window, "depths": [2, 1], "num_heads": [1, 2]}
+    model = Logits(huggingface_folders.network(family, **config))
+    blocks = model.get_submodule(f"{family}.encoder.layers.0.blocks")
+    given: list[Tensor] = []
+    for block in blocks:
+        before = block.layernorm_before if family == "swin" else block
+        place = before.register_forward_hook if family == "swin" else before.register_forward_pre_hook
+        place(lambda *call: given.append(call[-1][0] if isinstance(call[-1], tuple) else call[-1]))
+        block.attention.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+    layers = attention_layers(model, pictures(1, size, torch.float32))[1]
+    assert layers[0].grid == (size[0] // 4, size[1] // 4) and len(given) == 4
+    for layer, (tokens, windows) in zip(layers[:2], (given[:2], given[2:]), strict=True):
+        padded = torch.cat([tokens[0], tokens.new_zeros(1, tokens.shape[2])])
+        assert torch.equal(windows, padded[layer.places])
+        assert layer.shape[1:3] == (len(windows), 1)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +144,29 @@ def test_a_layer_that_puts_out_several_things(family: str, name: str) -> None:
     assert maps.shape == (2, 1, *images.shape[2:]) and maps.isfinite().all()
     scored = library.score_cam(model, images, 1, layer=name)
     assert scored.shape == maps.shape and scored.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("swin", "swin.layernorm"),  # behind an encoder that puts out fields, and embeddings that put out a tuple
+        ("swin", "swin.encoder.layers.1.blocks.1.layernorm_before"),
+        ("vit", "vit.layers.1.layernorm_before"),
+        ("data2vec-vision", "data2vec_vision.encoder.layer.1.layernorm_before"),
+        ("pvt_v2", "pvt_v2.encoder"),
+    ],
+)
+def test_what_comes_before_a_layer_does_not_run_again(family: str, name: str) -> None:
+    model, images = Logits(huggingface_folders.network(family)), huggingface_folders.images(family)
+    part = split_at(model, images, model.get_submodule(name))
+    assert part.resumes
+    ran: list[str] = []
+    for other, module in model.named_modules():
+        if not [*module.children()]:
+            module.register_forward_hook(lambda *_, other=other: ran.append(other))
+    owner = torch.tensor([1, 0, 1])
+    assert torch.allclose(part.run(owner, part.activation[owner]), part.scores[owner], atol=1e-6)
+    if family != "pvt_v2":  # whose layer gives fields, so that what is within it runs
+        assert not any("patch_embeddings" in other for other in ran)
+    changed = part.activation[owner] * 2
+    assert not torch.allclose(part.run(owner, changed), part.scores[owner], atol=1e-6)

@@ -9,6 +9,7 @@ from benchmarks import deterministic
 from imagexplain import models
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.models.classifiers import lanet
+from imagexplain.models.head import Head, attach
 from imagexplain.models.optimize.folded_lanet import EvenAndOdd, RectifiedStack
 from imagexplain.models.optimize.folding import fold
 from tests.models.reference import EXPLAINED, FIXTURES, distance, explained, gradients, integrated, shapes
@@ -46,6 +47,13 @@ def test_outputs_and_gradients_stay_equal_in_float32(architecture: str) -> None:
     assert errors[-1] < 0.1
     error = (integrated(expected, given) - integrated(expected, wanted)).abs().max()
     assert error < 1e-4 * integrated(expected, wanted).abs().sum()
+
+
+@both
+def test_a_head_is_the_folded_models_too(architecture: str) -> None:
+    model, images = build(architecture), explained(EXPLAINED[architecture]).intermediates[:3]
+    plain = fold(model)(images)
+    assert fold(attach(model, Head(temperature=2.0)))(images).equal(plain / 2)
 
 
 @both

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from imagexplain.errors import ArgumentError
 from imagexplain.models.head import Head, attach, log_odds, remarks, with_logits_found
@@ -155,7 +155,6 @@ def test_a_head_is_of_the_root_alone_and_survives_a_copy() -> None:
     copied = copy.deepcopy(attach(network, Head(activation="sigmoid")))
     assert [name for name, _ in network.named_modules()] == names
     assert copied(image).equal(torch.cat([-plain, plain], 1)) and network[1](network[0](image)).equal(plain)
-    assert copied.train()(image).equal(plain)  # a training has its own losses
 
 
 @pytest.mark.parametrize(
@@ -194,7 +193,7 @@ def test_what_is_not_found_is_said_with_its_saturation() -> None:
     assert "4 of 4 of a photo are within 1e-06 of 0 or 1" in remark and "p(1 − p) is 1.2e-07" in remark
     with pytest.raises(ArgumentError, match="score: wanted log_odds or probability"):
         with_logits_found(network, Head(gives="probabilities", score="logit"), image)
-    with pytest.raises(ArgumentError, match="gives: wanted probabilities of a photo, within 0..1, got "):
+    with pytest.raises(ArgumentError, match=r"gives: wanted probabilities of a photo, within 0\.\.1, got "):
         remarks(head, SCORES[:1])
 
 

@@ -223,6 +223,52 @@ def test_every_tensor_is_accounted_for(tmp_path: Path) -> None:
         huggingface_network.preprocess("vit", found.arguments)
 
 
+OF_OLDER_VERSIONS = {
+    "_name_or_path": "own/model",
+    "_num_labels": 2,
+    "transformers_version": "4.13.0.dev0",
+    "torch_dtype": "float32",
+    "output_hidden_states": True,
+    "return_dict": False,
+    "torchscript": False,
+    "use_bfloat16": False,
+    "output_past": True,
+    "pruned_heads": {},
+    "max_length": 20,
+    "num_beams": 1,
+    "eos_token_id": None,
+    "finetuning_task": None,
+    "chunk_size_feed_forward": 0,
+    "gradient_checkpointing": False,
+    "path_norm": True,
+    "is_decoder": False,
+}
+"""Values that configurations had, most of all of text models, and on which no network here depends."""
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "resnet", "clip"])
+def test_configurations_that_older_versions_wrote(family: str, tmp_path: Path) -> None:
+    written, images = huggingface_folders.write(tmp_path, family), huggingface_folders.images(family)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for part in (config, config.get("vision_config", {})):
+        part |= OF_OLDER_VERSIONS
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = huggingface_folder.read(tmp_path)
+    network = models.build(f"huggingface/{found.model_type}", checkpoint.read(found.weights), found.arguments)
+    output = network(images)
+    assert list(output) == ["logits"] and torch.equal(output.logits, written(images).logits)
+
+
+def test_buffers_that_older_versions_wrote(tmp_path: Path) -> None:
+    written, images = huggingface_folders.write(tmp_path, "swinv2"), huggingface_folders.images("swinv2")
+    found = huggingface_folder.read(tmp_path)
+    computed = dict(written.named_buffers())
+    state = {key: tensor + 1 for key, tensor in computed.items()} | checkpoint.read(found.weights)
+    assert len(computed) == 8
+    network = attach(models.build("huggingface/swinv2", state, found.arguments), Head())
+    assert torch.equal(network(images), written(images).logits)
+
+
 def test_nothing_is_fetched_and_nothing_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

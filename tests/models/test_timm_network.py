@@ -88,8 +88,8 @@ def test_every_tensor_is_accounted_for() -> None:
         ("timm/resnet19", {}, "architecture: wanted timm/ and the name of one of its models, such as resnet"),
         ("timm/", {}, "architecture: wanted timm/ and the name of one of its models, given ''"),
         ("timm/resnet18", {"colour": 1}, "arguments: resnet18 does not take {'colour': 1}"),
-        ("keras/resnet50", {}, "architecture: wanted one of bit, lanet, or timm/ or torchvision/"),
-        ("lanet", {"layers": 3}, "arguments: go with a timm model, lanet takes none"),
+        ("keras/resnet50", {}, "architecture: wanted one of bit, lanet, module, torchscript, exported, onnx, or "),
+        ("lanet", {"layers": 3}, "arguments: go with a library's model, lanet takes none"),
     ],
 )
 def test_what_there_is_not(architecture: str, arguments: dict[str, Any], message: str) -> None:

@@ -48,12 +48,12 @@ def test_a_tag_and_safetensors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("auxiliary", [True, False])
 def test_heads_for_training_may_be_there_or_not(auxiliary: bool) -> None:
-    """Answers are scores alone, of an input in the range of the published weights unless the arguments say otherwise."""
+    """Answers are scores alone, of an input in the published weights' range unless the arguments say otherwise."""
     network = trained("googlenet", aux_logits=auxiliary, init_weights=False, transform_input=True)
     images = torch.rand(2, 3, 64, 64)
     assert_same_network(models.build("torchvision/googlenet", network.state_dict()), network, images)
     plain = models.build("torchvision/googlenet", network.state_dict(), {"transform_input": False})
-    network.transform_input = False
+    network.transform_input = False  # type: ignore[assignment]
     with torch.no_grad():
         assert_close_outputs(plain(images), network(images))
 

@@ -64,13 +64,19 @@ def write_bit(folder: Path, **changes: Any) -> Path:
 
 
 def write_timm(
-    folder: Path, kind: str, arguments: Mapping[str, Any] | None = None, preprocess: Mapping[str, Any] | None = None
+    folder: Path,
+    kind: str,
+    arguments: Mapping[str, Any] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    *,
+    outputs: int = len(TIMM_LABELS),
+    **changes: Any,
 ) -> Path:
     """An unpacked archive of a small seeded network of timm, perhaps with arguments or fields that are not usual."""
     name, usual = TIMM_NETWORKS[kind]
     arguments = usual | dict(arguments or {})
     torch.manual_seed(0)
-    network = timm_network.create(name, {"num_classes": len(TIMM_LABELS), **arguments})
+    network = timm_network.create(name, {"num_classes": outputs, **arguments})
     for module in network.modules():  # as after training, with statistics that are not those of an untouched network
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_var is not None and module.running_mean is not None
@@ -80,7 +86,8 @@ def write_timm(
     save_file(checkpoint.exported(network), folder / WEIGHTS_FILE)
     fields = {"size": (32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} | dict(preprocess or {})
     spec = {"name": kind, "architecture": f"timm/{name}", "arguments": arguments, "labels": TIMM_LABELS}
-    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec | {"preprocess": fields}).to_json())
+    spec |= {"preprocess": fields, **changes}
+    (folder / SPEC_FILE).write_text(ClassifierSpec.model_validate(spec).to_json())
     return folder
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from transformers import ViTImageProcessor
 
 from imagexplain.archive.build import build_all
@@ -17,12 +20,29 @@ from imagexplain.cli.check import main, spec_of
 from imagexplain.errors import ArgumentError
 from imagexplain.models.example_photo import example_photo
 from tests.models.huggingface_folders import write
+from tests.pages import blocks
 
 
 def checked(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     assert main([*arguments, "--json"]) == 0
     report: dict[str, Any] = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))
     return report
+
+
+NET = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 7, 4), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU())
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.features(images).mean((2, 3)))
+"""
 
 
 def folder_of(path: Path, family: str) -> Any:
@@ -67,6 +87,35 @@ BIT = str(ROOT / "archive_specs" / "bit.yaml")
 def test_a_spec(capsys: pytest.CaptureFixture[str]) -> None:
     report = checked(capsys, BIT)
     assert report["architecture"] == "bit" and report["supported"]
+
+
+def test_the_pages_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line, on files of these names."""
+    monkeypatch.chdir(tmp_path)
+    folder_of(tmp_path / "folder", "vit")
+    Image.fromarray(example_photo()).save("photo.jpg")
+    torch.manual_seed(0)
+    save_file(timm.create_model("resnet18").state_dict(), "model.safetensors")
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "archive_specs" / "configs").mkdir(parents=True)
+    usual = "archive_specs/configs/preprocess_imagenet.yaml"
+    (tmp_path / usual).write_text((ROOT / usual).read_text())
+    made: dict[str, Any] = {}
+    exec(NET, made)
+    net = made["Net"]().eval()
+    torch.save(net.state_dict(), "net.pth")
+    shape = ({0: torch.export.Dim.DYNAMIC},)
+    torch.export.save(torch.export.export(net, (torch.rand(2, 3, 224, 224),), dynamic_shapes=shape), "net.pt2")
+    Path("labels.txt").write_text("cat\ndog\nowl\n")
+    (block,) = (each.code for each in blocks(ROOT / "docs" / "checkpoints.md") if "imagexplain check" in each.code)
+    usual_fields = Path(usual).read_text()
+    for line in block.replace("\\\n", " ").splitlines():
+        words = [usual_fields if word == f"$(cat {usual})" else word for word in shlex.split(line)]
+        assert words[:2] == ["imagexplain", "check"]
+        assert main(words[2:]) == 0, capsys.readouterr().err
+        printed = capsys.readouterr().out
+        assert "explained is the logit" in printed and "methods  " in printed
+    assert "sigmoid" in Path("archive_specs/mine.yaml").read_text()
 
 
 @pytest.mark.parametrize(

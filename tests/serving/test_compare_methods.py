@@ -92,6 +92,23 @@ def test_superpixels_that_are_the_whole_image_have_the_whole_directional_gradien
     assert torch.allclose(value, (maps.double().sum() / (question.image - start).double().norm()).reshape(1), rtol=1e-5)
 
 
+def test_a_contrast_is_of_the_difference_of_two_classes(question: Question, tmp_path: Path) -> None:
+    Image.fromarray(scene(11, 0).image).save(tmp_path / "scene.png")
+    lanet = find_classifier("lanet", compare_methods.SPECS)
+    other, both = (
+        ask(tmp_path / "scene.png", lanet, target, steps=4, contrast=contrast)
+        for target, contrast in (("ring", None), ("star", "ring"))
+    )
+    groups = torch.arange(32).view(1, 32).expand(32, 32) // 8
+    each = [directional(one, groups, chunk=8) for one in (question, other, both)]
+    torch.testing.assert_close(each[2], each[0] - each[1], rtol=1e-3, atol=1e-5)
+    assert "star rather than ring" in compare_methods.heading(both, "scene.png")
+    assert ("scores", "logits") in compare_methods.plan("rise", both).options
+    assert both.layer is not None and question.layer is None
+    with pytest.raises(ValueError, match="contrast: wanted another class than star"):
+        ask(tmp_path / "scene.png", lanet, "star", contrast="star")
+
+
 def test_what_a_method_gets_wrong_is_not_a_refusal(question: Question, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
         raise ValueError("steps: a bug")

@@ -60,6 +60,9 @@ def check(path: str, status: int, body: bytes) -> Any:
         "method=kernel_shap&samples=40&n_segments=4&baseline=uniform&draws=2",
         'method=gradient&smooth={"samples":2}',
         "combine=gradient,grad_cam&normalized=true",
+        "steps=3&target_class=0&contrast_class=1",
+        'steps=3&target_class=[0,"dog"]&segments=grid',
+        "method=gradient&target_class=[2]",
     ],
 )
 def test_explanations_of_classifiers(resnet: ClassifierHandler, options: str) -> None:
@@ -83,7 +86,9 @@ def test_predictions_of_classifiers(resnet: ClassifierHandler) -> None:
 
 def test_numbers_that_are_not_finite(resnet: ClassifierHandler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        type(resnet.worker.task), "payload", lambda *_: Payload({"model": "a", "predictions": WITH_NAN})
+        type(resnet.worker.task),
+        "payload",
+        lambda *_: Payload({"model": "a", "score_kind": "logit", "predictions": WITH_NAN}),
     )
     (body,), _ = ask(resnet, (prediction(), noise_png()))
     assert check("/predictions/classifier", 200, body)["non_finite"] == ["predictions"]

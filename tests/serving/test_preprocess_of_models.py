@@ -154,6 +154,17 @@ def test_a_second_photo_and_a_tensor(model: ClassifierHandler) -> None:
     assert by_tensor["baseline_score"] == pytest.approx(explained(model, baseline="zero")["baseline_score"], rel=1e-4)
 
 
+def test_a_tensor_of_another_shape_is_refused(model: ClassifierHandler) -> None:
+    shape = preprocess_of(model).shape
+    body = {"baseline": "tensor", "baseline_tensor": np.zeros((shape[0] + 1, *shape[1:])).tolist()}
+    image = base64.b64encode(encoded(photo())).decode()
+    context = Context(headers=[explanation() | {"Content-Type": "application/json"}])
+    (answer,) = model.handle([{"body": {"image": image, **body}}], context)
+    found = json.loads(answer)
+    assert (context.statuses[0], found["field"]) == (422, "baseline_tensor")
+    assert f"wanted {shape}" in found["message"]
+
+
 @pytest.mark.parametrize("options", [{"segments": "grid", "rows": 3, "columns": 4}, {"segments": "slic"}])
 def test_padding_is_in_no_segment(model: ClassifierHandler, options: dict[str, Any]) -> None:
     rows, columns = geometry_of(model).inside

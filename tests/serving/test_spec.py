@@ -62,6 +62,18 @@ def test_a_spec_whose_package_is_missing_keeps_its_name_and_stops_no_other(tmp_p
             {"preprocess": {**SPEC["preprocess"], "std": [1, 0, 1]}},
             "small.yaml: preprocess.std.1: Input should be greater",
         ),
+        (
+            {"preprocess": {**SPEC["preprocess"], "resize": 40}},
+            "small.yaml: preprocess: Value error, resize: goes with fit: crop",
+        ),
+        (
+            {"preprocess": {**SPEC["preprocess"], "channels": "grey"}},
+            "small.yaml: preprocess: Value error, mean: wanted one number for each channel of grey, 1, got 3",
+        ),
+        (
+            {"preprocess": {**SPEC["preprocess"], "fit": "cover"}},
+            "small.yaml: preprocess.fit: Input should be 'stretch'",
+        ),
         ({"weights": {}}, "small.yaml: weights: Value error, wants a path, or `environment:`"),
         ({"weights": {"package": "torch"}}, "small.yaml: weights: Value error, wants a path, or `environment:`"),
         (
@@ -102,6 +114,35 @@ def test_a_timm_models_preprocessing_is_timms_but_for_what_the_spec_says(tmp_pat
     assert isinstance(archive.model, ClassifierSpec) and archive.model.preprocess.crop_fraction == 0.9
 
 
+@pytest.mark.parametrize(
+    ("own", "wanted"),
+    [
+        ({}, {"fit": "crop", "resize": (246, 246)}),
+        ({"crop_fraction": 0.8}, {"fit": "crop", "crop_fraction": 0.8}),
+        ({"fit": "stretch"}, {"fit": "stretch"}),
+        ({"fit": "pad", "pad_mode": "edge"}, {"fit": "pad", "pad_mode": "edge"}),
+        ({"resize": 300}, {"fit": "crop", "resize": 300}),
+    ],
+)
+def test_a_way_to_the_size_replaces_the_librarys(tmp_path: Path, own: dict[str, Any], wanted: dict[str, Any]) -> None:
+    changes: dict[str, Any] = {"architecture": "timm/dm_nfnet_f1.dm_in1k", "preprocess": own or None}
+    (archive,) = select([write_spec(tmp_path, **changes)], {})
+    assert isinstance(archive.model, ClassifierSpec)
+    found = archive.model.preprocess.model_dump()
+    usual = {"size": (224, 224), "mean": found["mean"], "std": found["std"], "interpolation": "bicubic"}
+    assert found == usual | {"crop_fraction": 1.0} | wanted
+
+
+def test_grey_photos_want_statistics_of_their_own(tmp_path: Path) -> None:
+    grey = {**TIMM, "arguments": {"img_size": 64, "in_chans": 1}}
+    with pytest.raises(SpecError, match="mean: wanted one number for each channel of grey, 1, got 3"):
+        select([write_spec(tmp_path, **grey, preprocess={"channels": "grey"})], {})
+    (archive,) = select(
+        [write_spec(tmp_path, **grey, preprocess={"channels": "grey", "mean": [0.5], "std": [0.5]})], {}
+    )
+    assert isinstance(archive.model, ClassifierSpec) and archive.model.preprocess.channels == "grey"
+
+
 def test_an_architecture_by_a_variable(tmp_path: Path) -> None:
     path = write_spec(tmp_path, architecture={"environment": "OWN_MODEL"})
     with pytest.raises(SpecError, match=r"small\.yaml: architecture: the environment variable OWN_MODEL is not set"):
@@ -115,7 +156,7 @@ def test_an_architecture_by_a_variable(tmp_path: Path) -> None:
     [
         (
             {"architecture": "resnet18", "preprocess": None},
-            "small.yaml: architecture: wanted one of bit, lanet, or timm/ and the name of one of its models, given",
+            "small.yaml: architecture: wanted one of bit, lanet, ",
         ),
         ({"architecture": "timm/resnet18s", "preprocess": None}, "small.yaml: architecture: wanted timm/ and the name"),
         ({**TIMM, "preprocess": {"colour": 1}}, "small.yaml: preprocess.colour: Extra inputs are not permitted"),

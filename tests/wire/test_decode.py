@@ -110,6 +110,31 @@ def test_colour_with_alpha_is_over_white(form: str, options: dict[str, Any]) -> 
     assert pixels(data) == [[[255, 255, 255], [255, 0, 0], [204, 204, 204]]]
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_transparency_is_kept_where_it_is_asked_for(mode: str, orientation: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8), "RGBA")
+    exif = Image.Exif()
+    options: dict[str, Any] = {"transparency": 3} if mode == "P" else {}
+    exif[0x0112] = orientation
+    file = encoded(image.convert("RGB").convert("P") if mode == "P" else image.convert(mode), exif=exif, **options)
+    plain, kept = decode(file, Limits()), decode(file, Limits(), alpha=True)
+    assert plain.transparent is None and plain.image == kept.image
+    stored = Image.open(io.BytesIO(file)).convert("RGBA")
+    upright = stored.transpose(Image.Transpose.ROTATE_270) if orientation == 6 else stored
+    assert kept.transparent == upright
+    over = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    assert kept.image == over.convert("RGB")
+
+
+def test_opaque_photos_have_no_transparency_to_keep() -> None:
+    assert decode(png(), Limits(), alpha=True).transparent is None
+    assert from_list([[[1, 2, 3]]], alpha=True).transparent is None
+    kept = from_list([[[1, 2, 3, 0]]], order="bgr", alpha=True)
+    assert kept.transparent is not None and kept.transparent.getpixel((0, 0)) == (3, 2, 1, 0)
+    assert kept.image.getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_palette() -> None:
     image = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])

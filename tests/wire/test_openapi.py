@@ -49,6 +49,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "smooth": [{"samples": 3, "std": 0.5, "seed": 1, "statistic": "square"}, {}],
     "combine": [["blur_ig", "grad_cam"]],
     "outputs": [["output", "step_sizes"], []],
+    "target_class": ["cat", 3, ["cat", 3]],
     "caption": ["a star", ["a star"], [None]],
     "words": ["all", "0, star", 3, [0, "star"]],
 }

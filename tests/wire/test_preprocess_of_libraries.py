@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import timm
@@ -133,6 +134,29 @@ def test_letterbox_at_the_corner(shape: tuple[int, int]) -> None:
     whole = Image.new("RGB", (32, 32), (10, 20, 30))
     whole.paste(photo.resize((sides[1], sides[0]), Image.Resampling.BILINEAR), (0, 0))
     assert torch.equal(got, of_torchvision()(whole))
+
+
+@pytest.mark.parametrize("shape", SHAPES[:4])
+def test_padded_tensors(shape: tuple[int, int]) -> None:
+    photo = noise_photo(*shape)
+    got, geometry = apply(photo, Preprocess((32, 31), MEAN, STD, fit="pad", pad_value=114.0, resampling="torch"))
+    down, across = 32 - geometry.resized[0], 31 - geometry.resized[1]
+    sides = [across // 2, down // 2, across - across // 2, down - down // 2]
+    assert torch.equal(got, of_tensors(v2.Resize(geometry.resized), v2.Pad(sides, fill=114))(photo))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_letterbox_of_opencv(shape: tuple[int, int]) -> None:
+    """As YOLO's; OpenCV rounds its weights, so that a value of 0..255 may be the next one."""
+    photo, ratio = noise_photo(*shape), min(64 / side for side in shape)
+    height, width = (round(side * ratio) for side in shape)
+    resized = cv2.resize(np.asarray(photo), (width, height), interpolation=cv2.INTER_LINEAR)
+    down, across = (64 - height) / 2, (64 - width) / 2
+    sides = round(down - 0.1), round(down + 0.1), round(across - 0.1), round(across + 0.1)
+    theirs = cv2.copyMakeBorder(resized, *sides, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+    fields = {"pad_value": 114, "resampling": "torch", "antialias": False, "resize_rounding": "round", "scale": 255.0}
+    got = ours(photo, (64, 64), fit="pad", mean=(0.0,) * 3, std=(1.0,) * 3, **fields)
+    assert (got - torch.from_numpy(theirs).permute(2, 0, 1)).abs().max() <= 1 + 1e-4
 
 
 # Channels and values

@@ -244,7 +244,11 @@ EXPLAIN = "X-Explain-Options"
         ({"image": png(), "mask": b"x"}, 400, "mask", "unknown option"),
         (body(image=BASE64, target_class=1.5), 400, "target_class", "1.5"),
         (body(image=BASE64, target_class=True), 400, "target_class", "True"),
-        (body(image=BASE64, target_class=["cat"]), 400, "target_class", "['cat']"),
+        (body(image=BASE64, target_class={"cat": 1}), 400, "target_class", "{'cat': 1}"),
+        (body(image=BASE64, target_class=[]), 400, "target_class", "or a list of them, got []"),
+        (body(image=BASE64, target_class=["cat", []]), 400, "target_class", "wanted a label or an index, got []"),
+        (body(image=BASE64, target_class=[0] * 21), 413, "target_class", "wanted at most 20 classes, got 21"),
+        (body(image=BASE64, contrast_class=["cat"]), 400, "contrast_class", "['cat']"),
         (body(image=BASE64, target_class=""), 400, "target_class", "0 characters"),
         (body(image=BASE64, target_class="x" * 201), 400, "target_class", "201"),
         (body(image=BASE64, method="occlusions"), 400, "method", "occlusion"),
@@ -512,3 +516,13 @@ def test_synonyms_of_none_or_several_classes(target: str, words: str) -> None:
         resolve_target(target, SYNONYMS)
     assert (caught.value.status, caught.value.field) == (422, "target_class")
     assert words in caught.value.message
+
+
+def test_several_targets_as_json_and_as_text() -> None:
+    (several, as_text, bracketed) = (
+        ask(body(image=BASE64, target_class=["cat", 3])),
+        ask({"image": png(), "target_class": b'["cat", 3]', "contrast_class": b"a, b"}),
+        ask({"image": png(), "target_class": b"[cat]"}),
+    )
+    assert several.targets == as_text.targets == ("cat", 3) and several.target is as_text.target is None
+    assert (bracketed.target, bracketed.targets, as_text.contrast) == ("[cat]", (), "a, b")

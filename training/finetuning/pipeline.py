@@ -12,6 +12,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from timm.data.auto_augment import AugmentOp, posterize
 from torch import Tensor
 
+from imagexplain.errors import ArgumentError
 from imagexplain.vision.preprocess import apply
 from imagexplain.vision.preprocess_settings import Preprocess
 
@@ -65,9 +66,17 @@ class Pipeline:
     augmentation: Augmentation | None = None
 
     def transform(self) -> Transform:
-        """Transform of upright RGB photos to inputs (3, H, W)."""
+        """Transform of upright RGB photos to inputs (C, H, W).
+
+        Raises:
+            ArgumentError: augmented photos for a model that takes other inputs than RGB in 0..1.
+        """
         if self.augmentation is None:
             return partial(_preprocessed, self.preprocess)
+        wanted = {"channels": "rgb", "scale": 1.0, "standardize": False}
+        for name, value in wanted.items():
+            if (given := getattr(self.preprocess, name)) != value:
+                raise ArgumentError("preprocess", f"augmented photos are RGB in 0..1, this model's {name} is {given}")
         augmented: Transform = create_transform(
             input_size=self.preprocess.size,
             is_training=True,

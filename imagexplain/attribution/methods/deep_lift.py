@@ -12,6 +12,7 @@ from torch import Tensor
 from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
+from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
@@ -88,6 +89,7 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
         >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-5)
         True
     """
+    check_visible(model, "nonlinearities")
     classes = classes_to_explain(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
     check_ends(images, begin, classes)

@@ -13,6 +13,7 @@ from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
 from imagexplain.attribution.network.constants import Constant, Constants, frozen
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.tokens import fits, layout_of
+from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, check_images, target_scores
 from imagexplain.errors import UnsupportedModelError
@@ -69,6 +70,8 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"wanted a module, whose layers have biases, got {type(model).__name__}")
+    for need in ("module", "nonlinearities"):
+        check_visible(model, need)
     check_images(images)
     inputs = images.detach().clone().requires_grad_()
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ from torch import Tensor
 from imagexplain.attribution.methods.gradient import gradient
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
+from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
@@ -59,6 +60,7 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
         >>> guided_backprop(network, rand(2, 3, 8, 8), targets=[1, 4]).shape
         torch.Size([2, 3, 8, 8])
     """
+    check_visible(model, "nonlinearities")
     with _GuidedReLUs() as relus:
         maps = gradient(model, images, targets)
     if not relus.seen:

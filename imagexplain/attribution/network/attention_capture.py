@@ -15,6 +15,7 @@ from imagexplain.attribution.network.forward import class_scores
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.layers import SOFTMAXES, depends
 from imagexplain.attribution.network.tokens import layout_of, stated_grids, stated_prefix
+from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.errors import UnsupportedModelError
 
 CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
@@ -74,6 +75,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"wanted a module with attention layers, got {type(model).__name__}")
+    check_visible(model, "attention")
     running: list[tuple[nn.Module, tuple[Any, ...]]] = []  # with what each was given, by position
     layers: list[AttentionLayer] = []
     prefix, grids = stated_prefix(model), stated_grids(model, images.shape)
@@ -265,5 +267,5 @@ def _not_such(what: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         "model",
         "wanted a transformer whose attention relates an image's patches in one chain of layers (such as ViT) "
-        f"or in the windows of a Swin of timm's or transformers', got {what}",
+        f"or in timm's Swin windows, got {what}",
     )

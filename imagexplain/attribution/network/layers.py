@@ -26,6 +26,7 @@ from imagexplain.attribution.network.tokens import (
     stated_grids,
     stated_prefix,
 )
+from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.targets import check_images
 from imagexplain.errors import LayerError, UnsupportedModelError
 
@@ -208,6 +209,7 @@ def chosen_layer(model: nn.Module, images: Tensor, layer: Layer) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"wanted a module, which has layers, got {type(model).__name__}")
+    check_visible(model, "module")
     check_images(images)
     if layer is None:
         return default_layer(model, images)
@@ -225,12 +227,12 @@ def main_tensor(output: object) -> Tensor | None:
     """
     if isinstance(output, tuple) and output:
         output = output[0]
-    elif _has_fields(output) and output:
+    elif has_fields(output) and output:
         output = next(iter(output.values()))
     return output if isinstance(output, Tensor) else None
 
 
-def _has_fields(output: object) -> TypeGuard[MutableMapping[str, object]]:
+def has_fields(output: object) -> TypeGuard[MutableMapping[str, object]]:
     """Tell if this is an output as transformers' models give it: a mapping whose keys are fields, in a fixed order."""
     return isinstance(output, MutableMapping) and is_dataclass(output)
 
@@ -246,7 +248,7 @@ def output_replaced(layer: nn.Module, replacement: Callable[[Tensor], Tensor]) -
         replaced = replacement(found)
         if isinstance(output, tuple):
             return (replaced, *output[1:])
-        if _has_fields(output):
+        if has_fields(output):
             others = copy.copy(output)
             others[next(iter(others))] = replaced
             return others

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from imagexplain.attribution.network.forward import scores_of_copy
-from imagexplain.attribution.network.layers import output_replaced, scores_and_activation
+from imagexplain.attribution.network.layers import has_fields, main_tensor, output_replaced, scores_and_activation
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ def split_at(model: nn.Module, images: Tensor, layer: nn.Module) -> PartialForwa
     Raises:
         ValueError: as :func:`imagexplain.attribution.network.layers.scores_and_activation`.
     """
-    earlier: dict[nn.Module, list[Tensor | None]] = {}
+    earlier: dict[nn.Module, list[Any]] = {}
     reached: list[bool] = []  # with a tensor alone, which its forward may give
 
     def note(module: nn.Module, _: object, output: object) -> None:
-        usable = not reached and isinstance(output, Tensor) and output.shape[:1] == images.shape[:1]
+        usable = not reached and main_tensor(output) is not None and _has_rows(output, len(images))
         # a copy, for what follows may overwrite it
-        earlier.setdefault(module, []).append(output.clone() if usable and isinstance(output, Tensor) else None)
+        earlier.setdefault(module, []).append(_mapped(output, Tensor.clone) if usable else None)
 
     with ExitStack() as stack:
         stack.callback(layer.register_forward_hook(lambda *call: reached.append(isinstance(call[-1], Tensor))).remove)
@@ -71,7 +73,8 @@ def split_at(model: nn.Module, images: Tensor, layer: nn.Module) -> PartialForwa
     def resume(owner: Tensor, replacement: Tensor, rows: Callable[[Tensor, Tensor], Tensor] = _rows) -> Tensor:
         with ExitStack() as stack:
             for module, output in known.items():
-                stack.enter_context(_forward_replaced(module, partial(rows, output, owner)))
+                again = partial(_mapped, output, lambda tensor: rows(tensor, owner))
+                stack.enter_context(_forward_replaced(module, again))
             if reached[0]:
                 stack.enter_context(_forward_replaced(layer, lambda: replacement))
                 return scores_of_copy(model, rows(images, owner))
@@ -91,6 +94,28 @@ def split_at(model: nn.Module, images: Tensor, layer: nn.Module) -> PartialForwa
     # Most of the outputs are read by nobody, and copying them takes longer than all that follows a late layer.
     shared = partial(resume, rows=_shared_rows)
     return PartialForward(scores, activation, shared if agrees(shared, owner[:1].expand(2)) else resume, resumes=True)
+
+
+def _has_rows(output: Any, count: int) -> bool:
+    """Test whether each tensor of an output has a row for each image; numbers, such as a grid's sides, are of all."""
+    if isinstance(output, Tensor):
+        return output.shape[:1] == (count,)
+    parts = output.values() if has_fields(output) else output if type(output) is tuple else None
+    return output is None or isinstance(output, int) if parts is None else all(_has_rows(part, count) for part in parts)
+
+
+def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Output of the same form as another one, each of its tensors changed."""
+    if isinstance(output, Tensor):
+        return change(output)
+    if type(output) is tuple:
+        return tuple(_mapped(part, change) for part in output)
+    if has_fields(output):
+        changed = copy.copy(output)
+        for name, part in output.items():
+            changed[name] = _mapped(part, change)
+        return changed
+    return output
 
 
 def _rows(output: Tensor, owner: Tensor) -> Tensor:
@@ -121,7 +146,7 @@ def _beside(model: nn.Module, layer: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def _forward_replaced(module: nn.Module, output: Callable[[], Tensor]) -> Iterator[None]:
+def _forward_replaced(module: nn.Module, output: Callable[[], Any]) -> Iterator[None]:
     """Replace a module's output within the block; a forward that the instance had of its own comes back after it."""
     attributes = vars(module)
     own = attributes.get("forward")

@@ -48,7 +48,7 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class HuggingFaceFolder:
-    """What a folder says.
+    """Content of a folder, but for its preprocessing.
 
     Attributes:
         path: Folder.
@@ -88,13 +88,11 @@ def read(path: Path) -> HuggingFaceFolder:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise CheckpointError(f"{CONFIG}: model_type: wanted the type of a model, such as vit, given {model_type!r}")
-    if model_type == "timm_wrapper" or "timm_model" in str(config.get("architectures")).casefold():
-        raise CheckpointError(
-            f"{CONFIG}: model_type: wanted a model of transformers' own, given one of timm's: serve its"
-            f" weights as timm/{config.get('architecture', 'NAME')}"
-        )
+    if model_type == "timm_wrapper":
+        name = config.get("architecture", "NAME")
+        wanted = f"wanted a model of transformers' own, given one of timm's: serve its weights as timm/{name}"
+        raise CheckpointError(f"{CONFIG}: model_type: {wanted}")
     labels = _labels(config)
-    arguments = {key: value for key, value in config.items() if key not in NOT_OF_THE_NETWORK}
     weights = _weights(path)
     problem = config.get("problem_type")
     if problem is not None and problem not in ACTIVATIONS:
@@ -104,7 +102,7 @@ def read(path: Path) -> HuggingFaceFolder:
         weights,
         tuple(sharded.files(weights)) if sharded.is_index(weights) else (),
         model_type,
-        arguments | {"num_labels": len(labels)},
+        _of_the_network(config) | {"num_labels": len(labels)},
         labels,
         None if problem is None else ACTIVATIONS[problem],
     )
@@ -125,6 +123,15 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{file.name}: wanted fields and values, given {type(content).__name__}")
     return content
+
+
+def _of_the_network(config: Mapping[str, Any], kept: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Values on which the network depends, those of configurations within this one included."""
+    return {
+        key: _of_the_network(value, frozenset({"model_type"})) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in NOT_OF_THE_NETWORK or key in kept
+    }
 
 
 def _weights(path: Path) -> Path:

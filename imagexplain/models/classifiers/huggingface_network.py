@@ -55,8 +55,10 @@ def build(name: str, state: Mapping[str, Tensor], arguments: Mapping[str, Any]) 
             )
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError, ArithmeticError) as error:
         raise ArgumentError("arguments", f"{kind.__name__} does not take them: {error}") from error
+    # Of buffers that the network computes older versions wrote some, too.
+    computed = {key for key, _ in network.named_buffers()} - network.state_dict().keys()
     missing, unexpected = (
-        sorted(key for key in found[group] if not key.endswith(COUNTER))
+        sorted(key for key in found[group] if not key.endswith(COUNTER) and key not in computed)
         for group in ("missing_keys", "unexpected_keys")
     )
     misshapen = [(key, tuple(wanted), tuple(given)) for key, given, wanted in sorted(found["mismatched_keys"])]
@@ -87,7 +89,7 @@ def network_class(name: str, architectures: object) -> Any:
         ArgumentError: no type whose models classify images, or a class for another task.
         ImportError: transformers is not installed.
     """
-    library = transformers()
+    package = library()
     names = import_module("transformers.models.auto.modeling_auto").MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     if name not in names:
         near = get_close_matches(name, names, n=3)
@@ -100,13 +102,13 @@ def network_class(name: str, architectures: object) -> Any:
         raise ArgumentError(
             "architectures", f"wanted {' or '.join(usual)}, which classify images, given {wanted_class}"
         )
-    kind = getattr(library, wanted_class)
+    kind = getattr(package, wanted_class)
     if kind.main_input_name != PIXELS:
         raise ArgumentError("architecture", f"wanted a model of images alone, {name} takes {kind.main_input_name}")
     return kind
 
 
-def transformers() -> Any:
+def library() -> Any:
     """Import transformers, without a way to its hub.
 
     Raises:
@@ -122,9 +124,9 @@ def transformers() -> Any:
         raise ModuleNotFoundError(f"{reason}: pip install 'imagexplain[huggingface]'", name=error.name) from None
 
 
-def _single(architectures: object) -> object:
+def _single(architectures: object) -> str:
     if isinstance(architectures, list | tuple) and len(architectures) == 1:
-        return architectures[0]
+        return str(architectures[0])
     raise ArgumentError("architectures", f"wanted a list of one class's name, given {architectures!r}")
 
 

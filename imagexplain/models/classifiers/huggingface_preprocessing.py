@@ -17,7 +17,7 @@ from typing import Any
 
 from imagexplain.models.checkpoints.state_dict import CheckpointError
 from imagexplain.models.classifiers.huggingface_folder import read_json
-from imagexplain.models.classifiers.huggingface_network import transformers
+from imagexplain.models.classifiers.huggingface_network import library
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Files of an image processor; the second holds its fields among those of others, such as a tokenizer's."""
@@ -71,7 +71,7 @@ def preprocess(folder: Path) -> dict[str, Any]:
         if content.get("auto_map"):
             wanted = "wanted an image processor of transformers' own, given one whose code lies in the folder"
             raise CheckpointError(f"{file.name}: auto_map: {wanted}, which is not run")
-    transformers()
+    library()
     auto = import_module("transformers.models.auto.image_processing_auto").AutoImageProcessor
     try:
         processor = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -145,12 +145,12 @@ def _check_steps(processor: Any) -> str:
 def _interpolation(resample: Any, resampling: str) -> str:
     """Filter, from Pillow's number of it, a member of Pillow's enumeration, or of torchvision's."""
     given = getattr(resample, "value", resample)
-    name = INTERPOLATION.get(given) if isinstance(given, int) else str(given).removesuffix("-exact")
+    name = INTERPOLATION.get(given, "") if isinstance(given, int) else str(given).removesuffix("-exact")
     if name not in INTERPOLATION.values():
         raise _FieldError("resample", f"wanted one of {', '.join(map(str, INTERPOLATION))}, got {given!r}")
     if resampling == "torch" and name not in OF_TORCHVISION:
         raise _FieldError("resample", f"wanted a filter that torchvision has, as this processor takes it, got {name}")
-    return OF_TORCHVISION[name] if resampling == "torch" else str(name)
+    return OF_TORCHVISION[name] if resampling == "torch" else name
 
 
 def _resize(name: str, processor: Any) -> Resize:

@@ -18,7 +18,7 @@ SUFFICIENT = {"size", "mean", "std"}
 
 @dataclass(frozen=True)
 class HuggingFaceSource:
-    """What a folder says of a classifier.
+    """Classifier as a folder states it.
 
     Attributes:
         weights: File of weights, or of the index of several.
