@@ -4,7 +4,8 @@ Sources: the protocol (github.com/kserve/open-inference-protocol, ``specificatio
 extension for binary tensors (github.com/triton-inference-server/server, ``docs/protocol/extension_binary_data.md``).
 
 The one input, of any name, is BYTES (N,), each the file of a photo, in JSON in base64; or UINT8 (N, H, W, C) or
-(N, C, H, W), pixels of 1 (grey), 3 (RGB) or 4 (RGBA) channels. The outputs are :data:`OUTPUTS`.
+(N, C, H, W), pixels of 1 (grey), 3 (RGB) or 4 (RGBA) channels. The outputs are :data:`OUTPUTS`. Parameters of a request
+are options of the service.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image
 
 from imagexplain.api.request import JSON, SAFETENSORS
 from imagexplain.api.response import check_size
-from imagexplain.archive.spec import ModelSpec
+from imagexplain.archive.spec import ClassifierSpec, ModelSpec
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.serving.messages import RawRequest, Response
@@ -93,7 +94,7 @@ answer in JSON, which all models have."""
 
 def outputs_of(spec: ModelSpec) -> dict[str, Output]:
     """The outputs of a model, by name; only classifiers have scores, and only those of classes have probabilities."""
-    if spec.handler != "classifier":
+    if not isinstance(spec, ClassifierSpec):
         return {"json": OUTPUTS["json"]}
     values = spec.head.activation == "none"
     return {name: one for name, one in OUTPUTS.items() if not (values and name == "probability")}
@@ -106,8 +107,8 @@ def split(raw: RawRequest, spec: ModelSpec) -> list[RawRequest]:
     _id(request)
     tensor = _input(request)
     photos = _photos(tensor, after, limits(spec))
-    accept = SAFETENSORS if spec.handler == "classifier" else JSON
-    return [file_request(raw, photo, {}, accept) for photo in photos]
+    accept = SAFETENSORS if isinstance(spec, ClassifierSpec) else JSON
+    return [file_request(raw, photo, _options(request), accept) for photo in photos]
 
 
 def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], responses: Sequence[Response]) -> Response:
@@ -181,6 +182,16 @@ def _wanted(request: Mapping[str, Any], spec: ModelSpec) -> list[tuple[str, bool
     return list(found.items())
 
 
+def _options(request: Mapping[str, Any]) -> dict[str, str]:
+    """The request's other parameters as options of a form."""
+    parameters = _decoded(request, "parameters", dict[str, Any], {})
+    return {
+        name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for name, value in parameters.items()
+        if name != BINARY_OUTPUT
+    }
+
+
 def _id(request: Mapping[str, Any]) -> str | None:
     found: str | None = _decoded(request, "id", str | None, None)
     return found
@@ -206,11 +217,10 @@ def _photos(tensor: Input, after: bytes, bounds: Limits) -> list[bytes]:
         raise RequestError(400, field, f"wanted a shape of positive numbers, got {shown(shape)}")
     size = tensor.parameters.get(BINARY_SIZE)
     if size is not None and (type(size) is not int or size != len(after)):
-        raise RequestError(
-            400, field, f"wanted the {len(after)} bytes behind the JSON, got {BINARY_SIZE} {shown(size)}"
-        )
+        wanted = f"wanted {BINARY_SIZE} {len(after)}, of what is behind the JSON"
+        raise RequestError(400, field, f"{wanted}, got {shown(size)}")
     if (size is None) == (tensor.data is None) or (size is None and after):
-        raise RequestError(400, field, f"wanted data, or {BINARY_SIZE} and bytes behind the JSON, got both or neither")
+        raise RequestError(400, field, f"wanted data, or {BINARY_SIZE} and bytes behind the JSON, got both or none")
     if tensor.datatype == "BYTES":
         check_count(prod(shape), field)
         files = _elements(after, field) if size is not None else _texts(tensor.data, field)
@@ -226,9 +236,8 @@ def _elements(data: bytes, field: str) -> list[bytes]:
     while start < len(data):
         end = start + 4 + int.from_bytes(data[start : start + 4], "little")
         if start + 4 > len(data) or end > len(data):
-            raise RequestError(
-                400, field, f"wanted elements of their length, got one that ends after {len(data)} bytes"
-            )
+            wanted = "wanted each element behind its length in four bytes"
+            raise RequestError(400, field, f"{wanted}, got one that ends after the {len(data)} bytes that there are")
         found.append(data[start + 4 : end])
         start = end
     return found

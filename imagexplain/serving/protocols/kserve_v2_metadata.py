@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from imagexplain.api.request import JSON
-from imagexplain.archive.spec import ModelSpec
+from imagexplain.archive.spec import ClassifierSpec, ModelSpec
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.protocols.kserve_v2 import outputs_of
 
@@ -22,7 +22,7 @@ def split(raw: RawRequest, spec: ModelSpec) -> list[RawRequest]:
 
 def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], responses: Sequence[Response]) -> Response:
     """The metadata; −1 is a number that the request or the model decides."""
-    sizes = {"scores": len(spec.labels) if spec.handler == "classifier" else -1, "json": 1}
+    sizes = {"scores": len(spec.labels) if isinstance(spec, ClassifierSpec) else -1, "json": 1}
     told = {
         "name": spec.name,
         "versions": [spec.version],
