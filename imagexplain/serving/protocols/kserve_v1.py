@@ -78,7 +78,7 @@ def _explanation(answer: Answer) -> dict[str, Any]:
 
 
 def _prediction(explanation: dict[str, Any]) -> dict[str, Any]:
-    """What the model says of the photo, as its prediction has it: the classes that an explanation lists."""
+    """The prediction of the photo, as the service has it, from the classes that an explanation lists."""
     if "explanations" in explanation:
         explanation = {**msgspec.json.decode(explanation["explanations"], type=list[dict[str, msgspec.Raw]])[0]}
     return {name: explanation[own] for name, own in _OF_PREDICTIONS.items() if own in explanation}
