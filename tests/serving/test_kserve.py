@@ -250,7 +250,7 @@ def of_files(*photos: bytes, **more: Any) -> dict[str, Any]:
 
 def test_outputs_are_the_numbers_of_the_services_own_answer(handler: ClassifierHandler) -> None:
     (direct, tensors), _ = ask(handler, (prediction(), noise_png()), (prediction(SAFETENSORS), noise_png()))
-    told, values = v2(handler, of_files(noise_png(), id="mine"))
+    told, values = v2(handler, of_files(noise_png(), id="mine", model_name="any", parameters=None, outputs=None))
     spec = handler.worker.task.spec
     assert (told["model_name"], told["model_version"], told["id"]) == (spec.name, spec.version, "mine")
     scores, ranked = safetensors.torch.load(tensors)["output"], json.loads(direct)["predictions"]

@@ -37,7 +37,9 @@ HEADER_LENGTH = "inference-header-content-length"
 
 BINARY = "application/octet-stream"
 CHANNELS = (1, 3, 4)
-FIELDS = ("inputs", "outputs", "id", "parameters")
+FIELDS = ("inputs", "outputs", "id", "parameters", "model_name", "model_version")
+"""Fields of a request. KServe's client sends the last two as well, but the path says which model is asked."""
+
 BINARY_OUTPUT, BINARY_SIZE, BINARY_DATA = "binary_data_output", "binary_data_size", "binary_data"
 
 Array = NDArray[Any]
@@ -50,14 +52,14 @@ class Input(msgspec.Struct):
     shape: list[int]
     datatype: str
     data: Any = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class WantedOutput(msgspec.Struct):
     """An output that a request asks for."""
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -165,17 +167,19 @@ def _input(request: Mapping[str, Any]) -> Input:
 def _wanted(request: Mapping[str, Any], spec: ModelSpec) -> list[tuple[str, bool]]:
     """The names of the outputs that are asked for, with flags for those in binary. Raises RequestError 400."""
     known = outputs_of(spec)
-    usual = _decoded(request, "parameters", dict[str, Any], {}).get(BINARY_OUTPUT, False)
-    wanted = _decoded(request, "outputs", list[WantedOutput], [])
+    usual = _parameters(request).get(BINARY_OUTPUT, False)
+    wanted = _decoded(request, "outputs", list[WantedOutput] | None, None) or []
     for output in wanted:
         field = f"outputs.{output.name}"
         if output.name not in known:
             raise RequestError(400, field, unknown("output", output.name, known))
-        for name in output.parameters:
+        for name in output.parameters or {}:
             if name != BINARY_DATA:
                 raise RequestError(400, f"{field}.{name}", unknown("parameter", name, (BINARY_DATA,)))
     default = [name for name in known if name != "json" or len(known) == 1]
-    found = {one.name: one.parameters.get(BINARY_DATA, usual) for one in wanted} or dict.fromkeys(default, usual)
+    found = {one.name: (one.parameters or {}).get(BINARY_DATA, usual) for one in wanted} or dict.fromkeys(
+        default, usual
+    )
     for name, flag in found.items():
         if not isinstance(flag, bool):
             raise RequestError(400, f"outputs.{name}.{BINARY_DATA}", f"wanted true or false, got {shown(flag)}")
@@ -184,12 +188,16 @@ def _wanted(request: Mapping[str, Any], spec: ModelSpec) -> list[tuple[str, bool
 
 def _options(request: Mapping[str, Any]) -> dict[str, str]:
     """The request's other parameters as options of a form."""
-    parameters = _decoded(request, "parameters", dict[str, Any], {})
     return {
         name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        for name, value in parameters.items()
+        for name, value in _parameters(request).items()
         if name != BINARY_OUTPUT
     }
+
+
+def _parameters(request: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] | None = _decoded(request, "parameters", dict[str, Any] | None, None)
+    return found or {}
 
 
 def _id(request: Mapping[str, Any]) -> str | None:
@@ -215,7 +223,7 @@ def _photos(tensor: Input, after: bytes, bounds: Limits) -> list[bytes]:
         raise RequestError(400, field, f"{wanted}; got {shown(tensor.datatype)}")
     if not shape or min(shape) < 1:
         raise RequestError(400, field, f"wanted a shape of positive numbers, got {shown(shape)}")
-    size = tensor.parameters.get(BINARY_SIZE)
+    size = (tensor.parameters or {}).get(BINARY_SIZE)
     if size is not None and (type(size) is not int or size != len(after)):
         wanted = f"wanted {BINARY_SIZE} {len(after)}, of what is behind the JSON"
         raise RequestError(400, field, f"{wanted}, got {shown(size)}")
