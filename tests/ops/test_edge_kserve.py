@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from imagexplain.ops.edge_settings import EdgeSettings
 from imagexplain.ops.server import ROOT, free_port, start, stop
 from tests.ops.door import GENEROUS, Door
 from tests.ops.kserve_client import modules
+from tests.pages import blocks
 from tests.wire.photos import encoded
 from training.scenes import SceneSettings, scene
 
@@ -121,7 +125,7 @@ def test_tensors_by_kserves_client(door: Door, own: list[Any], binary: bool) -> 
     tensor.set_data_from_numpy(np.stack(PIXELS), binary_data=binary)
     request = types.InferRequest("bit", [tensor], parameters={"binary_data_output": binary})
     found = kserve(door, "v2", lambda client, url: client.infer(url, request, "bit", door.headers()))
-    assert (found.model_name, found.model_version) == ("bit", "1.0")
+    assert found.model_name == "bit"
     assert found.get_output_by_name("scores").as_numpy().shape == (2, 10)
     probability = found.get_output_by_name("probability").as_numpy()
     assert probability[:, 0] == pytest.approx([each["predictions"][0]["probability"] for each in own], rel=1e-4)
@@ -188,6 +192,27 @@ def test_a_refusal_is_tritons_clients_error(door: Door, client: triton.Inference
     assert caught.value.message() == "unsupported_media" and caught.value.status() == "415"
     with pytest.raises(InferenceServerException, match="unauthorized"):
         client.infer("bit", [tensor])
+
+
+def test_the_page(door: Door, tmp_path: Path) -> None:
+    """The blocks of docs/protocols.md that ask this server."""
+    code = "\n".join(block.code for block in blocks(ROOT / "docs" / "protocols.md") if "/v1/models/" in block.code)
+    code = code.replace("https://127.0.0.1:8443", door.edge.url)
+    (tmp_path / "run").symlink_to(door.run)
+    (tmp_path / "photo.jpg").write_bytes(PHOTOS[0])
+    command = f'imagexplain() {{ "{sys.executable}" -m imagexplain "$@" --run {door.run}; }}\n{code}'
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["predictions"]
+    (found,) = json.loads((tmp_path / "explained.json").read_text())["explanations"]
+    assert found["steps"] == 20 and found["attributions"]
 
 
 def test_the_log_has_what_was_refused(door: Door) -> None:
