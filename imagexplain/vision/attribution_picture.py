@@ -1,12 +1,13 @@
-"""Pictures of attributions in the manner of Vertex Explainable AI: clipped by percentiles, in a colour map, over a photo.
+"""Pictures of attributions as Vertex Explainable AI has them: clipped by percentiles, in a colour map, over a photo.
 
 The settings are those of ``ExplanationMetadata.InputMetadata.Visualization`` of ``google.cloud.aiplatform.v1``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +126,7 @@ class AttributionPicture:
         return np.where((strengths < 0)[..., None], below, above)
 
 
-def _between(colours: tuple[tuple[int, int, int], ...], places: Floats) -> Floats:
+def _between(colours: Sequence[tuple[int, int, int]], places: NDArray[np.floating[Any]]) -> Floats:
     """Colours (h, w, 3) at places from 0 to 1 among equally spaced ones."""
     at = np.linspace(0, 1, len(colours))
     table = np.array(colours, dtype=np.float32)

@@ -161,7 +161,7 @@ class _Explained:
 
     @cached_property
     def _baseline(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Options and files of the baseline: black unless the call says otherwise, the model's own for its own method."""
+        """Options and files of the baseline: black unless another is asked for, the model's own for its own method."""
         method, given = self.call.method, self.call.baselines
         if method.blur is not None and given:
             raise RequestError(400, _PARAMETERS, "wanted blurBaselineConfig or inputBaselines, got both")

@@ -1,13 +1,13 @@
 """Requests of Vertex AI's endpoints: bodies of ``:explain`` and ``:predict``, checked.
 
-Messages and fields are those of ``google.cloud.aiplatform.v1``, in the JSON of protocol buffers: names in lowerCamelCase
-or as the definitions have them, enumerations as words or numbers. What has no counterpart is refused by its name.
+Messages and fields are those of ``google.cloud.aiplatform.v1``, in the JSON of protocol buffers: names in
+lowerCamelCase or as the definitions have them, enumerations as words or numbers. What has no counterpart is refused by its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -27,7 +27,7 @@ OWN_PARAMETERS = ("confidenceThreshold", "maxPredictions")
 """Fields of ImageClassificationPredictionParams, which choose among the predictions."""
 
 NOT_OPTIONS = ("image", "img_data", "outputs", "picture", "picture_sigma", "masks", "baseline_image", "baseline_tensor")
-"""Fields of this service's requests that ``parameters`` do not take: instances, baselines and visualization have them."""
+"""Fields of this service's requests that ``parameters`` do not take: other parts of a call have them, or none."""
 
 TYPES: Mapping[str, Style] = {"PIXELS": "pixels", "OUTLINES": "outlines"}
 POLARITIES: Mapping[str, Polarity] = {"POSITIVE": "positive", "NEGATIVE": "negative", "BOTH": "both"}
@@ -314,7 +314,10 @@ def _with_spec(call: Call, spec: Message) -> Call:
         metadata.refuse({"latentSpaceSource": "it is of explanations by examples"})
         xrai = "method" in changes and changes["method"].name == "xraiAttribution"
         changes |= _outputs(metadata) | _inputs(metadata, xrai)
-    return Call(**{name: getattr(call, name) for name in Call.__dataclass_fields__} | changes)
+    return replace(call, **changes)
+
+
+_PATH_FIELDS = ("stepCount", "smoothGradConfig", "blurBaselineConfig")
 
 
 def _method(parameters: Message) -> Method:
@@ -324,11 +327,10 @@ def _method(parameters: Message) -> Method:
     if len(given) > 1:
         raise RequestError(400, parameters.path, f"wanted one method, got {' and '.join(given)}")
     (name,) = given
+    fields = ("pathCount",) if name == "sampledShapleyAttribution" else _PATH_FIELDS
+    own = Message.read(parameters.fields[name], parameters.at(name), fields)
     if name == "sampledShapleyAttribution":
-        own = parameters.child(name, ("pathCount",))
         return Method(name, _required(own, "pathCount", 50))
-    own = parameters.child(name, ("stepCount", "smoothGradConfig", "blurBaselineConfig"))
-    assert own is not None
     count, noise, noisy, blur = _required(own, "stepCount", 100), None, 3, None
     if (smooth := own.child("smoothGradConfig", ("noiseSigma", "featureNoiseSigma", "noisySampleCount"))) is not None:
         noise, noisy = _noise(smooth), smooth.integer("noisySampleCount", 1, 50) or noisy
@@ -337,8 +339,7 @@ def _method(parameters: Message) -> Method:
     return Method(name, count, noise, noisy, blur)
 
 
-def _required(message: Message | None, name: str, most: int) -> int:
-    assert message is not None
+def _required(message: Message, name: str, most: int) -> int:
     found = message.integer(name, 1, most)
     if found is None:
         raise RequestError(400, message.at(name), f"wanted a whole number in 1..{most}, got none")
@@ -359,10 +360,7 @@ def _noise(smooth: Message) -> float:
 
 
 def _top_k(parameters: Message) -> int | None:
-    found = parameters.integer("topK", -1, 1_000_000)
-    if found == 0:  # as it is where a message does not say
-        return None
-    return found
+    return parameters.integer("topK", -1, 1_000_000) or None  # a message that does not say has 0
 
 
 def _indices(parameters: Message) -> tuple[int, ...] | None:
@@ -379,11 +377,10 @@ def _indices(parameters: Message) -> tuple[int, ...] | None:
 
 
 def _outputs(metadata: Message) -> dict[str, Any]:
-    given = metadata.value("outputs")
-    if not given:
-        return {}
     path = metadata.at("outputs")
-    outputs = _object(metadata.fields["outputs"], path)
+    outputs = _object(metadata.fields.get("outputs", msgspec.Raw(b"{}")), path)
+    if not outputs:
+        return {}
     if len(outputs) != 1:
         raise RequestError(422, path, f"has no counterpart here: there is one output, got {len(outputs)}")
     ((name, value),) = outputs.items()
@@ -409,19 +406,17 @@ _INPUT = {
 
 
 def _inputs(metadata: Message, xrai: bool) -> dict[str, Any]:
-    given = metadata.value("inputs")
-    if not given:
-        return {}
     path = metadata.at("inputs")
-    inputs = _object(metadata.fields["inputs"], path)
+    inputs = _object(metadata.fields.get("inputs", msgspec.Raw(b"{}")), path)
+    if not inputs:
+        return {}
     if len(inputs) != 1:
         raise RequestError(422, path, f"has no counterpart here: there is one input, the image, got {len(inputs)}")
     ((name, value),) = inputs.items()
     plainly = ("inputBaselines", "inputTensorName", "encoding", "modality", "featureValueDomain", "visualization")
     own = Message.read(value, _join(path, name), (*plainly, "groupName", *_INPUT))
     own.refuse({key: why for key, why in _INPUT.items() if own.value(key) not in (None, "", [])})
-    if own.value("encoding") is not None and own.word("encoding", ("IDENTITY",)) is None:
-        pass  # unspecified
+    own.word("encoding", ("IDENTITY",))
     modality = own.text("modality") or "numeric"
     if modality not in ("numeric", "image"):
         raise RequestError(422, own.at("modality"), f"wanted numeric or image, got {shown(modality)}")
