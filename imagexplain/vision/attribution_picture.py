@@ -44,6 +44,9 @@ _VIRIDIS = (
 )
 """Ten equally spaced colours of viridis, from blue to yellow."""
 
+FAINTEST = 0.25
+"""Strength of a value at the lower percentile; at the upper one it is 1."""
+
 SMALLEST_OUTLINED = 1 / 400
 """Share of the photo's area below which a region gets no outline, nor is a hole in one left open."""
 
@@ -80,14 +83,17 @@ class AttributionPicture:
         values = attribution.detach().float().nan_to_num(0, 0, 0).sum(0)
         strengths = self._strengths(geometry.to_photo(values, kernel="bspline").numpy())  # (h, w) in −1..1
         strengths *= geometry.to_photo(values * 0 + 1).numpy() > 0  # nothing beyond the model's view
-        regions = _tidied(strengths != 0) if self.style == "outlines" else strengths != 0
+        if self.style == "outlines":  # of each sign by itself
+            above, below = _tidied(strengths > 0), _tidied(strengths < 0)
+            width = max(1, round(min(photo.size) / 150))
+            strengths = np.where(_edges(above, width), 1, np.where(_edges(below, width), -1, 0)).astype(np.float32)
+            regions = above | below
+        else:
+            regions = strengths != 0
         ground = self._ground(photo)
         if self.overlay == "mask_black":
             shown = np.where(regions, 1.0, 0.0) if self.style == "outlines" else np.abs(strengths)
             return Image.fromarray(np.rint(ground * shown[..., None]).astype(np.uint8))
-        if self.style == "outlines":
-            edges = _edges(regions, max(1, round(min(photo.size) / 150)))
-            strengths = np.where(edges, np.where(_nearest_sign(strengths), -1.0, 1.0), 0.0).astype(np.float32)
         colours = self._colours(strengths)
         opacity = np.where(strengths != 0, 1.0, 0.0) if self.style == "outlines" else np.abs(strengths)
         if self.colours in ("viridis", "pink_white_green"):  # whose strength is the colour itself
@@ -96,7 +102,7 @@ class AttributionPicture:
         return Image.fromarray(np.rint(mixed).clip(0, 255).astype(np.uint8))
 
     def _strengths(self, values: Floats) -> Floats:
-        """Strength (h, w) of each value, −1 to 1: 0 below the lower percentile, full from the upper one on."""
+        """Strength (h, w) of each value, −1 to 1: 0 below the lower percentile, from there on faint to full."""
         if self.polarity == "positive":
             values = values.clip(0, None)
         elif self.polarity == "negative":
@@ -105,7 +111,8 @@ class AttributionPicture:
         low, high = np.percentile(magnitudes, self.clip)
         if high <= 0:
             return np.zeros_like(values)
-        scaled = magnitudes.clip(None, high) / high
+        spread = max(high - low, np.finfo(np.float32).tiny)
+        scaled = FAINTEST + (1 - FAINTEST) * (magnitudes.clip(low, high) - low) / spread
         return np.where((magnitudes >= low) & (magnitudes > 0), scaled * np.sign(values), 0).astype(np.float32)
 
     def _ground(self, photo: Image.Image) -> Floats:
@@ -150,13 +157,3 @@ def _edges(regions: Bools, width: int) -> Bools:
     from scipy.ndimage import binary_erosion
 
     return regions & ~binary_erosion(regions, iterations=width, border_value=0)
-
-
-def _nearest_sign(strengths: Floats) -> Bools:
-    """Tell where the nearest strength is negative."""
-    from scipy.ndimage import distance_transform_edt
-
-    if not (strengths < 0).any():
-        return np.zeros(strengths.shape, dtype=bool)
-    rows, columns = distance_transform_edt(strengths == 0, return_distances=False, return_indices=True)
-    return strengths[rows, columns] < 0

@@ -1,7 +1,8 @@
 """Requests of Vertex AI's endpoints: bodies of ``:explain`` and ``:predict``, checked.
 
 Messages and fields are those of ``google.cloud.aiplatform.v1``, in the JSON of protocol buffers: names in
-lowerCamelCase or as the definitions have them, enumerations as words or numbers. What has no counterpart is refused by its name.
+lowerCamelCase or as the definitions have them, enumerations as words or numbers. What has no counterpart is
+refused by its name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from imagexplain.api.body import body_fields, check_bytes
 from imagexplain.errors import RequestError, shown, unknown
@@ -160,9 +162,9 @@ class Message:
         return plain(self.fields[name], self.at(name)) if name in self.fields else None
 
     def refuse(self, names: Mapping[str, str]) -> None:
-        """Refuse fields that have no counterpart, each with its reason. Raises RequestError 422."""
+        """Refuse fields that have no counterpart, each with its reason, where they say anything. Raises 422."""
         for name, reason in names.items():
-            if name in self.fields:
+            if self.value(name) not in _NOTHING:
                 raise RequestError(422, self.at(name), f"has no counterpart here: {reason}")
 
     def number(self, name: str, low: float, high: float, default: float) -> float:
@@ -214,9 +216,16 @@ def read(raw: RawRequest, limits: Limits) -> Call:
     body, parts = body_fields(raw.parts, raw.headers)
     if parts or any(isinstance(value, bytes) for value in body.values()):
         raise RequestError(400, "body", "wanted a JSON object with instances")
-    known = ("instances", "parameters", "endpoint", "deployedModelId", *((SPEC,) if raw.kind == "explanation" else ()))
+    known = (
+        "instances",
+        "parameters",
+        "endpoint",
+        "labels",
+        "deployedModelId",
+        *((SPEC,) if raw.kind == "explanation" else ()),
+    )
     message = Message.read({name: _raw(value) for name, value in body.items()}, "", known)
-    message.refuse({"deployedModelId": "the endpoint says which model answers"} if _chooses(message) else {})
+    message.refuse({"deployedModelId": "the endpoint says which model answers"})
     options, threshold, most = _parameters(message)
     call = Call(_instances(message), options, threshold=threshold, most=most)
     spec = message.child(SPEC, ("parameters", "metadata", "examplesOverride"))
@@ -265,10 +274,6 @@ def whole(value: object) -> int | None:
     return value if type(value) is int else None
 
 
-def _chooses(message: Message) -> bool:
-    return message.value("deployedModelId") not in (None, "")
-
-
 def _instances(message: Message) -> list[Instance]:
     if "instances" not in message.fields:
         raise RequestError(400, "instances", "wanted a list of images, got none")
@@ -301,6 +306,11 @@ def _parameters(message: Message) -> tuple[dict[str, Any], float | None, int | N
     return {name: value for name, value in given.items() if camel(name) not in OWN_PARAMETERS}, threshold, most
 
 
+_METADATA = ("inputs", "outputs", "latentSpaceSource", "featureAttributionsSchemaUri")
+_NOTHING: tuple[object, ...] = (None, "", 0, [], {})
+"""Values by which a message's field says nothing."""
+
+
 def _with_spec(call: Call, spec: Message) -> Call:
     """The call with the explanation that an ExplanationSpec or its override asks for."""
     spec.refuse({"examplesOverride": "explanations by examples need an index of them"})
@@ -309,8 +319,7 @@ def _with_spec(call: Call, spec: Message) -> Call:
     if (parameters := spec.child("parameters", known)) is not None:
         parameters.refuse({"examples": "explanations by examples need an index of them"})
         changes |= {"method": _method(parameters), "top_k": _top_k(parameters), "indices": _indices(parameters)}
-    known = ("inputs", "outputs", "latentSpaceSource", "featureAttributionsSchemaUri")
-    if (metadata := spec.child("metadata", known)) is not None:
+    if (metadata := spec.child("metadata", _METADATA)) is not None:
         metadata.refuse({"latentSpaceSource": "it is of explanations by examples"})
         xrai = "method" in changes and changes["method"].name == "xraiAttribution"
         changes |= _outputs(metadata) | _inputs(metadata, xrai)
@@ -415,7 +424,7 @@ def _inputs(metadata: Message, xrai: bool) -> dict[str, Any]:
     ((name, value),) = inputs.items()
     plainly = ("inputBaselines", "inputTensorName", "encoding", "modality", "featureValueDomain", "visualization")
     own = Message.read(value, _join(path, name), (*plainly, "groupName", *_INPUT))
-    own.refuse({key: why for key, why in _INPUT.items() if own.value(key) not in (None, "", [])})
+    own.refuse(_INPUT)
     own.word("encoding", ("IDENTITY",))
     modality = own.text("modality") or "numeric"
     if modality not in ("numeric", "image"):
@@ -431,7 +440,7 @@ def _baselines(own: Message) -> tuple[float | Instance, ...]:
     low = high = None
     if domain is not None:
         reason = "the model's input is a photo, whose normalisation the archive knows"
-        domain.refuse({name: reason for name in ("originalMean", "originalStddev") if domain.value(name)})
+        domain.refuse({"originalMean": reason, "originalStddev": reason})
         low, high = domain.number("minValue", -1e9, 1e9, 0), domain.number("maxValue", -1e9, 1e9, 0)
         if not low < high:
             raise RequestError(400, domain.path, f"wanted minValue below maxValue, got {low:g} and {high:g}")
@@ -475,7 +484,7 @@ def _image(value: msgspec.Raw, path: str) -> dict[str, msgspec.Raw] | None:
     """This service's field of an image; None for an object that holds one under a name."""
     match bytes(value)[:1]:
         case b"[":
-            return {"img_data": value}
+            return {"img_data": _whole_numbers(value)}
         case b'"':
             return {"image": value}
         case b"{":
@@ -483,6 +492,19 @@ def _image(value: msgspec.Raw, path: str) -> dict[str, msgspec.Raw] | None:
             return {"image": fields["b64"]} if set(fields) == {"b64"} else None
         case _:
             raise RequestError(400, path, f"wanted an image, got {shown(plain(value, path))}")
+
+
+def _whole_numbers(value: msgspec.Raw) -> msgspec.Raw:
+    """Nested lists whose numbers have no point, where they are whole: protocol buffers' values are all fractions."""
+    if b"." not in bytes(value):
+        return value
+    try:
+        numbers = np.array(msgspec.json.decode(value))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return value  # whose reader has the words for it
+    if numbers.dtype.kind != "f" or not (np.abs(numbers) < 2**53).all() or (numbers != np.rint(numbers)).any():
+        return value
+    return msgspec.Raw(msgspec.json.encode(numbers.astype(np.int64).tolist()))
 
 
 def _list(value: msgspec.Raw, path: str) -> list[msgspec.Raw]:
