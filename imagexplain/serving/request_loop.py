@@ -38,10 +38,15 @@ class RequestLoop(ABC, Generic[M]):
     limits: Limits
     metrics: Metrics
 
-    def handle(self, requests: Sequence[RawRequest]) -> list[Response]:
-        """One response for each request, in order."""
+    def handle(self, requests: Sequence[RawRequest], seconds: float | None = None) -> list[Response]:
+        """One response for each request, in order.
+
+        Args:
+            requests: Requests of a batch.
+            seconds: Time that there is for them all; by default the archive's.
+        """
         spec = self.task.spec
-        deadline = Deadline.starting_now(spec.serving.deadline_s, 0, spec.explain.steps + 2)
+        deadline = Deadline.starting_now(seconds or spec.serving.deadline_s, 0, spec.explain.steps + 2)
         states = [RequestState(raw) for raw in requests]
         self._answer(states, deadline)
         responses = [state.respond(self.metrics) for state in states]

@@ -147,7 +147,8 @@ def _tidied(regions: Bools) -> Bools:
 
     size = max(3, round(min(regions.shape) / 40))
     square = np.ones((size, size), dtype=bool)
-    smooth = binary_opening(binary_closing(regions, square), square)
+    beyond = np.pad(regions, size, mode="edge")  # so that a region may reach the frame
+    smooth = binary_opening(binary_closing(beyond, square), square)[size:-size, size:-size]
     least = max(4, round(regions.size * SMALLEST_OUTLINED))
     tidied = remove_small_objects(remove_small_holes(smooth, max_size=least), max_size=least)
     return tidied if tidied.any() else regions
