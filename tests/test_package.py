@@ -29,7 +29,17 @@ PUBLIC = {
     *("ablation_cam", "attention_rollout", "bag_cam", "blur_ig", "deep_lift", "eigen_cam", "eigen_grad_cam"),
     *("expected_gradients", "feature_ablation", "full_grad", "grad_cam", "grad_cam_plusplus", "gradient"),
     *("gradient_rollout", "guided_backprop", "guided_grad_cam", "guided_ig", "hires_cam", "idgi", "input_x_gradient"),
-    *("integrated_gradients", "kernel_shap", "layer_cam", "occlusion", "rise", "score_cam", "smoothgrad", "xgrad_cam"),
+    *(
+        "integrated_gradients",
+        "kernel_shap",
+        "layer_cam",
+        "occlusion",
+        "rise",
+        "score_cam",
+        "shapley_sampling",
+        "smoothgrad",
+        "xgrad_cam",
+    ),
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""
@@ -196,7 +206,7 @@ def test_every_command_is_there_and_knows_its_name(name: str, capsys: pytest.Cap
 
 def test_every_script_runs_a_command() -> None:
     run = {line for file in (ROOT / "scripts").glob("*.py") for line in file.read_text().splitlines() if "run(" in line}
-    assert {line.split('"')[1] for line in run} == cli.COMMANDS.keys() - {"check", "edge", "key", "openapi"}
+    assert {line.split('"')[1] for line in run} == cli.COMMANDS.keys() - {"batch", "check", "edge", "key", "openapi"}
 
 
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

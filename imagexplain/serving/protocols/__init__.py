@@ -16,6 +16,7 @@ from typing import cast
 from imagexplain.api.response import check_size
 from imagexplain.archive.spec import ModelSpec
 from imagexplain.errors import RequestError, unknown
+from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import Metrics
 from imagexplain.serving.request_loop import AnyLoop
@@ -28,6 +29,7 @@ PROTOCOLS: Mapping[str, str] = {
     "kserve_v1": "kserve_v1",
     "kserve_v2": "kserve_v2",
     "kserve_v2_metadata": "kserve_v2_metadata",
+    "vertex": "vertex",
 }
 """Module of each protocol, in this package, by the name that the header has; imported once it is asked for."""
 
@@ -113,18 +115,23 @@ def exchange(raw: RawRequest, spec: ModelSpec) -> Exchange:
         return Exchange(raw, (), refusal=_failure(raw))
 
 
-def respond_all(exchanges: Sequence[Exchange], worker: AnyLoop) -> list[Response]:
+def respond_all(exchanges: Sequence[Exchange], worker: AnyLoop, deadline: Deadline | None = None) -> list[Response]:
     """The answers to all exchanges of a batch, in order.
 
     No more requests than the model's batch has are answered at once, so that many instances hold no more photos than
-    many requests; the first of each exchange go first, so that none waits for all of another's. They share a deadline.
+    many requests; the first of each exchange go first, so that none waits for all of another's.
+
+    Args:
+        exchanges: Exchanges of a batch.
+        worker: Model.
+        deadline: Time that they share; by default a batch's whole.
     """
     spec = worker.task.spec
     order = sorted(
         (place, index) for index, exchange in enumerate(exchanges) for place in range(len(exchange.requests))
     )
     found: dict[tuple[int, int], Response] = {}
-    size, deadline = max(spec.serving.batch_size, len(exchanges)), worker.deadline()
+    size, deadline = max(spec.serving.batch_size, len(exchanges)), deadline or worker.deadline()
     for start in range(0, len(order), size):
         batch = order[start : start + size]
         responses = worker.handle([exchanges[index].requests[place] for place, index in batch], deadline)

@@ -1,0 +1,203 @@
+"""Explain the images of JSON lines by models of the store, in this process: an instance a line in, a result a line out.
+
+The lines are those of Vertex AI's batch jobs: {"instance", "prediction", "explanation"}, in the order of the instances;
+one that is refused has its "error". Several models answer each instance in turn, and each result has its "model".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
+
+import msgspec
+
+from imagexplain.archive.spec import SPEC_FILE, in_file_name, version_order
+from imagexplain.checkout import ROOT
+from imagexplain.errors import unknown
+from imagexplain.ops.check_archive import check
+from imagexplain.progress import say
+from imagexplain.serving import batch
+from imagexplain.serving.runtime import device
+from imagexplain.serving.tasks.classifier import Classifier
+from imagexplain.serving.worker import Worker
+
+MAX_LINE = 64_000_000
+"""Bytes of a line, at most: a photo of the size that requests may have, in base64."""
+
+
+def archive_of(model: str, store: Path) -> Path:
+    """The archive of a file's path, or of a name or a name/version in a store, the newest where it has several.
+
+    Raises:
+        ValueError: no such archive.
+    """
+    if model.endswith(".mar"):
+        if not Path(model).is_file():
+            raise ValueError(f"{model}: wanted a model archive, got no file")
+        return Path(model)
+    known = {path.stem: path for path in store.glob("*.mar")}
+    name, _, version = model.partition("/")
+    wanted = in_file_name(f"{name}/{version}") if version else name
+    fitting = {stem: path for stem, path in known.items() if stem == wanted or (not version and _name(stem) == name)}
+    if not fitting:
+        raise ValueError(unknown("model", model, sorted(known)))
+    return fitting[max(fitting, key=lambda stem: version_order(stem.partition("@")[2] or "1.0"))]
+
+
+def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
+    """Yield the lines of files in turn, without those that are blank; ``-`` is standard input.
+
+    Raises:
+        ValueError: a line of more than :data:`MAX_LINE` bytes.
+    """
+    for path in files:
+        with ExitStack() as stack:
+            file: BinaryIO = sys.stdin.buffer if str(path) == "-" else stack.enter_context(path.open("rb"))
+            number = 0
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if len(line) > MAX_LINE:
+                    raise ValueError(f"{path}:{number}: wanted a line of at most {MAX_LINE:,} bytes")
+                if line.strip():
+                    yield line.strip()
+
+
+def finished(out: Path) -> list[bytes]:
+    """The SHA-256 of the instances whose results stand in a file, whose last line is cut off where it has no end.
+
+    Raises:
+        ValueError: a line that is no result.
+    """
+    found: list[bytes] = []
+    if not out.exists():
+        return found
+    with out.open("r+b") as file:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            found.append(_digest(_instance(line, out, len(found) + 1)))
+            end += len(line)
+        file.truncate(end)
+    return found
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("instances", type=Path, nargs="+", metavar="FILE", help="JSON lines; - for standard input")
+    parser.add_argument("--model", action="append", required=True, help="name, name/version or .mar file; repeatable")
+    parser.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    parser.add_argument("--explanation-spec", type=Path, metavar="FILE", help="JSON of an ExplanationSpec")
+    parser.add_argument("--parameters", type=Path, metavar="FILE", help="JSON of the parameters of each call")
+    parser.add_argument("--predict", action="store_true", help="predictions alone")
+    parser.add_argument("--at-once", type=int, default=batch.AT_ONCE, metavar="N", help="instances held (%(default)s)")
+    parser.add_argument("--resume", action="store_true", help="keep what stands in the file and go on after it")
+    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
+    given = parser.parse_args(arguments)
+    try:
+        if given.at_once < 1:
+            raise ValueError(f"--at-once: wanted at least 1, got {given.at_once}")
+        if given.out.exists() and not given.resume:
+            raise ValueError(f"{given.out} is there: --resume goes on after it")
+        job = batch.Job(not given.predict, _object(given.parameters), _object(given.explanation_spec), given.at_once)
+        with ExitStack() as stack:
+            workers = [_worker(archive_of(model, given.store), stack) for model in given.model]
+            failed, done = _write(job, workers, given)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    say(f"{given.out}: {done} results, {failed} of them errors")
+    return 0
+
+
+def _write(job: batch.Job, workers: list[Worker[Classifier]], given: argparse.Namespace) -> tuple[int, int]:
+    """Write the results; numbers of errors and of results, without those that were there."""
+    before = finished(given.out) if given.resume else []
+    done = failed = 0
+    with given.out.open("ab") as out:
+        for index, results in enumerate(_in_turn(job, workers, _rest(given.instances, before, len(workers)))):
+            skipped = len(before) % len(workers) if index == 0 else 0  # of an instance that some models have answered
+            for worker, result in list(zip(workers, results, strict=True))[skipped:]:
+                if len(workers) > 1:
+                    result = {"model": worker.task.spec.address, **result}
+                out.write(msgspec.json.encode(result) + b"\n")
+                out.flush()
+                done, failed = done + 1, failed + ("error" in result)
+    return failed, done
+
+
+def _rest(files: list[Path], before: list[bytes], models: int) -> Iterator[bytes]:
+    """Yield the instances that are not finished, once those that are have been found to be the same."""
+    for index, line in enumerate(lines_of(files)):
+        for place in range(index * models, min((index + 1) * models, len(before))):
+            if before[place] != _digest(_canonical(line)):
+                raise ValueError(f"--resume: result {place + 1} is of another instance than line {index + 1}")
+        if len(before) < (index + 1) * models:
+            yield line
+
+
+def _in_turn(
+    job: batch.Job, workers: list[Worker[Classifier]], lines: Iterator[bytes]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the results of each instance by all models."""
+    while chunk := list(islice(lines, job.at_once)):
+        yield from map(list, zip(*(job.results(worker, chunk) for worker in workers), strict=True))
+
+
+def _worker(archive: Path, stack: ExitStack) -> Worker[Classifier]:
+    """The model of an archive, unpacked for the time of the command."""
+    check(archive)
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="imagexplain-batch-")))
+    with zipfile.ZipFile(archive) as content:
+        if SPEC_FILE not in content.namelist() or json.loads(content.read(SPEC_FILE))["handler"] != "classifier":
+            raise ValueError(f"{archive}: wanted the archive of a classifier")
+        content.extractall(folder)
+    return batch.load(folder, device({"gpu_id": 0}))
+
+
+def _object(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: wanted a JSON object")
+    return found
+
+
+def _instance(line: bytes, out: Path, number: int) -> bytes:
+    try:
+        return _canonical(bytes(msgspec.json.decode(line, type=dict[str, msgspec.Raw])["instance"]))
+    except (msgspec.DecodeError, KeyError):
+        raise ValueError(f"{out}:{number}: wanted a result of a batch") from None
+
+
+def _canonical(text: bytes) -> bytes:
+    """The same bytes for the same JSON value; of what is none, its text as a result has it."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(text), order="deterministic")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.encode(text.decode("utf-8", "replace"))
+
+
+def _digest(value: bytes) -> bytes:
+    return sha256(value).digest()
+
+
+def _name(stem: str) -> str:
+    return stem.partition("@")[0]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
