@@ -75,6 +75,10 @@ SAMPLES = {"rise": 4}
 PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
 
+PERMUTATIONS = 2
+"""Number of orders of sampled Shapley values, each of which is as many evaluations as there are groups."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of both sides.
@@ -177,6 +181,7 @@ def our_options(method: str, case: Case) -> dict[str, Any]:
         "references": case.references,
         "steps": wanted.steps,
         "samples": wanted.samples * SAMPLES.get(method, 1),
+        "permutations": PERMUTATIONS,
         "size": wanted.window,
         "stride": wanted.stride,
     }
@@ -237,6 +242,7 @@ def by_captum(kind: str, case: Case) -> Tensor:
             "perturbations_per_eval": each,
         },
         "FeatureAblation": groups,
+        "ShapleyValueSampling": {**groups, "n_samples": PERMUTATIONS, "perturbations_per_eval": each},
         # Captum counts both ends, all groups and none, among its samples; we do not.
         "KernelShap": {**groups, "n_samples": wanted.samples + 2, "perturbations_per_eval": wanted.chunk},
         "GradientShap": {"baselines": case.references, "n_samples": wanted.samples},

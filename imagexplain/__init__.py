@@ -50,6 +50,7 @@ __all__ = [
     "occlusion",
     "rise",
     "score_cam",
+    "shapley_sampling",
     "smooth",
     "smoothgrad",
     "xgrad_cam",

@@ -29,7 +29,17 @@ PUBLIC = {
     *("ablation_cam", "attention_rollout", "bag_cam", "blur_ig", "deep_lift", "eigen_cam", "eigen_grad_cam"),
     *("expected_gradients", "feature_ablation", "full_grad", "grad_cam", "grad_cam_plusplus", "gradient"),
     *("gradient_rollout", "guided_backprop", "guided_grad_cam", "guided_ig", "hires_cam", "idgi", "input_x_gradient"),
-    *("integrated_gradients", "kernel_shap", "layer_cam", "occlusion", "rise", "score_cam", "smoothgrad", "xgrad_cam"),
+    *(
+        "integrated_gradients",
+        "kernel_shap",
+        "layer_cam",
+        "occlusion",
+        "rise",
+        "score_cam",
+        "shapley_sampling",
+        "smoothgrad",
+        "xgrad_cam",
+    ),
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""

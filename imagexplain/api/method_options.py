@@ -35,6 +35,7 @@ MAX_NAME = 500
 METHOD_COUNTS: Mapping[str, Count] = {
     "steps": Count("max_steps"),
     "samples": Count("max_samples"),
+    "permutations": Count("max_steps"),
     "size": Count(),
     "stride": Count(),
     "cells": Count(),

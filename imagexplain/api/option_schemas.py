@@ -61,6 +61,7 @@ EXAMPLE_GRAPH: Schema = {"objects": [{"box": [0, 0, 8, 8], "attributes": 1}]}
 
 DESCRIPTIONS: Mapping[str, str] = {
     "target_class": "Class to explain: a label, one of its comma-separated synonyms, or an index; or a list of such.",
+    "top_k": "Number of the best classes, each to be explained, instead of `target_class`.",
     "contrast_class": "Class whose score is taken off: why the class to explain, and not this one.",
     "method": "Attribution method; each has options of its own.",
     "combine": "Two methods whose maps are multiplied, the second one coarse.",

@@ -82,6 +82,7 @@ COUNTS: Mapping[str, Count] = {
     "rows": Count("max_groups"),
     "columns": Count("max_groups"),
     "detection": Count(least=0),
+    "top_k": Count("max_targets"),
     "beams": Count("max_beams"),
     "n_best": Count("max_beams"),
     "max_words": Count("max_words"),

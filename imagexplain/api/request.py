@@ -45,6 +45,7 @@ from imagexplain.api.options import (
     PictureOptions,
     Segments,
     baseline_options,
+    count,
     detection_option,
     path_options,
     picture_options,
@@ -73,7 +74,15 @@ MEDIA: dict[Kind, tuple[str, ...]] = {
 OPTIONS = (
     *dict.fromkeys(
         (
-            *("target_class", "contrast_class", *PLAN_OPTIONS, *PATH_OPTIONS, *BASELINE_OPTIONS, *GROUP_OPTIONS),
+            *(
+                "target_class",
+                "top_k",
+                "contrast_class",
+                *PLAN_OPTIONS,
+                *PATH_OPTIONS,
+                *BASELINE_OPTIONS,
+                *GROUP_OPTIONS,
+            ),
             *(*PICTURE_OPTIONS, "outputs"),
         )
     ),
@@ -163,6 +172,7 @@ class Request:
         target: Label or index as the client gave it (a number in a form is still text), None for the predicted class;
             see :func:`resolve_target`.
         targets: Several of them, each to be explained; ``target`` is then None.
+        top_k: Number of the best classes to explain instead; None where these are not asked for.
         contrast: Label or index, likewise, of the class whose score is taken off; None for none.
         plan: Methods of the map, with their options, layer and smoothing.
         path: Path of integrated gradients; ignored by other methods.
@@ -195,6 +205,12 @@ class Request:
     picture: PictureOptions = ANNOTATED
     targets: tuple[str | int, ...] = ()
     contrast: str | int | None = None
+    top_k: int | None = None
+
+    @property
+    def several(self) -> bool:
+        """Tell whether explanations of several classes are asked for, even where that is one."""
+        return bool(self.targets) or self.top_k is not None
 
     @property
     def by_path(self) -> bool:
@@ -266,8 +282,12 @@ def parse(
     _check_path_alone(options, outputs, plan)
     (target, targets), detection = _targets(options.get("target_class"), limits), detection_option(options)
     contrast = _target("contrast_class", options.get("contrast_class"))
-    if targets:
-        _check_several(accept, outputs)
+    top_k = count("top_k", options, 0, limits) or None
+    if top_k is not None and ("target_class" in options or detection is not None):
+        other = "detection" if "target_class" not in options else "target_class"
+        raise RequestError(400, "top_k", f"wanted the best classes or a {other}, got both")
+    if targets or top_k is not None:
+        _check_several("top_k" if top_k else "target_class", accept, outputs)
     if (targets or target is not None) and detection is not None:
         raise RequestError(400, "detection", "wanted a detection or a target_class, got both")
     picture = picture_options(options)
@@ -299,6 +319,7 @@ def parse(
         picture=picture,
         targets=targets,
         contrast=contrast,
+        top_k=top_k,
     )
 
 
@@ -454,10 +475,10 @@ def _targets(value: object, limits: Limits) -> tuple[str | int | None, tuple[str
     return None, found
 
 
-def _check_several(accept: str, outputs: Sequence[str]) -> None:
+def _check_several(field: str, accept: str, outputs: Sequence[str]) -> None:
     """Refuse, for several targets, what there is one of. Raises RequestError 400."""
     if accept == PNG:
-        raise RequestError(400, "target_class", f"wanted one class for {PNG}, got several; JSON and tensors take them")
+        raise RequestError(400, field, f"wanted one class for {PNG}, got several; JSON and tensors take them")
     if per_step := [name for name in outputs if name in PER_STEP]:
         raise RequestError(400, "outputs", f"{', '.join(per_step)}: wanted one target_class beside it, got several")
 

@@ -25,6 +25,7 @@ from imagexplain.attribution.methods.layer_cam import layer_cam
 from imagexplain.attribution.methods.occlusion import occlusion
 from imagexplain.attribution.methods.rise import rise
 from imagexplain.attribution.methods.score_cam import score_cam
+from imagexplain.attribution.methods.shapley_sampling import shapley_sampling
 from imagexplain.attribution.methods.smoothgrad import smooth, smoothgrad
 from imagexplain.attribution.methods.xgrad_cam import xgrad_cam
 from imagexplain.attribution.methods.xrai import xrai
@@ -67,6 +68,7 @@ __all__ = [
     "occlusion",
     "rise",
     "score_cam",
+    "shapley_sampling",
     "smooth",
     "smoothgrad",
     "xgrad_cam",

@@ -129,6 +129,10 @@ class Task(LoadedModel, Protocol[P]):
         """The answer of ``/predictions``. Raises RequestError for one that is too large or would take too long."""
         ...
 
+    def best(self, prediction: P, count: int) -> Sequence[int]:
+        """Indices of so many of the best classes, or of all where there are fewer, best first."""
+        ...
+
     def explained_score(self, decoded: Decoded, prediction: P) -> ExplainedScore:
         """The score that a request wants explained. Raises RequestError where there is none."""
         ...

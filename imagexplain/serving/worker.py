@@ -178,7 +178,10 @@ class Worker(RequestLoop[T]):
     def _explained_scores(self, decoded: Decoded, prediction: Any) -> list[ExplainedScore]:
         """The scores that a request wants explained, one for each of its targets."""
         request = decoded.request
-        each = [replace(request, target=target) for target in request.targets] or [request]
+        targets: Sequence[str | int] = request.targets
+        if request.top_k is not None:
+            targets = self.task.best(prediction, request.top_k)
+        each = [replace(request, target=target) for target in targets] or [request]
         return [self.task.explained_score(replace(decoded, request=one), prediction) for one in each]
 
     def _prepare(
@@ -253,7 +256,7 @@ class Worker(RequestLoop[T]):
     def _encode(self, found: Sequence[Explained]) -> Encoded:
         one, most = found[0], self.task.spec.limits.max_response_bytes
         score, accept = one.score, one.sample.request.accept
-        if one.sample.request.targets:
+        if one.sample.request.several:
             return encode(several([self._result(each) for each in found]), accept, max_bytes=most)
         if accept == PNG:
             drawing = render(score.model, one.sample, score.target, score.scores, one.explanation, score.instance)

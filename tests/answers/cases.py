@@ -25,7 +25,12 @@ METHODS = {
     "lanet": (
         *("gradient", "smoothgrad&samples=3", "guided_backprop", "blur_ig&steps=6", "guided_ig&steps=4"),
         *("expected_gradients&samples=6", "occlusion&size=8", "rise&samples=40", "idgi&steps=5"),
-        *("kernel_shap&samples=60&n_segments=6", "feature_ablation&n_segments=6", "xrai&steps=5"),
+        *(
+            "kernel_shap&samples=60&n_segments=6",
+            "shapley_sampling&permutations=3&n_segments=6",
+            "feature_ablation&n_segments=6",
+            "xrai&steps=5",
+        ),
     ),
     "resnet": (
         *("grad_cam", "grad_cam&layer=layer3", "ablation_cam", "score_cam", "eigen_cam", "full_grad", "deep_lift"),

@@ -15,6 +15,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "kernel_shap": {"groups": GROUPS},
     "occlusion": {"size": 3, "stride": 2},
     "rise": {"samples": 20, "cells": 3},
+    "shapley_sampling": {"groups": GROUPS, "permutations": 3},
     "smoothgrad": {"samples": 4},
     "xrai": {"segments": [torch.stack([GROUPS.eq(number) for number in range(4)])] * 3, "steps": 5, "least": 1},
 }

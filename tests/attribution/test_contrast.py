@@ -22,7 +22,7 @@ PAIRS = [(3, 1), (0, 2), (1, 0)]
 
 LINEAR_IN_THE_SCORE = (
     *("gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "expected_gradients", "deep_lift"),
-    *("blur_ig", "occlusion", "kernel_shap", "feature_ablation", "rise"),
+    *("blur_ig", "occlusion", "kernel_shap", "shapley_sampling", "feature_ablation", "rise"),
 )
 """Methods whose map of a difference is the difference of the maps."""
 

@@ -51,7 +51,16 @@ METHODS: dict[str, Method] = {
     ),
 }
 BY_MODULE = {name for name in library.METHODS if library.METHODS[name].needs_module}
-WITHOUT_GRADIENTS = {"ablation_cam", "eigen_cam", "feature_ablation", "kernel_shap", "occlusion", "rise", "score_cam"}
+WITHOUT_GRADIENTS = {
+    "ablation_cam",
+    "eigen_cam",
+    "feature_ablation",
+    "kernel_shap",
+    "occlusion",
+    "rise",
+    "score_cam",
+    "shapley_sampling",
+}
 every_method = pytest.mark.parametrize("name", METHODS)
 
 

@@ -138,6 +138,7 @@ OPTIONS_OF_COST: dict[str, tuple[tuple[str, Any], ...]] = {
     "kernel_shap": (("samples", 30),),
     "occlusion": (("size", 3), ("stride", 1)),
     "rise": (("samples", 60), ("cells", 3)),
+    "shapley_sampling": (("permutations", 2),),
     "smoothgrad": (("samples", 30),),
     "xrai": (("steps", 20),),
 }

@@ -40,6 +40,7 @@ QUICK = {
     "integrated_gradients": "steps=4",
     "kernel_shap": "samples=20",
     "rise": "samples=20&cells=4",
+    "shapley_sampling": "permutations=2",
     "smoothgrad": "samples=3",
     "xrai": "steps=4",
 }

@@ -84,6 +84,9 @@ class Meter:
     def payload(self, decoded: Decoded, prediction: float, deadline: Deadline) -> Payload:
         return Payload({"model": self.spec.name, "brightness": prediction})
 
+    def best(self, prediction: float, count: int) -> list[int]:
+        return [1, 0][:count]
+
     def explained_score(self, decoded: Decoded, prediction: float) -> ExplainedScore:
         scores = torch.tensor([-prediction, prediction])
         return ExplainedScore(self.model, 1, scores, 1e-3, result={"brightness": prediction})

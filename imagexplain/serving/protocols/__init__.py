@@ -22,7 +22,7 @@ from imagexplain.serving.request_state import log_traceback
 PROTOCOL_HEADER = "x-explain-protocol"
 """Name of the header, in lower case."""
 
-PROTOCOLS: Mapping[str, str] = {}
+PROTOCOLS: Mapping[str, str] = {"vertex": "vertex"}
 """Module of each protocol, in this package, by the name that the header has; imported once it is asked for."""
 
 MAX_INSTANCES = 32

@@ -77,6 +77,10 @@ class Classifier:
         """The best classes, and all scores."""
         return Payload(prediction_result(self.model, prediction))
 
+    def best(self, prediction: Tensor, count: int) -> list[int]:
+        """Indices of the best classes."""
+        return prediction.argsort(descending=True, stable=True)[:count].tolist()
+
     def explained_score(self, decoded: Decoded, prediction: Tensor) -> ExplainedScore:
         """The score of the class that is asked for, or of the predicted one."""
         target, labels = decoded.request.target, self.spec.labels

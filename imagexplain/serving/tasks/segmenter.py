@@ -201,6 +201,10 @@ class Segmenter:
             ]
         return result
 
+    def best(self, prediction: Detections, count: int) -> list[int]:
+        """Indices of the classes of the best detections, each class once."""
+        return list(dict.fromkeys(prediction.labels.tolist()))[:count]
+
     def explained_score(self, decoded: Decoded, prediction: Detections) -> ExplainedScore:
         """The class score of the instance that is asked for, or of the best one."""
         request, image, found = decoded.request, decoded.seen.image, prediction
