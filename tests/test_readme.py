@@ -29,6 +29,7 @@ RUN_ELSEWHERE = {
     "imagexplain debug": "tests/debugging/test_debugging_page.py, in the page's order on folders of scenes",
     "train-captioner": "tests/training/captioning/test_command.py, and test_region_encoder.py beside it",
     "evaluate-captioner": "tests/debugging/test_evaluate_captioner.py, on the original's formats and on scenes",
+    "imagexplain edge key add kserve": "tests/ops/test_edge_kserve.py, before a real server",
     "imagexplain edge": "tests/ops/test_edge_torchserve.py, the page from top to bottom",
     "run/edge/certificate.pem": "tests/ops/test_edge_torchserve.py, the page from top to bottom",
     "--config.file=deploy/prometheus": "tests/deploy/test_monitoring.py, and Alertmanager's by test_rules.py beside it",

@@ -3,6 +3,8 @@
 import crypto from 'crypto';
 import fs from 'fs';
 
+const STOPPED = 'TorchServe does not run';
+
 function parsed(path) {
     try {
         return JSON.parse(fs.readFileSync(path, 'utf8'));
@@ -68,17 +70,58 @@ async function ofManagement(r) {
     return {ready: names.length > 0 && unready.length == 0, models: models, unready: unready};
 }
 
-// 200 when every model has a worker that is ready; else an error that names those that have none.
-async function readiness(r) {
+async function states(r) {
     const found = await ofSupervisor(r) || await ofManagement(r);
     r.headersOut['Content-Type'] = 'application/json';
+    return found;
+}
+
+function busy(r, message, more) {
+    r.return(503, JSON.stringify(Object.assign({code: 503, error: 'busy', field: 'models', message: message}, more)));
+}
+
+// 200 when every model has a worker that is ready; else an error that names those that have none.
+async function readiness(r) {
+    const found = await states(r);
     if (found.ready) {
         r.return(200, JSON.stringify(found));
         return;
     }
     const unready = found.unready || [];
-    const message = unready.length ? `not ready: ${unready.join(', ')}` : 'TorchServe does not run';
-    r.return(503, JSON.stringify(Object.assign({code: 503, error: 'busy', field: 'models', message: message}, found)));
+    busy(r, unready.length ? `not ready: ${unready.join(', ')}` : STOPPED, found);
 }
 
-export default {keyHash, inferenceKey, managementKey, unauthorized, readiness};
+// The names of the models, as KServe's protocols list them.
+async function models(r) {
+    const found = await states(r);
+    const names = Object.keys(found.models || {}).map((address) => address.split('/')[0]);
+    if (names.length == 0) {
+        busy(r, STOPPED, {});
+        return;
+    }
+    r.return(200, JSON.stringify({models: names.filter((name, index) => names.indexOf(name) == index)}));
+}
+
+// 200 when a model has a worker that is ready. A model of one version is known by its name alone, and one of several
+// is ready by its name if any of them is.
+async function modelReadiness(r) {
+    const all = await states(r);
+    const found = all.models || {};
+    const name = r.variables.name;
+    const address = name + r.variables.version;
+    const known = Object.keys(found).filter(
+        (each) => each == address || each == name || (address == name && each.startsWith(`${name}/`)));
+    if (known.length > 0) {
+        if (known.some((each) => found[each] == 'READY')) {
+            r.return(200, JSON.stringify({name: name, ready: true}));
+        } else {
+            busy(r, `not ready: ${address}`, {});
+        }
+    } else if (Object.keys(found).length > 0) {
+        r.return(404);
+    } else {
+        busy(r, STOPPED, {});
+    }
+}
+
+export default {keyHash, inferenceKey, managementKey, unauthorized, readiness, models, modelReadiness};

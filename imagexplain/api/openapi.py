@@ -14,6 +14,7 @@ import msgspec
 from imagexplain import __version__
 from imagexplain.api import schema
 from imagexplain.api.body import HEADER, MAX_OPTIONS
+from imagexplain.api.openapi_protocols import TYPES, protocol_paths
 from imagexplain.api.option_schemas import (
     BASE64,
     EXAMPLE_PHOTO,
@@ -127,6 +128,7 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
     else:
         for model in models:
             paths |= _paths(model.address, [model])
+    refused = {status: _reference("responses", _name(status)) for status in sorted(MEANINGS)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -139,9 +141,10 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
         "security": [{"key": []}],
         "tags": [
             *({"name": model.address, "description": model.description or model.kind} for model in models),
+            {"name": "protocols", "description": "Requests in the words of KServe, Triton and Vertex AI."},
             {"name": "server", "description": "The server itself."},
         ],
-        "paths": paths | _edge(),
+        "paths": paths | protocol_paths(refused) | _edge(),
         "components": {
             "schemas": schemas,
             "parameters": _parameters(),
@@ -158,7 +161,8 @@ def _answers() -> dict[str, Schema]:
     """Schemas of all answers in JSON."""
     kinds = {each for answers in ANSWERS.values() for types in answers.values() for each in types}
     wanted = sorted(
-        {*kinds, schema.Refusal, schema.Liveness, schema.Unreadiness, schema.Readiness}, key=lambda one: one.__name__
+        {*kinds, *TYPES, schema.Refusal, schema.Liveness, schema.Unreadiness, schema.Readiness},
+        key=lambda one: one.__name__,
     )
     _, found = msgspec.json.schema_components(wanted, ref_template=_SCHEMAS)
     return found
@@ -360,6 +364,8 @@ def _edge() -> dict[str, Any]:
     return {
         "/livez": reading("livez", "Whether the front door is there", {"200": told("It is.", "Liveness")}),
         "/readyz": reading("readyz", "Whether every model has a worker that is ready", ready),
+        "/v2/health/live": reading("kserve_v2_live", "As /livez", {"200": told("It is.", "Liveness")}),
+        "/v2/health/ready": reading("kserve_v2_ready_all", "As /readyz", ready),
         "/metrics": reading("metrics", "Metrics, for the addresses that may read them", metrics),
         "/openapi.json": reading("openapi", "This document", own | missing),
     }

@@ -186,6 +186,7 @@ class Request:
         threshold: Score that a segmenter's detections must exceed; None for the model's own threshold.
         detection: Index of a segmenter's detection to explain; None for the best of the target's class.
         picture: Contents of ``image/png``.
+        summary: Flag for an answer of tensors that has the summary for people, too, as JSON has it.
     """
 
     kind: Kind
@@ -205,6 +206,7 @@ class Request:
     picture: PictureOptions = ANNOTATED
     targets: tuple[str | int, ...] = ()
     contrast: str | int | None = None
+    summary: bool = False
     top_k: int | None = None
 
     @property
@@ -320,6 +322,7 @@ def parse(
         targets=targets,
         contrast=contrast,
         top_k=top_k,
+        summary=_with_summary(headers.get("accept", ""), accept),
     )
 
 
@@ -450,6 +453,12 @@ def _media_range(part: str, place: int) -> tuple[str, float, int]:
     if not re.fullmatch(r"0(\.\d*)?|1(\.0*)?", quality, re.ASCII):
         raise RequestError(400, "accept", f"wanted a q-value in 0..1, got {shown(quality)}")
     return ("*/*" if name == "*" else name), float(quality), place
+
+
+def _with_summary(accept: str, media: str) -> bool:
+    """Tell whether an ``Accept`` header wants the media type with the parameter ``summary=true``."""
+    ranges = [[piece.strip().lower() for piece in part.split(";")] for part in accept.split(",")]
+    return any(media == name and "summary=true" in parameters for name, *parameters in ranges)
 
 
 def _target(name: str, value: object) -> str | int | None:

@@ -46,7 +46,7 @@ ONE_IMAGE = ("integrated_grads", "map", "output")
 """Tensors of an explanation that have a first axis for its image."""
 SHARED = ("group_masks",)
 """Tensors that explanations of several classes have in common."""
-#: What only the summary for people carries.
+#: What only the summary for people carries, or an answer of which `Accept` wants it (`…; summary=true`).
 SUMMARY = ("model", "target_label", "top", "groups", "detections")
 
 # Attributions are noise in their low bits, which no level compresses: 1 is as small as any (benchmarks/bench_wire.py).
@@ -71,7 +71,7 @@ def select(result: Mapping[str, Any], request: Request) -> dict[str, Any]:
     if request.legacy:
         return {name: result[name] for name in (LEGACY if request.kind == "explanation" else LEGACY_MASKS)}
     hidden = {name for name in PER_STEP if name not in request.outputs}
-    if request.accept != JSON:
+    if request.accept != JSON and not request.summary:
         hidden.update(SUMMARY)
     return {name: value for name, value in result.items() if name not in hidden}
 

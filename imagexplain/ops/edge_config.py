@@ -17,6 +17,7 @@ from urllib.request import Request
 
 import jinja2
 
+from imagexplain import __version__
 from imagexplain.checkout import ROOT
 from imagexplain.client.loopback import urlopen
 from imagexplain.errors import WORDS
@@ -38,8 +39,12 @@ CONTENT_SECURITY_POLICY = "; ".join(
         *("form-action 'none'", "frame-ancestors 'none'"),
     )
 )
-MODEL = r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[0-9]+(\.[0-9]+)*)?"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+"""Pattern of a model's name."""
+MODEL = rf"{NAME}(/[0-9]+(\.[0-9]+)*)?"
 """Pattern of a model's name, and of its version where one is asked for."""
+VERSIONS = r"(?:/versions(?=/[0-9]))?(?<version>(?:(?<=/versions)/[0-9]+(?:\.[0-9]+)*)?)"
+"""Pattern of a version as KServe's paths have it, or of none; it captures what TorchServe's have."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,9 @@ def render(
         "openapi": settings.openapi or folder / "openapi.json",
         "content_security_policy": CONTENT_SECURITY_POLICY,
         "model": MODEL,
+        "name": NAME,
+        "versions": VERSIONS,
+        "package_version": __version__,
         "refusals_by_status": list(known.values()),
         "refusals_by_name": NAMED_REFUSALS,
         "other_statuses": sorted({status for status in HTTPStatus if status >= 400} - {507, *known}),

@@ -55,6 +55,7 @@ Port = Annotated[int, Field(gt=0, lt=2**16)]
 Address = Annotated[str, AfterValidator(_address)]
 Network = Annotated[str, AfterValidator(_network)]
 Origin = Annotated[str, AfterValidator(_origin)]
+Served = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[0-9]+(\.[0-9]+)*)?$")]
 Located = Annotated[Path, AfterValidator(_resolved)]
 
 
@@ -97,6 +98,7 @@ class EdgeSettings(_Strict):
         studio: Folder of static files, served at /studio/.
         openapi: File served at /openapi.json.
         legacy: Ports of this machine by the model that they reach without a key.
+        vertex_endpoints: Models by the endpoints of Vertex AI under which its clients know them.
         max_body_bytes: Size of the largest request.
         silence_s: Seconds that a client may be silent.
         queue_s: Seconds that a request may wait for others, beyond those of the slowest archive.
@@ -113,6 +115,7 @@ class EdgeSettings(_Strict):
     studio: Located | None = None
     openapi: Located | None = None
     legacy: dict[Name, Port] = {}
+    vertex_endpoints: dict[Name, Served] = {}
     max_body_bytes: Annotated[int, Field(gt=0, le=MAX_BODY_BYTES)] = MAX_BODY_BYTES
     silence_s: Positive = 30
     queue_s: Annotated[int, Field(ge=0)] = 60

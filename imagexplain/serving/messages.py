@@ -41,8 +41,9 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class Response:
-    """A status, a media type and a body."""
+    """A status, a media type and a body, and headers beside those that every answer has."""
 
     status: int
     media_type: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)

@@ -6,12 +6,12 @@ from imagexplain.errors import RequestError
 
 REASONS = ("image", "options", "accept", "size", "work", "model", "time", "memory", "segmenter")
 """Words for why there is no answer: a photo that is none or is damaged; options that are unknown, malformed or
-contradict each other; no such form of answer; too many bytes, pixels, masks or graphs, or too large an answer; more
-work than a batch may ever be; what this model cannot do; a batch that is full or over; no memory left; a segmenter
-next door that did not answer."""
+contradict each other; no such form of answer; too many bytes, pixels, masks, graphs or instances, or too large an
+answer; more work than a batch may ever be; what this model cannot do; a batch that is full or over; no memory left; a
+segmenter next door that did not answer."""
 
 IMAGE_FIELDS = ("image", "img_data", "body")
-SIZE_FIELDS = (*IMAGE_FIELDS, "accept", "baseline_image", "baseline_tensor", "caption", "outputs", "words")
+SIZE_FIELDS = (*IMAGE_FIELDS, "accept", "baseline_image", "baseline_tensor", "caption", "outputs", "words", "instances")
 
 
 def reason(failure: RequestError) -> str | None:

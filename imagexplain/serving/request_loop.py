@@ -38,10 +38,19 @@ class RequestLoop(ABC, Generic[M]):
     limits: Limits
     metrics: Metrics
 
-    def handle(self, requests: Sequence[RawRequest]) -> list[Response]:
-        """One response for each request, in order."""
+    def deadline(self) -> Deadline:
+        """The time that what has just come may take."""
         spec = self.task.spec
-        deadline = Deadline.starting_now(spec.serving.deadline_s, 0, spec.explain.steps + 2)
+        return Deadline.starting_now(spec.serving.deadline_s, 0, spec.explain.steps + 2)
+
+    def handle(self, requests: Sequence[RawRequest], deadline: Deadline | None = None) -> list[Response]:
+        """One response for each request, in order.
+
+        Args:
+            requests: Requests of one batch.
+            deadline: Time that they share with others; by default a batch's whole.
+        """
+        deadline = deadline or self.deadline()
         states = [RequestState(raw) for raw in requests]
         self._answer(states, deadline)
         responses = [state.respond(self.metrics) for state in states]

@@ -21,7 +21,7 @@ from imagexplain.serving.allocator import keep_freed_memory, return_freed_memory
 from imagexplain.serving.json_log import write_json
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import MetricSink, MetricType
-from imagexplain.serving.protocols import exchange
+from imagexplain.serving.protocols import exchange, respond_all
 from imagexplain.serving.request_id import ID_HEADER, START_HEADER, queue_seconds, request_id
 from imagexplain.serving.request_loop import AnyLoop
 from imagexplain.serving.runtime import device
@@ -71,14 +71,15 @@ class TorchServeHandler(ABC, Generic[L]):
             if response.status >= 400:
                 context.set_response_header(index, ERROR_HEADER, one_line(response.body))
             context.set_response_header(index, ANSWERED_ID, request.id)
+            for name, value in response.headers.items():
+                context.set_response_header(index, name, value)
         return [response.body for response in responses]
 
     def _answer(self, requests: Sequence[RawRequest]) -> list[Response]:
         """One response for each request, of whichever protocol."""
         spec = self.worker.task.spec
         exchanges = [exchange(request, spec) for request in requests]
-        found = iter(self.worker.handle([one for each in exchanges for one in each.requests]))
-        return [each.answer(spec, [next(found) for _ in each.requests]) for each in exchanges]
+        return respond_all(exchanges, self.worker)
 
 
 def one_line(error: bytes) -> str:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,6 +222,108 @@ def test_other_headers_and_methods_are_passed_on(door: Door) -> None:
     assert door.ask("/predictions/echo/1.10").json()["path"] == "/predictions/echo/1.10"
 
 
+# Other protocols
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted", "protocol"),
+    [
+        ("/v1/models/echo:predict", "/predictions/echo", "kserve_v1"),
+        ("/v1/models/echo:explain", "/explanations/echo", "kserve_v1"),
+        ("/v1/models/echo%3Aexplain", "/explanations/echo", "kserve_v1"),
+        ("/v1/models/echo/versions/1.10:explain", "/explanations/echo/1.10", "kserve_v1"),
+        ("/v2/models/echo/infer", "/predictions/echo", "kserve_v2"),
+        ("/v2/models/echo/versions/2/infer", "/predictions/echo/2", "kserve_v2"),
+        ("/v1/projects/p/locations/l/endpoints/echo:predict", "/predictions/echo", "vertex"),
+        ("/v1beta1/projects/p/locations/l/endpoints/echo:explain", "/explanations/echo", "vertex"),
+        ("/v1/projects/p/locations/l/endpoints/echo:explain?$alt=json", "/explanations/echo", "vertex"),
+        ("/explanations/echo", "/explanations/echo", None),
+    ],
+)
+def test_a_protocol_is_known_by_its_path_alone(door: Door, path: str, wanted: str, protocol: str | None) -> None:
+    answer = door.ask(path, X_Explain_Protocol="theirs")
+    headers = told(answer)
+    assert (answer.json()["path"], headers.get("x-explain-protocol")) == (wanted, protocol)
+    assert headers["authorization"] == door.server.headers()["Authorization"] and "x-explain-options" not in headers
+    assert error_of(door.ask(path, client=None)) == (401, "unauthorized", "authorization")
+    assert error_of(door.ask(path, bytes(MAX_BODY_BYTES + 1))) == (413, "too_large", "body")
+
+
+def test_options_of_other_protocols(door: Door) -> None:
+    assert told(door.ask("/v1/models/echo:explain?steps=3"))["x-explain-options"] == "steps=3"
+    assert error_of(door.ask("/v1/models/echo:explain?steps=3", X_Explain_Options="steps=4"))[2] == "options"
+
+
+def test_the_metadata_of_a_model_is_an_empty_request(door: Door) -> None:
+    answer = door.ask("/v2/models/echo/versions/2", method="GET", X_Explain_Options="steps=3", Cookie="a")
+    headers = told(answer)
+    assert (answer.json()["method"], answer.json()["path"]) == ("POST", "/predictions/echo/2")
+    assert headers["x-explain-protocol"] == "kserve_v2_metadata" and headers["content-length"] == "0"
+    assert not {"cookie", "x-explain-options"} & set(headers)
+    assert door.ask("/v2/models/echo", method="GET", client=None).status_code == 401
+
+
+def test_endpoints_of_vertex_have_names_of_models(door: Door) -> None:
+    with door.settled(vertex_endpoints={"1234567890": "echo/2"}):
+        answer = door.ask("/v1/projects/p/locations/l/endpoints/1234567890:explain")
+        assert answer.json()["path"] == "/explanations/echo/2"
+        assert door.ask("/v1/projects/p/locations/l/endpoints/echo:explain").json()["path"] == "/explanations/echo"
+    assert error_of(door.ask("/v1/projects/p/locations/l/endpoints/1234567890:explain"))[0] == 404
+
+
+@contextmanager
+def states(door: Door, **changed: str) -> Iterator[None]:
+    """Other states of the models within the block, as TorchServe's management tells them."""
+    path = door.run / "states.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), **changed}))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+@contextmanager
+def supervised(door: Door, readiness: dict[str, object]) -> Iterator[None]:
+    """A supervisor within the block, which tells this."""
+    supervisor = door.run / "supervisor.json"
+    supervisor.write_text(json.dumps({"pid": 1, "started": 1.0, "port": door.server.ports["inference"] + 5}))
+    (door.run / "readiness.json").write_text(json.dumps(readiness))
+    try:
+        yield
+    finally:
+        supervisor.unlink()
+
+
+def test_readiness_in_kserves_words(door: Door) -> None:
+    def ask(path: str) -> requests.Response:
+        return door.ask(path, method="GET", client=None)
+
+    assert ask("/").json() == {"status": "alive"}
+    assert ask("/v2").json()["name"] == "imagexplain" and ask("/v2/").status_code == 200
+    assert ask("/v2/health/live").json() == {"live": True}
+    assert ask("/v2/health/ready").json()["ready"] is True
+    for path in ("/v1/models", "/v2/models"):
+        assert ask(path).json() == {"models": ["bit", "lanet"]}
+    with states(door, lanet="UNLOADING"):
+        for path in ("/v1/models/{}", "/v2/models/{}/ready", "/v1/models/{}/versions/1.0"):
+            assert ask(path.format("bit")).json() == {"name": "bit", "ready": True}
+            assert error_of(ask(path.format("lanet"))) == (503, "busy", "models")
+            assert error_of(ask(path.format("nobody"))) == (404, "not_found", "path")
+        assert error_of(ask("/v2/health/ready")) == (503, "busy", "models")
+
+
+def test_readiness_of_several_versions(door: Door) -> None:
+    models = {"bit/1.0": "READY", "bit/2.0": "LOADING", "lanet": "LOADING"}
+    with supervised(door, {"ready": False, "models": models, "unready": []}):
+        found = {
+            path: door.ask(f"/v2/models/{path}/ready", method="GET", client=None).status_code
+            for path in ("bit", "bit/versions/1.0", "bit/versions/2.0", "bit/versions/3.0", "lanet")
+        }
+        assert list(found.values()) == [200, 200, 503, 404, 503], found
+        assert door.ask("/v1/models", method="GET", client=None).json() == {"models": ["bit", "lanet"]}
+
+
 # Size
 
 
@@ -250,7 +353,17 @@ def test_a_large_answer_comes_whole(door: Door) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "wanted"),
     [
-        ("/", "GET", (404, "not_found", "path")),
+        ("/", "POST", (405, "method_not_allowed", "method")),
+        ("/v1/models/echo:predict", "GET", (405, "method_not_allowed", "method")),
+        ("/v1/models/echo:delete", "POST", (404, "not_found", "path")),
+        ("/v1/models/echo/versions:predict", "POST", (404, "not_found", "path")),
+        ("/v1/models/nobody", "GET", (404, "not_found", "path")),
+        ("/v1/models/nobody:predict", "POST", (404, "not_found", "path")),
+        ("/v2/models/nobody/ready", "GET", (404, "not_found", "path")),
+        ("/v2/models/echo/infer", "GET", (405, "method_not_allowed", "method")),
+        ("/v2/models/echo/1.0/infer", "POST", (404, "not_found", "path")),
+        ("/v2/repository/models/echo/unload", "POST", (404, "not_found", "path")),
+        ("/v1/projects/p/locations/l/endpoints/1/2:explain", "POST", (404, "not_found", "path")),
         ("/ping", "GET", (404, "not_found", "path")),
         ("/models", "GET", (404, "not_found", "path")),
         ("/models/echo", "DELETE", (404, "not_found", "path")),
@@ -286,7 +399,8 @@ def test_errors_are_in_the_services_form(door: Door, path: str, method: str, wan
     assert error_of(answer) == wanted
     assert ("Retry-After" in answer.headers) == (wanted[0] in (429, 502, 503, 504))
     if wanted[0] == 405:
-        assert answer.headers["Allow"] == ("POST, PUT, OPTIONS" if path.startswith("/pred") else "GET, HEAD")
+        asking = path.startswith("/pred") or path.endswith((":predict", "/infer"))
+        assert answer.headers["Allow"] == ("POST, PUT, OPTIONS" if asking else "GET, HEAD")
 
 
 def test_paths_that_a_client_does_not_tidy_up(door: Door) -> None:
@@ -541,7 +655,7 @@ def test_the_studio_is_served_under_a_strict_policy(door: Door, tmp_path: Path) 
         assert {"default-src 'self'", "img-src 'self' blob:", "frame-ancestors 'none'"} <= {*policy}
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert door.ask("/studio/app.mjs", method="GET", client=None).headers["Content-Type"] == "text/javascript"
-        assert door.ask("/", method="GET", client=None).headers["Location"] == "/studio/"
+        assert door.ask("/", method="GET", client=None, Accept="text/html").headers["Location"] == "/studio/"
         for path in ("/studio/.git/config", "/studio/none.html", "/studio../outside"):
             assert error_of(door.ask(path, method="GET", client=None))[0] == 404
         for path in ("/studio/../outside", "/studio/%2e%2e/outside", "/studio/..%2foutside"):

@@ -289,11 +289,11 @@ def test_every_option_is_described() -> None:
 def test_paths_name_the_models() -> None:
     made = document([Interface("bit", "classifier"), Interface("places/2.0", "classifier")])
     wanted = [f"/{endpoint}s/{name}" for name in ("bit", "places/2.0") for endpoint in ("prediction", "explanation")]
-    assert [path for path in made["paths"] if "ions/" in path] == wanted
+    assert [path for path in made["paths"] if path.startswith(("/predictions/", "/explanations/"))] == wanted
     operations = [
         one["operationId"] for path in made["paths"].values() for one in path.values() if "operationId" in one
     ]
-    assert len(operations) == len(set(operations)) == 12
+    assert len(operations) == len(set(operations))
 
 
 def test_a_models_own_bounds_and_defaults() -> None:

@@ -13,16 +13,23 @@ from importlib import import_module
 from typing import Protocol as TypingProtocol
 from typing import cast
 
-from imagexplain.api.request import JSON
+from imagexplain.api.response import check_size
 from imagexplain.archive.spec import ModelSpec
 from imagexplain.errors import RequestError, unknown
 from imagexplain.serving.messages import RawRequest, Response
-from imagexplain.serving.request_state import log_traceback
+from imagexplain.serving.metrics import Metrics
+from imagexplain.serving.request_loop import AnyLoop
+from imagexplain.serving.request_state import RequestState, log_traceback
 
 PROTOCOL_HEADER = "x-explain-protocol"
 """Name of the header, in lower case."""
 
-PROTOCOLS: Mapping[str, str] = {"vertex": "vertex"}
+PROTOCOLS: Mapping[str, str] = {
+    "kserve_v1": "kserve_v1",
+    "kserve_v2": "kserve_v2",
+    "kserve_v2_metadata": "kserve_v2_metadata",
+    "vertex": "vertex",
+}
 """Module of each protocol, in this package, by the name that the header has; imported once it is asked for."""
 
 MAX_INSTANCES = 32
@@ -43,7 +50,13 @@ class Protocol(TypingProtocol):
     def join(
         self, raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], responses: Sequence[Response]
     ) -> Response:
-        """The answer in the protocol's words, of the answers to the instances, in their order."""
+        """The answer in the protocol's words, of the answers to the instances, in their order.
+
+        Where one that failed fails the request, that is :func:`imagexplain.serving.protocols.instances.failed`.
+
+        Raises:
+            RequestError: there is no answer although all instances have theirs, such as one that is too large.
+        """
         ...
 
 
@@ -55,26 +68,31 @@ class Exchange:
         raw: The request.
         requests: Requests of its instances, or itself where it is in this service's own words.
         protocol: The protocol that joins their answers; None where there is nothing to join.
-        refusal: The answer to one that is no request of the protocol's.
+        refusal: The reason why it has no answer, for one that is no request of the protocol's.
     """
 
     raw: RawRequest
     requests: tuple[RawRequest, ...]
     protocol: Protocol | None = None
-    refusal: Response | None = None
+    refusal: RequestError | None = None
 
-    def answer(self, spec: ModelSpec, responses: Sequence[Response]) -> Response:
-        """The answer to the request, of the answers to :attr:`requests`."""
+    def answer(self, spec: ModelSpec, responses: Sequence[Response], metrics: Metrics) -> Response:
+        """The answer to the request, of the answers to :attr:`requests`, which have been counted.
+
+        One that is refused as a whole is counted here.
+        """
         if self.refusal is not None:
-            return self.refusal
+            return refused(self.raw, self.refusal, metrics)
         if self.protocol is None:
             return responses[0]
         try:
-            return self.protocol.join(self.raw, spec, self.requests, responses)
+            joined = self.protocol.join(self.raw, spec, self.requests, responses)
+            check_size(len(joined.body), joined.media_type, spec.limits.max_response_bytes)
+            return joined
         except RequestError as error:
-            return refused(error)
+            return refused(self.raw, error, metrics)
         except Exception:
-            return _failed(self.raw)
+            return refused(self.raw, _failure(self.raw), metrics)
 
 
 def exchange(raw: RawRequest, spec: ModelSpec) -> Exchange:
@@ -91,19 +109,52 @@ def exchange(raw: RawRequest, spec: ModelSpec) -> Exchange:
             raise RequestError(413, "instances", f"wanted at most {MAX_INSTANCES}, got {len(requests)}")
         return Exchange(raw, requests, protocol)
     except RequestError as error:
-        return Exchange(raw, (), refusal=refused(error))
+        return Exchange(raw, (), refusal=error)
     except Exception:
-        return Exchange(raw, (), refusal=_failed(raw))
+        return Exchange(raw, (), refusal=_failure(raw))
 
 
-def refused(error: RequestError) -> Response:
-    """The answer of an error, in the service's own form."""
-    return Response(error.status, JSON, error.body())
+def respond_all(exchanges: Sequence[Exchange], worker: AnyLoop) -> list[Response]:
+    """The answers to all exchanges of a batch, in order.
+
+    No more requests than the model's batch has are answered at once, so that many instances hold no more photos than
+    many requests; the first of each exchange go first, so that none waits for all of another's. They share a deadline.
+    """
+    spec = worker.task.spec
+    order = sorted(
+        (place, index) for index, exchange in enumerate(exchanges) for place in range(len(exchange.requests))
+    )
+    found: dict[tuple[int, int], Response] = {}
+    size, deadline = max(spec.serving.batch_size, len(exchanges)), worker.deadline()
+    for start in range(0, len(order), size):
+        batch = order[start : start + size]
+        responses = worker.handle([exchanges[index].requests[place] for place, index in batch], deadline)
+        found.update(zip(batch, responses, strict=True))
+    return [
+        exchange.answer(spec, [found[place, index] for place in range(len(exchange.requests))], worker.metrics)
+        for index, exchange in enumerate(exchanges)
+    ]
 
 
-def _failed(raw: RawRequest) -> Response:
+def refused(raw: RawRequest, error: RequestError, metrics: Metrics) -> Response:
+    """The answer of an error in the service's own form; it is counted and logged as any request's."""
+    state = RequestState(raw)
+    state.refuse(error)
+    return state.respond(metrics)
+
+
+def _failure(raw: RawRequest) -> RequestError:
     log_traceback(raw.id)
-    return refused(RequestError(500, "request", "the server failed on this request; its log says why"))
+    return RequestError(500, "request", "the server failed on this request; its log says why")
 
 
-__all__ = ["MAX_INSTANCES", "PROTOCOLS", "PROTOCOL_HEADER", "Exchange", "Protocol", "exchange", "refused"]
+__all__ = [
+    "MAX_INSTANCES",
+    "PROTOCOLS",
+    "PROTOCOL_HEADER",
+    "Exchange",
+    "Protocol",
+    "exchange",
+    "refused",
+    "respond_all",
+]
