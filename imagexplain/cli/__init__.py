@@ -40,6 +40,7 @@ COMMANDS = {
     "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),
     "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder"),
     "compare": Command("imagexplain.cli.compare_methods", "draw all methods on one photo by one classifier"),
+    "compare-answers": Command("imagexplain.cli.compare_answers", "compare another service's answers with ours"),
     "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", of_checkout=True),
     "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),
     "debug": Command("debugging.command", "find errors, what drove them, and images that help", True, "debugging"),

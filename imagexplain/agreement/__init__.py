@@ -1,0 +1,1 @@
+"""Recorded answers of another service beside ours: how far they agree, and why not."""
