@@ -709,6 +709,7 @@ def test_a_number_that_is_none_is_replaced(door: Door, given: str) -> None:
 
 def test_the_log_names_client_and_request_and_no_secret(door: Door) -> None:
     door.ask("/explanations/echo?target_class=secret", X_Request_Id="logged", client="bob")
+    wait_for(lambda: any(line["id"] == "logged" for line in door.requests_logged()))  # once the connection is closed
     (line,) = [line for line in door.requests_logged() if line["id"] == "logged"]
     assert (line["client"], line["path"], line["status"]) == ("bob", "/explanations/echo", 200)
     assert line["seconds"] >= 0 and float(line["torchserve_seconds"]) >= 0
