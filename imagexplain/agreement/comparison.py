@@ -60,7 +60,7 @@ def compare(recorded: Answer, ours: Answer, tolerance: float = 1e-3) -> Comparis
         recorded: Answer of the other service.
         ours: Answer of this service to the same instance.
         tolerance: Difference that counts as none, as a part of the largest magnitude on record; of
-            `approximationError`, which is such a part, and of probabilities it is absolute.
+            `approximationError`, which is such a part, it is absolute.
 
     Example:
         >>> from imagexplain.agreement.comparison import compare

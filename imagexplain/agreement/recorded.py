@@ -141,7 +141,7 @@ def _scores(prediction: Any) -> Iterator[tuple[str, dict[str, float]]]:
         return
     if not isinstance(prediction, dict):
         return
-    names = prediction.get("ids")
+    names: Any = prediction.get("ids")
     for name, value in prediction.items():
         values = _array(value) if isinstance(value, list) else None
         if values is not None and values.ndim == 1 and name != "ids":
