@@ -249,6 +249,15 @@ def test_a_protocol_is_known_by_its_path_alone(door: Door, path: str, wanted: st
     assert error_of(door.ask(path, bytes(MAX_BODY_BYTES + 1))) == (413, "too_large", "body")
 
 
+def test_json_that_is_sent_as_a_form(door: Door) -> None:
+    form = "application/x-www-form-urlencoded"
+    assert told(door.ask("/v1/models/echo:predict", Content_Type=form))["content-type"] == "application/json"
+    binary = door.ask("/v2/models/echo/infer", Content_Type="application/octet-stream")
+    assert told(binary)["content-type"] == "application/octet-stream"
+    assert told(door.ask(ECHO, Content_Type=form))["content-type"] == form
+    assert "content-type" not in told(door.ask(ECHO))
+
+
 def test_options_of_other_protocols(door: Door) -> None:
     assert told(door.ask("/v1/models/echo:explain?steps=3"))["x-explain-options"] == "steps=3"
     assert error_of(door.ask("/v1/models/echo:explain?steps=3", X_Explain_Options="steps=4"))[2] == "options"
