@@ -23,5 +23,5 @@ echo "installing the pinned dependencies (the first time some minutes)"
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
 "${pip[@]}" install --quiet 'pip==26.3' # Debian's knows no dependency groups
 "${pip[@]}" install --editable '.[dev]' --constraint constraints.txt
-"${pip[@]}" install --group segmenters --group peers --no-deps --constraint constraints.txt # why: see pyproject.toml
+"${pip[@]}" install --group segmenters --group peers --group clients --no-deps --constraint constraints.txt # why: see pyproject.toml
 touch .venv/.installed
