@@ -12,6 +12,7 @@ from google.cloud.aiplatform_v1.types import Explanation
 
 from imagexplain.cli import batch as command
 from imagexplain.cli import main
+from imagexplain.serving.batch import Job
 from imagexplain.serving.tasks.classifier import Classifier
 from imagexplain.serving.worker import Worker
 from tests.serving import archives
@@ -127,14 +128,14 @@ def test_no_more_lines_are_read_than_are_held(monkeypatch: pytest.MonkeyPatch, r
             yield line
 
     seen: list[int] = []
-    results = command.batch.Job._results
+    results = Job._results
 
     def watched(self: Any, worker: Any, lines: Any) -> Any:
         seen.append(len(taken))
         return results(self, worker, lines)
 
     monkeypatch.setattr(command, "lines_of", counted)
-    monkeypatch.setattr(command.batch.Job, "_results", watched)
+    monkeypatch.setattr(Job, "_results", watched)
     run(LINES, "--at-once", "2")
     assert seen == [2, 4, 5]
 

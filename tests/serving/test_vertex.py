@@ -245,7 +245,8 @@ def test_pictures_are_those_of_the_settings(handler: ClassifierHandler, xrai: bo
     """Every word of the definitions is known, by its number and as a word."""
     parameters = {"xrai_attribution": {"step_count": 4}} if xrai else STEPS
     kinds = Input.Visualization
-    for field, words in (("type_", kinds.Type), ("polarity", kinds.Polarity), ("color_map", kinds.ColorMap)):
+    fields = {"type_": list(kinds.Type), "polarity": list(kinds.Polarity), "color_map": list(kinds.ColorMap)}
+    for field, words in fields.items():
         for word in words:
             pictured(handler, parameters, **{field: word})
     grounds = [np.asarray(pictured(handler, parameters, overlay_type=word)) for word in list(kinds.OverlayType)[1:]]
