@@ -28,6 +28,7 @@ from imagexplain.errors import RequestError, shown
 from imagexplain.models.head import Head
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.protocols import MAX_INSTANCES
+from imagexplain.serving.protocols.instances import failed
 from imagexplain.serving.protocols.vertex_request import SPEC, Call, Instance, Method, plain, read
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.decode import Photo, decode, from_base64, from_list
@@ -66,10 +67,10 @@ def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], resp
     own = _classifier(raw, spec)
     call = read(raw, limits(own))
     each = len(responses) // len(call.instances)
-    for index, response in enumerate(responses):
-        if response.status != 200:
-            said = json.loads(response.body)
-            raise RequestError(said["code"], f"instances[{index // each}].{said['field']}", said["message"])
+    of_instances = [responses[start : start + each] for start in range(0, len(responses), each)]
+    worst = [max(answers, key=lambda response: response.status) for answers in of_instances]
+    if (refusal := failed(worst, "instances")) is not None:
+        return refusal
     results = [_Result.of(response) for response in responses]
     labels = call.labels or own.labels
     if len(labels) != len(own.labels):
