@@ -15,7 +15,7 @@ import torch
 from imagexplain.api.request import JSON, Kind
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
-from imagexplain.serving.metrics import MetricType
+from imagexplain.serving.metrics import NoMetrics
 from imagexplain.serving.protocols import PROTOCOL_HEADER, exchange, respond_all
 from imagexplain.serving.protocols.vertex_request import SPEC
 from imagexplain.serving.tasks.classifier import Classifier
@@ -84,7 +84,7 @@ class Job:
 
 def load(folder: Path, device: torch.device) -> Worker[Classifier]:
     """The model of an unpacked archive of a classifier; raises what keeps a worker from coming up."""
-    return Worker.start(Classifier.load(folder, device), folder, _Ignored())
+    return Worker.start(Classifier.load(folder, device), folder, NoMetrics())
 
 
 def _json(line: bytes) -> Any:
@@ -93,10 +93,3 @@ def _json(line: bytes) -> Any:
         return msgspec.json.decode(line, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return line.decode("utf-8", "replace")
-
-
-class _Ignored:
-    """A sink for the metrics of a worker that nobody watches."""
-
-    def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
-        pass

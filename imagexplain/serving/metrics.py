@@ -45,6 +45,13 @@ class MetricSink(Protocol):
         """Add to a counter, set a gauge, or observe a value for a histogram."""
 
 
+class NoMetrics:
+    """A sink for the metrics of a worker that nobody watches."""
+
+    def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
+        """See :class:`MetricSink`."""
+
+
 @dataclass(frozen=True)
 class ExplanationCount:
     """The counted cost of one explanation.

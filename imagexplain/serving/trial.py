@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +14,7 @@ import torch
 from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.errors import ArgumentError
 from imagexplain.serving.messages import RawRequest
-from imagexplain.serving.metrics import MetricType
+from imagexplain.serving.metrics import NoMetrics
 from imagexplain.serving.tasks.classifier import Classifier
 from imagexplain.serving.worker import Worker
 
@@ -55,13 +54,6 @@ class Trial:
         return next((steps for steps, own in self.residuals.items() if own <= SMALL_RESIDUAL), None)
 
 
-class _Ignored:
-    """A sink for the metrics of a worker that nobody watches."""
-
-    def write(self, metric: MetricType, name: str, value: float, labels: Sequence[str]) -> None:
-        pass
-
-
 def try_out(archive: Path, photo: bytes) -> Trial:
     """Load an unpacked archive of a classifier on the CPU and let it answer.
 
@@ -74,7 +66,7 @@ def try_out(archive: Path, photo: bytes) -> Trial:
         SpecError, CheckpointError: an archive that does not hold what it should.
     """
     task = Classifier.load(archive, torch.device("cpu"))
-    worker = Worker.start(task, archive, _Ignored())
+    worker = Worker.start(task, archive, NoMetrics())
     prediction, prediction_s = _asked(worker, photo, "prediction", "")
     explanation, explanation_s = _asked(worker, photo, "explanation", "method=integrated_gradients")
     residuals: dict[int, float] = {}
