@@ -10,15 +10,13 @@ from math import comb
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
+from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
-from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.attribution.targets import Targets, classes_and_scores
 from imagexplain.errors import ArgumentError
-
-MOST_MEMBERS = 20_000_000
-"""Coalitions times groups of an image in :func:`kernel_shap`, whose regression holds that many numbers a few times."""
 
 RANK = 1e-11
 """Singular values of the regression, beside the largest, that count as none. What rounding leaves of the direction that
@@ -109,14 +107,8 @@ def kernel_shap(
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, number in enumerate(numbers):
         coalitions, weights = _coalitions(int(number.max()) + 1, samples, seed)
-        gains = []
-        with torch.no_grad():
-            for start in range(0, len(coalitions), chunk):  # none at all for a single group
-                members = coalitions[start : start + chunk].to(images.device)
-                rows = torch.where(members[:, number].unsqueeze(1), images[b], absent[b])
-                members_scores = target_scores(class_scores(model, rows), classes[b].expand(len(rows)))
-                gains.append(members_scores.double() - absent_scores[b])
-        gain = torch.cat(gains).cpu() if gains else torch.zeros(0, dtype=torch.float64)
+        parts = coalitions.split(chunk)
+        gain = coalition_scores(model, images[b], absent[b], number, classes[b], parts) - absent_scores[b].cpu()
         values = _shapley_values(*_halved(coalitions, weights, gain, totals[b].cpu()), totals[b].cpu())
         maps[b] = values.to(maps)[number]
     return maps.unsqueeze(1)

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.methods.kernel_shap import MOST_MEMBERS
-from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
+from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
-from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.attribution.targets import Targets, classes_and_scores
 from imagexplain.errors import ArgumentError
 
 
@@ -91,12 +91,7 @@ def shapley_sampling(
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, number in enumerate(numbers):
         orders = _orders(int(number.max()) + 1, permutations, seed)
-        found = []
-        with torch.no_grad():
-            for members in _coalitions(orders, chunk):
-                rows = torch.where(members.to(images.device)[:, number].unsqueeze(1), images[b], absent[b])
-                found.append(target_scores(class_scores(model, rows), classes[b].expand(len(rows))).double().cpu())
-        between = torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
+        between = coalition_scores(model, images[b], absent[b], number, classes[b], _coalitions(orders, chunk))
         first, last = (end[b].double().cpu().expand(permutations, 1) for end in (absent_scores, scores))
         along = torch.cat([first, between.view(permutations, -1), last], 1)  # (P, G + 1), from nothing to all
         values = torch.zeros(orders.shape, dtype=torch.float64).scatter_(1, orders, along.diff(dim=1)).mean(0)

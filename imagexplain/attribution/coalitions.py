@@ -1,0 +1,37 @@
+"""Coalitions: groups of pixels that are present together, while all others show the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.targets import classes_and_scores
+
+MOST_MEMBERS = 20_000_000
+"""Coalitions times groups of an image, at most, in methods that hold that many numbers a few times."""
+
+
+def coalition_scores(
+    model: Forward, image: Tensor, absent: Tensor, number: Tensor, target: Tensor, coalitions: Iterable[Tensor]
+) -> Tensor:
+    """Scores (n,), float64 on the CPU, of an image's class when only a coalition's groups are present.
+
+    Args:
+        model: Module or function from (N, C, H, W) to scores (N, classes).
+        image: Image (C, H, W).
+        absent: Values (C, H, W) of absent pixels.
+        number: Group numbers (H, W), int64, from 0 without gaps.
+        target: Class, a scalar int64.
+        coalitions: Coalitions (m, G), bool, in parts of as many as are evaluated at once.
+    """
+    found = []
+    for members in coalitions:
+        if not len(members):  # as tensors without rows are split
+            continue
+        rows = torch.where(members.to(image.device)[:, number].unsqueeze(1), image, absent)  # (m, C, H, W)
+        _, scores = classes_and_scores(model, rows, target.expand(len(rows)), len(rows))
+        found.append(scores.double().cpu())
+    return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)
