@@ -385,14 +385,20 @@ def _indices(parameters: Message) -> tuple[int, ...] | None:
     return tuple(one for one in found if one is not None)
 
 
+def _only(metadata: Message, field: str, here: str) -> tuple[str, Any] | None:
+    """Name and content of the only entry of a field; None where it has none. Raises RequestError for several."""
+    entries = _object(metadata.fields.get(field, msgspec.Raw(b"{}")), metadata.at(field))
+    if len(entries) > 1:
+        wanted = f"has no counterpart here: there is {here}"
+        raise RequestError(422, metadata.at(field), f"{wanted}, got {len(entries)}")
+    return next(iter(entries.items()), None)
+
+
 def _outputs(metadata: Message) -> dict[str, Any]:
-    path = metadata.at("outputs")
-    outputs = _object(metadata.fields.get("outputs", msgspec.Raw(b"{}")), path)
-    if not outputs:
+    path, found = metadata.at("outputs"), _only(metadata, "outputs", "one output")
+    if found is None:
         return {}
-    if len(outputs) != 1:
-        raise RequestError(422, path, f"has no counterpart here: there is one output, got {len(outputs)}")
-    ((name, value),) = outputs.items()
+    name, value = found
     known = ("indexDisplayNameMapping", "displayNameMappingKey", "outputTensorName")
     output = Message.read(value, _join(path, name), known)
     key = output.text("displayNameMappingKey")
@@ -415,13 +421,10 @@ _INPUT = {
 
 
 def _inputs(metadata: Message, xrai: bool) -> dict[str, Any]:
-    path = metadata.at("inputs")
-    inputs = _object(metadata.fields.get("inputs", msgspec.Raw(b"{}")), path)
-    if not inputs:
+    path, found = metadata.at("inputs"), _only(metadata, "inputs", "one input, the image")
+    if found is None:
         return {}
-    if len(inputs) != 1:
-        raise RequestError(422, path, f"has no counterpart here: there is one input, the image, got {len(inputs)}")
-    ((name, value),) = inputs.items()
+    name, value = found
     plainly = ("inputBaselines", "inputTensorName", "encoding", "modality", "featureValueDomain", "visualization")
     own = Message.read(value, _join(path, name), (*plainly, "groupName", *_INPUT))
     own.refuse(_INPUT)
