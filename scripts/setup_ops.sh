@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs Debian's programs around the server: nginx with JavaScript, Prometheus, its Alertmanager. Called by
-# `make setup-ops`. Where systemd would start them by itself, that is undone: `make serve-edge` has a nginx of its own.
+# Installs Debian's programs around the server: nginx with JavaScript, Prometheus, its Alertmanager, and Chromium, in
+# which the tests open pages. Called by `make setup-ops`. Where systemd would start them by itself, that is undone:
+# `make serve-edge` has a nginx of its own.
 set -euo pipefail
 
-packages=(nginx libnginx-mod-http-js openssl prometheus prometheus-alertmanager systemd) # systemd checks its unit
+packages=(chromium nginx libnginx-mod-http-js openssl prometheus prometheus-alertmanager systemd) # systemd checks its unit
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query --show --showformat '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -17,7 +18,7 @@ if ! command -v apt-get >/dev/null; then
 fi
 root=()
 [ "$(id -u)" -eq 0 ] || root=(sudo)
-echo "installing ${missing[*]} (about 100 MB, half a minute)"
+echo "installing ${missing[*]} (about 400 MB, a minute)"
 "${root[@]}" apt-get update --quiet=2
 "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends "${missing[@]}" >/dev/null
 if [ -d /run/systemd/system ]; then
