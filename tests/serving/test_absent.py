@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from handlers.classifier import ClassifierHandler
 from imagexplain.api import schema
+from imagexplain.serving import path_attribution
 from imagexplain.serving.tasks import classifier
 from tests.serving.asking import ask, base64_png, explain_one, noise_png, prediction
 from tests.serving.fake_torchserve import Context
@@ -30,9 +31,9 @@ ALL = "absent=0,1,2,3"
 GRID = "segments=grid&rows=2&columns=2"
 
 
-def predict(handler: ClassifierHandler, options: str, photo: bytes | None = None, **headers: str) -> tuple[int, Any]:
+def predict(handler: ClassifierHandler, options: str, photo: bytes | None = None, cache: str = "") -> tuple[int, Any]:
     """Status and answer of one prediction."""
-    sent = {**prediction(JSON), "X-Explain-Options": options, **headers}
+    sent = {**prediction(JSON), "X-Explain-Options": options, "Cache-Control": cache}
     (body,), context = ask(handler, (sent, photo or noise_png()))
     return context.statuses[0], json.loads(body)
 
@@ -178,11 +179,11 @@ def test_forms_of_a_request(handler: ClassifierHandler) -> None:
 
 def test_scores_are_cached_and_computed_anew_where_that_is_asked_for(handler: ClassifierHandler) -> None:
     options = f"{GRID}&baseline=uniform&draws=3&absent=1"
-    with mock.patch.object(classifier, "predict", wraps=classifier.predict) as computed:
+    with mock.patch.object(classifier, "predict", wraps=path_attribution.predict) as computed:
         first = predict(handler, options)
         assert predict(handler, options) == first
         assert [len(call.args[1]) for call in computed.call_args_list] == [3]
-        assert predict(handler, options, **{"Cache-Control": "no-cache"}) == first
+        assert predict(handler, options, cache="no-cache") == first
         assert len(computed.call_args_list) == 2
 
 

@@ -23,6 +23,7 @@ from imagexplain.vision.masks import parse_masks
 from tests.serving.asking import HEIGHT, WIDTH, answer_to, ask, coarse_png, detected, explain_one, explanation
 from tests.serving.asking import noise_png as photo
 from tests.tensors import unpacked
+from tests.wire.photos import encoded, noise_photo
 
 JSON, GZIP, SAFETENSORS = "application/json", "application/gzip", "application/x-safetensors"
 WITH_SUMMARY = f"{SAFETENSORS}; summary=true"
@@ -139,12 +140,14 @@ def test_refusals(resnet: ClassifierHandler, options: str, status: int, words: s
 
 @pytest.mark.parametrize("accept", [JSON, SAFETENSORS])
 def test_an_answer_too_large_is_refused_before_the_model_is_asked(resnet: ClassifierHandler, accept: str) -> None:
-    task = resnet.worker.task
-    limits = task.spec.limits.model_copy(update={"max_response_bytes": 150 if accept == JSON else 25_000})
+    task, options = resnet.worker.task, "steps=2&segments=grid&rows=4&columns=1"
+    large = encoded(noise_photo(10 * HEIGHT, 10 * WIDTH))
+    (body,), _ = ask(resnet, (explanation(options, accept), large))
+    limits = task.spec.limits.model_copy(update={"max_response_bytes": len(body)})
     spec = task.spec.model_copy(update={"limits": limits})
     with (
         mock.patch.object(task, "model", replace(task.model, spec=spec)),
-        mock.patch("imagexplain.serving.worker.integrate_paths", side_effect=AssertionError),
+        mock.patch("imagexplain.serving.worker.encode", side_effect=AssertionError),
     ):
-        status, answer = explain_one(resnet, SLIC, accept)
-    assert status == 413 and "wanted an answer of at most" in answer["message"], answer
+        (body,), context = ask(resnet, (explanation(f"{options}&outputs=photo_masks", accept), large))
+    assert context.statuses[0] == 413 and b"wanted an answer of at most" in body, body
