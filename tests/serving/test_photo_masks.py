@@ -70,6 +70,12 @@ def test_nothing_is_drawn_where_nobody_asks(resnet: ClassifierHandler) -> None:
     assert "frame" in explain_one(resnet, "steps=2")[1]
 
 
+def test_runs_can_be_had_without_the_map(resnet: ClassifierHandler) -> None:
+    _, wanted = read(explain_one(resnet, SLIC, WITH_SUMMARY)[1])
+    tensors, summary = read(explain_one(resnet, SLIC.replace("photo_masks", "photo_runs"), WITH_SUMMARY)[1])
+    assert summary["groups"] == wanted["groups"] and "photo_label_map" not in tensors
+
+
 def test_sent_masks_are_themselves(resnet: ClassifierHandler) -> None:
     options = f"steps=2&outputs=photo_masks&masks={json.dumps(RUNS)}"
     tensors, summary = read(explain_one(resnet, options, WITH_SUMMARY)[1])
@@ -129,6 +135,7 @@ def test_what_a_segmenter_next_door_finds(resnet: ClassifierHandler) -> None:
     ("options", "status", "words"),
     [
         ("outputs=photo_masks", 400, "photo_masks are of groups: wanted masks, segments or pixels beside it"),
+        ("outputs=photo_runs", 400, "photo_runs are of groups"),
         ("method=gradient&outputs=photo_masks,step_sizes&segments=grid", 400, "step_sizes: wanted method="),
         ("method=gradient&outputs=photo_masks", 400, "photo_masks are of groups"),
     ],
