@@ -22,7 +22,8 @@
  * @property {string} description
  * @property {string} family
  * @property {boolean} coarse  Whether a fine map may be multiplied with its maps.
- * @property {string[]} options  Names of the options that it takes, beside those that every method takes.
+ * @property {string[]} own  Names of the options that it reads itself.
+ * @property {string[]} options  Names of all options that it takes and others do not.
  * @property {Record<string, any>} defaults  Options where a request says nothing, where they are the method's own.
  */
 

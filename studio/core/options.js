@@ -41,6 +41,7 @@ export function controls(document, model, method, endpoint = "explanation") {
     const taken = names.flatMap((name) => methodOf(document, name).options);
     const combined = names.length > 1;
     const about = models(document).find((each) => each.name === model);
+    const ownOptions = names.flatMap((name) => methodOf(document, name).own);
     const defaults = Object.assign({}, ...names.map((name) => methodOf(document, name).defaults));
     const start = document.tags.find((tag) => tag.name === model)?.["x-model"]?.baselines?.[names[0]];
     if (start && !combined) defaults.baseline = start;
@@ -51,6 +52,7 @@ export function controls(document, model, method, endpoint = "explanation") {
         .map(([name, schema]) => {
             const control = controlOf(name, schema);
             if (name in defaults) control.default = defaults[name];
+            if (ownOptions.includes(name)) control.needs = null;
             const told = names.map((each) => helpOf(schema.description ?? "", each)).filter(Boolean);
             if (told.length) control.help = told.join(" ");
             if (name === "segments") {
