@@ -142,10 +142,7 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
         "tags": [
-            *(
-                {"name": model.address, "description": model.description or model.kind, **_model(model)}
-                for model in models
-            ),
+            *map(_tag, models),
             {"name": "protocols", "description": "Requests in the words of KServe, Triton and Vertex AI."},
             {"name": "server", "description": "The server itself."},
         ],

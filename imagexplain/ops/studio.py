@@ -458,9 +458,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.unread, self.continues = body.left, False
         try:
-            self._pass_back(
-                relayed.response.status, relayed.response.headers, relayed.response.length, relayed.chunks()
-            )
+            self._pass_back(relayed)
         finally:
             relayed.close()
 
