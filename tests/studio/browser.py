@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mimetypes
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ class Modules:
         return self.page.evaluate(
             "async ([path, code, given]) => {"
             " const make = Object.getPrototypeOf(async () => {}).constructor;"
-            " return new make('m', 'a', code)(await import(path), given); }",
-            [f"{ORIGIN}/core/{module}.js", code, list(given)],
+            " return new make('m', 'a', code)(await import(path), JSON.parse(given)); }",
+            [f"{ORIGIN}/core/{module}.js", code, json.dumps(given)],  # as text: playwright takes seconds for a document
         )
 
     def value(self, module: str, expression: str, *given: Any) -> Any:

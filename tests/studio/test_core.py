@@ -415,31 +415,36 @@ def test_the_models_of_a_document(core: Modules) -> None:
         core.value("document", "m.schemas(a[0], 'none', 'prediction')", DOCUMENT)
 
 
+def every_control(core: Modules, model: Interface) -> dict[Any, dict[str, dict[str, Any]]]:
+    """The controls of a model's explanations, by method."""
+    methods = [None] if model.kind == "captioner" else [None, *METHODS]
+    code = "a[2].map((method) => m.controls(a[0], a[1], method))"
+    found = core.value("options", code, DOCUMENT, model.address, methods)
+    return {method: {control["name"]: control for control in each} for method, each in zip(methods, found, strict=True)}
+
+
 def test_every_option_has_a_control_with_the_methods_that_take_it(core: Modules) -> None:
     for model in MODELS:
-        names = [*METHODS, ["blur_ig", "grad_cam"], None] if model.kind != "captioner" else [None]
-        offered = {str(name): controls(core, model.address, name).keys() for name in names}
-        everything = set().union(*offered.values())
-        assert everything == set(model.options("explanation")) - {*AS_PATHS}
-        for name, method in METHODS.items():
-            if model.kind != "captioner":
-                own = {"quadrature" if option == "rule" else option for option in method.options}
-                assert own <= offered[name], name
-                assert ("layer" in offered[name]) == ("layer" in method.parameters)
-                assert ("baseline" in offered[name]) == (
-                    not {"baselines", "fill", "references"}.isdisjoint(method.parameters)
-                )
-                assert ("tolerance" in offered[name]) == (name == "integrated_gradients")
-    for model in MODELS:
+        offered = every_control(core, model)
+        if model.kind != "captioner":
+            offered["both"] = controls(core, model.address, ["blur_ig", "grad_cam"])
+        assert set().union(*offered.values()) == set(model.options("explanation")) - {*AS_PATHS}
+        for name in set(METHODS) & offered.keys():
+            taken = METHODS[name].parameters.keys()
+            own = {"quadrature" if option == "rule" else option for option in METHODS[name].options}
+            assert own <= offered[name].keys(), name
+            assert ("layer" in offered[name]) == ("layer" in taken)
+            assert ("baseline" in offered[name]) == (not taken.isdisjoint(("baselines", "fill", "references")))
+            assert ("tolerance" in offered[name]) == (name == "integrated_gradients")
         assert set(controls(core, model.address, None, "prediction")) == set(model.options("prediction"))
 
 
 def test_no_control_is_of_an_unknown_part_or_kind(core: Modules) -> None:
+    unforeseen = {"masks", "baseline_tensor", "graph", "graphs", "features", "caption", "words"}
     for model in MODELS:
-        for method in (None,) if model.kind == "captioner" else (*METHODS,):
-            for name, control in controls(core, model.address, method).items():
+        for found in every_control(core, model).values():
+            for name, control in found.items():
                 assert control["part"] != "other" and control["help"], name
-                unforeseen = {"masks", "baseline_tensor", "graph", "graphs", "features", "caption", "words"}
                 assert (control["kind"] == "json") == (name in unforeseen), name
 
 
