@@ -47,7 +47,7 @@ class Body:
         if not self.left:
             return b""
         try:
-            chunk = self.stream.read(min(CHUNK_BYTES, self.left))
+            chunk = self.stream.read1(min(CHUNK_BYTES, self.left))
         except OSError as error:
             raise ClientGoneError from error
         if not chunk:

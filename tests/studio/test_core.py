@@ -662,7 +662,8 @@ def test_convergence_asks_with_more_and_more_steps(core: Modules) -> None:
         return {summary: {evaluations: options.steps, residual: 1 / options.steps}, seconds: 0};
     }};
     const points = [];
-    for await (const point of m.convergence(service, "bit", null, {tolerance: 0.1, baseline: "black"}, {steps: [2, 4]})) {
+    const options = {tolerance: 0.1, baseline: "black"};
+    for await (const point of m.convergence(service, "bit", null, options, {steps: [2, 4]})) {
         points.push([point.steps, point.evaluations, point.residual]);
     }
     return [asked, points];
