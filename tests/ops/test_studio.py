@@ -460,11 +460,11 @@ def test_connections_are_bounded_and_the_slow_are_let_go(page: Page, monkeypatch
         try:
             for connection in idle:
                 connection.sendall(b"GET / HT")  # and never more
-            wait_for(lambda: server._free._value == 0)  # type: ignore[attr-defined]
+            wait_for(lambda: server._free._value == 0)
             with closing(other.connect()) as connection:
                 said = connection.recv(65536)
             assert said.startswith(b"HTTP/1.1 429") and b"Retry-After: 1" in said
-            wait_for(lambda: server._free._value == studio.MAX_CONNECTIONS)  # type: ignore[attr-defined]
+            wait_for(lambda: server._free._value == studio.MAX_CONNECTIONS)
             assert other.ask("/livez", key=None).status_code == 200
         finally:
             for connection in idle:
@@ -502,7 +502,7 @@ def test_a_client_that_goes_takes_its_request_with_it(page: Page, monkeypatch: p
             with closing(page.connect()) as client:
                 client.sendall(f"{head}{sent}".encode())
                 passed, _ = upstream.accept()
-                wait_for(lambda passed=passed: b"\r\n\r\nph" in passed.recv(65536, socket.MSG_PEEK))  # type: ignore[misc]
+                wait_for(lambda passed=passed: b"\r\n\r\nph" in passed.recv(65536, socket.MSG_PEEK))
             assert ended(passed), "the request upstream ends with its client"
             passed.close()
 
@@ -538,12 +538,12 @@ def test_an_answer_that_breaks_off_is_no_whole_one(page: Page, monkeypatch: pyte
 def test_an_answer_that_does_not_come_in_time() -> None:
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs), listening() as upstream:
-        body = Body(io.BytesIO(b"photo"), 5)  # type: ignore[arg-type]
+        body = Body(io.BytesIO(b"photo"), 5)
         with pytest.raises(UpstreamTimeoutError):
             relay(upstream.getsockname(), "/predictions/bit", {}, body, ours, wait_s=0.05)
         theirs.close()
         with pytest.raises(ClientGoneError):
-            relay(upstream.getsockname(), "/predictions/bit", {}, Body(io.BytesIO(b"ph"), 5), ours)  # type: ignore[arg-type]
+            relay(upstream.getsockname(), "/predictions/bit", {}, Body(io.BytesIO(b"ph"), 5), ours)
 
 
 def test_a_silent_torchserve_is_told(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -598,7 +598,7 @@ def test_a_browser_is_opened_without_the_key_in_its_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    monkeypatch.setattr("webbrowser.open", opened.append)
     command.open_browser("http://127.0.0.1:8088/studio/#key=a&b", tmp_path)
     (address,) = opened
     assert "key" not in address
