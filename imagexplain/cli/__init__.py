@@ -44,7 +44,9 @@ COMMANDS = {
     "compare-answers": Command("imagexplain.cli.compare_answers", "compare another service's answers with ours"),
     "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", True, "client"),
     "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),
-    "debug": Command("debugging.command", "find errors, what drove them, and images that help", True, "client,debugging"),
+    "debug": Command(
+        "debugging.command", "find errors, what drove them, and images that help", True, "client,debugging"
+    ),
     "evaluate": Command("evaluation.evaluate", "score explanations by groups against ground truth", of_checkout=True),
     "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", of_checkout=True),
     "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),
