@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from imagexplain.cli import answer_rows
 from imagexplain.cli.forms import FORMS, check, values
-from imagexplain.cli.journal import Journal, fingerprint
+from imagexplain.cli.journal import FolderError, Journal, fingerprint
 from imagexplain.cli.photos import NamedPhoto
 from imagexplain.client import (
     AnswerError,
@@ -48,7 +48,7 @@ SHOWN = 20
 PATIENCE = Retry(attempts=8)
 """Patience of half a minute, in which a server may start anew."""
 
-HOPELESS = (NoServerError, UnauthorizedError, UnknownModelError, UnreachableError)
+HOPELESS = (FolderError, NoServerError, UnauthorizedError, UnknownModelError, UnreachableError)
 """Errors that every other photo would meet as well."""
 
 WORDS: Mapping[str, str] = {"done": "answered", "kept": "answered before", "failed": "failed", "left": "left"}
@@ -242,8 +242,6 @@ class Bulk:
             raise
         except ClientError as error:
             result.outcome, result.error = "failed", error
-        except OSError as error:
-            result.outcome, result.error = "failed", InputError(f"{error.filename or order.out}: {error.strerror}")
         else:
             result.outcome = "done" if fresh else "kept"
 

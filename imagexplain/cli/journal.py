@@ -16,8 +16,8 @@ from imagexplain.client.errors import ClientError
 NAME = "manifest.jsonl"
 
 
-class FolderInUseError(ClientError):
-    """Another command writes answers into the same folder."""
+class FolderError(ClientError):
+    """A folder into which nothing can be written, or another command writes."""
 
 
 class Journal:
@@ -34,7 +34,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.close()
-            raise FolderInUseError(f"{folder}: another command writes its answers there") from None
+            raise FolderError(f"{folder}: another command writes its answers there") from None
         self._entries = self._read()
 
     def __enter__(self) -> Self:
@@ -56,11 +56,14 @@ class Journal:
             return False
 
     def add(self, name: str, fingerprint: str, data: bytes, about: Mapping[str, Any]) -> None:
-        """Write an answer's file, and then its line."""
-        write(self._folder / name, data)
+        """Write an answer's file, and then its line. Raises FolderError."""
         entry = {"file": name, "fingerprint": fingerprint, "sha256": _sum(data), "bytes": len(data), **about}
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
+        try:
+            write(self._folder / name, data)
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise FolderError(f"{self._folder / name} cannot be written: {error.strerror or error}") from None
         self._entries[name] = entry
 
     def _read(self) -> dict[str, dict[str, Any]]:

@@ -267,6 +267,13 @@ def test_a_server_that_is_gone_ends_it(command: Command, capsys: pytest.CaptureF
     assert "no answer from" in told and "4 left; the same command goes on there" in told
 
 
+def test_a_folder_that_takes_nothing_ends_it(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    command.out.mkdir()
+    (command.out / "bit").write_text("a file in the folder's place")
+    assert command("--format", "json", "--jobs", "1") == 1 and command.asked == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_no_more_than_the_bound_are_under_way(command: Command) -> None:
     under_way, most = 0, 0
 
