@@ -41,6 +41,9 @@ COMMANDS = {
     "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),
     "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder", extra="client"),
     "compare": Command("imagexplain.cli.compare_methods", "draw all methods on one photo by one classifier"),
+    "compare-served": Command(
+        "imagexplain.cli.compare_served", "draw served models' maps side by side", False, "client"
+    ),
     "compare-answers": Command("imagexplain.cli.compare_answers", "compare another service's answers with ours"),
     "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", True, "client"),
     "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),

@@ -21,7 +21,7 @@ from imagexplain.api.schema import (
     MapExplanation,
     PathExplanation,
 )
-from imagexplain.cli import explain, predict
+from imagexplain.cli import compare_served, explain, predict
 from imagexplain.client import (
     AsyncClient,
     Client,
@@ -156,3 +156,20 @@ def test_a_folder_is_explained_and_predicted(
     assert predict.main([*given, "--format", "csv"]) == 0
     with (tmp_path / "out" / "predictions.csv").open() as file:
         assert {row["rank"] for row in csv.DictReader(file)} >= {"1"}
+
+
+def test_models_methods_and_classes_stand_side_by_side(
+    served: Served, photo: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the two models one has no attention for the rollout, which its tile says."""
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    asked = ["--model", "vit", "--model", "bit", "--method", "attention_rollout", "--method", "gradient"]
+    where = ["--run", served.server.run, "--out", str(tmp_path / "sheet.png"), "--columns", "2"]
+    assert compare_served.main([str(tmp_path / "photo.png"), *asked, "--target", "star", *where]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:4]] == [
+        [model, method] for model in ("vit", "bit") for method in ("attention_rollout", "gradient")
+    ]
+    assert "star" in lines[0] and "attention" in lines[2] and lines[4].startswith("4 side by side: ")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 600 and sheet.height > 500
