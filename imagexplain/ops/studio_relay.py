@@ -35,7 +35,7 @@ class Body:
     """A client's body, as far as it has not been read.
 
     Attributes:
-        stream: What the client sends, which times out by itself.
+        stream: Stream from the client, which times out by itself.
         left: Bytes of the body that are still to come.
     """
 
