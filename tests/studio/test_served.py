@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
+from imagexplain.api.schema import PathExplanation
 from imagexplain.checkout import ROOT
 from imagexplain.cli.studio import document_of
 from imagexplain.ops.studio import Settings, StudioServer, serving
@@ -75,9 +76,8 @@ def test_an_explanation_and_what_its_table_foretells(served: Served, page: Page,
     """
     found = run(page, studio, code)
     summary, shapes = found["summary"], found["shapes"]
-    options = {"segments": "grid", "rows": 2, "columns": 2, "steps": 30, "baseline": "black"}
-    own = served.client.explain(EXAMPLE, "bit", **options)
-    assert summary["score"] == pytest.approx(own.summary.score)
+    own = served.client.explain(EXAMPLE, "bit", segments="grid", rows=2, columns=2, steps=30, baseline="black")
+    assert isinstance(own.summary, PathExplanation) and summary["score"] == pytest.approx(own.summary.score)
     np.testing.assert_allclose(np.ravel(own.tensors["integrated_grads"]), found["map"], atol=1e-5)
     assert summary["frame"]["photo"] == shapes["photo_label_map"] == [360, 480]
     carried = sum(summary["groups"][row]["attribution"] for row in (0, 2))

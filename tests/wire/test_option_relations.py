@@ -82,7 +82,7 @@ def test_an_option_is_refused_without_what_it_needs(name: str) -> None:
 def test_every_option_belongs_to_a_part() -> None:
     for model in GENERIC:
         for endpoint in ("prediction", "explanation"):
-            for name in model.options(endpoint):  # type: ignore[arg-type]
+            for name in model.options(endpoint):
                 assert part_of(name, captioner=model.kind == "captioner") != "other", name
 
 
