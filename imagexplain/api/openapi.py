@@ -15,6 +15,7 @@ from imagexplain import __version__
 from imagexplain.api import schema
 from imagexplain.api.body import HEADER, MAX_OPTIONS
 from imagexplain.api.openapi_protocols import TYPES, protocol_paths
+from imagexplain.api.option_relations import baselines, methods
 from imagexplain.api.option_schemas import (
     BASE64,
     EXAMPLE_PHOTO,
@@ -25,7 +26,8 @@ from imagexplain.api.option_schemas import (
     photo_list,
     text_options,
 )
-from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Kind
+from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Defaults, Kind
+from imagexplain.attribution.registry import METHODS
 from imagexplain.errors import WORDS
 
 FORM = "multipart/form-data"
@@ -140,10 +142,11 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
         "tags": [
-            *({"name": model.address, "description": model.description or model.kind} for model in models),
+            *map(_tag, models),
             {"name": "protocols", "description": "Requests in the words of KServe, Triton and Vertex AI."},
             {"name": "server", "description": "The server itself."},
         ],
+        "x-methods": methods(),
         "paths": paths | protocol_paths(refused) | _edge(),
         "components": {
             "schemas": schemas,
@@ -155,6 +158,17 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
             },
         },
     }
+
+
+def _tag(model: Interface) -> dict[str, Any]:
+    """The tag of a model, with its kind, its classes and its methods as an extension."""
+    found: dict[str, Any] = {"kind": model.kind}
+    if model.labels:
+        found["labels"] = list(model.labels)
+    if isinstance(model.defaults, Defaults):
+        names = sorted(METHODS) if model.methods is None else list(model.methods)
+        found |= {"methods": names, "baselines": baselines(names, model.defaults)}
+    return {"name": model.address, "description": model.description or model.kind, "x-model": found}
 
 
 def _answers() -> dict[str, Schema]:

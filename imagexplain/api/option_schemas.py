@@ -21,6 +21,7 @@ from imagexplain.api.method_options import (
     SMOOTHING_COUNTS,
     SMOOTHING_STD,
 )
+from imagexplain.api.option_relations import needs_of, part_of
 from imagexplain.api.options import (
     AMOUNTS,
     BASELINES,
@@ -58,6 +59,9 @@ EXAMPLE_PHOTO = (
 
 EXAMPLE_GRAPH: Schema = {"objects": [{"box": [0, 0, 8, 8], "attributes": 1}]}
 """Graph over that photo."""
+
+_TOLD = ("description", "default", "x-part", "x-needs")
+"""Entries of an option's schema that say nothing of its form."""
 
 DESCRIPTIONS: Mapping[str, str] = {
     "target_class": "Class to explain: a label, one of its comma-separated synonyms, or an index; or a list of such.",
@@ -120,6 +124,8 @@ class Interface:
         contract: Options and answers of classifiers and segmenters.
         captions: Further upper bounds of captioners.
         threshold: Threshold of segmenters, where the client says nothing.
+        labels: Names of its classes, by index; empty where nothing is known of them.
+        methods: Names of the methods that it supports; None where the archive does not say.
     """
 
     address: str
@@ -130,6 +136,8 @@ class Interface:
     contract: Contract = field(default_factory=Contract)
     captions: CaptionLimits = field(default_factory=CaptionLimits)
     threshold: float | None = None
+    labels: tuple[str, ...] = ()
+    methods: tuple[str, ...] | None = None
 
     def options(self, endpoint: Kind) -> tuple[str, ...]:
         """Names of the options that an endpoint reads."""
@@ -176,6 +184,9 @@ def photo_list(model: Interface) -> Schema:
 def _described(model: Interface, name: str) -> Schema:
     """Schema of an option with its meaning and default, null left out."""
     described: Schema = {"description": _description(model, name), **_schema(model, name)}
+    described["x-part"] = part_of(name, captioner=model.kind == "captioner")
+    if needs := needs_of(name, thresholds=model.contract.thresholds):
+        described["x-needs"] = needs
     return _with_default(described, _defaults(model).get(name))
 
 
@@ -418,7 +429,7 @@ def _graph() -> Schema:
 
 def _as_text(name: str, schema: Schema) -> Schema:
     """Schema of an option's text. Numbers, words and truth values are themselves; all else stands as text."""
-    told = {key: schema[key] for key in ("description", "default") if key in schema}
+    told = {key: schema[key] for key in _TOLD if key in schema}
     if name in ("target_class", "contrast_class"):
         label, _, *several = schema["anyOf"]
         lists = [{"type": "string", "contentMediaType": "application/json", "contentSchema": one} for one in several]

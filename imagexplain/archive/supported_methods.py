@@ -47,10 +47,21 @@ def read(model_dir: Path) -> tuple[str, ...] | None:
         SpecError: a file that is none of :func:`write`.
     """
     file = model_dir / METHODS_FILE
-    if not file.is_file():
-        return None
+    return parsed(file.read_bytes(), file) if file.is_file() else None
+
+
+def parsed(text: bytes, file: Path) -> tuple[str, ...]:
+    """Names in the text of such a file, in order.
+
+    Args:
+        text: Contents of the file.
+        file: Path of it, for the error.
+
+    Raises:
+        SpecError: as for :func:`read`.
+    """
     try:
-        names = json.loads(file.read_bytes())["supported"]
+        names = json.loads(text)["supported"]
         if isinstance(names, list) and all(name in METHODS for name in names):
             return tuple(names)
     except (ValueError, TypeError, KeyError):

@@ -11,63 +11,86 @@ import json
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from imagexplain.api.openapi import document
+from imagexplain.api.option_schemas import Interface
 from imagexplain.archive.spec import SPEC_FILE, ModelSpec, version_order
+from imagexplain.archive.supported_methods import METHODS_FILE, parsed
 from imagexplain.checkout import ROOT
 from imagexplain.errors import unknown
 from imagexplain.ops.check_archive import SPECS
 from imagexplain.serving.interface import GENERIC, interface_of
 
 
-def specs_of(store: Path) -> list[ModelSpec]:
-    """The specs of the archives in a store that carry one, by name, the newest version first.
+@dataclass(frozen=True)
+class Archived:
+    """Spec and methods of an archive.
+
+    Attributes:
+        spec: Resolved spec.
+        methods: Names of the methods that the model supports; None where the archive does not say.
+    """
+
+    spec: ModelSpec
+    methods: tuple[str, ...] | None
+
+
+def interfaces(store: Path, names: Sequence[str] = ()) -> list[Interface]:
+    """The interfaces of the archives in a store, at the addresses that reach them.
+
+    That is a name, and of several versions of a name each with its version.
+
+    Args:
+        store: Directory of the archives.
+        names: Names of models, or names with versions; all, if none is named.
 
     Raises:
-        ValueError: an archive that cannot be read, or whose spec is another version's of this package.
+        ValueError: an archive that cannot be read, a name that the store does not have, or an empty store.
     """
+    archives = _chosen(_archives(store), names)
+    versions = Counter(archive.spec.name for archive in archives)
+    found: dict[str, Archived] = {}
+    for archive in archives:
+        found.setdefault(archive.spec.name, archive)
+        if versions[archive.spec.name] > 1:
+            found[f"{archive.spec.name}/{archive.spec.version}"] = archive
+    return [interface_of(archive.spec, address, archive.methods) for address, archive in found.items()]
+
+
+def _archives(store: Path) -> list[Archived]:
+    """The archives in a store that carry a spec, by name, the newest version first."""
     found = []
     for path in sorted(store.glob("*.mar")):
         try:
             with zipfile.ZipFile(path) as content:
-                if SPEC_FILE not in content.namelist():
+                names = content.namelist()
+                if SPEC_FILE not in names:
                     continue  # another's archive, of which nothing is known
                 text = content.read(SPEC_FILE)
-            found.append(SPECS[json.loads(text)["handler"]].model_validate_json(text))
+                methods = parsed(content.read(METHODS_FILE), path) if METHODS_FILE in names else None
+            found.append(Archived(SPECS[json.loads(text)["handler"]].model_validate_json(text), methods))
         except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValidationError, ValueError) as error:
             raise ValueError(f"{path}: {SPEC_FILE} cannot be read: {error}; build the archive anew") from None
-    newest_first = sorted(found, key=lambda spec: version_order(spec.version), reverse=True)
-    return sorted(newest_first, key=lambda spec: spec.name)
+    newest_first = sorted(found, key=lambda archive: version_order(archive.spec.version), reverse=True)
+    return sorted(newest_first, key=lambda archive: archive.spec.name)
 
 
-def addressed(specs: list[ModelSpec]) -> dict[str, ModelSpec]:
-    """The specs by the addresses that reach them: a name, and of several versions of a name each with its version."""
-    versions = Counter(spec.name for spec in specs)
-    found: dict[str, ModelSpec] = {}
-    for spec in specs:
-        found.setdefault(spec.name, spec)
-        if versions[spec.name] > 1:
-            found[f"{spec.name}/{spec.version}"] = spec
-    return found
-
-
-def chosen(specs: list[ModelSpec], names: list[str] | None) -> list[ModelSpec]:
-    """The specs of these names, or of names with versions; all, if none is named.
-
-    Raises:
-        ValueError: a name that the store does not have, or an empty store.
-    """
-    if not specs:
+def _chosen(archives: list[Archived], names: Sequence[str]) -> list[Archived]:
+    """The archives of these names, or of names with versions; all, if none is named."""
+    if not archives:
         raise ValueError("no archive with a spec in the store: build them, or ask for --generic")
-    known = {spec.name for spec in specs} | {f"{spec.name}/{spec.version}" for spec in specs}
-    for name in names or ():
+    own = [{archive.spec.name, f"{archive.spec.name}/{archive.spec.version}"} for archive in archives]
+    known = set().union(*own)
+    for name in names:
         if name not in known:
             raise ValueError(unknown("model", name, sorted(known)))
     wanted = set(names or known)
-    return [spec for spec in specs if not wanted.isdisjoint((spec.name, f"{spec.name}/{spec.version}"))]
+    return [archive for archive, named in zip(archives, own, strict=True) if wanted & named]
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
@@ -84,8 +107,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         if given.generic:
             made = document(GENERIC, generic=True)
         else:
-            models = addressed(chosen(specs_of(given.store), given.models))
-            made = document([interface_of(spec, address) for address, spec in models.items()])
+            made = document(interfaces(given.store, given.models or ()))
         text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
         if given.out is None:
             print(text, end="")

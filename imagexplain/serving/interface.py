@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from imagexplain.api.caption_request import CaptionDefaults
 from imagexplain.api.option_schemas import Interface
 from imagexplain.archive.spec import CaptionerSpec, ClassifierSpec, ModelSpec, SegmenterSpec
@@ -16,23 +18,26 @@ GENERIC = (
 """Interfaces of models of which nothing is known but their kind."""
 
 
-def interface_of(spec: ModelSpec, address: str) -> Interface:
+def interface_of(spec: ModelSpec, address: str, methods: tuple[str, ...] | None = None) -> Interface:
     """The interface of a model.
 
     Args:
         spec: Resolved spec of its archive.
         address: Name in addresses.
+        methods: Names of the methods that it supports; None where its archive does not say.
     """
     about = spec.description
     match spec:
         case ClassifierSpec():
             defaults, contract = classifier.defaults_of(spec), classifier.Classifier.contract
-            return Interface(address, "classifier", about, limits(spec), defaults, contract)
+            own = Interface(address, "classifier", about, limits(spec), defaults, contract)
+            return replace(own, labels=spec.labels, methods=methods)
         case SegmenterSpec():
             defaults, contract = segmenter.defaults_of(spec), segmenter.Segmenter.contract
-            return Interface(address, "segmenter", about, limits(spec), defaults, contract, threshold=spec.threshold)
+            own = Interface(address, "segmenter", about, limits(spec), defaults, contract, threshold=spec.threshold)
+            return replace(own, labels=spec.labels, methods=methods)
         case CaptionerSpec():
-            own = captioner.defaults_of(spec)
-            return Interface(address, "captioner", about, limits(spec), own, captions=captioner.limits_of(spec))
+            captions = captioner.defaults_of(spec)
+            return Interface(address, "captioner", about, limits(spec), captions, captions=captioner.limits_of(spec))
         case _:
             raise ValueError(f"spec: wanted one of a classifier, a segmenter or a captioner, got {type(spec).__name__}")

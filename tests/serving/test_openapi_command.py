@@ -61,7 +61,8 @@ def option(made: dict[str, Any], model: str, name: str) -> dict[str, Any]:
 def test_the_models_of_a_store(store: Path, tmp_path: Path) -> None:
     made = written(tmp_path, "--store", str(store))
     assert models(made) == ["bit", "captioner", "places", "places/10.0", "places/2.0", "tensormask"]
-    assert made["tags"][0] == {"name": "bit", "description": "Ten classes."}
+    tag = made["tags"][0]
+    assert (tag["name"], tag["description"], tag["x-model"]["kind"]) == ("bit", "Ten classes.", "classifier")
     assert option(made, "bit", "steps")["default"] == 7
     assert [option(made, name, "steps")["maximum"] for name in ("places", "places-10.0", "places-2.0")] == [70, 70, 60]
     assert option(made, "tensormask", "threshold")["default"] == 0.25
