@@ -180,7 +180,7 @@ class Bulk:
         """
         status, stopped = 0, ""
         with Journal(self.order.out) as journal:
-            bar = tqdm(total=len(self.results), unit=" photos", disable=None, file=sys.stderr, dynamic_ncols=True)
+            bar = tqdm(total=len(self.results), unit=" answers", disable=None, file=sys.stderr, dynamic_ncols=True)
             try:
                 with bar:
                     asyncio.run(self._all(journal, bar.update))
