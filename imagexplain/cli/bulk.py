@@ -180,7 +180,7 @@ class Bulk:
         """
         status, stopped = 0, ""
         with Journal(self.order.out) as journal:
-            bar = tqdm(total=len(self.results), unit=" photos", disable=None, file=sys.stderr, dynamic_ncols=True)
+            bar = tqdm(total=len(self.results), unit=" answers", disable=None, file=sys.stderr, dynamic_ncols=True)
             try:
                 with bar:
                     asyncio.run(self._all(journal, bar.update))
@@ -222,7 +222,7 @@ class Bulk:
                 name, asked = unit.file(order.endpoint, form), self._fingerprint(unit, form, photo, files)
                 if not order.redo and await asyncio.to_thread(journal.has, name, asked):
                     if form == "json":
-                        result.about = answer_rows.in_short(self._json_of(unit))
+                        result.about = _short(self._json_of(unit))
                     continue
                 answer = await client.ask(
                     order.endpoint,
