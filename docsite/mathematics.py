@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from xml.etree import ElementTree
 
 from latex2mathml.converter import convert
 
@@ -23,6 +24,9 @@ def _mathml(found: re.Match[str]) -> str:
     latex = html.unescape(found[3]).strip()
     try:
         formula = convert(latex, display="block" if found[2] == "[" else "inline")
+        ElementTree.fromstring(formula)
     except Exception as error:
         raise ValueError(f"formula: wanted LaTeX that latex2mathml reads, got {latex!r}: {error!r}") from None
+    if "\\" in formula:  # a command that it does not know stays in the text
+        raise ValueError(f"formula: wanted commands that latex2mathml knows, got {latex!r}")
     return f'<div class="formula">{formula}</div>' if found[2] == "[" else formula

@@ -155,8 +155,9 @@ def test_links_lead_to_where_pages_are() -> None:
 def test_a_formula_becomes_mathml() -> None:
     drawn = mathematics.drawn(r'<span class="arithmatex">\(a &lt; \frac{1}{2}\)</span>')
     assert drawn.startswith("<math") and "<mfrac>" in drawn and "span" not in drawn and "\\" not in drawn
-    with pytest.raises(ValueError, match="formula: wanted LaTeX"):
-        mathematics.drawn(r'<div class="arithmatex">\[\frac{1}\]</div>')
+    for latex in (r"\left( x", r"\unheard x", r"\begin{aligned} a &= b \end{aligned}"):
+        with pytest.raises(ValueError, match="formula: wanted .* latex2mathml"):
+            mathematics.drawn(rf'<div class="arithmatex">\[{latex}\]</div>')
 
 
 def test_the_page_of_commands_is_that_of_the_parsers() -> None:
