@@ -156,7 +156,7 @@ def test_a_formula_becomes_mathml() -> None:
     drawn = mathematics.drawn(r'<span class="arithmatex">\(a &lt; \frac{1}{2}\)</span>')
     assert drawn.startswith("<math") and "<mfrac>" in drawn and "span" not in drawn and "\\" not in drawn
     for latex in (r"\left( x", r"\unheard x", r"\begin{aligned} a &= b \end{aligned}"):
-        with pytest.raises(ValueError, match="formula: wanted .* latex2mathml"):
+        with pytest.raises(ValueError, match=r"formula: wanted .* latex2mathml"):
             mathematics.drawn(rf'<div class="arithmatex">\[{latex}\]</div>')
 
 
