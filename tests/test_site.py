@@ -165,6 +165,15 @@ def test_the_page_of_commands_is_that_of_the_parsers() -> None:
     assert page.read_text("utf-8") == commands_page.page(), "python -m docsite.commands_page --write"
 
 
+def test_the_change_log_has_the_version() -> None:
+    """Kept as Keep a Changelog asks: what is to come first, then versions with their days, newest first."""
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)[1:]
+    assert re.fullmatch(rf"\[Unreleased\](, to be {re.escape(imagexplain.__version__)})?", headings[0])
+    released = [re.fullmatch(r"\[(\d+\.\d+\.\d+)\] - \d{4}-\d\d-\d\d", heading) for heading in headings[1:]]
+    versions = [tuple(map(int, each[1].split("."))) for each in released if each is not None]
+    assert len(versions) == len(released) and versions == sorted(versions, reverse=True)
+
+
 def test_the_navigation_has_no_page_twice() -> None:
     text = re.sub(r"^ *hooks:.*$", "", (ROOT / "mkdocs.yml").read_text("utf-8"), flags=re.MULTILINE)
     pages = re.findall(r"[\w/-]+\.md", str(yaml.safe_load(text)["nav"]))
@@ -203,7 +212,7 @@ def test_a_browser_reads_and_searches_it_alone(address: str) -> None:
             context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
             page = context.new_page()
             page.on("request", lambda request: asked.append(request.url))
-            page.on("requestfailed", lambda request: failed.append(request.url))
+            page.on("response", lambda answer: failed.extend([answer.url] * (not answer.ok)))
             page.on("pageerror", lambda error: failed.append(str(error)))
             for place in OPENED:
                 page.goto(address + place)
