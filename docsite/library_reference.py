@@ -71,10 +71,20 @@ def linked(html: str) -> str:
 def pages() -> dict[str, str]:
     """The pages' text by their place on the site."""
     made = {"reference/methods.md": _methods(), "reference/tools.md": _tools()}
-    if names := list(getattr(import_module("imagexplain.client"), "__all__", ())):
-        entries = (_entry(f"imagexplain.client.{name}", "heading_level: 2", "members: true") for name in names)
-        made["reference/client.md"] = "\n".join([_CLIENT, *entries])
+    client = import_module("imagexplain.client")
+    if names := getattr(client, "__all__", ()):
+        made["reference/client.md"] = _client([getattr(client, name) for name in names])
     return made
+
+
+def _client(public: list[type]) -> str:
+    members = ("heading_level: 3", "members: true", "inherited_members: true")
+    errors = [each for each in public if issubclass(each, Exception)]
+    lines = [_CLIENT, "## Asking\n"]
+    lines += [_entry(f"{each.__module__}.{each.__name__}", *members) for each in public if each not in errors]
+    lines.append("## Errors\n")
+    lines += [_entry(f"{each.__module__}.{each.__name__}", "heading_level: 3", "show_bases: true") for each in errors]
+    return "\n".join(lines)
 
 
 def _methods() -> str:
