@@ -21,7 +21,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   PROGRAM_TORCHSCRIPT PROGRAM_EXPORTED PROGRAM_ONNX PROGRAM_LABELS PROGRAM_PREPROCESS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup setup-ops archives serve serve-edge supervise stop demo docs test test-upstream torture lint bench evaluate
+.PHONY: setup setup-ops archives serve serve-edge supervise stop demo test test-upstream torture lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -55,6 +55,7 @@ demo: serve
 	@$(run) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")
 
 # The pages as a site, which asks nothing of the network: read by `.venv/bin/python -m http.server -d run/site -b 127.0.0.1`.
+.PHONY: docs
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --strict --quiet && echo "run/site/index.html"
 
