@@ -54,11 +54,6 @@ stop:
 demo: serve
 	@$(run) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")
 
-# The pages as a site, which asks nothing of the network: read by `.venv/bin/python -m http.server -d run/site -b 127.0.0.1`.
-.PHONY: docs
-docs: setup
-	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --strict --quiet && echo "run/site/index.html"
-
 test: setup
 	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
 
@@ -67,6 +62,11 @@ test-upstream: setup
 
 torture: setup
 	@$(run) -m benchmarks.torture --out benchmarks/results_torture.json
+
+# The pages as a site, which asks nothing of the network: read by `.venv/bin/python -m http.server -d run/site -b 127.0.0.1`.
+.PHONY: docs
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --strict --quiet && echo "run/site/index.html"
 
 lint: setup
 	@$(run) -m ruff check .
