@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib import import_module
 from typing import get_args
@@ -73,7 +74,8 @@ def pages() -> dict[str, str]:
     made = {"reference/methods.md": _methods(), "reference/tools.md": _tools()}
     client = import_module("imagexplain.client")
     if names := getattr(client, "__all__", ()):
-        made["reference/client.md"] = _client([getattr(client, name) for name in names])
+        public = (getattr(client, name) for name in names)
+        made["reference/client.md"] = _client([each for each in public if inspect.isclass(each)])  # no alias of types
     return made
 
 
