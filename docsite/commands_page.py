@@ -104,20 +104,22 @@ def _text(description: str, name: str) -> Iterator[str]:
 
 def _named(action: argparse.Action) -> str:
     """An argument as one writes it."""
-    value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest.upper())
+    value = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
     value = " ".join(value) if isinstance(value, tuple) else value
     if action.nargs in ("+", "*"):
         value += " …"
-    if not action.option_strings:
-        return f"`{value if action.metavar or action.choices else action.dest}`"
-    if action.nargs == 0:
-        return ", ".join(f"`{each}`" for each in action.option_strings)
-    return ", ".join(f"`{each} {value}`" for each in action.option_strings)
+    if action.option_strings and action.nargs != 0:
+        return ", ".join(f"`{each} {value}`" for each in action.option_strings)
+    return ", ".join(f"`{each}`" for each in action.option_strings or [value])
 
 
 def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    said = parser._get_formatter()._expand_help(action) if action.help else ""
-    return _escaped(" ".join(said.split())) + (" (required)" if action.option_strings and action.required else "")
+    said = [_escaped(" ".join(parser._get_formatter()._expand_help(action).split()))] if action.help else []
+    if action.choices:
+        said.append(", ".join(f"`{choice}`" for choice in action.choices))
+    if action.option_strings and action.required:
+        said.append("required")
+    return "; ".join(said)
 
 
 def _escaped(text: str) -> str:

@@ -80,7 +80,7 @@ def pages() -> dict[str, str]:
 
 
 def _client(public: list[type]) -> str:
-    members = ("heading_level: 3", "members: true", "inherited_members: true")
+    members = ("heading_level: 3", "members: null", "inherited_members: true")
     errors = [each for each in public if issubclass(each, Exception)]
     lines = [_CLIENT, "## Asking\n"]
     lines += [_entry(f"{each.__module__}.{each.__name__}", *members) for each in public if each not in errors]
@@ -104,7 +104,7 @@ def _tools() -> str:
     maps = [f"{library.__name__}.{module}.{name}" for name, module in library.UTILITIES.items()]
     lines = [_TOOLS]
     for heading, names in {"Maps": maps, **PARTS}.items():
-        members = ["members: true"] if heading in WITH_MEMBERS else []
+        members = ["members: null"] if heading in WITH_MEMBERS else []
         lines += [f"## {heading}\n", *(_entry(name, "heading_level: 3", *members) for name in names)]
     return "\n".join(lines)
 
