@@ -6,7 +6,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
-from docsite import http_reference, library_reference, links, mathematics
+from docsite import http_reference, library_reference, links, mathematics, notebook_pages
 from imagexplain.checkout import ROOT
 
 STYLE = "site.css"
@@ -26,7 +26,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.remove(index)
     for path, place in links.OUTSIDE.items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / path)))
-    for place, content in (http_reference.pages() | library_reference.pages()).items():
+    made = http_reference.pages() | library_reference.pages() | notebook_pages.pages()
+    for place, content in made.items():
         files.append(File.generated(config, place, content=content))
     style = File.generated(config, STYLE, abs_src_path=str(ROOT / "docsite" / STYLE))
     style.inclusion = InclusionLevel.INCLUDED

@@ -10,6 +10,8 @@ from typing import get_args
 import imagexplain.attribution as library
 from imagexplain.attribution.registry import METHODS, Family
 
+CLIENT = "imagexplain.client"
+
 COMMON = {"class activation": "imagexplain.attribution.class_activation_maps"}
 """Modules whose docstring says what the methods of a family have in common."""
 
@@ -72,7 +74,7 @@ def linked(html: str) -> str:
 def pages() -> dict[str, str]:
     """The pages' text by their place on the site."""
     made = {"reference/methods.md": _methods(), "reference/tools.md": _tools()}
-    client = import_module("imagexplain.client")
+    client = import_module(CLIENT)
     if names := getattr(client, "__all__", ()):
         public = (getattr(client, name) for name in names)
         made["reference/client.md"] = _client([each for each in public if inspect.isclass(each)])  # no alias of types
@@ -80,10 +82,11 @@ def pages() -> dict[str, str]:
 
 
 def _client(public: list[type]) -> str:
-    members = ("heading_level: 3", "members: null", "inherited_members: true")
+    members = ("heading_level: 3", "members: null")
     errors = [each for each in public if issubclass(each, Exception)]
-    lines = [_CLIENT, "## Asking\n"]
-    lines += [_entry(f"{each.__module__}.{each.__name__}", *members) for each in public if each not in errors]
+    shared = dict.fromkeys(base for each in public for base in each.__mro__ if base.__module__.startswith(CLIENT))
+    asking = [each for each in shared if each not in errors]
+    lines = [_CLIENT, "## Asking\n", *(_entry(f"{each.__module__}.{each.__name__}", *members) for each in asking)]
     lines.append("## Errors\n")
     lines += [_entry(f"{each.__module__}.{each.__name__}", "heading_level: 3", "show_bases: true") for each in errors]
     return "\n".join(lines)

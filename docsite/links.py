@@ -24,6 +24,9 @@ OUTSIDE = {
 }
 """Pages whose place on the site is another than in docs/, by their paths in the repository."""
 
+NOTEBOOKS = "notebooks/"
+"""Folder of the notebooks, whose pages and pictures have the same places on the site."""
+
 IN_REPOSITORY = "repository:"
 """Scheme of links to what the site does not have, until they are HTML."""
 
@@ -40,6 +43,8 @@ def place(path: str) -> str | None:
     """The place on the site of a file of the repository; none where the site does not have it."""
     if path in OUTSIDE:
         return OUTSIDE[path]
+    if path.startswith(NOTEBOOKS):
+        return path.replace(".ipynb", ".md")
     return path.removeprefix("docs/") if path.startswith("docs/") else None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import re
 import shutil
@@ -18,7 +20,7 @@ import pytest
 import yaml
 
 import imagexplain
-from docsite import commands_page, http_reference, links, mathematics
+from docsite import commands_page, http_reference, links, mathematics, notebook_pages
 from imagexplain.checkout import ROOT
 from tests.pages import PAGES, anchors
 
@@ -158,6 +160,24 @@ def test_a_formula_becomes_mathml() -> None:
     for latex in (r"\left( x", r"\unheard x", r"\begin{aligned} a &= b \end{aligned}"):
         with pytest.raises(ValueError, match=r"formula: wanted .* latex2mathml"):
             mathematics.drawn(rf'<div class="arithmatex">\[{latex}\]</div>')
+
+
+def test_a_notebook_is_a_page_with_its_outputs(tmp_path: Path) -> None:
+    picture = base64.b64encode(b"picture").decode()
+    cells = [
+        {"cell_type": "markdown", "source": ["# Numbers\n", "[all](../docs/methods.md)"]},
+        {
+            "cell_type": "code",
+            "source": ["print(2)"],
+            "outputs": [{"text": ["2\n"]}, {"data": {"image/png": picture, "text/plain": "<Figure>"}}],
+        },
+    ]
+    (tmp_path / "numbers.ipynb").write_text(json.dumps({"cells": cells}))
+    assert notebook_pages.pages(tmp_path) == {
+        "notebooks/numbers.md": "# Numbers\n[all](../methods.md)\n\n```python\nprint(2)\n```\n\n```text\n2\n```\n\n"
+        "![Output of the cell above](numbers_1.png)\n",
+        "notebooks/numbers_1.png": b"picture",
+    }
 
 
 def test_the_page_of_commands_is_that_of_the_parsers() -> None:
