@@ -68,6 +68,11 @@ test-upstream: setup
 torture: setup
 	@$(run) -m benchmarks.torture --out benchmarks/results_torture.json
 
+# The pages as a site, which asks nothing of the network: read by `.venv/bin/python -m http.server -d run/site -b 127.0.0.1`.
+.PHONY: docs
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --strict --quiet && echo "run/site/index.html"
+
 lint: setup
 	@$(run) -m ruff check .
 	@$(run) -m ruff format --check .

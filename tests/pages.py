@@ -11,7 +11,10 @@ from urllib.parse import unquote
 
 from imagexplain.ops.server import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 NOTES = [ROOT / "benchmarks" / "README.md", ROOT / "archive_specs" / "weights" / "README.md"]
 """Pages beside what they tell of, which have links too."""
 

@@ -17,7 +17,7 @@ from imagexplain.checkout import ROOT
 
 PACKAGE = "imagexplain"
 PARTS = sorted(f"{PACKAGE}/{path.parent.name}" for path in (ROOT / PACKAGE).glob("*/__init__.py"))
-FOLDERS = ("benchmarks", "debugging", "evaluation", "handlers", "scripts", "training", PACKAGE, *PARTS)
+FOLDERS = ("benchmarks", "debugging", "docsite", "evaluation", "handlers", "scripts", "training", PACKAGE, *PARTS)
 
 SHOWN = {
     "imagexplain.attribution.captum_adapter.IntegratedDirectionalGradients",

@@ -21,7 +21,8 @@ from tests.wire.photos import png
 
 PAGE = (ROOT / "docs" / "migration.md").read_text(encoding="utf-8")
 THEIRS, CAPTUMS = PAGE.split("\n## Captum\n")
-FORMULAS, NAMES = THEIRS.split("\n### Names\n")
+FORMULAS, OPTIONS, NAMES = re.split("\n### (?:Options|Names)\n", THEIRS)
+NAMES = NAMES.partition("\n### ")[0]
 ORIGINALS = re.findall(
     r"\w+",
     """
@@ -34,9 +35,12 @@ ORIGINALS = re.findall(
 
 
 CALLS = [
-    call for row in (*rows(FORMULAS), *rows(NAMES)) for cell in row[1:] for call in re.findall(r"`(\w+\(.*\))`", cell)
+    call
+    for row in (*rows(FORMULAS.partition("### Formulas that differ")[2]), *rows(NAMES))
+    for cell in row[1:]
+    for call in re.findall(r"`(\w+\(.*\))`", cell)
 ]
-REQUESTS = [re.sub("`", "", row[3]) for row in rows(FORMULAS)[1:] if row[3]]
+REQUESTS = [re.sub("`", "", row[3]) for row in rows(FORMULAS.partition("### Formulas that differ")[2])[1:] if row[3]]
 
 
 def test_every_name_of_the_original_has_a_row() -> None:
@@ -61,6 +65,21 @@ def test_every_request_is_understood(text: str) -> None:
     headers = {"content-type": "image/png", "x-explain-options": options}
     plan = parse({"body": png()}, headers, kind="explanation").plan
     assert plan.normalized or plan.options == (("score", "probability"),) or plan.smoothing is not None
+
+
+def test_every_option_of_ours_is_the_functions_with_their_default() -> None:
+    """But for those that are said to differ: a default, or another name for it."""
+    table = rows(OPTIONS)[1:]
+    assert len(table) >= 15
+    for function, theirs, ours, note in table:
+        parameters = inspect.signature(getattr(library, function.strip("`"))).parameters
+        named = re.findall(r"`(\w+)`", ours)
+        assert set(named) <= set(parameters), function
+        for option, default in re.findall(r"`(\w+)=([^`\"]+)`", theirs):
+            if option in named:
+                usual = parameters[option].default
+                assert usual == ast.literal_eval(default) or f"{usual} " in note, (function, option)
+    assert inspect.signature(library.occlusion).parameters["stride"].default == 8
 
 
 def test_there_are_calls_and_requests() -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,12 @@ from imagexplain.archive.spec import SegmenterSpec
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS, Method, register
 from imagexplain.attribution.runner import evaluations, refusals, seconds_beside
+from imagexplain.checkout import ROOT
 from imagexplain.cli import compare_methods, list_methods
+from imagexplain.models import CheckpointError
 from imagexplain.vision.preprocess import apply
 from tests.evaluation.subjects import DRAWN, FEW, SEED, convolutional_subject
+from tests.pages import blocks
 from tests.serving.asking import explain_one, noise_png
 from tests.serving.handlers import classifier_of, write_timm
 
@@ -141,3 +145,17 @@ def test_what_does_not_fit_is_refused() -> None:
     assert "dotted" not in METHODS and METHODS["gradient"].function is not gradient
     with pytest.raises(KeyError):
         METHODS["dotted"]
+
+
+def test_the_page_on_extending_has_it_as_it_is() -> None:
+    (method, architecture) = (
+        block.code for block in blocks(ROOT / "docs" / "extending.md") if block.language == "python"
+    )
+    assert method == (ROOT / "tests" / "toy_method.py").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(architecture, "extending.md", "exec"), names)
+    network = names["Stack"]([4, 6], 3).eval()
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(names["build"](network.state_dict())(images), network(images))
+    with pytest.raises(CheckpointError, match=r"0\.0\.bias"):
+        names["build"]({name: value for name, value in network.state_dict().items() if name != "0.0.bias"})

@@ -29,7 +29,19 @@ def fading(
     baselines: Tensor | None = None,
     chunk: int = 32,
 ) -> Tensor:
-    """What lies between an image and its baseline, times what the score loses on average while the image fades."""
+    """Difference from the baseline, times the score's mean loss while the image fades.
+
+    Args:
+        model: Module that turns (B, C, H, W) into scores (B, classes).
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        levels: Number of faded images.
+        baselines: Images (B, C, H, W) to fade to; None for zeros.
+        chunk: Number of images evaluated at once.
+
+    Returns:
+        (B, 1, H, W), at least 0.
+    """
     if not any(isinstance(module, nn.ReLU) for module in model.modules()):
         raise UnsupportedModelError("model", "wanted one with ReLUs, got none")
     if levels < 1:

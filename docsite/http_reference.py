@@ -1,0 +1,176 @@
+"""The page of all endpoints, options and answers, from the OpenAPI document: no script draws it, search finds it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from imagexplain.api.openapi import document
+from imagexplain.serving.interface import GENERIC
+
+PLACE = "reference/http.md"
+
+Schema = dict[str, Any]
+
+_INTRODUCTION = """# Endpoints, options and answers
+
+Made from the OpenAPI {openapi} document that [`imagexplain openapi --generic`](../http-api.md#as-openapi) writes and
+`/openapi.json` at the front door has for the models that are served: there, defaults are those of each model.
+[HTTP API](../http-api.md) explains what stands here as a list. Of a name of several versions, `{{model}}` alone means
+the newest.
+"""
+_OPTIONS = """## Options
+
+As fields of JSON. As text, in a form, the query or `X-Explain-Options`, a number is its digits, and a list or an object
+its JSON.
+"""
+_KINDS = ("classifier", "segmenter", "captioner")
+_BOUNDS = (
+    ("minimum", "at least {}"),
+    ("exclusiveMinimum", "above {}"),
+    ("maximum", "at most {}"),
+    ("exclusiveMaximum", "below {}"),
+    ("minLength", "at least {} characters"),
+    ("maxLength", "at most {} characters"),
+    ("minItems", "at least {} entries"),
+    ("maxItems", "at most {} entries"),
+)
+
+
+def pages() -> dict[str, str]:
+    """The page's text by its place on the site."""
+    made = document(GENERIC, generic=True)
+    lines = [_INTRODUCTION.format(openapi=made["openapi"])]
+    for tag, heading in (("classifier", "Predictions and explanations"), ("protocols", None), ("server", None)):
+        lines.append(f"## {heading or _described(made, tag)}\n")
+        lines += _operations(made, tag)
+    lines += [_OPTIONS, *_options(made), "## Answers and their parts\n", *_types(made), *_errors(made)]
+    return {PLACE: "\n".join(lines)}
+
+
+def _described(made: Schema, tag: str) -> str:
+    return next(str(each["description"]).rstrip(".") for each in made["tags"] if each["name"] == tag)
+
+
+def _operations(made: Schema, tag: str) -> Iterator[str]:
+    for path, item in made["paths"].items():
+        if "{version}" in path:
+            continue
+        found = {verb: each for verb, each in item.items() if verb != "parameters" and tag in each["tags"]}
+        if not found:
+            continue
+        operation = next(iter(found.values()))
+        yield f"### `{' or '.join(map(str.upper, found))} {path}`\n"
+        yield f"{operation['summary']}. {operation.get('description', '')}".rstrip() + "\n"
+        versioned = (each for each in made["paths"] if re.sub(r"(/versions)?/{version}", "", each) == path != each)
+        yield from (f"Of one version: `{each}`.\n" for each in versioned)
+        if operation.get("security") == []:
+            yield "Needs no key.\n"
+        yield from _bodies(operation)
+        yield from _statuses(made, operation)
+
+
+def _bodies(operation: Schema) -> Iterator[str]:
+    if content := operation.get("requestBody", {}).get("content"):
+        yield "| body | of |\n| --- | --- |"
+        held: dict[str, list[str]] = {}
+        for media, each in content.items():
+            held.setdefault(_type(each["schema"]), []).append(f"`{media}`")
+        yield from (f"| {', '.join(media)} | {of} |" for of, media in held.items())
+        yield ""
+
+
+def _statuses(made: Schema, operation: Schema) -> Iterator[str]:
+    yield "| status | answer |\n| --- | --- |"
+    for status, response in operation["responses"].items():
+        if "$ref" in response:
+            continue
+        forms = [f"`{media}`: {_type(each['schema'])}" for media, each in response.get("content", {}).items()]
+        yield f"| {status} | {_cell(response['description'])} {'; '.join(forms)} |"
+    refused = [status for status, response in operation["responses"].items() if "$ref" in response]
+    if refused:
+        yield f"| {', '.join(refused)} | [refused](#refusals) |"
+    yield ""
+
+
+def _options(made: Schema) -> Iterator[str]:
+    schemas = made["components"]["schemas"]
+    for kind in _KINDS:
+        for request in ("Prediction", "Explanation"):
+            properties = dict(schemas[f"{kind}.{request}Json"]["properties"])
+            photo = [properties.pop(name) for name in ("image", "img_data") if name in properties]
+            yield f"### {request}s of a {kind}\n"
+            if not properties:
+                yield "None, beside the photo.\n" if photo else "None.\n"
+                continue
+            yield "| option | of | meaning |\n| --- | --- | --- |"
+            for name, schema in properties.items():
+                yield f"| `{name}` | {_type(schema)} | {_cell(schema.get('description', ''))}{_default(schema)} |"
+            yield ""
+
+
+def _types(made: Schema) -> Iterator[str]:
+    for name, schema in made["components"]["schemas"].items():
+        if "." in name:
+            continue
+        yield f"### {name}\n\n{_cell(schema.get('description', ''))}\n"
+        required = schema.get("required", ())
+        yield "| field | of | meaning |\n| --- | --- | --- |"
+        for field, each in schema.get("properties", {}).items():
+            always = "" if field in required else " (not always there)"
+            yield f"| `{field}` | {_type(each)} | {_cell(each.get('description', ''))}{always} |"
+        yield ""
+
+
+def _errors(made: Schema) -> Iterator[str]:
+    yield "## Refusals\n\nThe answer is a [Refusal](#refusal).\n\n| status | | when |\n| --- | --- | --- |"
+    for name, response in made["components"]["responses"].items():
+        (status,) = (each for each in HTTPStatus if each.phrase.replace(" ", "") == name)
+        yield f"| {status.value} | {status.phrase} | {_cell(response['description'])} |"
+    yield ""
+
+
+def _type(schema: Schema) -> str:
+    """A schema in words, with links to the types that it names."""
+    if "$ref" in schema:
+        return _named(schema["$ref"].rpartition("/")[2])
+    if alternatives := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(map(_type, alternatives)))
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return " or ".join(kind) + _bounds(schema)
+    if kind == "array":
+        parts = schema.get("prefixItems")
+        held = ", ".join(map(_type, parts)) if parts else _type(schema["items"]) if schema.get("items") else "values"
+        return f"list of {held}{_bounds(schema)}"
+    if kind is None:
+        return _cell(schema.get("description", "any value"))
+    words = "base64 of a file" if schema.get("contentEncoding") == "base64" else str(kind)
+    return words + _bounds(schema)
+
+
+def _named(name: str) -> str:
+    kind, _, form = name.rpartition(".")
+    if not kind:
+        return f"[{name}](#{name.lower()})"
+    request = "predictions" if form.startswith("Prediction") else "explanations"
+    return f"[{kind}'s options](#{request}-of-a-{kind})"
+
+
+def _bounds(schema: Schema) -> str:
+    said = [words.format(schema[name]) for name, words in _BOUNDS if name in schema]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _default(schema: Schema) -> str:
+    return f" Default: `{schema['default']}`." if "default" in schema else ""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
