@@ -9,65 +9,39 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zipfile
-from collections import Counter
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from imagexplain.api.openapi import document
-from imagexplain.archive.spec import SPEC_FILE, ModelSpec, version_order
+from imagexplain.api.option_schemas import Interface
 from imagexplain.checkout import ROOT
 from imagexplain.errors import unknown
-from imagexplain.ops.check_archive import SPECS
+from imagexplain.ops.store import StoredModel, addressed, stored
 from imagexplain.serving.interface import GENERIC, interface_of
 
 
-def specs_of(store: Path) -> list[ModelSpec]:
-    """The specs of the archives in a store that carry one, by name, the newest version first.
-
-    Raises:
-        ValueError: an archive that cannot be read, or whose spec is another version's of this package.
-    """
-    found = []
-    for path in sorted(store.glob("*.mar")):
-        try:
-            with zipfile.ZipFile(path) as content:
-                if SPEC_FILE not in content.namelist():
-                    continue  # another's archive, of which nothing is known
-                text = content.read(SPEC_FILE)
-            found.append(SPECS[json.loads(text)["handler"]].model_validate_json(text))
-        except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValidationError, ValueError) as error:
-            raise ValueError(f"{path}: {SPEC_FILE} cannot be read: {error}; build the archive anew") from None
-    newest_first = sorted(found, key=lambda spec: version_order(spec.version), reverse=True)
-    return sorted(newest_first, key=lambda spec: spec.name)
-
-
-def addressed(specs: list[ModelSpec]) -> dict[str, ModelSpec]:
-    """The specs by the addresses that reach them: a name, and of several versions of a name each with its version."""
-    versions = Counter(spec.name for spec in specs)
-    found: dict[str, ModelSpec] = {}
-    for spec in specs:
-        found.setdefault(spec.name, spec)
-        if versions[spec.name] > 1:
-            found[f"{spec.name}/{spec.version}"] = spec
-    return found
-
-
-def chosen(specs: list[ModelSpec], names: list[str] | None) -> list[ModelSpec]:
-    """The specs of these names, or of names with versions; all, if none is named.
+def chosen(models: list[StoredModel], names: list[str] | None) -> list[StoredModel]:
+    """The models of these names, or of names with versions; all, if none is named.
 
     Raises:
         ValueError: a name that the store does not have, or an empty store.
     """
-    if not specs:
+    if not models:
         raise ValueError("no archive with a spec in the store: build them, or ask for --generic")
-    known = {spec.name for spec in specs} | {f"{spec.name}/{spec.version}" for spec in specs}
+    known = set[str]().union(*map(_names, models))
     for name in names or ():
         if name not in known:
             raise ValueError(unknown("model", name, sorted(known)))
     wanted = set(names or known)
-    return [spec for spec in specs if not wanted.isdisjoint((spec.name, f"{spec.name}/{spec.version}"))]
+    return [model for model in models if not wanted.isdisjoint(_names(model))]
+
+
+def _names(model: StoredModel) -> tuple[str, str]:
+    return model.spec.name, f"{model.spec.name}/{model.spec.version}"
+
+
+def described(models: list[StoredModel]) -> list[Interface]:
+    """Interfaces of models, by the addresses that reach them."""
+    return [interface_of(model.spec, address, model.methods or ()) for address, model in addressed(models).items()]
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
@@ -84,8 +58,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         if given.generic:
             made = document(GENERIC, generic=True)
         else:
-            models = addressed(chosen(specs_of(given.store), given.models))
-            made = document([interface_of(spec, address) for address, spec in models.items()])
+            made = document(described(chosen(stored(given.store), given.models)))
         text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
         if given.out is None:
             print(text, end="")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from imagexplain.api.caption_request import CaptionDefaults
 from imagexplain.api.option_schemas import Interface
 from imagexplain.archive.spec import CaptionerSpec, ClassifierSpec, ModelSpec, SegmenterSpec
@@ -16,21 +19,23 @@ GENERIC = (
 """Interfaces of models of which nothing is known but their kind."""
 
 
-def interface_of(spec: ModelSpec, address: str) -> Interface:
+def interface_of(spec: ModelSpec, address: str, methods: Sequence[str] = ()) -> Interface:
     """The interface of a model.
 
     Args:
         spec: Resolved spec of its archive.
         address: Name in addresses.
+        methods: Names of the methods that it supports; none where that is not known.
     """
     about = spec.description
     match spec:
         case ClassifierSpec():
             defaults, contract = classifier.defaults_of(spec), classifier.Classifier.contract
-            return Interface(address, "classifier", about, limits(spec), defaults, contract)
+            return Interface(address, "classifier", about, limits(spec), defaults, contract, methods=tuple(methods))
         case SegmenterSpec():
             defaults, contract = segmenter.defaults_of(spec), segmenter.Segmenter.contract
-            return Interface(address, "segmenter", about, limits(spec), defaults, contract, threshold=spec.threshold)
+            made = Interface(address, "segmenter", about, limits(spec), defaults, contract, threshold=spec.threshold)
+            return replace(made, methods=tuple(methods))
         case CaptionerSpec():
             own = captioner.defaults_of(spec)
             return Interface(address, "captioner", about, limits(spec), own, captions=captioner.limits_of(spec))
