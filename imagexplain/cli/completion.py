@@ -61,11 +61,11 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def parser_of(module: str, prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of a command's module, which is not imported where that would take long.
 
-    A module with a function ``parser(prog)`` is quick to import. Of any other the calls of ``add_argument`` are read
-    from its source, and from that of imported functions whose names begin with ``add_``.
+    The calls of ``add_argument`` are read from its source, and from that of imported functions whose names begin with
+    ``add_``. A module with commands of its own is quick to import, and has a function ``parser(prog)``.
     """
     tree = _tree(module)
-    if any(isinstance(node, ast.FunctionDef) and node.name == "parser" for node in tree.body):
+    if any(isinstance(node, ast.Attribute) and node.attr == "add_subparsers" for node in ast.walk(tree)):
         made: argparse.ArgumentParser = import_module(module).parser(prog)
         return made
     made = argparse.ArgumentParser(prog=prog, conflict_handler="resolve")
