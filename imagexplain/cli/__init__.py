@@ -39,11 +39,14 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),
     },
     "asking a server": {
-        "models": Command("imagexplain.cli.models", "list the served models"),
-        "methods": Command("imagexplain.cli.methods", "list the methods, or those that a model supports"),
-        "explain": Command("imagexplain.cli.explain", "explain a photo by a served model"),
-        "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder"),
-        "demo": Command("imagexplain.cli.demo", "explain photos and a scene by every served model", of_checkout=True),
+        "models": Command("imagexplain.cli.models", "list the served models", extra="client"),
+        "methods": Command(
+            "imagexplain.cli.methods", "list the methods, or those that a model supports", extra="client"
+        ),
+        "predict": Command("imagexplain.cli.predict", "say what served models see in photos", extra="client"),
+        "explain": Command("imagexplain.cli.explain", "explain photos by served models", extra="client"),
+        "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder", extra="client"),
+        "demo": Command("imagexplain.cli.demo", "explain photos and a scene by every served model", True, "client"),
         "compare-answers": Command("imagexplain.cli.compare_answers", "compare another service's answers with ours"),
         "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),
     },
@@ -58,7 +61,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         ),
     },
     "studies": {
-        "debug": Command("debugging.command", "find errors, what drove them, and images that help", True, "debugging"),
+        "debug": Command(
+            "debugging.command", "find errors, what drove them, and images that help", True, "client,debugging"
+        ),
         "evaluate": Command("evaluation.evaluate", "score explanations by groups against ground truth", True),
         "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", True),
         "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", True),

@@ -16,7 +16,7 @@ from typing import Any
 
 from imagexplain.archive.spec import in_file_name
 from imagexplain.cli.connection import add_arguments, connect
-from imagexplain.client.client import Client, ClientError
+from imagexplain.client import Client, ClientError
 from imagexplain.ops.server import ServerError
 from imagexplain.plain_text import printable
 from imagexplain.progress import say, with_progress

@@ -18,16 +18,18 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from imagexplain.attribution.registry import METHODS, Family, Method, Workload
 from imagexplain.checkout import ROOT
-from imagexplain.cli.fetch import NoAnswerError, fetch
+from imagexplain.cli.connection import add_arguments, connect
 from imagexplain.cli.models import ListedModel, listed
 from imagexplain.cli.table import table
+from imagexplain.client import Client, ClientError, ImpossibleError
 from imagexplain.errors import unknown
-from imagexplain.ops.server import ServerError, find
+from imagexplain.ops.server import ServerError
 
 NEEDS: Mapping[str, str] = {
     "gradients": "gradients",
@@ -87,27 +89,26 @@ class ListedMethod:
     reason: str | None = None
 
 
-def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of this command."""
-    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--model", help="name, or name/version, of a model of the server or the store")
-    made.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
-    made.add_argument("--store", type=Path, default=ROOT / "model_store", help="archives, where no server runs")
-    made.add_argument("--url", help="address of another server's front door")
-    made.add_argument("--key", default="", help="its key")
-    made.add_argument("--json", action="store_true", help="print JSON")
-    return made
-
-
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    given = parser(prog).parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", help="name, or name/version, of a model of the server or the store")
+    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="archives, where no server runs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
     try:
         found = known()
         if given.model:
-            model = _chosen(listed(given.run, given.store, given.url, given.key), given.model)
-            found = of_model(found, model, _asker(given, model))
-    except (NoAnswerError, ServerError, OSError, ValueError) as error:
+            model = _chosen(listed(given), given.model)
+            if model.state == "READY":
+                with connect(given) as client:
+                    found = of_model(found, model, partial(reason_of, client, model.model))
+            else:
+                found = of_model(found, model)
+    except (ClientError, ServerError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps([asdict(method) for method in found], indent=2) if given.json else text(found))
@@ -135,7 +136,7 @@ def _described(method: Method) -> ListedMethod:
 
 
 def of_model(
-    methods: Iterable[ListedMethod], model: ListedModel, ask: Callable[[str], str | None]
+    methods: Iterable[ListedMethod], model: ListedModel, ask: Callable[[str], str | None] = lambda method: None
 ) -> list[ListedMethod]:
     """Methods with their support by a model.
 
@@ -168,26 +169,22 @@ def _chosen(models: list[ListedModel], name: str) -> ListedModel:
     raise ValueError(unknown("model", name, sorted(model.model for model in models)))
 
 
-def _asker(given: argparse.Namespace, model: ListedModel) -> Callable[[str], str | None]:
-    """The function that has the server say why it refuses a method, of which it computes nothing."""
-    server = None if given.url else find(given.run.resolve())
-    if model.state != "READY" or not (given.url or server):
-        return lambda method: None
-    url = given.url.rstrip("/") if given.url else ""
-    key = given.key
-    if server:
-        url, key = server.inference, server.headers()["Authorization"].removeprefix("Bearer ")
+def reason_of(client: Client, model: str, method: str) -> str | None:
+    """The server's words on why it refuses a method, for which it computes nothing; None where it says something else.
 
-    def ask(method: str) -> str | None:
-        headers = {"Content-Type": "image/png", "Accept": "application/json", "X-Explain-Options": f"method={method}"}
-        try:
-            status, answer = fetch(f"{url}/explanations/{model.model}", key, GREY, headers)
-        except NoAnswerError:
-            return None
-        _, told, reason = str(answer.get("message", "")).partition(REFUSED)
-        return reason.partition(LISTED)[0] if status == 422 and told else None
-
-    return ask
+    Args:
+        client: Connection to the server.
+        model: Name of a model in addresses.
+        method: Name of a method that it does not support.
+    """
+    try:
+        client.ask("explanations", GREY, model, options={"method": method})
+    except ImpossibleError as error:
+        _, told, reason = error.message.partition(REFUSED)
+        return reason.partition(LISTED)[0] if told else None
+    except ClientError:
+        pass
+    return None
 
 
 def text(methods: list[ListedMethod]) -> str:

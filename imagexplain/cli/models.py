@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import BaseHandler, HTTPSHandler, ProxyHandler, build_opener
 
 from imagexplain.archive.spec import CaptionerSpec, ClassifierSpec, ModelSpec, SegmenterSpec
 from imagexplain.checkout import ROOT
-from imagexplain.cli.fetch import NoAnswerError, fetch
+from imagexplain.cli.connection import add_arguments, connect
 from imagexplain.cli.table import table
+from imagexplain.client import ClientError
+from imagexplain.client.loopback import stays_here
 from imagexplain.ops.observation import observe
 from imagexplain.ops.server import Server, ServerError, find
 from imagexplain.ops.store import StoredModel, addressed, stored
@@ -30,6 +35,9 @@ KINDS: Mapping[str, str] = {
     "CaptionPrediction": "captioner",
 }
 """Kinds of models, by the type of their predictions."""
+
+READINESS_SECONDS = 10.0
+"""Time without a byte after which a front door's word on its models is given up."""
 
 
 @dataclass(frozen=True)
@@ -61,47 +69,40 @@ class ListedModel:
     description: str = ""
 
 
-def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of this command."""
-    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
-    made.add_argument("--store", type=Path, default=ROOT / "model_store", help="archives, where no server runs")
-    made.add_argument("--url", help="address of another server's front door")
-    made.add_argument("--key", default="", help="its key")
-    made.add_argument("--json", action="store_true", help="print JSON")
-    return made
-
-
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    given = parser(prog).parse_args(arguments)
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="archives, where no server runs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
     try:
-        found = listed(given.run, given.store, given.url, given.key)
-    except (NoAnswerError, ServerError, OSError, ValueError) as error:
+        found = listed(given)
+    except (ClientError, ServerError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(json.dumps([asdict(model) for model in found], indent=2) if given.json else text(found))
     return 0
 
 
-def listed(run: Path, store: Path, url: str | None = None, key: str = "") -> list[ListedModel]:
+def listed(options: argparse.Namespace) -> list[ListedModel]:
     """The models of a front door, or else of the server on this machine and of its store, by name.
 
     Args:
-        run: Directory of the server's state.
-        store: Directory of the archives, where no server runs.
-        url: Address of a front door.
-        key: Its key, where it wants one.
+        options: Values of this command's arguments.
 
     Raises:
-        NoAnswerError: no answer, or one without the document.
+        ClientError: no front door's answer.
         ServerError: no key file.
         OSError, ValueError: an archive that cannot be read, or a server that does not answer.
     """
-    if url:
-        return of_document(*_documents(url.rstrip("/"), key))
-    server = find(run.resolve())
-    models = stored(Path(server.store) if server and server.store else store)
+    if options.url:
+        with connect(options) as client:
+            return of_document(client.document(), readiness(client.url, options.certificate))
+    server = find(options.run.resolve())
+    models = stored(Path(server.store) if server and server.store else options.store)
     if not server:
         return [of_archive(address, model) for address, model in addressed(models).items()]
     return of_server(server, models)
@@ -164,16 +165,20 @@ def input_of(spec: ModelSpec) -> str | None:
     return None
 
 
-def _documents(url: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    status, document = fetch(f"{url}/openapi.json", key)
-    if status != 200 or "paths" not in document:
-        wanted = "wanted an OpenAPI document, which a front door has: imagexplain edge start"
-        raise NoAnswerError(f"{url}/openapi.json: {wanted}; got status {status}")
+def readiness(url: str, certificate: Path | None) -> dict[str, Any]:
+    """The answer of a front door's ``/readyz``, whose 503 says as much as its 200; empty where there is none."""
+    handlers: list[BaseHandler] = [ProxyHandler({})] if stays_here(url) else []
+    if certificate:
+        handlers.append(HTTPSHandler(context=ssl.create_default_context(cafile=certificate)))
     try:
-        _, ready = fetch(f"{url}/readyz", key)
-    except NoAnswerError:
-        ready = {}
-    return document, ready
+        try:
+            with build_opener(*handlers).open(f"{url.rstrip('/')}/readyz", timeout=READINESS_SECONDS) as answer:
+                found = json.load(answer)
+        except HTTPError as error:
+            found = json.load(error)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def of_document(document: Mapping[str, Any], ready: Mapping[str, Any]) -> list[ListedModel]:
