@@ -16,11 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imagexplain.cli.connection import add_arguments, connect
+from imagexplain.cli.photos import SUFFIXES
 from imagexplain.client import Client, ClientError
 from imagexplain.ops.server import ServerError
 from imagexplain.progress import say
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)

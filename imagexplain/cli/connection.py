@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from imagexplain.checkout import ROOT
-from imagexplain.client import Client, NoServerError
+from imagexplain.client import Client
+from imagexplain.client.local import find_local
 from imagexplain.client.transport import Key
-from imagexplain.ops.server import find
 
 KEY_VARIABLE = "IMAGEXPLAIN_KEY"
 """Variable of the environment that may have the key, which a command line would show to all of the machine."""
@@ -37,7 +37,5 @@ def address(options: argparse.Namespace) -> tuple[str, Key]:
     """The address and the key that `add_arguments`' arguments ask for. Raises NoServerError."""
     if options.url:
         return options.url, options.key
-    server = find(options.run.resolve())
-    if server is None:
-        raise NoServerError(f"no server runs with {options.run}: make serve, or name one with --url")
-    return server.inference, lambda: server.headers()["Authorization"].removeprefix("Bearer ")
+    found = find_local(options.run)
+    return found.url, found.key

@@ -19,10 +19,11 @@ import safetensors.numpy
 
 from imagexplain.client.message import JSON, SAFETENSORS
 
+STAR = {"label": "star", "index": 1, "score": 2.5, "probability": 0.75}
 CLASSES = {
     "model": "bit",
     "score_kind": "logit",
-    "predictions": [{"label": "star", "index": 1, "score": 2.5, "probability": 0.75}],
+    "predictions": [STAR],
 }
 EXPLAINED = {
     "model": "bit",
@@ -33,7 +34,7 @@ EXPLAINED = {
     "score": 2.5,
     "finite": True,
     "evaluations": 51,
-    "top": CLASSES["predictions"],
+    "top": [STAR],
     "baseline": "black",
     "baseline_score": 0.5,
     "residual": 0.25,

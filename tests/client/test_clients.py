@@ -49,7 +49,7 @@ from imagexplain.client import (
 )
 from imagexplain.client.answers import Prediction
 from imagexplain.ops.server import free_port
-from tests.client.stub import CLASSES, EXPLAINED, Said, Stub, of, refusal, tensors
+from tests.client.stub import CLASSES, EXPLAINED, STAR, Said, Stub, of, refusal, tensors
 
 QUICK = Retry(attempts=3, first_s=0.01)
 PHOTO = b"\x89PNG a photo"
@@ -148,7 +148,7 @@ def test_several_classes_and_captions_have_their_types(stub: Stub, both: Both) -
 
 
 def test_what_a_newer_server_adds_breaks_nothing(stub: Stub, both: Both) -> None:
-    newer = {**CLASSES, "mood": "fine", "predictions": [{**CLASSES["predictions"][0], "colour": [1, 2]}]}
+    newer = {**CLASSES, "mood": "fine", "predictions": [{**STAR, "colour": [1, 2]}]}
     stub.answers = [of(newer)]
     assert both.predict(PHOTO, "bit").predictions[0].label == "star"
     stub.answers = [tensors({**EXPLAINED, "frame": {"photo": [2, 2]}, "unheard": None})]
