@@ -46,7 +46,7 @@ STEPS = {
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of all steps, for a shell that completes them; no step is imported for it."""
-    from imagexplain.cli.completion import parser_of
+    from imagexplain.cli.parser_source import parser_of
 
     made = argparse.ArgumentParser(prog=prog)
     steps = made.add_subparsers(metavar="STEP")

@@ -16,7 +16,8 @@ import pytest
 
 from debugging.command import STEPS
 from imagexplain.checkout import ROOT
-from imagexplain.cli import COMMANDS, completion
+from imagexplain.cli import COMMANDS
+from imagexplain.cli.parser_source import parser_of
 
 MADE_IN_LOOPS = {"evaluate-photos": 2, "debug train": 15}
 """Options that completion does not know, by command: their names are put together as the command runs."""
@@ -28,6 +29,9 @@ LINES = {
     "imagexplain explain photo.jpg --model ": ["mine/1.0", "mine/2.0", "other"],
     "imagexplain evaluate-methods --methods grad_cam guided_b": ["guided_backprop"],
     "imagexplain edge key wi": ["withdraw"],
+    "imagexplain explain photo.jpg --format s": ["safetensors"],
+    "imagexplain completion z": ["zsh"],
+    "imagexplain debug select results --strategy conc": ["concept"],
     "imagexplain debug find --seg": ["--segments"],
     "imagexplain methods --url http": [],
 }
@@ -152,11 +156,11 @@ MODULES |= {f"debug {name}": each.module for name, each in STEPS.items()}
 def test_completion_knows_the_options_of_the_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it reads them from sources."""
     own = options_of(parser_of_command(MODULES[command], monkeypatch))
-    known = options_of(completion.parser_of(MODULES[command]))
+    known = options_of(parser_of(MODULES[command]))
     assert known <= own
     assert len(own - known) == MADE_IN_LOOPS.get(command, 0)
 
 
 def test_the_step_is_completed_by_name() -> None:
-    (steps,) = (each for each in completion.parser_of("debugging.command")._actions if each.choices)
+    (steps,) = (each for each in parser_of("debugging.command")._actions if each.choices)
     assert list(steps.choices or ()) == list(STEPS)

@@ -8,23 +8,15 @@ imagexplain completion fish > ~/.config/fish/completions/imagexplain.fish   once
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from importlib.machinery import PathFinder
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from imagexplain.checkout import ROOT
 from imagexplain.cli import COMMANDS
+from imagexplain.cli.parser_source import Source, parser_of
 
 SHELLS = ("bash", "zsh", "fish")
-
-FIELDS = ("action", "choices", "help", "metavar", "nargs")
-"""Arguments of ``add_argument`` that matter to completion."""
 
 
 def models() -> list[str]:
@@ -42,11 +34,17 @@ def methods() -> list[str]:
     return list(METHODS)
 
 
+def formats() -> list[str]:
+    """Names of the forms of answers."""
+    return [*(Source.of("imagexplain.cli.forms").named("FORMS") or ()), "csv"]
+
+
 VALUES: Mapping[str, Callable[[], Iterable[str]]] = {
     "model": models,
     "models": models,
     "method": methods,
     "methods": methods,
+    "format": formats,
 }
 """Values of arguments of these names that have no choices of their own."""
 
@@ -56,75 +54,6 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("shell", choices=SHELLS)
     return made
-
-
-def parser_of(module: str, prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of a command's module, which is not imported where that would take long.
-
-    The calls of ``add_argument`` are read from its source, and from that of imported functions whose names begin with
-    ``add_``. A module with commands of its own is quick to import, and has a function ``parser(prog)``.
-    """
-    tree = _tree(module)
-    if any(isinstance(node, ast.Attribute) and node.attr == "add_subparsers" for node in ast.walk(tree)):
-        made: argparse.ArgumentParser = import_module(module).parser(prog)
-        return made
-    made = argparse.ArgumentParser(prog=prog, conflict_handler="resolve")
-    for names, fields in _arguments(tree, tree):
-        made.add_argument(*names, **fields)
-    return made
-
-
-def _tree(module: str) -> ast.Module:
-    """The source of a module, parsed; the packages above it, but not itself, are imported."""
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))
-    package, _, _ = module.rpartition(".")
-    found = PathFinder.find_spec(module, import_module(package).__path__)
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError(module)
-    return ast.parse(Path(found.origin).read_text(encoding="utf-8"))
-
-
-def _arguments(part: ast.AST, tree: ast.Module) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """Yield names and fields of each ``add_argument`` in a part of a source, as far as they are constants."""
-    imported = {
-        alias.asname or alias.name: (node.module, alias.name)
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module
-        for alias in node.names
-    }
-    constants = {
-        target.id: node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    for node in ast.walk(part):
-        match node:
-            case ast.Call(func=ast.Attribute(attr="add_argument")):
-                names = [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
-                stated = {each.arg: _constant(each.value, constants) for each in node.keywords if each.arg in FIELDS}
-                if names:
-                    yield names, {name: value for name, value in stated.items() if name and value is not None}
-            case ast.Call(func=ast.Name(id=name)) if name.startswith("add_"):
-                module, original = imported.get(name, (None, name))
-                other = _tree(module) if module else tree
-                for found in other.body if other is not part else ():
-                    if isinstance(found, ast.FunctionDef) and found.name == original:
-                        yield from _arguments(found, other)
-
-
-def _constant(node: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
-    """The value of an expression that is a constant, or the name of one; else None."""
-    if isinstance(node, ast.Name):
-        node = constants.get(node.id, node)
-    if isinstance(node, ast.Attribute) and node.attr == argparse.BooleanOptionalAction.__name__:
-        return argparse.BooleanOptionalAction
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None
 
 
 def answer() -> None:
