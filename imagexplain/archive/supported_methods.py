@@ -9,15 +9,13 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from imagexplain.archive.manifest import METHODS_FILE
 from imagexplain.archive.spec import ClassifierSpec, SpecError
 from imagexplain.attribution import METHODS
 from imagexplain.attribution.runner import refusals
 from imagexplain.models.example_photo import example_photo
 from imagexplain.vision.preprocess import apply
 from imagexplain.vision.preprocess_settings import Preprocess
-
-METHODS_FILE = "methods.json"
-"""Names of the supported methods, in an archive. Without reasons: their numbers may differ between machines."""
 
 
 def example_input(model: ClassifierSpec) -> Tensor:
