@@ -179,7 +179,7 @@ class ExplainSpec(_Strict):
     steps: Positive = 50
     tolerance: float | None = Field(default=None, gt=0, le=1)
     quadrature: Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"] = "gauss_legendre"
-    baseline: Literal["zero", "black", "white", "mean", "blur", "uniform"] = "zero"
+    baseline: Literal["zero", "black", "white", "mean", "blur", "uniform", "extremes"] = "zero"
 
     @field_validator("method")
     @classmethod

@@ -342,7 +342,7 @@ def _method(parameters: Message) -> Method:
         return Method(name, _required(own, "pathCount", 50))
     count, noise, noisy, blur = _required(own, "stepCount", 100), None, 3, None
     if (smooth := own.child("smoothGradConfig", ("noiseSigma", "featureNoiseSigma", "noisySampleCount"))) is not None:
-        noise, noisy = _noise(smooth), smooth.integer("noisySampleCount", 1, 50) or noisy
+        noise, noisy = _noise(smooth), smooth.integer("noisySampleCount", 0, 50) or noisy
     if (config := own.child("blurBaselineConfig", ("maxBlurSigma",))) is not None:
         blur = config.number("maxBlurSigma", 0, 10_000, 0) or None
     return Method(name, count, noise, noisy, blur)
@@ -365,7 +365,7 @@ def _noise(smooth: Message) -> float:
     given = _list(features.fields.get("noiseSigma", msgspec.Raw(b"[]")), path)
     if len(given) != 1:
         raise RequestError(422, path, f"has no counterpart here: there is one input, the image, got {len(given)}")
-    return Message.read(given[0], f"{path}[0]", ("name", "sigma")).number("sigma", 0, 1e6, 0.1)
+    return Message.read(given[0], f"{path}[0]", ("name", "sigma")).number("sigma", 0, 1e6, 0) or 0.1
 
 
 def _top_k(parameters: Message) -> int | None:
@@ -445,7 +445,9 @@ def _baselines(own: Message) -> tuple[float | Instance, ...]:
         reason = "the model's input is a photo, whose normalisation the archive knows"
         domain.refuse({"originalMean": reason, "originalStddev": reason})
         low, high = domain.number("minValue", -1e9, 1e9, 0), domain.number("maxValue", -1e9, 1e9, 0)
-        if not low < high:
+        if low == high == 0:  # a message that does not say
+            low = high = None
+        elif not low < high:
             raise RequestError(400, domain.path, f"wanted minValue below maxValue, got {low:g} and {high:g}")
     found: list[float | Instance] = []
     for index, value in enumerate(_list(own.fields["inputBaselines"], path)):
@@ -469,8 +471,8 @@ _DOMAIN = ("minValue", "maxValue", "originalMean", "originalStddev")
 def _picture(own: Message, xrai: bool) -> AttributionPicture:
     known = ("type", "polarity", "colorMap", "clipPercentUpperbound", "clipPercentLowerbound", "overlayType")
     asked = own.child("visualization", known) or Message(own.at("visualization"))
-    low = asked.number("clipPercentLowerbound", 0, 100, CLIP[0])
-    high = asked.number("clipPercentUpperbound", 0, 100, CLIP[1])
+    low = asked.number("clipPercentLowerbound", 0, 100, 0) or CLIP[0]  # a message that does not say has 0
+    high = asked.number("clipPercentUpperbound", 0, 100, 0) or CLIP[1]
     if not low < high:
         raise RequestError(400, asked.at("clipPercentLowerbound"), f"wanted less than {high:g}, got {low:g}")
     style = TYPES[asked.word("type", TYPES) or "OUTLINES"]
