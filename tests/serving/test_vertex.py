@@ -322,7 +322,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str]] = [
     ({"instances": [IMAGE, {"age": 3, "job": 1}]}, 400, "instances[1]", "got the fields 'age', 'job'"),
     ({"instances": [{"age": 3}]}, 400, "instances[0].age", "wanted an image, got 3"),
     ({"instances": [IMAGE, {"b64": "AAAA"}]}, 415, "instances[1].image", ""),
-    ({"instances": [IMAGE], "deployedModelId": "77"}, 422, "deployedModelId", "the endpoint says which model"),
+    ({"instances": [IMAGE], "deployedModelId": "77"}, 422, "deployedModelId", "wanted 'resnet', the endpoint's only"),
     ({"instances": [IMAGE], "parameters": {"stepz": 3}}, 400, "instances[0].stepz", "unknown option"),
     ({"instances": [IMAGE], "parameters": {"picture": "plain"}}, 400, "parameters.picture", "stands in"),
     (
@@ -383,6 +383,29 @@ def test_an_instance_is_one_request_of_the_service(handler: ClassifierHandler, m
 @pytest.mark.parametrize("body", ["", "[1]", "{", '{"instances": {}}', '{"instances": [null]}', "\x89PNG"])
 def test_any_other_body_is_a_400(handler: ClassifierHandler, body: str) -> None:
     assert call(handler, body)[0] == 400
+
+
+def test_a_request_may_name_the_model_as_answers_do(handler: ClassifierHandler) -> None:
+    status, answer = call(handler, {"instances": [IMAGE], "deployedModelId": "resnet"})
+    assert (status, answer["deployedModelId"]) == (200, "resnet")
+
+
+def test_fields_that_a_client_prints_with_their_defaults_say_nothing(handler: ClassifierHandler) -> None:
+    """Of protocol buffers' JSON with all fields, as `to_json` of the package writes it."""
+    own = Input(visualization=Input.Visualization(), feature_value_domain=Input.FeatureValueDomain())
+    method = {"step_count": 4, "smooth_grad_config": {}, "blur_baseline_config": {}}
+    metadata = ExplanationMetadata(inputs={"image_bytes": own}, outputs={"scores": {}}, latent_space_source="")
+    spec = ExplanationSpec(parameters={"integrated_gradients_attribution": method}, metadata=metadata)
+    asked = json.loads(ExplanationSpec.to_json(spec, use_integers_for_enums=True))
+    assert asked["parameters"]["topK"] == 0 and asked["metadata"]["inputs"]["image_bytes"]["groupName"] == ""
+    status, answer = call(handler, {"instances": [IMAGE], "explanationSpecOverride": asked})
+    assert status == 200, answer
+    usual = {"smoothGradConfig": {"noiseSigma": 0.1, "noisySampleCount": 3}, "stepCount": 4}
+    said = {
+        "parameters": {"integratedGradientsAttribution": usual},
+        "metadata": {"inputs": {"image_bytes": {"visualization": {"clipPercentLowerbound": 62}}}},
+    }
+    assert call(handler, {"instances": [IMAGE], "explanationSpecOverride": said})[1] == answer
 
 
 def test_a_segmenters_endpoint_says_that_it_has_none(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from imagexplain.api.request import JSON, SAFETENSORS
 from imagexplain.api.response import check_size
-from imagexplain.archive.spec import ClassifierSpec, ModelSpec
+from imagexplain.archive.spec import ClassifierSpec, ModelSpec, SpecError
 from imagexplain.attribution.paths.path_integral import relative_to
 from imagexplain.errors import RequestError, shown
 from imagexplain.models.head import Head
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.protocols.instances import failed
-from imagexplain.serving.protocols.vertex_request import SPEC, Call, Instance, plain, read
+from imagexplain.serving.protocols.vertex_request import SPEC, Call, Instance, plain, read, read_deployed
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.decode import Photo, decode, from_base64, from_list
 from imagexplain.vision.preprocess import ModelInput, preprocess
@@ -44,7 +44,10 @@ _PARAMETERS = f"{SPEC}.parameters"
 def split(raw: RawRequest, spec: ModelSpec) -> list[RawRequest]:
     """Requests of this service for the instances of a call, one for each."""
     own = _classifier(raw, spec)
-    call = read(raw, limits(own))
+    call = read(raw, limits(own), own.vertex.explanation_spec)
+    if call.deployed_model not in (None, own.vertex.deployed_model_id, own.name, own.address):
+        wanted = f"wanted {shown(_model_id(own))}, the endpoint's only model, or none"
+        raise RequestError(422, "deployedModelId", f"{wanted}, got {shown(call.deployed_model)}")
     if raw.kind == "prediction":
         return [_request(raw, one.fields, {}) for one in call.instances]
     asked = [_Explained(one, f"instances[{index}]", call, own) for index, one in enumerate(call.instances)]
@@ -54,26 +57,54 @@ def split(raw: RawRequest, spec: ModelSpec) -> list[RawRequest]:
 def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], responses: Sequence[Response]) -> Response:
     """The PredictResponse or ExplainResponse; an instance that fails is the whole answer, which has no place for it."""
     own = _classifier(raw, spec)
-    call = read(raw, limits(own))
+    call = read(raw, limits(own), own.vertex.explanation_spec)
     if (refusal := failed(responses, "instances")) is not None:
         return refusal
     results = [_Result.of(response) for response in responses]
-    labels = call.labels or own.labels
-    if len(labels) != len(own.labels):
-        path = f"{SPEC}.metadata.outputs"
-        raise RequestError(422, path, f"wanted a name for each of {len(own.labels)} classes, got {len(labels)}")
+    labels = _labels(call, own)
     answer: dict[str, Any] = {"predictions": [_prediction(one.scores, call, own, labels) for one in results]}
     if raw.kind == "explanation":
         answer["explanations"] = [
             {"attributions": _attributions(instance, call, own, labels, result)}
             for instance, result in zip(call.instances, results, strict=True)
         ]
-    answer |= {"deployedModelId": own.name, "modelDisplayName": own.name, "modelVersionId": own.version}
+    answer |= {"deployedModelId": _model_id(own), "modelDisplayName": own.name, "modelVersionId": own.version}
     if raw.kind == "explanation":  # whose response has no other field
         del answer["modelDisplayName"], answer["modelVersionId"]
     body = msgspec.json.encode(answer)
     check_size(len(body), JSON, own.limits.max_response_bytes)
     return Response(200, JSON, body)
+
+
+def check_deployed(spec: ClassifierSpec) -> None:
+    """Raise SpecError for an explanation spec of a model by which its requests could not be answered."""
+    if spec.vertex.explanation_spec is None:
+        return
+    try:
+        call = read_deployed(spec.vertex.explanation_spec)
+        _labels(call, spec)
+        for baseline in call.baselines:
+            if isinstance(baseline, Instance):
+                photo_of(baseline, spec, "metadata.inputs")
+        if (index := max(call.indices or (0,))) >= len(spec.labels):
+            given = f"wanted class indices below {len(spec.labels)}, got {index}"
+            raise RequestError(422, "parameters.outputIndices", given)
+    except RequestError as error:
+        field = error.field.removeprefix(f"{SPEC}.")
+        raise SpecError(f"vertex.explanation_spec: {field}: {error.message}") from None
+
+
+def _labels(call: Call, spec: ClassifierSpec) -> Sequence[str]:
+    """Names of the classes: the call's, or the model's own."""
+    labels = call.labels or spec.labels
+    if len(labels) != len(spec.labels):
+        path = f"{SPEC}.metadata.outputs"
+        raise RequestError(422, path, f"wanted a name for each of {len(spec.labels)} classes, got {len(labels)}")
+    return labels
+
+
+def _model_id(spec: ClassifierSpec) -> str:
+    return spec.vertex.deployed_model_id or spec.name
 
 
 @dataclass(frozen=True)
@@ -98,8 +129,7 @@ class _Explained:
         options = dict(self.call.options)
         for name, value in (self._target() | self._method() | self._baseline[0]).items():
             if name in options:
-                wanted = f"stands in {SPEC} as well"
-                raise RequestError(400, f"parameters.{name}", wanted)
+                raise RequestError(400, f"parameters.{name}", f"stands in {SPEC} or in the model's own spec as well")
             options[name] = value
         return options
 

@@ -106,6 +106,7 @@ class Call:
         picture: Visualization; None for numbers.
         threshold: Confidence that a prediction must have.
         most: Number of predictions, best first; None for all, in the order of classes.
+        deployed_model: Model of the endpoint that is to answer; None for any.
     """
 
     instances: Sequence[Instance]
@@ -120,6 +121,7 @@ class Call:
     picture: AttributionPicture | None = None
     threshold: float | None = None
     most: int | None = None
+    deployed_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,13 @@ class Message:
         return str(value)
 
 
-def read(raw: RawRequest, limits: Limits) -> Call:
+def read(raw: RawRequest, limits: Limits, deployed: Mapping[str, Any] | None = None) -> Call:
     """The call in a request.
+
+    Args:
+        raw: The request.
+        limits: Upper bounds.
+        deployed: ExplanationSpec of the model, which the request's override changes; None where there is none.
 
     Raises:
         RequestError: 400 for what is malformed, 413 for what is too large, 422 for what has no counterpart.
@@ -225,11 +232,18 @@ def read(raw: RawRequest, limits: Limits) -> Call:
         *((SPEC,) if raw.kind == "explanation" else ()),
     )
     message = Message.read({name: _raw(value) for name, value in body.items()}, "", known)
-    message.refuse({"deployedModelId": "the endpoint says which model answers"})
     options, threshold, most = _parameters(message)
-    call = Call(_instances(message), options, threshold=threshold, most=most)
-    spec = message.child(SPEC, ("parameters", "metadata", "examplesOverride"))
-    return call if spec is None else _with_spec(call, spec)
+    model = message.text("deployedModelId") or None
+    call = Call(_instances(message), options, threshold=threshold, most=most, deployed_model=model)
+    given = message.fields.get(SPEC)
+    if deployed is not None:
+        given = _merged(_raw(deployed), given or msgspec.Raw(b"{}"), SPEC)
+    return call if given is None else _with_spec(call, Message.read(given, SPEC, _SPEC_FIELDS))
+
+
+def read_deployed(deployed: Mapping[str, Any]) -> Call:
+    """What a model's ExplanationSpec asks for; the call has no instances. Raises RequestError as :func:`read`."""
+    return _with_spec(Call((), {}), Message.read(_raw(deployed), "", _SPEC_FIELDS))
 
 
 def instance(value: msgspec.Raw, path: str) -> Instance:
@@ -305,6 +319,36 @@ def _parameters(message: Message) -> tuple[dict[str, Any], float | None, int | N
     most = chosen.integer("maxPredictions", 1, 1_000_000)
     return {name: value for name, value in given.items() if camel(name) not in OWN_PARAMETERS}, threshold, most
 
+
+_SPEC_FIELDS = ("parameters", "metadata", "examplesOverride")
+_ONE_OF = (METHODS, ("noiseSigma", "featureNoiseSigma"))
+"""Fields of which a message has one."""
+
+
+def _merged(deployed: msgspec.Raw, override: msgspec.Raw, path: str) -> msgspec.Raw:
+    """A deployed message with what an override says in its place: field by field, lists as a whole.
+
+    A field that says nothing overrides nothing, and a member of a union takes the place of the other.
+    """
+    if bytes(deployed)[:1] != b"{" or bytes(override)[:1] != b"{":
+        return override
+    named = path in (f"{SPEC}.metadata.inputs", f"{SPEC}.metadata.outputs")  # whose keys are names, not fields
+    found = {name if named else camel(name): value for name, value in _object(deployed, path).items()}
+    for given, value in _object(override, path).items():
+        name, at = given if named else camel(given), _join(path, given)
+        if bytes(value) in _SAYS_NOTHING or bytes(value).endswith(b'_UNSPECIFIED"'):
+            continue
+        if named and found and name not in found:
+            raise RequestError(400, at, unknown("name", name, list(found)))
+        for members in _ONE_OF:
+            if name in members:
+                found = {each: own for each, own in found.items() if each == name or each not in members}
+        found[name] = _merged(found[name], value, at) if name in found else value
+    return msgspec.Raw(msgspec.json.encode(found))
+
+
+_SAYS_NOTHING = (b"null", b'""', b"0", b"0.0", b"[]", b"{}")
+"""JSON of values by which a message's field says nothing."""
 
 _METADATA = ("inputs", "outputs", "latentSpaceSource", "featureAttributionsSchemaUri")
 _NOTHING: tuple[object, ...] = (None, "", 0, [], {})
