@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from imagexplain.api.body import body_fields, check_bytes
 from imagexplain.errors import RequestError, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.protocols import MAX_INSTANCES
+from imagexplain.serving.protocols.instances import whole_numbers
 from imagexplain.vision.attribution_picture import CLIP, AttributionPicture, ColourMap, Overlay, Polarity, Style
 
 SPEC = "explanationSpecOverride"
@@ -533,7 +533,7 @@ def _image(value: msgspec.Raw, path: str) -> dict[str, msgspec.Raw] | None:
     """This service's field of an image; None for an object that holds one under a name."""
     match bytes(value)[:1]:
         case b"[":
-            return {"img_data": _whole_numbers(value)}
+            return {"img_data": whole_numbers(value)}
         case b'"':
             return {"image": value}
         case b"{":
@@ -541,19 +541,6 @@ def _image(value: msgspec.Raw, path: str) -> dict[str, msgspec.Raw] | None:
             return {"image": fields["b64"]} if set(fields) == {"b64"} else None
         case _:
             raise RequestError(400, path, f"wanted an image, got {shown(plain(value, path))}")
-
-
-def _whole_numbers(value: msgspec.Raw) -> msgspec.Raw:
-    """Nested lists whose numbers have no point, where they are whole: protocol buffers' values are all fractions."""
-    if b"." not in bytes(value):
-        return value
-    try:
-        numbers = np.array(msgspec.json.decode(value))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        return value  # whose reader has the words for it
-    if numbers.dtype.kind != "f" or not (np.abs(numbers) < 2**53).all() or (numbers != np.rint(numbers)).any():
-        return value
-    return msgspec.Raw(msgspec.json.encode(numbers.astype(np.int64).tolist()))
 
 
 def _list(value: msgspec.Raw, path: str) -> list[msgspec.Raw]:
