@@ -38,6 +38,7 @@ def json_fields(raw: RawRequest, spec: ModelSpec, known: Sequence[str]) -> Mappi
     Raises:
         RequestError: 400 for another body, or an unknown field; 413 for too many bytes.
     """
+    check_encoding(raw)
     check_bytes(raw.parts, limits(spec))
     fields, parts = body_fields(raw.parts, raw.headers)
     if parts or isinstance(fields.get("image"), bytes):
@@ -46,6 +47,13 @@ def json_fields(raw: RawRequest, spec: ModelSpec, known: Sequence[str]) -> Mappi
         if name not in known:
             raise RequestError(400, name, unknown("field", name, known))
     return fields
+
+
+def check_encoding(raw: RawRequest) -> None:
+    """Refuse a compressed body, of which nothing could be read. Raises RequestError 415."""
+    encoding = raw.headers.get("content-encoding", "identity")
+    if encoding.lower() not in ("", "identity"):
+        raise RequestError(415, "content-encoding", f"wanted a body that is not compressed, got {shown(encoding)}")
 
 
 def instances_of(fields: Mapping[str, Any], *names: str) -> tuple[str, list[msgspec.Raw]]:

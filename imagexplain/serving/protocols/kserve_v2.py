@@ -27,7 +27,7 @@ from imagexplain.archive.spec import ClassifierSpec, ModelSpec
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.serving.messages import RawRequest, Response
-from imagexplain.serving.protocols.instances import check_count, failed, file_request, json_fields
+from imagexplain.serving.protocols.instances import check_count, check_encoding, failed, file_request, json_fields
 from imagexplain.serving.protocols.tensors import Answer, read
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.decode import from_base64
@@ -161,6 +161,7 @@ def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], resp
 
 def _parts(raw: RawRequest, spec: ModelSpec) -> tuple[Mapping[str, Any], bytes]:
     """The fields of the JSON, not yet decoded, and the binary tensors after it."""
+    check_encoding(raw)
     length = raw.headers.get(HEADER_LENGTH)
     if length is None:
         return json_fields(raw, spec, FIELDS), b""

@@ -18,7 +18,7 @@ from imagexplain.errors import RequestError, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.protocols import MAX_INSTANCES
-from imagexplain.serving.protocols.instances import whole_numbers
+from imagexplain.serving.protocols.instances import check_encoding, whole_numbers
 from imagexplain.vision.attribution_picture import CLIP, AttributionPicture, ColourMap, Overlay, Polarity, Style
 
 SPEC = "explanationSpecOverride"
@@ -219,6 +219,7 @@ def read(raw: RawRequest, limits: Limits, deployed: Mapping[str, Any] | None = N
     Raises:
         RequestError: 400 for what is malformed, 413 for what is too large, 422 for what has no counterpart.
     """
+    check_encoding(raw)
     check_bytes(raw.parts, limits)
     body, parts = body_fields(raw.parts, raw.headers)
     if parts or any(isinstance(value, bytes) for value in body.values()):
