@@ -142,7 +142,7 @@ def maps_of(
         return torch.stack([_control(entry.name, photo, case.generator(seed)) for photo in photos]).unsqueeze(1)
     starts = references.unsqueeze(1) if "references" in entry.plan.takes else model.start()[None, None]
     material = AttributionInputs(
-        baselines=starts.expand(-1, len(images), -1, -1, -1),
+        baselines=None if entry.plan.own_baselines else starts.expand(-1, len(images), -1, -1, -1),
         groups=case.partitions["superpixels"].segments.expand(len(images), -1, -1),
         pictures=(255 * photos).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1),
     )

@@ -6,6 +6,7 @@ under noise, and do they depend on what the model has learnt? Edges of the photo
 
 evaluate_methods.py --models resnet vit --images 25 --out benchmarks/results_methods_evaluation.json
 evaluate_methods.py --models swin_classifier --keep
+evaluate_methods.py --methods shapley_sampling --add
 evaluate_methods.py --print
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -27,11 +29,12 @@ import torch
 import imagexplain.attribution as library
 from evaluation import method_tables
 from evaluation.cases import SCENES, SUPERPIXELS, Case
-from evaluation.entries import Entry, entries_of, supported
+from evaluation.entries import CONTROLS, Entry, entries_of, supported
 from evaluation.evaluated_model import EvaluatedModel, as_built
 from evaluation.harness import draw_cases, right_cases
 from evaluation.machine import machine
 from evaluation.method_study import MethodStudy
+from evaluation.metrics import CPU_TIME
 from evaluation.parallel import run
 from evaluation.randomization import THRESHOLD
 from evaluation.settings import Settings
@@ -83,6 +86,46 @@ def earlier(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"keep: wanted a file of the same {part}, {value}, got {found[part]}")
     models: dict[str, Any] = found["models"]
     return models
+
+
+def added(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Results of a file with those of further methods of the same models, and the machine that these ran on.
+
+    Raises:
+        ValueError: other conditions, or controls whose scores are not those of the file, so that nothing compares.
+    """
+    for part in ("settings", "versions"):
+        if before[part] != found[part]:
+            raise ValueError(f"add: wanted a file of the same {part}, {found[part]}, got {before[part]}")
+    models = dict(before["models"])
+    for name, own in found["models"].items():
+        if name not in models:
+            raise ValueError(f"add: wanted a file with {name}, got one with {', '.join(models)}")
+        old = models[name]
+        for control in CONTROLS:
+            scores, others = (one["metrics"][control] for one in (old, own))
+            if not all(_agree(scores[metric], others.get(metric)) for metric in scores if metric != CPU_TIME.name):
+                raise ValueError(f"add: wanted the file's scores of {control} by {name}, got others")
+        new = [entry for entry in own["plans"] if entry not in CONTROLS]
+        models[name] = {
+            **old,
+            **{part: {**old[part], **own[part]} for part in ("not_supported", "refused")},
+            **{
+                part: {**old[part], **{entry: own[part][entry] for entry in new if entry in own[part]}}
+                for part in ("plans", "metrics")
+            },
+            "fails": [
+                *(entry for entry in old["fails"] if entry not in new),
+                *(one for one in own["fails"] if one in new),
+            ],
+            "added": {**old.get("added", {}), **dict.fromkeys(new, found["machine"])},
+        }
+    return {**before, "models": models}
+
+
+def _agree(score: dict[str, float], other: dict[str, float] | None) -> bool:
+    """Tell whether two means are the same but for another machine's rounding."""
+    return other is not None and math.isclose(score["mean"], other["mean"], rel_tol=1e-3, abs_tol=1e-3)
 
 
 def evaluate(
@@ -144,12 +187,14 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         "--out", type=Path, default=ROOT / "benchmarks/results_methods_evaluation.json", help="a JSON file to write"
     )
     parser.add_argument("--keep", action="store_true", help="leave that file's results of other models in it")
+    parser.add_argument("--add", action="store_true", help="add these methods to that file's results of the models")
     parser.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
     given = parser.parse_args(arguments)
     if not given.print:
         torch.set_num_threads(1)  # seconds are those of one core, however many workers there are
         try:
             kept = earlier(given.out, conditions(given.seed, Settings())) if given.keep else {}
+            before = json.loads(given.out.read_text()) if given.add else None
             results = evaluate(
                 as_built(ROOT / "archive_specs", given.models, CLASSES),
                 entries_of(given.methods),
@@ -160,10 +205,10 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
                 noisy=given.noisy,
                 workers=given.workers,
             )
-        except ValueError as error:
+            results = {**results, "models": kept | results["models"]} if before is None else added(before, results)
+        except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        results["models"] = kept | results["models"]
         given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     if not given.out.exists():
         print(f"error: out: wanted a file of results, got none at {given.out}", file=sys.stderr)

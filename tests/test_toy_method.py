@@ -54,7 +54,7 @@ def test_it_is_served(toy: Method, tmp_path: Path) -> None:
     status, answer = explain_one(handler, f"method={NAME}&levels=3&target_class=2&baseline=black", "application/gzip")
     assert status == 200, answer
     assert answer["method"] == NAME and answer["options"] == {"levels": 3} and answer["baseline"] == "black"
-    assert answer["evaluations"] == 4
+    assert answer["evaluations"] == 5  # its three levels, the image and the baseline
     image, _ = apply(Image.open(io.BytesIO(noise_png())), handler.worker.task.model.preprocess)
     expected = toy.function(
         handler.worker.task.model.original_network(),

@@ -124,7 +124,8 @@ def baseline_name(plan: AttributionConfig, options: Mapping[str, Any], method: s
 
 
 def usual_baseline(plan: AttributionConfig, method: str, baseline: str) -> str:
-    """The baseline where the client names none: random ones for references, else the model's own.
+    """The baseline where the client names none: random ones for references, the image's extremes for methods that
+    take these of themselves, else the model's own.
 
     Random draws share the steps of integrated gradients but multiply the cost of other methods: those that are not the
     model's own method start from black instead.
@@ -136,6 +137,8 @@ def usual_baseline(plan: AttributionConfig, method: str, baseline: str) -> str:
     """
     if "references" in plan.takes:
         return "uniform"
+    if plan.own_baselines:
+        return "extremes"
     own = plan.methods == (method,) and plan.smoothing is None
     return "black" if baseline == "uniform" and not (own or is_path(plan)) else baseline
 

@@ -23,7 +23,7 @@ from imagexplain.limits import CaptionLimits, Limits
 from imagexplain.vision.decode import Photo, decode, from_base64
 
 QUADRATURES = ("gauss_legendre", "midpoint", "left", "right", "trapezoid")
-BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "image", "tensor")
+BASELINES = ("zero", "black", "white", "mean", "blur", "uniform", "extremes", "image", "tensor")
 PICTURES = ("annotated", "plain")
 SEGMENTS = ("slic", "grid")
 """Segments that a worker makes itself; any other name is that of a segmenter on the same server."""
@@ -182,7 +182,7 @@ class Baseline:
         """Number of the paths that start from it."""
         if self.tensor is not None:
             return len(self.tensor)
-        return self.draws if self.name == "uniform" else 1
+        return {"uniform": self.draws, "extremes": 2}.get(self.name, 1)
 
 
 @dataclass(frozen=True)

@@ -187,11 +187,22 @@ class Noise(Struct, frozen=True, kw_only=True):
     statistic: str
 
 
+class Missed(Struct, frozen=True, kw_only=True):
+    """What path integrals missed of the score's difference."""
+
+    residual: Annotated[Number, Meta(description="Score less baseline score less the sum of the integrals.")]
+    relative_residual: Number
+
+
 class MapExplanation(_Explanation, frozen=True, kw_only=True):
     """Explanation of a score by any other method."""
 
     options: Annotated[dict[str, Any], Meta(description="Options of the method, given or not.")]
     baseline: Annotated[str, Meta(description="Baseline, of methods that have one.")] | UnsetType = UNSET
+    baseline_score: Annotated[Number, Meta(description="Score of the baseline, averaged over draws.")] | UnsetType = (
+        UNSET
+    )
+    integrals: Annotated[Missed, Meta(description="Of the path integrals whose regions a map is.")] | UnsetType = UNSET
     layer: Annotated[str, Meta(description="Layer that it looked at.")] | UnsetType = UNSET
     normalized: bool | UnsetType = UNSET
     smooth: Noise | UnsetType = UNSET

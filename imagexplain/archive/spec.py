@@ -7,6 +7,7 @@ Unknown fields are errors, and every error names the file and the field.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -179,7 +180,7 @@ class ExplainSpec(_Strict):
     steps: Positive = 50
     tolerance: float | None = Field(default=None, gt=0, le=1)
     quadrature: Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"] = "gauss_legendre"
-    baseline: Literal["zero", "black", "white", "mean", "blur", "uniform"] = "zero"
+    baseline: Literal["zero", "black", "white", "mean", "blur", "uniform", "extremes"] = "zero"
 
     @field_validator("method")
     @classmethod
@@ -405,6 +406,19 @@ class ModelSpec(_Spec):
         return self.model_dump_json(indent=2) + "\n"
 
 
+class VertexSpec(_Strict):
+    """The model as clients of Vertex AI know it.
+
+    Attributes:
+        deployed_model_id: Identifier that their requests may name, and answers have; None for the model's name.
+        explanation_spec: ``ExplanationSpec`` of google.cloud.aiplatform.v1, in its JSON: parameters and metadata of
+            explanations where a request says nothing; None for the service's own. A worker checks it as it starts.
+    """
+
+    deployed_model_id: str | None = Field(default=None, min_length=1, max_length=128)
+    explanation_spec: dict[str, Any] | None = None
+
+
 class ClassifierSpec(_Classifier, ModelSpec):
     """The resolved spec of a classifier, from photos to class scores.
 
@@ -417,11 +431,13 @@ class ClassifierSpec(_Classifier, ModelSpec):
         module: Code of the user's own; None for other architectures.
         head: End of the network.
         preprocess: Preprocessing of photos.
+        vertex: Model as clients of Vertex AI know it.
     """
 
     architecture: str = Field(min_length=1)
     module: ModuleSpec | None = None
     preprocess: PreprocessSpec
+    vertex: VertexSpec = VertexSpec()
 
     @model_validator(mode="after")
     def _code_where_it_belongs(self) -> Self:
@@ -592,6 +608,13 @@ class ModuleSource(FileSource):
     factory: NameSource | None = None
 
 
+class VertexSource(_Strict):
+    """The model as clients of Vertex AI know it: :class:`VertexSpec`, with the file of the explanation spec."""
+
+    deployed_model_id: str | None = None
+    explanation_spec: FileSource | None = None
+
+
 class _Sources(_Strict):
     weights: FileSource
     labels: LabelSource
@@ -611,11 +634,13 @@ class ClassifierFile(_Classifier, _Sources):
         preprocess: Preprocessing, all of it; of a library's model, only what differs from the library's own account of
             it, and of one of transformers, from the folder's. Fields of a :class:`FileSource` among it name a YAML file
             of fields, which win over those beside it.
+        vertex: Model as clients of Vertex AI know it.
     """
 
     architecture: NameSource
     module: ModuleSource | None = None
     preprocess: dict[str, Any] = {}
+    vertex: VertexSource = VertexSource()
 
     @property
     def preprocess_file(self) -> FileSource | None:
@@ -636,7 +661,7 @@ class ClassifierFile(_Classifier, _Sources):
     def sources(self) -> tuple[FileSource | NameSource, ...]:
         """See the base class."""
         code = () if self.module is None else (self.module, self.module.factory)
-        others = (self.architecture, self.preprocess_file, *code)
+        others = (self.architecture, self.preprocess_file, self.vertex.explanation_spec, *code)
         return (*super().sources, *(source for source in others if source is not None))
 
 
@@ -883,7 +908,7 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
     if isinstance(spec, CaptionerFile):
         return _resolve_captioner(path, spec, weights, environ)
     labels = _labels(path, spec.labels, environ)
-    fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "module", "preprocess"})
+    fields = spec.model_dump(exclude={"weights", "labels", "config", "architecture", "module", "preprocess", "vertex"})
     config = None
     try:
         if isinstance(spec, ClassifierFile):
@@ -897,6 +922,7 @@ def _resolve(path: Path, spec: ArchiveSpecFile, environ: Mapping[str, str]) -> R
                 file = _module(path, spec.module, environ)
                 code = ModuleSpec(factory=spec.module.factory and spec.module.factory.resolve(environ))
             known = labels or _UNREAD
+            fields["vertex"] = _vertex(path, spec.vertex, environ)
             model = ClassifierSpec(
                 labels=known, architecture=architecture, module=code, preprocess=preprocess, **fields
             )
@@ -920,7 +946,8 @@ def _resolve_huggingface(path: Path, spec: ClassifierFile, environ: Mapping[str,
     except (CheckpointError, ImportError) as error:
         variable = f" (from {spec.weights.environment})" if spec.weights.from_environment(environ) else ""
         raise SpecError(f"{path}: weights: {folder}{variable}: {error}") from None
-    fields = spec.model_dump(exclude={"weights", "labels", "architecture", "preprocess"})
+    fields = spec.model_dump(exclude={"weights", "labels", "architecture", "preprocess", "vertex"})
+    fields["vertex"] = _vertex(path, spec.vertex, environ)
     if "head" not in spec.model_fields_set:
         fields["head"] = {"activation": source.activation}
     fields |= {"arguments": source.arguments | spec.arguments, "architecture": f"{HUGGINGFACE}/{source.model_type}"}
@@ -998,6 +1025,19 @@ def _merged(usual: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     if own.get("fit", "crop") != "crop":
         replaced |= {"resize", "longer"}
     return {name: value for name, value in usual.items() if name not in replaced} | dict(own)
+
+
+def _vertex(path: Path, source: VertexSource, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a :class:`VertexSpec`. Raises SpecError for a file that is no object of JSON."""
+    fields: dict[str, Any] = {"deployed_model_id": source.deployed_model_id}
+    if source.explanation_spec is None:
+        return fields
+    file = _existing(path, "vertex.explanation_spec", source.explanation_spec, environ)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpecError(f"{path}: vertex.explanation_spec: {file} cannot be read as JSON: {error}") from None
+    return fields | {"explanation_spec": content}
 
 
 def _existing(path: Path, field: str, source: FileSource, environ: Mapping[str, str]) -> Path:

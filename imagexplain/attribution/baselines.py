@@ -23,6 +23,11 @@ def image_mean(image: Tensor) -> Tensor:
     return image.mean((1, 2), keepdim=True).expand_as(image)
 
 
+def extremes(image: Tensor) -> Tensor:
+    """Images of the least and of the largest value of an image (C, H, W) in every channel: (2, C, H, W)."""
+    return torch.stack([end.expand_as(image) for end in (image.amin(), image.amax())])
+
+
 def blurred(image: Tensor, sigma: float) -> Tensor:
     """Blur an image (C, H, W) by a Gaussian of standard deviation ``sigma`` pixels, its edges continued outwards.
 

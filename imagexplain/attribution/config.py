@@ -53,6 +53,11 @@ class AttributionConfig:
         """Test whether a method wants the network as its authors wrote it, for which a folded one will not do."""
         return any(METHODS[method].needs_original for method in self.methods)
 
+    @property
+    def own_baselines(self) -> bool:
+        """Test whether a method makes baselines of each image where it is given none."""
+        return any(METHODS[method].own_draws for method in self.methods)
+
     def settings(self) -> dict[str, Any]:
         """Options by name, given or not, and the smoothing's."""
         usual = {name: value for method in self.methods for name, value in METHODS[method].options.items()}

@@ -24,7 +24,7 @@ non-linearities that are seen as their authors wrote them."""
 Family = Literal["gradients", "paths", "class activation", "attention", "perturbation", "regions", "combinations"]
 """Kinds of methods, in the order in which they are shown."""
 
-INPUTS = ("layer", "baselines", "fill", "references", "groups", "segments", "pictures", "chunk")
+INPUTS = ("layer", "baselines", "fill", "references", "groups", "segments", "pictures", "observe", "chunk")
 """Named arguments of methods that a runner supplies."""
 
 LIBRARY_ONLY = ("attributions", "create_graph", "upsample")
@@ -96,6 +96,8 @@ class Method:
         sensitivity: Sensitivity in place of contribution: a map says how much a value matters, not what it adds to the
             score, and its channels join as magnitudes.
         centred: Offset: its maps are high everywhere, so that only the difference from their mean tells.
+        own_draws: Number of baselines that it makes of each image where it is given none. Such a method takes several
+            at once, for its map is not the mean of the maps from each; 0 for all others.
         tried_by: Name of a method that supports the same models and takes less time to try; None for itself.
         peer: Another package's implementation, if there is one.
     """
@@ -111,6 +113,7 @@ class Method:
     speckled: bool = False
     sensitivity: bool = False
     centred: bool = False
+    own_draws: int = 0
     tried_by: str | None = None
     peer: Peer | None = None
 
@@ -238,6 +241,7 @@ def register(
     speckled: bool = False,
     sensitivity: bool = False,
     centred: bool = False,
+    own_draws: int = 0,
     tried_by: str | None = None,
     peer: Peer | None = None,
 ) -> Callable[[F], F]:
@@ -266,6 +270,7 @@ def register(
                 speckled=speckled,
                 sensitivity=sensitivity,
                 centred=centred,
+                own_draws=own_draws,
                 tried_by=tried_by,
                 peer=peer,
             )

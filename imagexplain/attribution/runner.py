@@ -43,12 +43,15 @@ class AttributionInputs:
         groups: Disjoint groups of each image, (B, H, W) int64.
         segments: Masks (S, H, W) of each image, bool, which may overlap.
         pictures: Pictures (B, H, W, 3), uint8: the images as the eye sees them.
+        observe: Function that gets the integrated gradients that a map is made of, of the images in their order, or of
+            each one's noisy copies.
     """
 
     baselines: Tensor | None = None
     groups: Tensor | None = None
     segments: Sequence[Tensor] | None = None
     pictures: Tensor | None = None
+    observe: Callable[[Tensor], None] | None = None
 
     def at(self, rows: Tensor) -> AttributionInputs:
         """Inputs of some images, or of copies of them, by their indices (n,)."""
@@ -57,6 +60,7 @@ class AttributionInputs:
             groups=None if self.groups is None else self.groups[rows],
             segments=None if self.segments is None else [self.segments[row] for row in rows.tolist()],
             pictures=None if self.pictures is None else self.pictures[rows],
+            observe=self.observe,
         )
 
 
@@ -141,6 +145,7 @@ def _maps(
         "groups": inputs.groups,
         "segments": inputs.segments,
         "pictures": inputs.pictures,
+        "observe": inputs.observe,
         "chunk": chunk,
     }
     options |= {name: value for name, value in offered.items() if name in takes and value is not None}
@@ -153,23 +158,27 @@ def _maps(
     names = [name for name in ("baselines", "fill") if name in takes]
     if not names:
         return attribute(images, targets, **options)
+    if METHODS[method].own_draws:
+        return attribute(images, targets, **{names[0]: inputs.baselines}, **options)
     return torch.stack([attribute(images, targets, **{names[0]: draw}, **options) for draw in inputs.baselines]).mean(0)
 
 
 def evaluations(
-    plan: AttributionConfig, size: tuple[int, int], *, draws: int = 1, groups: int = 0, channels: int = 0
+    plan: AttributionConfig, size: tuple[int, int], *, draws: int | None = None, groups: int = 0, channels: int = 0
 ) -> int:
     """Approximate number of evaluations, forward and backward, for the map of one image; a forward pass counts less.
 
     Args:
         plan: Methods, their options and the layer.
         size: Height and width (H, W) of the image.
-        draws: Number of draws of the baseline.
+        draws: Number of draws of the baseline; None where none is given.
         groups: Number of groups of pixels.
         channels: Number of channels of the layer, for a method that takes them one by one.
     """
     rows = 0.0
-    for method, work in _workloads(plan, Workload({}, size, draws, groups, channels)):
+    for method, work in _workloads(plan, Workload({}, size, draws or 1, groups, channels)):
+        if draws is None:
+            work = replace(work, draws=max(1, method.own_draws))
         rows += method.gradient_passes(work) + FORWARD_SHARE * method.forward_passes(work) + 2
     return math.ceil(rows * (plan.smoothing.samples if plan.smoothing else 1))
 

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -255,7 +255,8 @@ def tiles(question: Question, names: dict[str, str]) -> Iterator[Tile]:
         shown, work = title(name), segments
         if name != DIRECTIONAL:
             wanted = plan(name, question)
-            work = partial(heat_map, wanted, noise if "references" in wanted.takes else material)
+            own = replace(material, baselines=None) if wanted.own_baselines else material
+            work = partial(heat_map, wanted, noise if "references" in wanted.takes else own)
         with watched(question.network) as (_, rows):
             started = time.perf_counter()
             try:

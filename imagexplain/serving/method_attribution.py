@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.differences import Target, score_of
-from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.paths.path_integral import Forward, relative_to
 from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
     AttributionInputs,
@@ -26,6 +27,7 @@ from imagexplain.attribution.runner import (
     run,
     seconds_beside,
 )
+from imagexplain.attribution.targets import target_scores
 from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.serving.cache import digest
 from imagexplain.serving.model_facts import ModelFacts
@@ -69,11 +71,25 @@ class AttributionMap:
         attribution: (C, H, W) or (1, H, W), on the CPU.
         score: f(input).
         evaluations: Number of the model's evaluations for it; of those made for several requests at once, its part.
+        baseline_score: f(baseline), averaged over the draws; None for a method that has no baseline.
+        integral: Sum of the integrated gradients that the map is made of, where it is.
     """
 
     attribution: Tensor
     score: float
     evaluations: int
+    baseline_score: float | None = None
+    integral: Tensor | None = None
+
+    @property
+    def integrals(self) -> dict[str, float] | None:
+        """What the path integrals that the map is made of missed; None for a method without them."""
+        if self.baseline_score is None or self.integral is None:
+            return None
+        difference = self.score - self.baseline_score
+        residual = difference - self.integral.item()
+        scale = relative_to(difference, self.integral.reshape(1))
+        return {"residual": residual, "relative_residual": abs(residual) / scale}
 
 
 def resolve_layer(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
@@ -206,26 +222,55 @@ def compute_maps(
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
     network = model.original_network() if plan.needs_original else model.network
     images = torch.stack([sample.image for sample in samples]).to(model.device)
-    material, maps = _material(samples, plan, model.device), []
+    sums: list[Tensor] = []
+    material, maps, baseline_scores = _material(samples, plan, model.device, sums), [], None
     with (
         _told(model, samples[0]),
         contrasted(network, targets) as (scored, columns),
         watched(scored, before_rows) as (forward, rows),
     ):
         classes = torch.tensor(columns, device=model.device)
+        if material.baselines is not None:
+            ends = partial(_baseline_scores, forward, material.baselines, classes)
+            baseline_scores = halving_chunks(ends, model.chunk)
         for method in plan.methods:
             own, counted = replace(plan, methods=(method,)), rows[0]
 
             def attempt(chunk: int, own: AttributionConfig = own, counted: int = counted) -> Tensor:
                 rows[0] = counted  # without those of an attempt that failed
+                sums.clear()
                 return run(own, forward, images, classes, material, chunk=chunk)
 
             with _learning(model, samples, method, seconds_per_point):
                 maps.append(halving_chunks(attempt, model.chunk))
         found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
-    found = zip(found_maps, scores, targets, strict=True)
-    return [AttributionMap(own.clone(), score_of(score, target), each) for own, score, target in found]
+    integrals = _integrals(sums, plan, len(samples))
+    return [
+        AttributionMap(
+            found_maps[index].clone(),
+            score_of(scores[index], target),
+            each,
+            None if baseline_scores is None else baseline_scores[index].item(),
+            None if integrals is None else integrals[index],
+        )
+        for index, target in enumerate(targets)
+    ]
+
+
+@torch.no_grad()
+def _baseline_scores(forward: Forward, baselines: Tensor, classes: Tensor, chunk: int) -> Tensor:
+    """(B,) float64 scores of the baselines (D, B, C, H, W), averaged over the draws, on the CPU."""
+    scores = torch.cat([forward(rows) for rows in baselines.flatten(0, 1).split(chunk)])
+    return target_scores(scores, classes.repeat(len(baselines))).view(len(baselines), -1).double().cpu().mean(0)
+
+
+def _integrals(sums: Sequence[Tensor], plan: AttributionConfig, count: int) -> Tensor | None:
+    """(B,) float64 sums of the integrated gradients of which the maps are made, over noise their mean; None for maps of
+    other things, of two methods, and of another statistic of the noise."""
+    if not sums or len(plan.methods) > 1 or (plan.smoothing is not None and plan.smoothing.statistic != "mean"):
+        return None
+    return torch.cat(list(sums)).view(count, -1).mean(1)
 
 
 def response_payload(
@@ -269,6 +314,10 @@ def map_result(
         result["baseline"] = request.baseline.name
         if len(sample.baselines) > 1:
             result["draws"] = len(sample.baselines)
+    if found.baseline_score is not None:
+        result["baseline_score"] = found.baseline_score
+    if found.integrals is not None:
+        result["integrals"] = found.integrals
     if request.segments is not None:
         result["segments"] = request.segments.name
     if sample.groups is not None:
@@ -296,7 +345,14 @@ def _masks(sample: PreparedRequest) -> Tensor | None:
     return family.masks[torch.tensor([kind != "whole" for kind in family.kinds])]
 
 
-def _material(samples: Sequence[PreparedRequest], plan: AttributionConfig, device: torch.device) -> AttributionInputs:
+def _material(
+    samples: Sequence[PreparedRequest], plan: AttributionConfig, device: torch.device, sums: list[Tensor]
+) -> AttributionInputs:
+    """Inputs of the plan's methods; sums of the integrated gradients that maps are made of go to a list."""
+
+    def observe(gradients: Tensor) -> None:
+        sums.append(gradients.detach().flatten(1).sum(1, dtype=torch.float64).cpu())
+
     baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if starts(plan) else None
     masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
     groups = pictures = None
@@ -305,7 +361,7 @@ def _material(samples: Sequence[PreparedRequest], plan: AttributionConfig, devic
         groups = groups.to(device)
     if "pictures" in plan.takes:
         pictures = torch.stack([sample.preprocess.picture(sample.image) for sample in samples])
-    return AttributionInputs(baselines, groups, masks or None, pictures)
+    return AttributionInputs(baselines, groups, masks or None, pictures, observe)
 
 
 def _layer(plan: AttributionConfig, method: str) -> str | None:

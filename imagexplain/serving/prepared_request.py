@@ -137,6 +137,8 @@ def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:
             start = baselines.blurred(image, choice.blur * min(preprocess.size))
         case "uniform":
             return seen.with_photo(baselines.uniform_noise(black, white, choice.draws, choice.seed))
+        case "extremes":
+            return seen.with_photo(baselines.extremes(image))
         case "image":
             assert choice.photo is not None
             return preprocessed(choice.photo, preprocess).image[None]

@@ -159,10 +159,10 @@ def test_the_estimate_of_the_cost_is_that_of_the_rows(method: str, model: nn.Mod
         run(plan, model, float_images()[:1], TARGETS[:1], material, chunk=7)
     finally:
         handle.remove()
-    estimate = evaluations(plan, (8, 8), groups=32, channels=8)
+    estimate = evaluations(plan, (8, 8), draws=1, groups=32, channels=8)
     assert 0.8 * counted[0] - 3 <= estimate <= 1.25 * counted[0] + 5
     smoothed = AttributionConfig((method,), plan.options, smoothing=Smoothing(samples=4))
-    assert evaluations(smoothed, (8, 8), groups=32, channels=8) == pytest.approx(4 * estimate, abs=4)
+    assert evaluations(smoothed, (8, 8), draws=1, groups=32, channels=8) == pytest.approx(4 * estimate, abs=4)
 
 
 def test_layers_by_name(model: nn.Module) -> None:

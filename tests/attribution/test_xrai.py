@@ -9,6 +9,7 @@ from skimage import segmentation
 from torch import Tensor, nn
 
 from imagexplain.attribution.methods import xrai as regions
+from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.methods.xrai import overlapping_segments, xrai
 from tests.attribution.inputs import noise, noise_images
 from tests.attribution.models import linear, smooth_network
@@ -32,6 +33,19 @@ def photo(side: int, seed: int = 0) -> NDArray[np.uint8]:
         centre, radius = random.uniform(0.2, 0.8, 2), random.uniform(0.1, 0.3)
         picture[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2] = random.uniform(size=3)
     return (255 * np.clip(picture + random.normal(0, 0.02, picture.shape), 0, 1)).astype(np.uint8)
+
+
+class Quadratic(nn.Module):
+    """Score Σ w x² + v x, whose gradient is linear along a path, so that both packages' quadratures are exact."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(features)
+        self.square, self.linear = (torch.randn(features, generator=generator).double() for _ in range(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        return (self.square * flat**2 + self.linear * flat).sum(1, keepdim=True)
 
 
 def pair_xrai(picture: Tensor, attribution: Tensor, segments: list[NDArray[np.bool_]] | None, least: int) -> NDArray:
@@ -116,6 +130,48 @@ def test_the_default_attribution_is_the_mean_over_two_baselines() -> None:
     torch.testing.assert_close(got[0, 0], expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.upstream
+@pytest.mark.parametrize("count", [None, 1, 3])
+def test_agrees_with_pair_from_given_baselines_on(count: int | None) -> None:
+    pair, x = import_module("saliency.core"), noise(2, 3, 24, 24)
+    network = Quadratic(x[0].numel())
+    segments = [random_segments(40, 24, seed) for seed in range(2)]
+    starts = None if count is None else noise(count, 2, 3, 24, 24, seed=9)
+    got = xrai(network, x, 0, baselines=starts, segments=segments, least=20, steps=20)
+
+    def gradients(rows: NDArray[np.float64], *_: object, **__: object) -> dict[str, NDArray[np.float64]]:
+        images = torch.from_numpy(np.asarray(rows)).permute(0, 3, 1, 2)
+        own = 2 * network.square.view(3, 24, 24) * images + network.linear.view(3, 24, 24)
+        return {pair.INPUT_OUTPUT_GRADIENTS: own.permute(0, 2, 3, 1).numpy()}
+
+    parameters = pair.XRAIParameters(steps=20)
+    parameters.experimental_params["min_pixel_diff"] = 20
+    for b in range(2):
+        expected = pair.XRAI().GetMask(
+            x[b].permute(1, 2, 0).numpy(),
+            gradients,
+            baselines=None if starts is None else [start[b].permute(1, 2, 0).numpy() for start in starts],
+            segments=list(segments[b].numpy()),
+            extra_parameters=parameters,
+        )
+        # Their gradients are summed in float32.
+        assert np.abs(got[b, 0].numpy() - expected).max() / np.abs(expected).max() < 1e-6
+
+
+def test_baselines_are_averaged_before_regions_are_made() -> None:
+    network, x, starts = smooth_network(), noise_images(2), noise(3, 2, 3, 8, 8, seed=4)
+    segments = [random_segments(9, 8, seed) for seed in range(2)]
+    seen: list[Tensor] = []
+    got = xrai(network, x, 1, baselines=starts, segments=segments, least=1, steps=4, observe=seen.append)
+    each = [integrated_gradients(network, x, 1, baselines=start, steps=4) for start in starts]
+    torch.testing.assert_close(seen[0], torch.stack(each).mean(0), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        got, xrai(network, x, attributions=seen[0], segments=segments, least=1), rtol=1e-12, atol=1e-14
+    )
+    one = xrai(network, x, 1, baselines=starts[0], segments=segments, least=1, steps=4)
+    torch.testing.assert_close(one, xrai(network, x, 1, baselines=starts[:1], segments=segments, least=1, steps=4))
+
+
 def test_segments_are_widened_as_on_the_whole_picture(monkeypatch) -> None:
     """Also at the frame and where a segment is in two parts: each box is widened as the picture would be."""
     labels = np.zeros((224, 224), dtype=int)
@@ -189,6 +245,9 @@ def test_the_model_is_left_as_it_was() -> None:
         ({"segments": [torch.zeros(2, 8, 9).bool()]}, "segments"),
         ({"pictures": torch.zeros(1, 8, 8, 3)}, "pictures"),
         ({"pictures": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "pictures"),
+        ({"baselines": torch.zeros(1, 3, 8, 9)}, "baselines"),
+        ({"baselines": torch.zeros(0, 1, 3, 8, 8)}, "baselines"),
+        ({"baselines": torch.zeros(1, 3, 8, 8), "attributions": torch.zeros(1, 3, 8, 8)}, "baselines"),
         ({"least": 0}, "least"),
         ({"steps": 0}, "steps"),
         ({"chunk": 0}, "chunk"),

@@ -13,7 +13,7 @@ from evaluation import entries as lines
 from evaluation import evaluate_methods, parallel
 from evaluation.cases import Case, case
 from evaluation.cost import measure_cost
-from evaluation.entries import Entry, entries_of, maps_of, supported
+from evaluation.entries import CONTROLS, Entry, entries_of, maps_of, supported
 from evaluation.evaluated_model import EvaluatedModel, as_built
 from evaluation.harness import Part, Result, Row
 from evaluation.localisation import overlap
@@ -198,12 +198,13 @@ def test_methods_get_what_they_want(linear: EvaluatedModel, one: Case, monkeypat
         return images
 
     monkeypatch.setattr(lines, "run", keep)
-    for method in ("xrai", "expected_gradients"):
+    for method in ("xrai", "guided_ig", "expected_gradients"):
         maps_of(entry(method), linear, torch.stack([one.image] * 2), one, references(5))
     photo = torch.from_numpy(scene(SEED, one.index).image)
     assert torch.equal(given["xrai"].pictures, torch.stack([photo] * 2))
     assert torch.equal(given["xrai"].groups[1], one.partitions["superpixels"].segments)
-    assert given["xrai"].baselines.shape == (1, 2, 3, 32, 32), "one start for each image"
+    assert given["guided_ig"].baselines.shape == (1, 2, 3, 32, 32), "one start for each image"
+    assert given["xrai"].baselines is None, "it has its own"
     assert given["expected_gradients"].baselines.shape == (5, 2, 3, 32, 32), "all references for each image"
 
 
@@ -302,6 +303,29 @@ def test_results_of_other_models_are_kept_if_they_can_be_compared(results: dict,
     other = wanted | {"versions": {"torch": "1.0"}}
     with pytest.raises(ValueError, match="keep: wanted a file of the same versions"):
         evaluate_methods.earlier(file, other)
+
+
+def test_methods_are_added_to_the_results_of_a_model(results: dict) -> None:
+    own = results["models"]["toy"]
+    name = next(entry for entry in own["plans"] if entry not in CONTROLS)
+
+    def without(part: str) -> dict:
+        return {entry: value for entry, value in own[part].items() if entry != name}
+
+    fails = [entry for entry in own["fails"] if entry != name]
+    before = {**own, "plans": without("plans"), "metrics": without("metrics"), "fails": fails}
+    before = {**results, "models": {"toy": before}}
+    found = {**results, "machine": {"cpu": "another"}}
+    toy = evaluate_methods.added(before, found)["models"]["toy"]
+    assert toy["metrics"] == own["metrics"] and toy["plans"] == own["plans"] and set(toy["fails"]) == set(own["fails"])
+    assert toy["added"][name] == {"cpu": "another"} and evaluate_methods.added(before, found)["machine"] != toy["added"]
+    with pytest.raises(ValueError, match="add: wanted a file of the same settings"):
+        evaluate_methods.added({**before, "settings": {}}, found)
+    with pytest.raises(ValueError, match="add: wanted a file with toy, got one with other"):
+        evaluate_methods.added({**before, "models": {"other": own}}, found)
+    changed = {**own, "metrics": {**own["metrics"], "random": {"IoU": {"mean": 2}}}}
+    with pytest.raises(ValueError, match="add: wanted the file's scores of random by toy"):
+        evaluate_methods.added(before, {**found, "models": {"toy": changed}})
 
 
 def with_some_left_out(results: dict) -> dict:

@@ -18,6 +18,7 @@ from handlers.classifier import ClassifierHandler
 from handlers.segmenter import SegmenterHandler
 from imagexplain.serving.metrics import Metrics
 from imagexplain.serving.protocols import MAX_INSTANCES
+from imagexplain.serving.protocols.kserve_v2 import PIXELS
 from tests.serving.asking import ask, base64_png, coarse_png, explanation, noise_png, prediction
 from tests.serving.fake_torchserve import Context
 
@@ -67,7 +68,9 @@ def pixels() -> list[Any]:
         {"image": {"b64": base64_png()}},
         {"data": base64_png()},
         {"img_data": pixels()},
+        {"image": np.array(pixels(), float).tolist()},
         pixels(),
+        np.array(pixels(), float).tolist(),
     ],
 )
 def test_each_form_of_an_instance_is_answered_as_the_photo_itself(handler: ClassifierHandler, instance: Any) -> None:
@@ -280,14 +283,15 @@ def test_binary_tensors_hold_the_same(handler: ClassifierHandler) -> None:
     assert found["label"].startswith(len(first).to_bytes(4, "little") + first)
 
 
+@pytest.mark.parametrize("datatype", ["UINT8", "INT64", "FP16", "FP32"])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("binary", [False, True])
-def test_pixels_are_the_photo(handler: ClassifierHandler, first: bool, binary: bool) -> None:
-    array = np.asarray(Image.open(io.BytesIO(noise_png())))[None]
+def test_pixels_are_the_photo(handler: ClassifierHandler, first: bool, binary: bool, datatype: str) -> None:
+    array = np.asarray(Image.open(io.BytesIO(noise_png())))[None].astype(PIXELS[datatype])
     if first:
         array = np.ascontiguousarray(array.transpose(0, 3, 1, 2))
-    tensor: dict[str, Any] = {"name": "x", "shape": list(array.shape), "datatype": "UINT8"}
-    tensor |= {"parameters": {"binary_data_size": array.size}} if binary else {"data": array.tolist()}
+    tensor: dict[str, Any] = {"name": "x", "shape": list(array.shape), "datatype": datatype}
+    tensor |= {"parameters": {"binary_data_size": array.nbytes}} if binary else {"data": array.tolist()}
     _, values = v2(handler, {"inputs": [tensor]}, array.tobytes() if binary else b"")
     assert values == v2(handler, of_files(noise_png()))[1]
 
@@ -311,6 +315,12 @@ def wanting(name: str, **parameters: Any) -> dict[str, Any]:
         ({"inputs": [{"name": "x"}]}, (400, "inputs")),
         ({"inputs": changed()["inputs"] * 2}, (400, "inputs")),
         (changed(datatype="FP32"), (400, "image")),
+        (changed(datatype="BOOL"), (400, "image")),
+        (changed(datatype="FP32", shape=[1, 2, 2, 3], data=[0.5] * 12), (400, "image")),
+        (changed(datatype="FP32", shape=[1, 2, 2, 3], data=[-1] * 12), (400, "image")),
+        (changed(datatype="FP32", shape=[1, 2, 2, 3], data=[0, 1] * 6), (400, "image")),
+        (changed(datatype="INT64", shape=[1, 2, 2, 3], data=["7"] * 12), (400, "image")),
+        (changed(datatype="UINT8", shape=[1, 2, 2, 3], data=[1.5] * 12), (400, "image")),
         (changed(shape=[]), (400, "image")),
         (changed(shape=[2]), (400, "image")),
         (changed(shape=[MAX_INSTANCES + 1]), (413, "image")),

@@ -151,7 +151,7 @@ def test_what_is_known_is_not_computed_again(handlers: dict[str, ClassifierHandl
         assert explain_one(handler, "method=rise&samples=10&cells=4&segments=grid")[0] == 200 and not rows
         explain_one(handler, "method=rise&samples=11&cells=4")
         explain_one(handler, "method=rise&samples=10&cells=4&baseline=white")
-        assert rows == [11, 10]
+        assert rows == [1, 11, 1, 10]  # the baseline's own score, and the masked copies
 
 
 @pytest.mark.parametrize("accept", ["image/png", "application/x-safetensors"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imagexplain.attribution.baselines import extremes
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward
@@ -44,8 +45,9 @@ def _segmentation_operations(work: Workload) -> float:
 @register(
     family="regions",
     needs={"gradients"},
-    gradient_passes=lambda work: 2 * (work.options["steps"] + 2),
+    gradient_passes=lambda work: work.draws * (work.options["steps"] + 2),
     operations=_segmentation_operations,
+    own_draws=2,
     peer=Peer("PAIR", "XRAI", "the peer's integrated gradients are by another rule"),
 )
 @isolated
@@ -55,8 +57,10 @@ def xrai(
     targets: Targets = None,
     *,
     attributions: Tensor | None = None,
+    baselines: Tensor | None = None,
     segments: Sequence[Tensor] | None = None,
     pictures: Tensor | None = None,
+    observe: Callable[[Tensor], None] | None = None,
     least: int = 50,
     steps: int = 50,
     chunk: int = 64,
@@ -72,11 +76,14 @@ def xrai(
             others. Not called where attributions are given.
         images: Images (B, C, H, W) in model-input space; without ``segments`` at most 2,097,152 pixels each.
         targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
-        attributions: Attributions (B, C or 1, H, W), signed; by default integrated gradients, averaged over two
-            baselines, the least and the largest value of each image.
+        attributions: Attributions (B, C or 1, H, W), signed; by default integrated gradients, averaged over the
+            baselines.
+        baselines: Starting points of the paths, (B, C, H, W), or several of each image, (D, B, C, H, W); by default
+            two, the least and the largest value of each image.
         segments: Masks (S, H, W) of each image, bool, which may overlap; by default :func:`overlapping_segments`.
         pictures: Pictures (B, H, W, 3), uint8: the images as the eye sees them, from which segments are made; by
             default the model's input.
+        observe: Function that gets the integrated gradients (B, C, H, W), averaged over the baselines.
         least: Least number of new pixels that a segment must bring to join, at least 1.
         steps: Number of Gauss–Legendre nodes on each path of integrated gradients.
         chunk: Number of path points evaluated at once.
@@ -101,6 +108,7 @@ def xrai(
         (True, 2)
     """
     _check(images, attributions, segments, pictures, least, steps)
+    starts = _starts(images, attributions, baselines)
     masks: Iterable[NDArray[np.bool_]]
     if segments is None:
         seen = images.detach().double().permute(0, 2, 3, 1) if pictures is None else pictures
@@ -110,7 +118,9 @@ def xrai(
     else:
         masks = (own.cpu().numpy() for own in segments)
     if attributions is None:
-        attributions = _two_baselines(model, images, targets, steps, chunk)
+        attributions = _averaged(model, images, targets, starts, steps, chunk)
+        if observe is not None:
+            observe(attributions)
     densities = attributions.detach().double().amax(1).cpu().numpy()
     # One image's masks at a time.
     maps = [_joined(density, own, least) for density, own in zip(densities, masks, strict=True)]
@@ -222,14 +232,25 @@ def _joined(density: NDArray[np.float64], segments: NDArray[np.bool_], least: in
     return result.reshape(density.shape)
 
 
-def _two_baselines(model: Forward, images: Tensor, targets: Targets, steps: int, chunk: int) -> Tensor:
-    """Integrated gradients (B, C, H, W), the mean of those from each image's least and largest value."""
-    classes = classes_to_explain(model, images, targets, chunk)
-    ends = [images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)]
-    baselines = torch.cat([end.expand_as(images) for end in ends])
-    pairs, kinds = images.repeat(2, 1, 1, 1), classes.repeat(2)
-    maps = integrated_gradients(model, pairs, kinds, baselines=baselines, steps=steps, chunk=chunk)
-    return maps.unflatten(0, (2, len(images))).mean(0)
+def _starts(images: Tensor, attributions: Tensor | None, baselines: Tensor | None) -> Tensor:
+    """Starting points (D, B, C, H, W) of the paths."""
+    if baselines is None:
+        return torch.stack([extremes(image) for image in images], 1)
+    if attributions is not None:
+        raise ArgumentError("baselines", "wanted them where there are no attributions, got both")
+    starts = baselines.unsqueeze(0) if baselines.ndim == images.ndim else baselines
+    if starts.shape[1:] != images.shape or not len(starts):
+        wanted = f"{tuple(images.shape)} like images, or several of that shape"
+        raise ArgumentError("baselines", f"wanted {wanted}, got {tuple(baselines.shape)}")
+    return starts
+
+
+def _averaged(model: Forward, images: Tensor, targets: Targets, starts: Tensor, steps: int, chunk: int) -> Tensor:
+    """Integrated gradients (B, C, H, W), the mean of those from each of the starting points (D, B, C, H, W)."""
+    classes, draws = classes_to_explain(model, images, targets, chunk), len(starts)
+    ends, kinds = images.repeat(draws, 1, 1, 1), classes.repeat(draws)
+    maps = integrated_gradients(model, ends, kinds, baselines=starts.flatten(0, 1), steps=steps, chunk=chunk)
+    return maps.unflatten(0, (draws, len(images))).mean(0)
 
 
 def _check(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from imagexplain.api.body import HEADER, body_fields, check_bytes
 from imagexplain.api.request import JSON, SAFETENSORS
@@ -37,6 +38,7 @@ def json_fields(raw: RawRequest, spec: ModelSpec, known: Sequence[str]) -> Mappi
     Raises:
         RequestError: 400 for another body, or an unknown field; 413 for too many bytes.
     """
+    check_encoding(raw)
     check_bytes(raw.parts, limits(spec))
     fields, parts = body_fields(raw.parts, raw.headers)
     if parts or isinstance(fields.get("image"), bytes):
@@ -45,6 +47,13 @@ def json_fields(raw: RawRequest, spec: ModelSpec, known: Sequence[str]) -> Mappi
         if name not in known:
             raise RequestError(400, name, unknown("field", name, known))
     return fields
+
+
+def check_encoding(raw: RawRequest) -> None:
+    """Refuse a compressed body, of which nothing could be read. Raises RequestError 415."""
+    encoding = raw.headers.get("content-encoding", "identity")
+    if encoding.lower() not in ("", "identity"):
+        raise RequestError(415, "content-encoding", f"wanted a body that is not compressed, got {shown(encoding)}")
 
 
 def instances_of(fields: Mapping[str, Any], *names: str) -> tuple[str, list[msgspec.Raw]]:
@@ -89,7 +98,7 @@ def photo_fields(instance: msgspec.Raw, field: str) -> dict[str, Any]:
         RequestError: 400 for anything else.
     """
     if bytes(instance).lstrip()[:1] == b"[":
-        return {"img_data": instance}
+        return {"img_data": whole_numbers(instance)}
     wanted = f'wanted {{"b64": …}}, an object with one of {", ".join(PHOTOS)}, or nested lists'
     try:
         fields: dict[str, Any] = _ANYTHING.decode(instance)
@@ -105,7 +114,22 @@ def photo_fields(instance: msgspec.Raw, field: str) -> dict[str, Any]:
         if list(within) != ["b64"]:
             raise RequestError(400, f"{field}.{names[0]}", f'wanted {{"b64": …}}, got {listed(within)}')
         photo = within["b64"]
-    return {"img_data" if inner == b"[" or names[0] == "img_data" else "image": photo, **fields}
+    if inner == b"[":
+        return {"img_data": whole_numbers(photo), **fields}
+    return {"img_data" if names[0] == "img_data" else "image": photo, **fields}
+
+
+def whole_numbers(value: msgspec.Raw) -> msgspec.Raw:
+    """Nested lists whose numbers have no point, where they are whole: protocol buffers' values are all fractions."""
+    if b"." not in bytes(value):
+        return value
+    try:
+        numbers = np.array(msgspec.json.decode(value))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return value  # whose reader has the words for it
+    if numbers.dtype.kind != "f" or not (np.abs(numbers) < 2**53).all() or (numbers != np.rint(numbers)).any():
+        return value
+    return msgspec.Raw(msgspec.json.encode(numbers.astype(np.int64).tolist()))
 
 
 def with_options(fields: Mapping[str, Any], options: Mapping[str, Any], field: str) -> dict[str, Any]:

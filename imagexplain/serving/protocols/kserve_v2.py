@@ -3,9 +3,9 @@
 Sources: the protocol (github.com/kserve/open-inference-protocol, ``specification/protocol/inference_rest.md``) and its
 extension for binary tensors (github.com/triton-inference-server/server, ``docs/protocol/extension_binary_data.md``).
 
-The one input, of any name, is BYTES (N,), each the file of a photo, in JSON in base64; or UINT8 (N, H, W, C) or
-(N, C, H, W), pixels of 1 (grey), 3 (RGB) or 4 (RGBA) channels. The outputs are :data:`OUTPUTS`. Parameters of a request
-are options of the service.
+The one input, of any name, is BYTES (N,), each the file of a photo, in JSON in base64; or (N, H, W, C) or
+(N, C, H, W), pixels of 1 (grey), 3 (RGB) or 4 (RGBA) channels, of any of :data:`PIXELS`. The outputs are
+:data:`OUTPUTS`. Parameters of a request are options of the service.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from imagexplain.archive.spec import ClassifierSpec, ModelSpec
 from imagexplain.errors import RequestError, listed, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.serving.messages import RawRequest, Response
-from imagexplain.serving.protocols.instances import check_count, failed, file_request, json_fields
+from imagexplain.serving.protocols.instances import check_count, check_encoding, failed, file_request, json_fields
 from imagexplain.serving.protocols.tensors import Answer, read
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.decode import from_base64
@@ -37,6 +37,23 @@ HEADER_LENGTH = "inference-header-content-length"
 
 BINARY = "application/octet-stream"
 CHANNELS = (1, 3, 4)
+PIXELS: Mapping[str, Any] = {
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+"""Types of pixels, which are whole numbers from 0 to 255 in all of them.
+
+In any but UINT8 at least one is above 1: numbers from 0 to 1, or normalised ones, are not what photos hold, and a
+model's preprocessing would make something else of them, without a word.
+"""
 FIELDS = ("inputs", "outputs", "id", "parameters", "model_name", "model_version")
 """Fields of a request. KServe's client sends the last two as well, but the path says which model is asked."""
 
@@ -144,6 +161,7 @@ def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], resp
 
 def _parts(raw: RawRequest, spec: ModelSpec) -> tuple[Mapping[str, Any], bytes]:
     """The fields of the JSON, not yet decoded, and the binary tensors after it."""
+    check_encoding(raw)
     length = raw.headers.get(HEADER_LENGTH)
     if length is None:
         return json_fields(raw, spec, FIELDS), b""
@@ -218,9 +236,8 @@ def _decoded(request: Mapping[str, Any], field: str, kind: Any, missing: Any) ->
 def _photos(tensor: Input, after: bytes, bounds: Limits) -> list[bytes]:
     """The files of the photos in a tensor. Raises RequestError 400 or 413."""
     field, shape = tensor.name, tensor.shape
-    if tensor.datatype not in ("BYTES", "UINT8"):
-        wanted = "wanted BYTES, files of photos, or UINT8, their pixels: the model scales and crops them itself"
-        raise RequestError(400, field, f"{wanted}; got {shown(tensor.datatype)}")
+    if tensor.datatype != "BYTES" and tensor.datatype not in PIXELS:
+        raise RequestError(400, field, unknown("datatype", tensor.datatype, ("BYTES", *PIXELS)))
     if not shape or min(shape) < 1:
         raise RequestError(400, field, f"wanted a shape of positive numbers, got {shown(shape)}")
     size = (tensor.parameters or {}).get(BINARY_SIZE)
@@ -269,23 +286,39 @@ def _pixels(tensor: Input, binary: bytes | None, bounds: Limits) -> Array:
     if height * width > bounds.max_pixels:
         raise RequestError(413, field, f"wanted at most {bounds.max_pixels:,} pixels, got {height * width:,}")
     if binary is not None:
-        _check_number(len(binary), prod(shape), field)
-        values = np.frombuffer(binary, np.uint8)
+        kind = np.dtype(PIXELS[tensor.datatype]).newbyteorder("<")
+        _check_number(len(binary) / kind.itemsize, prod(shape), field)
+        values = np.frombuffer(binary, kind)
     else:
         flat = _flat(tensor.data)
         _check_number(len(flat), prod(shape), field)
-        if not all(type(one) is int and 0 <= one <= 255 for one in flat):
-            raise RequestError(400, field, "wanted integers in 0..255 as UINT8")
-        values = np.array(flat, np.uint8)
-    pixels = values.reshape(shape)
+        if not all(type(one) in (int, float) for one in flat):
+            raise RequestError(400, field, "wanted whole numbers in 0..255")
+        values = np.array(flat)
+    pixels = _whole(values, tensor).reshape(shape)
     if not channels_last:
         pixels = pixels.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _check_number(count: int, wanted: int, field: str) -> None:
+def _whole(values: Array, tensor: Input) -> Array:
+    """Values of any of :data:`PIXELS` as uint8. Raises RequestError 400 for what are no pixels."""
+    pixels = values if values.dtype == np.uint8 else values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        fitting = (pixels >= 0) & (pixels <= 255) & (pixels == np.rint(pixels))
+    if not fitting.all():
+        first = pixels[~fitting][0]
+        wanted = "wanted pixels, whole numbers in 0..255, which the model normalises itself"
+        raise RequestError(400, tensor.name, f"{wanted}, got {first:g}")
+    if tensor.datatype != "UINT8" and pixels.max() <= 1:
+        wanted = f"wanted pixels in 0..255, one above 1 among them, as {tensor.datatype}; others as UINT8"
+        raise RequestError(400, tensor.name, f"{wanted}, got {pixels.max():g} at most")
+    return pixels.astype(np.uint8)
+
+
+def _check_number(count: float, wanted: int, field: str) -> None:
     if count != wanted:
-        raise RequestError(400, field, f"wanted the {wanted} values of its shape, got {count}")
+        raise RequestError(400, field, f"wanted the {wanted} values of its shape, got {count:g}")
 
 
 def _flat(data: Any) -> list[Any]:

@@ -1,7 +1,6 @@
 """Vertex AI's calls of an endpoint, ``:explain`` and ``:predict``: ``PredictionService`` of google.cloud.aiplatform.v1.
 
-Each instance is a request of this service; one whose method answers without the baseline's score is two, of which the
-second asks for that score.
+Each instance is a request of this service.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from torch import Tensor
 
 from imagexplain.api.request import JSON, SAFETENSORS
 from imagexplain.api.response import check_size
-from imagexplain.archive.spec import ClassifierSpec, ModelSpec
+from imagexplain.archive.spec import ClassifierSpec, ModelSpec, SpecError
 from imagexplain.attribution.paths.path_integral import relative_to
 from imagexplain.errors import RequestError, shown
 from imagexplain.models.head import Head
 from imagexplain.serving.messages import RawRequest, Response
-from imagexplain.serving.protocols import MAX_INSTANCES
 from imagexplain.serving.protocols.instances import failed
-from imagexplain.serving.protocols.vertex_request import SPEC, Call, Instance, Method, plain, read
+from imagexplain.serving.protocols.vertex_request import SPEC, Call, Instance, plain, read, read_deployed
 from imagexplain.serving.runtime import limits
 from imagexplain.vision.decode import Photo, decode, from_base64, from_list
 from imagexplain.vision.preprocess import ModelInput, preprocess
@@ -40,56 +38,73 @@ FEATURE = "image"
 
 JPEG_QUALITY = 95
 
-_PATH = "integrated_gradients"
 _PARAMETERS = f"{SPEC}.parameters"
 
 
 def split(raw: RawRequest, spec: ModelSpec) -> list[RawRequest]:
-    """Requests of this service for the instances of a call: one for each, or one and then its baseline's for each."""
+    """Requests of this service for the instances of a call, one for each."""
     own = _classifier(raw, spec)
-    call = read(raw, limits(own))
+    call = read(raw, limits(own), own.vertex.explanation_spec)
+    if call.deployed_model not in (None, own.vertex.deployed_model_id, own.name, own.address):
+        wanted = f"wanted {shown(_model_id(own))}, the endpoint's only model, or none"
+        raise RequestError(422, "deployedModelId", f"{wanted}, got {shown(call.deployed_model)}")
     if raw.kind == "prediction":
         return [_request(raw, one.fields, {}) for one in call.instances]
     asked = [_Explained(one, f"instances[{index}]", call, own) for index, one in enumerate(call.instances)]
-    if _has_ends(call.method) and 2 * len(asked) > MAX_INSTANCES:
-        given = f"wanted at most {MAX_INSTANCES // 2} of this method, each of which takes two requests"
-        raise RequestError(413, "instances", f"{given}, got {len(asked)}")
-    found = []
-    for one in asked:
-        found.append(_request(raw, one.instance.fields, one.options, one.files))
-        if _has_ends(call.method):
-            found.append(_request(raw, one.instance.fields, *one.ends))
-    return found
+    return [_request(raw, one.instance.fields, one.options, one.files) for one in asked]
 
 
 def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], responses: Sequence[Response]) -> Response:
     """The PredictResponse or ExplainResponse; an instance that fails is the whole answer, which has no place for it."""
     own = _classifier(raw, spec)
-    call = read(raw, limits(own))
-    each = len(responses) // len(call.instances)
-    of_instances = [responses[start : start + each] for start in range(0, len(responses), each)]
-    worst = [max(answers, key=lambda response: response.status) for answers in of_instances]
-    if (refusal := failed(worst, "instances")) is not None:
+    call = read(raw, limits(own), own.vertex.explanation_spec)
+    if (refusal := failed(responses, "instances")) is not None:
         return refusal
     results = [_Result.of(response) for response in responses]
-    labels = call.labels or own.labels
-    if len(labels) != len(own.labels):
-        path = f"{SPEC}.metadata.outputs"
-        raise RequestError(422, path, f"wanted a name for each of {len(own.labels)} classes, got {len(labels)}")
-    firsts = results[::each]
-    answer: dict[str, Any] = {"predictions": [_prediction(one.scores, call, own, labels) for one in firsts]}
+    labels = _labels(call, own)
+    answer: dict[str, Any] = {"predictions": [_prediction(one.scores, call, own, labels) for one in results]}
     if raw.kind == "explanation":
-        ends = results[1::each] if each > 1 else [None] * len(firsts)
         answer["explanations"] = [
-            {"attributions": _attributions(instance, call, own, labels, first, end)}
-            for instance, first, end in zip(call.instances, firsts, ends, strict=True)
+            {"attributions": _attributions(instance, call, own, labels, result)}
+            for instance, result in zip(call.instances, results, strict=True)
         ]
-    answer |= {"deployedModelId": own.name, "modelDisplayName": own.name, "modelVersionId": own.version}
+    answer |= {"deployedModelId": _model_id(own), "modelDisplayName": own.name, "modelVersionId": own.version}
     if raw.kind == "explanation":  # whose response has no other field
         del answer["modelDisplayName"], answer["modelVersionId"]
     body = msgspec.json.encode(answer)
     check_size(len(body), JSON, own.limits.max_response_bytes)
     return Response(200, JSON, body)
+
+
+def check_deployed(spec: ClassifierSpec) -> None:
+    """Raise SpecError for an explanation spec of a model by which its requests could not be answered."""
+    if spec.vertex.explanation_spec is None:
+        return
+    try:
+        call = read_deployed(spec.vertex.explanation_spec)
+        _labels(call, spec)
+        for baseline in call.baselines:
+            if isinstance(baseline, Instance):
+                photo_of(baseline, spec, "metadata.inputs")
+        if (index := max(call.indices or (0,))) >= len(spec.labels):
+            given = f"wanted class indices below {len(spec.labels)}, got {index}"
+            raise RequestError(422, "parameters.outputIndices", given)
+    except RequestError as error:
+        field = error.field.removeprefix(f"{SPEC}.")
+        raise SpecError(f"vertex.explanation_spec: {field}: {error.message}") from None
+
+
+def _labels(call: Call, spec: ClassifierSpec) -> Sequence[str]:
+    """Names of the classes: the call's, or the model's own."""
+    labels = call.labels or spec.labels
+    if len(labels) != len(spec.labels):
+        path = f"{SPEC}.metadata.outputs"
+        raise RequestError(422, path, f"wanted a name for each of {len(spec.labels)} classes, got {len(labels)}")
+    return labels
+
+
+def _model_id(spec: ClassifierSpec) -> str:
+    return spec.vertex.deployed_model_id or spec.name
 
 
 @dataclass(frozen=True)
@@ -111,32 +126,17 @@ class _Explained:
     @property
     def options(self) -> dict[str, Any]:
         """Options of its request."""
-        method, options = self.call.method, dict(self.call.options)
+        options = dict(self.call.options)
         for name, value in (self._target() | self._method() | self._baseline[0]).items():
             if name in options:
-                wanted = f"stands in {SPEC} as well"
-                raise RequestError(400, f"parameters.{name}", wanted)
+                raise RequestError(400, f"parameters.{name}", f"stands in {SPEC} or in the model's own spec as well")
             options[name] = value
-        if method.name == _SHAPLEY and options.get("baseline", "black") == "uniform":
-            raise RequestError(422, "parameters.baseline", "wanted a baseline of one draw, or inputBaselines")
         return options
 
     @property
     def files(self) -> dict[str, bytes]:
         """Files that its options name."""
         return self._baseline[1]
-
-    @property
-    def ends(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Options and files of the request for the baseline's score: a path of one step, or XRAI's own two paths."""
-        target = {name: value for name, value in self.options.items() if name in ("target_class", "top_k")}
-        if self.call.method.name == "xraiAttribution":
-            image = self._seen.image
-            both = torch.stack([torch.full_like(image, float(end)) for end in (image.min(), image.max())])
-            options = {"method": _PATH, "steps": self.call.method.count, "quadrature": "gauss_legendre"}
-            return {**target, **options, "baseline": "tensor"}, {"baseline_tensor": _file(both)}
-        named = {name: value for name, value in self.options.items() if name in ("baseline", "draws", "seed", "blur")}
-        return {**target, **named, "method": _PATH, "steps": 1, "quadrature": "midpoint"}, self.files
 
     def _target(self) -> dict[str, Any]:
         indices, top, classes = self.call.indices, self.call.top_k, len(self.spec.labels)
@@ -162,19 +162,16 @@ class _Explained:
 
     @cached_property
     def _baseline(self) -> tuple[dict[str, Any], dict[str, bytes]]:
-        """Options and files of the baseline: black unless another is asked for, the model's own for its own method."""
+        """Options and files of the baseline: black unless another is asked for, XRAI's two for XRAI, and the model's
+        own for its own method."""
         method, given = self.call.method, self.call.baselines
         if method.blur is not None and given:
             raise RequestError(400, _PARAMETERS, "wanted blurBaselineConfig or inputBaselines, got both")
-        if method.name == "xraiAttribution":
-            if given or method.blur is not None:
-                why = "its paths start from the least and the largest value of each image, averaged"
-                raise RequestError(422, f"{_PARAMETERS}.{method.name}", f"has no counterpart to other baselines: {why}")
-            return {}, {}
         if method.blur is not None:
             return {"baseline": "blur", "blur": min(1.0, method.blur / min(self.spec.preprocess.size))}, {}
         if not given:
-            return ({} if method.name is None or "baseline" in self.call.options else {"baseline": "black"}), {}
+            own = method.name in (None, _XRAI) or "baseline" in self.call.options
+            return ({} if own else {"baseline": "black"}), {}
         if len(given) == 1 and given[0] in (0.0, 1.0):
             return {"baseline": "white" if given[0] else "black"}, {}
         return {"baseline": "tensor"}, {"baseline_tensor": _file(torch.stack([self._start(one) for one in given]))}
@@ -198,7 +195,8 @@ class _Explained:
 
 
 _SHAPLEY = "sampledShapleyAttribution"
-_METHODS = {"integratedGradientsAttribution": _PATH, "xraiAttribution": "xrai"}
+_XRAI = "xraiAttribution"
+_METHODS = {"integratedGradientsAttribution": "integrated_gradients", _XRAI: "xrai"}
 
 
 def photo_of(instance: Instance, spec: ClassifierSpec, place: str) -> Photo:
@@ -215,11 +213,6 @@ def photo_of(instance: Instance, spec: ClassifierSpec, place: str) -> Photo:
 def settings_of(spec: ClassifierSpec) -> Preprocess:
     """The preprocessing of a classifier."""
     return Preprocess(**spec.preprocess.model_dump())
-
-
-def _has_ends(method: Method) -> bool:
-    """Tell whether answers by this method lack the baseline's score."""
-    return method.name in ("xraiAttribution", _SHAPLEY) or method.noise is not None
 
 
 @dataclass(frozen=True)
@@ -249,16 +242,15 @@ class _Result:
 
 
 def _attributions(
-    instance: Instance, call: Call, spec: ClassifierSpec, labels: Sequence[str], first: _Result, end: _Result | None
+    instance: Instance, call: Call, spec: ClassifierSpec, labels: Sequence[str], result: _Result
 ) -> list[dict[str, Any]]:
     """The attributions of an instance, one for each explained class."""
     name = call.feature or instance.name or FEATURE
-    ends = [None] * len(first.each) if end is None else [values for _, values in end.each]
     found = []
-    for (attribution, values), own in zip(first.each, ends, strict=True):
+    for attribution, values in result.each:
         assert attribution is not None
-        if "group_masks" in first.tensors and values["method"] in _OF_GROUPS:
-            attribution = attribution / _sizes(first.tensors["group_masks"])
+        if "group_masks" in result.tensors and values["method"] in _OF_GROUPS:
+            attribution = attribution.double() / _sizes(result.tensors["group_masks"])
         index, score = values["target_class"], values["score"]
         shown_as: Any = _numbers(attribution) if call.picture is None else _jpeg(instance, call, spec, attribution)
         one = {
@@ -268,17 +260,18 @@ def _attributions(
             "outputDisplayName": labels[index],
             "outputName": call.output,
         }
-        if "residual" in values:
-            one |= {"baselineOutputValue": values["baseline_score"], "approximationError": values["relative_residual"]}
-        elif own is not None:
-            one["baselineOutputValue"] = own["baseline_score"]
-            if call.method.name == "xraiAttribution":  # of the path integrals that it shares out
-                one["approximationError"] = own["relative_residual"]
-            else:
-                difference, total = score - own["baseline_score"], attribution.double().sum()
-                one["approximationError"] = abs(difference - total.item()) / relative_to(difference, total[None])
+        if "baseline_score" in values:
+            one |= {"baselineOutputValue": values["baseline_score"], "approximationError": _error(values, attribution)}
         found.append(one)
     return found
+
+
+def _error(values: Mapping[str, Any], attribution: Tensor) -> float:
+    """The relative residual of path integrals, be they the map or what it is made of; of other maps, of their sum."""
+    if "relative_residual" in values or "integrals" in values:
+        return float(values.get("integrals", values)["relative_residual"])
+    difference, total = values["score"] - values["baseline_score"], attribution.double().sum()
+    return abs(difference - total.item()) / relative_to(difference, total[None])
 
 
 _OF_GROUPS = ("shapley_sampling", "kernel_shap", "feature_ablation")

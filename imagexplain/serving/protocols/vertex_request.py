@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from imagexplain.api.body import body_fields, check_bytes
 from imagexplain.errors import RequestError, shown, unknown
 from imagexplain.limits import Limits
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.protocols import MAX_INSTANCES
+from imagexplain.serving.protocols.instances import check_encoding, whole_numbers
 from imagexplain.vision.attribution_picture import CLIP, AttributionPicture, ColourMap, Overlay, Polarity, Style
 
 SPEC = "explanationSpecOverride"
@@ -106,6 +106,7 @@ class Call:
         picture: Visualization; None for numbers.
         threshold: Confidence that a prediction must have.
         most: Number of predictions, best first; None for all, in the order of classes.
+        deployed_model: Model of the endpoint that is to answer; None for any.
     """
 
     instances: Sequence[Instance]
@@ -120,6 +121,7 @@ class Call:
     picture: AttributionPicture | None = None
     threshold: float | None = None
     most: int | None = None
+    deployed_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,18 @@ class Message:
         return str(value)
 
 
-def read(raw: RawRequest, limits: Limits) -> Call:
+def read(raw: RawRequest, limits: Limits, deployed: Mapping[str, Any] | None = None) -> Call:
     """The call in a request.
+
+    Args:
+        raw: The request.
+        limits: Upper bounds.
+        deployed: ExplanationSpec of the model, which the request's override changes; None where there is none.
 
     Raises:
         RequestError: 400 for what is malformed, 413 for what is too large, 422 for what has no counterpart.
     """
+    check_encoding(raw)
     check_bytes(raw.parts, limits)
     body, parts = body_fields(raw.parts, raw.headers)
     if parts or any(isinstance(value, bytes) for value in body.values()):
@@ -225,11 +233,18 @@ def read(raw: RawRequest, limits: Limits) -> Call:
         *((SPEC,) if raw.kind == "explanation" else ()),
     )
     message = Message.read({name: _raw(value) for name, value in body.items()}, "", known)
-    message.refuse({"deployedModelId": "the endpoint says which model answers"})
     options, threshold, most = _parameters(message)
-    call = Call(_instances(message), options, threshold=threshold, most=most)
-    spec = message.child(SPEC, ("parameters", "metadata", "examplesOverride"))
-    return call if spec is None else _with_spec(call, spec)
+    model = message.text("deployedModelId") or None
+    call = Call(_instances(message), options, threshold=threshold, most=most, deployed_model=model)
+    given = message.fields.get(SPEC)
+    if deployed is not None:
+        given = _merged(_raw(deployed), given or msgspec.Raw(b"{}"), SPEC)
+    return call if given is None else _with_spec(call, Message.read(given, SPEC, _SPEC_FIELDS))
+
+
+def read_deployed(deployed: Mapping[str, Any]) -> Call:
+    """What a model's ExplanationSpec asks for; the call has no instances. Raises RequestError as :func:`read`."""
+    return _with_spec(Call((), {}), Message.read(_raw(deployed), "", _SPEC_FIELDS))
 
 
 def instance(value: msgspec.Raw, path: str) -> Instance:
@@ -306,6 +321,36 @@ def _parameters(message: Message) -> tuple[dict[str, Any], float | None, int | N
     return {name: value for name, value in given.items() if camel(name) not in OWN_PARAMETERS}, threshold, most
 
 
+_SPEC_FIELDS = ("parameters", "metadata", "examplesOverride")
+_ONE_OF = (METHODS, ("noiseSigma", "featureNoiseSigma"))
+"""Fields of which a message has one."""
+
+
+def _merged(deployed: msgspec.Raw, override: msgspec.Raw, path: str) -> msgspec.Raw:
+    """A deployed message with what an override says in its place: field by field, lists as a whole.
+
+    A field that says nothing overrides nothing, and a member of a union takes the place of the other.
+    """
+    if bytes(deployed)[:1] != b"{" or bytes(override)[:1] != b"{":
+        return override
+    named = path in (f"{SPEC}.metadata.inputs", f"{SPEC}.metadata.outputs")  # whose keys are names, not fields
+    found = {name if named else camel(name): value for name, value in _object(deployed, path).items()}
+    for given, value in _object(override, path).items():
+        name, at = given if named else camel(given), _join(path, given)
+        if bytes(value) in _SAYS_NOTHING or bytes(value).endswith(b'_UNSPECIFIED"'):
+            continue
+        if named and found and name not in found:
+            raise RequestError(400, at, unknown("name", name, list(found)))
+        for members in _ONE_OF:
+            if name in members:
+                found = {each: own for each, own in found.items() if each == name or each not in members}
+        found[name] = _merged(found[name], value, at) if name in found else value
+    return msgspec.Raw(msgspec.json.encode(found))
+
+
+_SAYS_NOTHING = (b"null", b'""', b"0", b"0.0", b"[]", b"{}")
+"""JSON of values by which a message's field says nothing."""
+
 _METADATA = ("inputs", "outputs", "latentSpaceSource", "featureAttributionsSchemaUri")
 _NOTHING: tuple[object, ...] = (None, "", 0, [], {})
 """Values by which a message's field says nothing."""
@@ -342,7 +387,7 @@ def _method(parameters: Message) -> Method:
         return Method(name, _required(own, "pathCount", 50))
     count, noise, noisy, blur = _required(own, "stepCount", 100), None, 3, None
     if (smooth := own.child("smoothGradConfig", ("noiseSigma", "featureNoiseSigma", "noisySampleCount"))) is not None:
-        noise, noisy = _noise(smooth), smooth.integer("noisySampleCount", 1, 50) or noisy
+        noise, noisy = _noise(smooth), smooth.integer("noisySampleCount", 0, 50) or noisy
     if (config := own.child("blurBaselineConfig", ("maxBlurSigma",))) is not None:
         blur = config.number("maxBlurSigma", 0, 10_000, 0) or None
     return Method(name, count, noise, noisy, blur)
@@ -365,7 +410,7 @@ def _noise(smooth: Message) -> float:
     given = _list(features.fields.get("noiseSigma", msgspec.Raw(b"[]")), path)
     if len(given) != 1:
         raise RequestError(422, path, f"has no counterpart here: there is one input, the image, got {len(given)}")
-    return Message.read(given[0], f"{path}[0]", ("name", "sigma")).number("sigma", 0, 1e6, 0.1)
+    return Message.read(given[0], f"{path}[0]", ("name", "sigma")).number("sigma", 0, 1e6, 0) or 0.1
 
 
 def _top_k(parameters: Message) -> int | None:
@@ -445,7 +490,9 @@ def _baselines(own: Message) -> tuple[float | Instance, ...]:
         reason = "the model's input is a photo, whose normalisation the archive knows"
         domain.refuse({"originalMean": reason, "originalStddev": reason})
         low, high = domain.number("minValue", -1e9, 1e9, 0), domain.number("maxValue", -1e9, 1e9, 0)
-        if not low < high:
+        if low == high == 0:  # a message that does not say
+            low = high = None
+        elif not low < high:
             raise RequestError(400, domain.path, f"wanted minValue below maxValue, got {low:g} and {high:g}")
     found: list[float | Instance] = []
     for index, value in enumerate(_list(own.fields["inputBaselines"], path)):
@@ -469,8 +516,8 @@ _DOMAIN = ("minValue", "maxValue", "originalMean", "originalStddev")
 def _picture(own: Message, xrai: bool) -> AttributionPicture:
     known = ("type", "polarity", "colorMap", "clipPercentUpperbound", "clipPercentLowerbound", "overlayType")
     asked = own.child("visualization", known) or Message(own.at("visualization"))
-    low = asked.number("clipPercentLowerbound", 0, 100, CLIP[0])
-    high = asked.number("clipPercentUpperbound", 0, 100, CLIP[1])
+    low = asked.number("clipPercentLowerbound", 0, 100, 0) or CLIP[0]  # a message that does not say has 0
+    high = asked.number("clipPercentUpperbound", 0, 100, 0) or CLIP[1]
     if not low < high:
         raise RequestError(400, asked.at("clipPercentLowerbound"), f"wanted less than {high:g}, got {low:g}")
     style = TYPES[asked.word("type", TYPES) or "OUTLINES"]
@@ -487,7 +534,7 @@ def _image(value: msgspec.Raw, path: str) -> dict[str, msgspec.Raw] | None:
     """This service's field of an image; None for an object that holds one under a name."""
     match bytes(value)[:1]:
         case b"[":
-            return {"img_data": _whole_numbers(value)}
+            return {"img_data": whole_numbers(value)}
         case b'"':
             return {"image": value}
         case b"{":
@@ -495,19 +542,6 @@ def _image(value: msgspec.Raw, path: str) -> dict[str, msgspec.Raw] | None:
             return {"image": fields["b64"]} if set(fields) == {"b64"} else None
         case _:
             raise RequestError(400, path, f"wanted an image, got {shown(plain(value, path))}")
-
-
-def _whole_numbers(value: msgspec.Raw) -> msgspec.Raw:
-    """Nested lists whose numbers have no point, where they are whole: protocol buffers' values are all fractions."""
-    if b"." not in bytes(value):
-        return value
-    try:
-        numbers = np.array(msgspec.json.decode(value))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-        return value  # whose reader has the words for it
-    if numbers.dtype.kind != "f" or not (np.abs(numbers) < 2**53).all() or (numbers != np.rint(numbers)).any():
-        return value
-    return msgspec.Raw(msgspec.json.encode(numbers.astype(np.int64).tolist()))
 
 
 def _list(value: msgspec.Raw, path: str) -> list[msgspec.Raw]:

@@ -17,6 +17,7 @@ from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline, ema
 from imagexplain.serving.over_photo import frame
 from imagexplain.serving.path_attribution import predict, prediction_result, scored
+from imagexplain.serving.protocols.vertex import check_deployed
 from imagexplain.serving.served_model import ServedModel, load
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision.preprocess import ModelInput, preprocess
@@ -44,8 +45,9 @@ class Classifier:
 
     @classmethod
     def load(cls, model_dir: Path, device: torch.device) -> Classifier:
-        """See :func:`imagexplain.serving.served_model.load`."""
+        """See :func:`imagexplain.serving.served_model.load`; raises SpecError for a faulty explanation spec, too."""
         model = load(model_dir, device)
+        check_deployed(model.spec)
         cache: Cache[Tensor] = Cache(int(model.spec.limits.cache_bytes * SCORES_SHARE))
         return cls(model, defaults_of(model.spec), cache, model.seconds_per_point)
 
