@@ -1,7 +1,8 @@
 """Numbers of docs/meaning.md: a cup of coffee by EfficientNet-Lite0, and a scene by the ResNet of the scenes.
 
 `python -m evaluation.meaning` computes them anew, writes benchmarks/results_meaning.json and draws the page's pictures;
-two minutes on one core. The page states them in the words of :func:`statements`, and the tests hold it to these.
+two minutes on one core. The page states them in the words of :mod:`evaluation.meaning_text`, and the tests hold it to
+these.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +179,10 @@ def sizes() -> Numbers:
         groups = segments_of(grid((224, 224), GridSettings(cells, cells)))
         table = paths.table(groups)
         count = cells * cells
-        found[str(cells)] = [table.attribution[:count].abs().mean().item(), table.directional[:count].abs().mean().item()]
+        found[str(cells)] = [
+            table.attribution[:count].abs().mean().item(),
+            table.directional[:count].abs().mean().item(),
+        ]
     labels = cup().labels
     groups = segments_of(labels)
     table, rows = paths.table(groups), slice(0, int(labels.max()) + 1)
@@ -202,7 +207,11 @@ def blind_spot() -> Numbers:
     case, mask = dark_scene()
     shares = {}
     for name in ("black", "white", "mean", "uniform"):
-        start = case.image.mean((1, 2), keepdim=True).expand_as(case.image)[None] if name == "mean" else case.baselines(name)
+        start = (
+            case.image.mean((1, 2), keepdim=True).expand_as(case.image)[None]
+            if name == "mean"
+            else case.baselines(name)
+        )
         steps = STEPS if name == "uniform" else 30
         paths = case.paths(start, steps)
         maps = paths.attribution.sum(0)
@@ -242,14 +251,16 @@ def residuals() -> Numbers:
                     spearman(own, true),
                 ]
         found[name] = rows
-    found["uniform"] = {str(4 * steps): case.paths(case.baselines("uniform"), steps).residual for steps in (3, 5, 8, 13, 25)}
+    found["uniform"] = {
+        str(4 * steps): case.paths(case.baselines("uniform"), steps).residual for steps in (3, 5, 8, 13, 25)
+    }
     return {"relative": found, "errors": errors, "reference": reference.residual}
 
 
 def path() -> Numbers:
     """Score and probability along the path from black."""
     case = cup()
-    alphas = torch.linspace(0, 1, 101)
+    alphas = torch.linspace(0, 1, 51)
     start = case.baselines("black")[0]
     scores = case.scores(torch.stack([torch.lerp(start, case.image, alpha.item()) for alpha in alphas]))
     logit, probability = scores[:, case.target], scores.softmax(1)[:, case.target]
@@ -258,7 +269,6 @@ def path() -> Numbers:
         "logit": logit.tolist(),
         "probability": probability.tolist(),
         "half": alphas[int((probability > 0.5 * probability[-1]).double().argmax())].item(),
-        "mean logit": [scores[0].mean().item(), scores[-1].mean().item()],
     }
 
 
@@ -313,7 +323,11 @@ def contrast() -> Numbers:
         "both": int(((one > 0) & (two > 0)).sum()),
         "segments": count,
         "sums": [one.sum().item(), two.sum().item()],
-        "rows": {"one": (one / norms).tolist(), "two": (two / norms).tolist(), "difference": ((one - two) / norms).tolist()},
+        "rows": {
+            "one": (one / norms).tolist(),
+            "two": (two / norms).tolist(),
+            "difference": ((one - two) / norms).tolist(),
+        },
     }
 
 
@@ -324,7 +338,9 @@ def sums() -> Numbers:
     labels = case.labels
     maps = {
         "integrated_gradients": case.paths(black, 50).attribution,
-        "kernel_shap": imagexplain.kernel_shap(network, images, chosen, groups=labels, baselines=black, samples=64, chunk=CHUNK)
+        "kernel_shap": imagexplain.kernel_shap(
+            network, images, chosen, groups=labels, baselines=black, samples=64, chunk=CHUNK
+        )
         / torch.bincount(labels.flatten())[labels],
         "gradient": imagexplain.gradient(network, images, chosen),
         "input_x_gradient": imagexplain.input_x_gradient(network, images, chosen),
@@ -332,7 +348,10 @@ def sums() -> Numbers:
         "occlusion": imagexplain.occlusion(network, images, chosen, size=56, stride=28, fill=black[0], chunk=CHUNK),
     }
     scores = case.scores(torch.cat([black, images]))[:, chosen]
-    return {"sums": {name: one.sum().item() for name, one in maps.items()}, "difference": (scores[1] - scores[0]).item()}
+    return {
+        "sums": {name: one.sum().item() for name, one in maps.items()},
+        "difference": (scores[1] - scores[0]).item(),
+    }
 
 
 def removal() -> Numbers:
@@ -370,13 +389,23 @@ def _correlation(first: Tensor, second: Tensor) -> float:
     return torch.corrcoef(torch.stack([first.sum(0).flatten(), second.sum(0).flatten()]))[0, 1].item()
 
 
+def rounded(value: Any) -> Any:
+    """Plain values with six digits each."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: rounded(one) for key, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
+
+
 def main() -> int:
-    """Compute the record anew."""
+    """Compute the record anew, and draw its pictures."""
     record = {}
     for part in PARTS:
         say(part.__name__)
-        record[part.__name__] = part()
-    RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        record[part.__name__] = rounded(part())
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    import_module("evaluation.meaning_pictures").draw(record)
     return 0
 
 
