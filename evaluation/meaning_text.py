@@ -38,8 +38,8 @@ def _residuals(record: Record) -> dict[str, str]:
         rows[f"{count} gradients"] = f"| {count} | {_percent(black[count])} | {worst:.1%} | {correlation:.3f} |"
     return {
         **rows,
-        "cancels": f"At 20 gradients the residual is {abs(black['20']):.1%} of the difference, and one segment is off by "
-        f"{errors['20'][0]:.1%}",
+        "cancels": f"At 20 gradients the residual is {abs(black['20']):.1%} of the difference, and one segment is off "
+        f"by {errors['20'][0]:.1%}",
         "uneven": f"from {abs(black['20']):.1%} at 20 to {abs(black['50']):.1%} at 50",
         "two": f"At 100 gradients from black and from white it is {abs(black['100']):.1%} and {abs(white['100']):.1%}, "
         f"and the two order the segments as good as independently (at 50, ρ = {agreement:.2f})",
@@ -48,10 +48,8 @@ def _residuals(record: Record) -> dict[str, str]:
 
 def _groups(record: Record) -> dict[str, str]:
     found = record["sizes"]
-    value, by_area = (
-        found["value"],
-        {name: found[f"area, {name}"] for name in ("attribution", "directional", "per pixel")},
-    )
+    value = found["value"]
+    by_area = {name: found[f"area, {name}"] for name in ("attribution", "directional", "per pixel")}
     rows = {
         f"grid {cells}": f"| {cells} × {cells} | {attribution:.2f} | {directional:.4f} |"
         for cells, (attribution, directional) in found["grids"].items()
@@ -59,11 +57,11 @@ def _groups(record: Record) -> dict[str, str]:
     return {
         **rows,
         "areas": f"Over the {found['segments']} superpixels of the cup, |attribution| and area correlate by "
-        f"ρ = {by_area['attribution']:.2f}, |directional| and area by {by_area['directional']:.2f}, and attribution per "
-        f"pixel by {by_area['per pixel']:.2f}",
-        "value": f"The coffee in the cup, {found['area']:.0%} of the input, has a value of {value['superpixels']:.0%} "
-        f"among the superpixels, of {value['alone']:.0%} if it is the only segment, and of {value['with pixels']:.0%} "
-        "with every pixel in the family",
+        f"ρ = {by_area['attribution']:.2f}, |directional| and area by {by_area['directional']:.2f}, and attribution "
+        f"per pixel by {by_area['per pixel']:.2f}",
+        "value": f"The coffee in the cup, {found['area']:.0%} of the input, has a value of "
+        f"{value['superpixels']:.0%} among the superpixels, of {value['alone']:.0%} if it is the only segment, "
+        f"and of {value['with pixels']:.0%} with every pixel in the family",
     }
 
 
@@ -81,9 +79,9 @@ def _baselines(record: Record) -> dict[str, str]:
         "signs": f"Of the {found['segments']} superpixels {signs['black, uniform']} have another sign from black than "
         f"from noise, and {signs['blur, uniform']} from a blurred photo",
         "orders": f"ρ = {orders['black, uniform']:.2f} and {orders['blur, uniform']:.2f}",
-        "draws": f"From one draw to another, the coffee's attribution is {drawn['mean']:.2f} ± {drawn['spread']:.2f}; the "
-        f"order of the segments agrees by ρ = {drawn['one']:.2f} between two draws and by {drawn['four']:.2f} between "
-        "the means of four and of four others",
+        "draws": "From one draw to another, the coffee's attribution is "
+        f"{drawn['mean']:.2f} ± {drawn['spread']:.2f}; the order of the segments agrees by ρ = {drawn['one']:.2f} "
+        f"between two draws and by {drawn['four']:.2f} between the means of four and of four others",
     }
 
 
