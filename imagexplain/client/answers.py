@@ -86,7 +86,7 @@ class Explanation:
 
     @cached_property
     def tensors(self) -> Tensors:
-        """Its tensors by name. Raises AnswerError where they were not asked for."""
+        """Tensors by name. Raises AnswerError where they were not asked for."""
         if _media(self.answer) != SAFETENSORS:
             raise AnswerError("tensors: wanted an explanation that was asked for with tensors=True")
         return Tensors(self.answer.body)
@@ -94,7 +94,7 @@ class Explanation:
     @cached_property
     def result(self) -> dict[str, Any]:
         """The summary as plain values, with entries that the types lack."""
-        result: dict[str, Any] = json.loads(_summary_of(self.answer))
+        result: dict[str, Any] = json.loads(summary_of(self.answer))
         return result
 
     @cached_property
@@ -120,7 +120,7 @@ class Explanation:
             assert self.tensors is not None
             return write(path, self.answer.body)
         if path.suffix == ".json":
-            return write(path, _summary_of(self.answer))
+            return write(path, summary_of(self.answer))
         raise InputError(f"{path}: wanted a name that ends in .safetensors or .json")
 
 
@@ -138,7 +138,7 @@ def prediction_of(answer: Answer) -> Prediction:
 
 def explanation_of(answer: Answer) -> Explanation:
     """The explanation in an answer: safetensors with a summary, or JSON. Raises AnswerError."""
-    body = _summary_of(answer)
+    body = summary_of(answer)
     keys = _keys(body)
     summary: Summary
     if "explanations" in keys:
@@ -194,8 +194,8 @@ def _keys(body: bytes) -> Mapping[str, Any]:
         raise AnswerError(f"wanted an object of JSON: {error}") from None
 
 
-def _summary_of(answer: Answer) -> bytes:
-    """The bytes of the summary, which in safetensors is an entry of the metadata."""
+def summary_of(answer: Answer) -> bytes:
+    """The bytes of the summary, which in safetensors is an entry of the metadata. Raises AnswerError."""
     if _media(answer) != SAFETENSORS:
         return answer.body
     try:

@@ -1,4 +1,4 @@
-"""What both clients do with httpx: connections, time limits, and what its errors mean."""
+"""The use of httpx by both clients: connections, time limits, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -66,8 +66,10 @@ class Connection:
         Raises:
             InputError: a certificate that cannot be read.
         """
+        verify: ssl.SSLContext | bool = self.url.startswith("https:")
         try:
-            verify = ssl.create_default_context(cafile=self.certificate) if self.certificate else True
+            if self.certificate:
+                verify = ssl.create_default_context(cafile=self.certificate)
         except (OSError, ssl.SSLError) as error:
             raise InputError(f"certificate: {self.certificate}: {error}") from None
         return {
