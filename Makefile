@@ -22,7 +22,8 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   PROGRAM_TORCHSCRIPT PROGRAM_EXPORTED PROGRAM_ONNX PROGRAM_LABELS PROGRAM_PREPROCESS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup setup-ops archives serve serve-edge supervise studio stop demo test test-upstream torture lint bench evaluate
+.PHONY: setup setup-ops archives serve serve-edge supervise studio stop demo kernel notebooks docs test test-upstream \
+  torture lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -58,6 +59,13 @@ stop:
 
 demo: serve
 	@$(run) scripts/demo.py $(if $(IMAGE),--image "$(IMAGE)")
+
+# The kernel's name is that which the notebooks ask for; JUPYTER="--prefix folder" puts it elsewhere.
+kernel: setup
+	@$(run) -m ipykernel install $(or $(JUPYTER),--user) --name imagexplain --display-name "Python (imagexplain)"
+
+notebooks: serve
+	@$(run) scripts/execute_notebooks.py
 
 test: setup
 	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
