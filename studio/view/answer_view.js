@@ -1,0 +1,83 @@
+// The answer beside the photo: the score, the table of groups, convergence, and what can be kept.
+
+import {Absence} from "./absence.js";
+import {ConvergenceView} from "./convergence_view.js";
+import {Downloads} from "./downloads.js";
+import {html, say} from "./dom.js";
+import {wordsOf} from "./group_shapes.js";
+import {GroupTable} from "./group_table.js";
+import {number, percent, plain, short} from "./numbers.js";
+import {Tabs} from "./tabs.js";
+
+export class AnswerView {
+    /** @param {import("./pane.js").Pane} pane */
+    constructor(pane) {
+        this.pane = pane;
+        this.head = html("div", {class: "head"});
+        this.table = new GroupTable(pane);
+        this.absence = new Absence(pane);
+        this.convergence = new ConvergenceView(pane);
+        this.downloads = new Downloads(pane);
+        this.tabs = new Tabs("Answer", [
+            {label: "Segments", content: [this.absence.element, this.table.element]},
+            {label: "Convergence", content: [this.convergence.element]},
+            {label: "Keep", content: [this.downloads.element]},
+        ]);
+        this.body = html("div", {class: "answer-body", hidden: true}, this.head, this.tabs.element);
+        this.welcome = html("div", {class: "welcome"},
+            html("h2", {}, "What decided the answer"),
+            html("ol", {},
+                html("li", {}, "Give a photo."), html("li", {}, "Choose the model and the answer to explain."),
+                html("li", {}, "Choose the segments to score, and a method."), html("li", {}, "Explain, then switch segments off and see what the model says.")),
+            html("p", {class: "muted"}, "Nothing leaves this server: the page asks no other address."));
+        this.element = html("section", {class: "answer", "aria-label": "Answer"}, this.welcome, this.body);
+    }
+
+    clear() {
+        this.body.hidden = true;
+        this.welcome.hidden = false;
+        this.absence.clear();
+        this.table.clear();
+        this.convergence.clear();
+    }
+
+    /** @param {import("./pane.js").Explained} explained */
+    show(explained) {
+        this.body.hidden = false;
+        this.welcome.hidden = true;
+        this._head(explained);
+        this.absence.show(explained);
+        this.table.show(explained);
+        this.convergence.clear();
+        this.downloads.show(explained);
+    }
+
+    /** Mark one group in photo and table. @param {number | null} index */
+    point(index) {
+        const {explained, stage} = this.pane;
+        stage.shapes.point(index);
+        this.table.point(index);
+        stage.tell(index === null || !explained ? "" : wordsOf(explained.summary.groups[index], explained.summary) + (this.absence.off.has(index) ? ", switched off" : ""));
+    }
+
+    /** @param {import("./pane.js").Explained} explained */
+    _head({summary, seconds}) {
+        const ranked = summary.top?.find(({index}) => index === summary.target_class);
+        const contrast = summary.contrast_label ? ` rather than ${short(summary.contrast_label)}` : "";
+        const facts = [
+            [plain(summary.score_kind ?? "score"), number(summary.score)],
+            ranked?.probability === undefined ? null : ["probability", percent(ranked.probability)],
+            summary.baseline_score === undefined ? null : [`from ${plain(summary.baseline)}`, number(summary.baseline_score)],
+            summary.residual === undefined ? null : ["residual", `${number(summary.residual)} (${percent(Math.abs(summary.residual / (summary.score - summary.baseline_score)))})`],
+            ["evaluations", String(summary.evaluations)],
+            ["time", `${seconds.toFixed(2)} s`],
+        ].filter((fact) => fact !== null);
+        const off = summary.residual !== undefined && Math.abs(summary.residual) > 0.1 * Math.abs(summary.score - summary.baseline_score);
+        this.head.replaceChildren(
+            html("h2", {title: summary.target_label}, `${short(summary.target_label)}${contrast}`),
+            html("p", {class: "muted"}, `${summary.model}, ${plain(summary.method)}`),
+            html("dl", {class: "facts"}, ...facts.flatMap(([name, value]) => [html("div", {}, html("dt", {}, name), html("dd", {}, value))])),
+            off ? html("p", {class: "caution"}, "The residual is large: ask for more steps, a tolerance or another baseline before you trust the numbers.") : "");
+        if (off) say("The residual is large.");
+    }
+}
