@@ -68,7 +68,7 @@ export class AnswerView {
             [plain(summary.score_kind ?? "score"), number(summary.score)],
             ranked?.probability === undefined ? null : ["probability", percent(ranked.probability)],
             summary.baseline_score === undefined ? null : [`from ${plain(summary.baseline)}`, number(summary.baseline_score)],
-            summary.residual === undefined ? null : ["residual", `${number(summary.residual)} (${percent(Math.abs(summary.residual / (summary.score - summary.baseline_score)))})`],
+            summary.residual === undefined ? null : ["residual", `${number(summary.residual)} · ${percent(Math.abs(summary.residual / (summary.score - summary.baseline_score)))}`],
             ["evaluations", String(summary.evaluations)],
             ["time", `${seconds.toFixed(2)} s`],
         ].filter((fact) => fact !== null);

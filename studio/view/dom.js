@@ -52,14 +52,14 @@ export const newId = (stem = "e") => `${stem}-${++count}`;
  *
  * @param {string} label
  * @param {HTMLElement} control Input, select or the like; gets an id, and the name of the service's field.
- * @param {{field?: string, help?: string, aside?: Node | null}} [more]
+ * @param {{field?: string, help?: string, aside?: Node | null, quiet?: boolean}} [more] A quiet label is for who hears the page alone.
  */
-export function field(label, control, { field: name, help, aside } = {}) {
+export function field(label, control, { field: name, help, aside, quiet } = {}) {
     control.id ||= newId("field");
     if (name) control.dataset.field = name;
     const note = help ? html("p", { class: "help", id: `${control.id}-help` }, help) : null;
     if (note) control.setAttribute("aria-describedby", note.id);
-    return html("div", { class: "field" }, html("div", { class: "label" }, html("label", { for: control.id }, label), aside ?? null), control, note);
+    return html("div", { class: "field" }, html("div", { class: quiet ? "unseen" : "label" }, html("label", { for: control.id }, label), aside ?? null), control, note);
 }
 
 /**

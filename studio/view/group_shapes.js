@@ -7,6 +7,8 @@ import {newId, svg} from "./dom.js";
 import {number, percent, short} from "./numbers.js";
 
 const DIRECTIONS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
+const FAINTEST = 0.12; // part of the opacity that a segment of no strength has
+const NAMED = 14; // segments whose names stand in the photo
 const ACROSS = 2; // weight of distance across the arrow's direction
 
 /** @typedef {"attribution" | "directional"} Measure */
@@ -25,12 +27,14 @@ export class GroupShapes {
         this.pattern = svg("pattern", {id: hatch, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)"},
             svg("rect", {width: 8, height: 8, class: "hatch-ground"}), svg("rect", {width: 3, height: 8, class: "hatch-line"}));
         this.paths = svg("g", {});
+        this.names = svg("g", {class: "names", "aria-hidden": "true"});
         this.element = svg("g", {class: "shapes", role: "group", "aria-label": "Segments, on or off",
-            onkeydown: (/** @type {KeyboardEvent} */ event) => this._key(event)}, svg("defs", {}, this.pattern), this.paths);
+            onkeydown: (/** @type {KeyboardEvent} */ event) => this._key(event)}, svg("defs", {}, this.pattern), this.paths, this.names);
     }
 
     clear() {
         this.paths.replaceChildren();
+        this.names.replaceChildren();
         this.shapes.clear();
         this.rows = [];
     }
@@ -57,6 +61,18 @@ export class GroupShapes {
         }
         const strongest = this._byStrength()[0];
         if (strongest !== undefined) this._rove(strongest);
+        this._name(photo);
+    }
+
+    /** Write the names of the strongest into the photo, where there is room. @param {import("./photo.js").Photo} photo */
+    _name(photo) {
+        const size = Math.max(photo.width, photo.height) / 50;
+        this.names.setAttribute("font-size", String(size));
+        for (const index of this._byStrength().slice(0, NAMED)) {
+            const name = short(this.rows[index].label).replace(/^(slic|grid) /, "");
+            const place = inside(this.shapes.get(index).path);
+            if (place && place.room > size * (1 + 0.3 * name.length)) this.names.append(svg("text", {x: place.x, y: place.y + size / 3, "text-anchor": "middle"}, name));
+        }
     }
 
     /**
@@ -68,7 +84,10 @@ export class GroupShapes {
         this.scale = scale;
         const found = strengths(this.rows ?? [], this.measure);
         this.most = Math.max(0, ...(this.rows ?? []).filter(({kind}) => kind !== "whole").map((row) => Math.abs(row[this.measure] ?? 0)));
-        for (const [index, {path}] of this.shapes) path.setAttribute("fill", this.pane.view.absence?.off.has(index) ? this.hatch : css(diverging(found[index], scheme, scale)));
+        for (const [index, {path}] of this.shapes) {
+            path.setAttribute("fill", this.pane.view.absence?.off.has(index) ? this.hatch : css(diverging(found[index], scheme, scale)));
+            path.style.setProperty("--strength", (FAINTEST + (1 - FAINTEST) * Math.sqrt(Math.abs(found[index]))).toFixed(3));
+        }
     }
 
     /** @param {number} index @returns {string} Colour of a row. */
@@ -127,6 +146,32 @@ export class GroupShapes {
         }
         return best;
     }
+}
+
+const SAMPLES = 11; // along each side of the box around a shape
+
+/**
+ * A place within a shape, in the middle of its widest stretch, and the room beside it.
+ * @param {SVGPathElement} path
+ * @returns {{x: number, y: number, room: number} | null}
+ */
+function inside(path) {
+    const box = path.getBBox();
+    let best = null;
+    for (let row = 1; row < SAMPLES; row++) {
+        const y = box.y + box.height * row / SAMPLES;
+        let first = -1;
+        for (let column = 0; column <= SAMPLES; column++) {
+            const within = column < SAMPLES && path.isPointInFill(new DOMPoint(box.x + box.width * (column + 0.5) / SAMPLES, y));
+            if (within && first < 0) first = column;
+            if (within || first < 0) continue;
+            const room = box.width * (column - first) / SAMPLES;
+            const centrality = room * (1 - 0.5 * Math.abs(row / SAMPLES - 0.5));
+            if (!best || centrality > best.centrality) best = {x: box.x + box.width * (first + column) / 2 / SAMPLES, y, room, centrality};
+            first = -1;
+        }
+    }
+    return best;
 }
 
 /**

@@ -52,7 +52,8 @@ export class GroupTable {
                 onfocus: () => view.point(index), onblur: () => view.point(null)});
             const line = html("tr", {"data-group": index, class: view.absence.off.has(index) ? "off" : "",
                 onpointerenter: () => view.point(index), onpointerleave: () => view.point(null)},
-            html("td", {class: "on"}, on), ...columns.map(({name}) => this._cell(row, index, name)));
+            html("td", {class: "on"}, on), this._cell(row, index, "label"), this._cell(row, index, "bar"),
+            ...columns.slice(1).map(({name}) => this._cell(row, index, name)));
             this.rows.set(index, line);
             body.append(line);
         }
@@ -60,7 +61,8 @@ export class GroupTable {
         this.element.append(
             html("table", {class: "groups"},
                 html("caption", {class: "unseen"}, "Segments with the part of the score that each carries"),
-                html("thead", {}, html("tr", {}, html("th", {scope: "col", class: "on"}, html("span", {class: "unseen"}, "On")), ...columns.map((column) => this._header(column)))),
+                html("thead", {}, html("tr", {}, html("th", {scope: "col", class: "on"}, html("span", {class: "unseen"}, "On")),
+                    this._header(columns[0]), html("td", {class: "barred", "aria-hidden": "true"}), ...columns.slice(1).map((column) => this._header(column)))),
                 body));
         if (measured.length > 1) this.element.append(html("p", {class: "muted small-words"}, `Colours and bars show the ${stage.shapes.measure === "directional" ? "directional gradient" : "attribution"}; sort by the other to show that.`));
     }
@@ -109,12 +111,11 @@ export class GroupTable {
             return html("th", {scope: "row", class: "label", title: row.label}, swatch, short(row.label));
         }
         if (name === "value") return html("td", {class: "value"}, percent(row.value ?? NaN));
-        const words = number(row[name] ?? NaN, {sign: true});
-        if (name !== shapes.measure) return html("td", {class: name}, words);
-        const part = shapes.most ? (row[name] ?? 0) / shapes.most : 0;
+        if (name !== "bar") return html("td", {class: name}, number(row[name] ?? NaN, {sign: true}));
+        const part = shapes.most ? (row[shapes.measure] ?? 0) / shapes.most : 0;
         const bar = html("span", {class: part < 0 ? "bar opposes" : "bar supports", "aria-hidden": "true"});
         bar.style.inlineSize = `${50 * Math.abs(part)}%`;
         bar.style.background = shapes.colourOf(index);
-        return html("td", {class: `${name} barred`}, html("span", {class: "bars"}, bar), html("span", {}, words));
+        return html("td", {class: "barred", "aria-hidden": "true"}, html("span", {class: "bars"}, bar));
     }
 }

@@ -25,7 +25,7 @@ export class MethodPicker {
         this.more = html("details", {}, html("summary", {}, "More options"), field("Multiplied by", this.times, {field: "combine"}), this.rest);
         /** @type {import("./option_control.js").Shown[]} */
         this.shown = [];
-        this.element = html("div", {onchange: () => this._show()}, field("Method", this.method, {field: "method"}), this.about, this.first, this.more);
+        this.element = html("div", {onchange: () => this._show()}, field("Method", this.method, {field: "method", quiet: true}), this.about, this.first, this.more);
     }
 
     /**

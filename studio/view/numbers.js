@@ -11,7 +11,7 @@ const MINUS = "−";
 export function number(value, { sign = false } = {}) {
     if (!Number.isFinite(value)) return "–";
     const size = Math.abs(value);
-    let text = size === 0 ? "0" : size >= 1e5 || size < 1e-3 ? size.toExponential(1) : size >= 100 ? size.toFixed(0) : size.toPrecision(3);
+    let text = size === 0 ? "0" : size >= 1e5 || size < 1e-5 ? size.toExponential(1) : size >= 100 ? size.toFixed(0) : size.toPrecision(size < 0.01 ? 2 : 3);
     text = text.replace("e+", "e").replace("-", MINUS);
     return (value < 0 ? MINUS : sign && value > 0 ? "+" : "") + text;
 }
@@ -21,9 +21,9 @@ export function percent(part) {
     if (!Number.isFinite(part)) return "–";
     const size = Math.abs(part) * 100;
     const sign = part < 0 ? MINUS : "";
-    if (size > 0 && size < 0.1) return `${sign}below 0.1 %`;
-    if (size < 100 && size > 99.9) return `${sign}above 99.9 %`;
-    return `${sign}${size >= 100 ? size.toFixed(0) : size.toPrecision(size < 1 ? 1 : size < 10 ? 2 : 3)} %`;
+    if (size > 0 && size < 0.1) return `${sign}below 0.1 %`;
+    if (size < 100 && size > 99.9) return `${sign}above 99.9 %`;
+    return `${sign}${size >= 100 ? size.toFixed(0) : size.toPrecision(size < 1 ? 1 : size < 10 ? 2 : 3)} %`;
 }
 
 /** @param {number} bytes */

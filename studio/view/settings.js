@@ -33,7 +33,7 @@ export class Settings {
             onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); void pane.explain(); }},
         html("div", {class: "sections"},
             section("Photo", this.sameRow, this.photo.element),
-            section("Model", field("Model", this.select, {}), this.about),
+            section("Model", field("Model", this.select, {quiet: true}), this.about),
             section("Answer to explain", this.target.element),
             section("Segments", this.segments.element),
             section("Method", this.method.element)),

@@ -11,8 +11,8 @@ export class TargetPicker {
     constructor(changed) {
         this.changed = changed;
         this.top = html("fieldset", { class: "top" });
-        this.other = new Combobox({ label: "Class", field: "target_class", placeholder: "the predicted one", changed: () => { this._mark(); changed(); } });
-        this.contrast = new Combobox({ label: "Rather than", field: "contrast_class", placeholder: "no other class", changed });
+        this.other = new Combobox({ label: "Class", field: "target_class", placeholder: "predicted", changed: () => { this._mark(); changed(); } });
+        this.contrast = new Combobox({ label: "Rather than", field: "contrast_class", placeholder: "none", changed });
         /** @type {string | null} */
         this.detection = null;
         this.instances = false;
