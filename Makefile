@@ -5,6 +5,7 @@ DRAIN ?=
 # Shells set a HOST of their own, which says nothing of where to listen: `make serve HOST=0.0.0.0` alone counts.
 host := $(if $(filter command,$(origin HOST)),$(HOST))
 IMAGE ?=
+OPEN ?=
 # Settings of the front door, where they are not those of deploy/nginx/edge.yaml.
 SETTINGS ?=
 # Names of models to serve, of all if there are none: make serve MODELS="imagenet bit"
@@ -21,7 +22,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   PROGRAM_TORCHSCRIPT PROGRAM_EXPORTED PROGRAM_ONNX PROGRAM_LABELS PROGRAM_PREPROCESS,\
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
-.PHONY: setup setup-ops archives serve serve-edge supervise stop demo test test-upstream torture lint bench evaluate
+.PHONY: setup setup-ops archives serve serve-edge supervise studio stop demo test test-upstream torture lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -45,6 +46,10 @@ serve-edge: serve
 	@mkdir -p -m 700 run/edge
 	@$(run) -m imagexplain openapi $(if $(MODELS),--models $(MODELS)) --out run/edge/openapi.json
 	@$(run) -m imagexplain edge start $(if $(SETTINGS),--settings "$(SETTINGS)")
+
+# Prints the page's address and stays until Ctrl-C; OPEN=1 opens a browser there.
+studio: serve
+	@exec $(run) -m imagexplain studio $(if $(OPEN),--open)
 
 # The front door ends first, so that whoever it let in is answered.
 stop:

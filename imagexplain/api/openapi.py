@@ -142,7 +142,7 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
         "servers": [{"url": "/"}],
         "security": [{"key": []}],
         "tags": [
-            *({"name": model.address, "description": model.description or model.kind, **_model(model)} for model in models),
+            *map(_tag, models),
             {"name": "protocols", "description": "Requests in the words of KServe, Triton and Vertex AI."},
             {"name": "server", "description": "The server itself."},
         ],
@@ -160,15 +160,15 @@ def document(models: Sequence[Interface], *, generic: bool = False) -> dict[str,
     }
 
 
-def _model(model: Interface) -> dict[str, Any]:
-    """The extension of a model's tag: its kind, its classes, and its methods."""
+def _tag(model: Interface) -> dict[str, Any]:
+    """The tag of a model, with its kind, its classes and its methods as an extension."""
     found: dict[str, Any] = {"kind": model.kind}
     if model.labels:
         found["labels"] = list(model.labels)
     if isinstance(model.defaults, Defaults):
         names = sorted(METHODS) if model.methods is None else list(model.methods)
         found |= {"methods": names, "baselines": baselines(names, model.defaults)}
-    return {"x-model": found}
+    return {"name": model.address, "description": model.description or model.kind, "x-model": found}
 
 
 def _answers() -> dict[str, Schema]:

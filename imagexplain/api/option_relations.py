@@ -1,6 +1,6 @@
 """Relations of options: the part of a request that each belongs to, its company, and the methods that it goes with.
 
-The OpenAPI document carries them as extensions (`x-part`, `x-needs`, `x-methods`), from which pages make their controls.
+The OpenAPI document carries them as extensions (`x-part`, `x-needs`, `x-methods`), of which pages make controls.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Command:
 COMMANDS = {
     "serve": Command("imagexplain.cli.serve", "start, stop or show the server of the archives", of_checkout=True),
     "edge": Command("imagexplain.cli.edge", "start, stop or check the front door, and its keys", of_checkout=True),
+    "studio": Command("imagexplain.cli.studio", "open the page on which people ask the models", of_checkout=True),
     "build": Command("imagexplain.cli.build", "build the model archives from their specs", of_checkout=True),
     "check": Command("imagexplain.cli.check", "check a classifier before it is served", of_checkout=True),
     "explain": Command("imagexplain.cli.explain", "explain a photo by a served model"),

@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from imagexplain.archive.spec import Name, SpecError, StrictLoader, described
 from imagexplain.checkout import ROOT
+from imagexplain.ops.refusals import MAX_BODY_BYTES as MAX_BODY_BYTES
 from imagexplain.ops.server import ServerError
 
 SETTINGS_FILE = ROOT / "deploy" / "nginx" / "edge.yaml"
-MAX_BODY_BYTES = 33_000_000
-"""Bytes of a request that TorchServe still answers in words."""
+STUDIO = ROOT / "studio"
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?")
 
@@ -95,7 +95,7 @@ class EdgeSettings(_Strict):
         address: Limits of an address, for requests that need no key or have none.
         origins: Origins of pages that may ask (CORS).
         metrics_for: Addresses and networks that may read the metrics.
-        studio: Folder of static files, served at /studio/.
+        studio: Folder of static files, served at /studio/; None for none.
         openapi: File served at /openapi.json.
         legacy: Ports of this machine by the model that they reach without a key.
         vertex_endpoints: Models by the endpoints of Vertex AI under which its clients know them.
@@ -112,7 +112,7 @@ class EdgeSettings(_Strict):
     address: RateSettings = RateSettings(requests_per_second=5, burst=20, connections=64)
     origins: tuple[Origin, ...] = ()
     metrics_for: tuple[Network, ...] = ("127.0.0.1", "::1")
-    studio: Located | None = None
+    studio: Located | None = STUDIO
     openapi: Located | None = None
     legacy: dict[Name, Port] = {}
     vertex_endpoints: dict[Name, Served] = {}

@@ -21,8 +21,9 @@ import requests
 
 from imagexplain.errors import WORDS
 from imagexplain.ops import edge, edge_keys
-from imagexplain.ops.edge_config import NAMED_REFUSALS, refusals
+from imagexplain.ops.edge_config import refusals
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, EdgeError, EdgeSettings
+from imagexplain.ops.refusals import NAMED_REFUSALS
 from imagexplain.ops.server import ROOT, free_port
 from tests.ops.door import Door, error_of, faked, rotate_key, wait_for
 

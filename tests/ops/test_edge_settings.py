@@ -13,8 +13,9 @@ import pytest
 from imagexplain.api.openapi import EDGE_WORDS
 from imagexplain.ops import edge_config, edge_keys
 from imagexplain.ops.edge_certificate import ensure_certificate
-from imagexplain.ops.edge_config import NAMED_REFUSALS, binary, installed, quoted, refusals
+from imagexplain.ops.edge_config import binary, installed, quoted, refusals
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, SETTINGS_FILE, EdgeError, EdgeSettings, read_settings
+from imagexplain.ops.refusals import NAMED_REFUSALS
 from imagexplain.ops.server import ROOT
 from tests.pages import rows
 
