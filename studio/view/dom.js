@@ -70,7 +70,7 @@ export function field(label, control, { field: name, help, aside, quiet } = {}) 
  */
 export function slider(label, { min, max, step = 1, value, field: name, unit = "", oninput }) {
     const input = html("input", { type: "range", min, max, step, value });
-    const shown = html("output", {}, value + unit);
+    const shown = html("span", {class: "shown"}, value + unit);
     input.addEventListener("input", () => {
         shown.textContent = input.value + unit;
         input.setAttribute("aria-valuetext", input.value + unit);

@@ -66,7 +66,7 @@ export class GroupShapes {
 
     /** Write the names of the strongest into the photo, where there is room. @param {import("./photo.js").Photo} photo */
     _name(photo) {
-        const size = Math.max(photo.width, photo.height) / 50;
+        const size = Math.max(photo.width, photo.height) / 40;
         this.names.setAttribute("font-size", String(size));
         for (const index of this._byStrength().slice(0, NAMED)) {
             const name = short(this.rows[index].label).replace(/^(slic|grid) /, "");

@@ -27,7 +27,7 @@ export class Painting {
         this.place = {x: 0.3, y: 0.3, w: 0.4, h: 0.4};
         this.brush = slider("Brush", {min: 1, max: 30, value: 8, unit: " %"});
         this.list = html("div", {class: "painted", role: "group", "aria-label": "Painted segments"});
-        this.tools = html("div", {class: "paint-tools", "data-field": "masks", tabindex: -1},
+        this.tools = html("div", {class: "paint-tools", "data-field": "masks", tabindex: -1, onfocusin: () => this.resume(), onpointerdown: () => this.resume()},
             this.list,
             html("div", {class: "row"},
                 segmented("Tool", [{value: "brush", label: "Brush"}, {value: "eraser", label: "Eraser"}], this.tool, (tool) => { this.tool = /** @type {any} */ (tool); }),
@@ -47,6 +47,13 @@ export class Painting {
     set active(active) {
         this.layer.hidden = !active;
         if (active && this.segments.length === 0) this.add();
+    }
+
+    /** Paint on, over an answer to what was painted. */
+    resume() {
+        if (this.active) return;
+        this.active = true;
+        this.changed();
     }
 
     /** @param {import("./photo.js").Photo | null} photo */

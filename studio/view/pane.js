@@ -21,6 +21,8 @@ import {Stage} from "./stage.js";
  * @property {Uint8Array} bytes
  */
 
+const narrow = matchMedia("(width < 820px)"); // where the answer lies below the settings
+
 export class Pane {
     /**
      * @param {string} name  A letter.
@@ -108,9 +110,12 @@ export class Pane {
             if (!answer) return;
             this.explained = {...answer, model, photo, options};
             this.stale.hidden = true;
+            this.settings.painting.active = false;
+            this.stage.showPainting(false);
             this.stage.showAnswer(this.explained);
             this.view.show(this.explained);
             this.studio.answered();
+            if (narrow.matches) this.element.scrollIntoView();
             const {summary, seconds} = answer;
             say(`Explained in ${seconds.toFixed(1)} seconds: ${short(summary.target_label)}, score ${number(summary.score)}, ${counted((summary.groups?.length ?? 1) - 1, "segment")}.`);
         } catch (failure) {

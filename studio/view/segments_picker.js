@@ -19,7 +19,8 @@ export class SegmentsPicker {
         this.rows = slider("Rows", { min: 1, max: 16, value: 4, field: "rows" });
         this.columns = slider("Columns", { min: 1, max: 16, value: 4, field: "columns" });
         this.segmenter = choice([], undefined, {});
-        this.threshold = slider("Surer than", { min: 0, max: 0.95, step: 0.05, value: 0.5, field: "threshold" });
+        this.threshold = slider("Surer than", {min: 0, max: 0.95, step: 0.05, value: 0.5, field: "threshold"});
+        this.segmenter.addEventListener("change", () => this._usual());
         this.panel = html("div", { class: "panel" });
         this.panels = {
             none: [],
@@ -45,12 +46,24 @@ export class SegmentsPicker {
         this.changed();
     }
 
-    /** @param {string[]} names Segmenters of the server. */
-    offer(names) {
+    /**
+     * @param {string[]} names  Segmenters of the server.
+     * @param {(name: string) => number} threshold  The threshold of each where a request names none.
+     */
+    offer(names, threshold) {
+        this.thresholdOf = threshold;
         this.segmenter.replaceChildren(...names.map((name) => html("option", { value: name }, name)));
         const found = this.element.querySelector("input[value=found]");
         found.disabled = names.length === 0;
         found.parentElement.title = names.length === 0 ? "No segmenter is served." : "";
+        if (names.length) this._usual();
+    }
+
+    _usual() {
+        this.usual = this.thresholdOf(this.segmenter.value);
+        this.threshold.input.value = String(this.usual);
+        this.threshold.input.dispatchEvent(new Event("input"));
+        this.usual = this.threshold.input.valueAsNumber;
     }
 
     /** Options of the service. */
@@ -60,7 +73,10 @@ export class SegmentsPicker {
             return { segments: "slic", n_segments: this.number.input.valueAsNumber, ...compactness };
         }
         if (this.kind === "grid") return { segments: "grid", rows: this.rows.input.valueAsNumber, columns: this.columns.input.valueAsNumber };
-        if (this.kind === "found") return { segments: this.segmenter.value, threshold: this.threshold.input.valueAsNumber };
+        if (this.kind === "found") {
+            const threshold = this.threshold.input.valueAsNumber;
+            return {segments: this.segmenter.value, ...(threshold === this.usual ? {} : {threshold})};
+        }
         if (this.kind === "painted") return { masks: this.painting.masks() };
         return {};
     }

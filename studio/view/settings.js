@@ -1,5 +1,6 @@
 // The settings of one pane.
 
+import {schemas} from "../core/document.js";
 import {choice, field, html} from "./dom.js";
 import {MethodPicker} from "./method_picker.js";
 import {Painting} from "./painting.js";
@@ -60,7 +61,8 @@ export class Settings {
         };
         this.select.replaceChildren(...[group("classifier", "Classifiers"), group("segmenter", "Segmenters"),
             group("captioner", "Captioners, explained by docs/captions.md", true)].filter((each) => each !== null));
-        this.segments.offer(models.filter(({kind}) => kind === "segmenter").map(({name}) => name));
+        this.segments.offer(models.filter(({kind}) => kind === "segmenter").map(({name}) => name),
+            (name) => schemas(document, name, "prediction").threshold?.default ?? 0.5);
         const shown = models.filter(({kind}) => kind !== "captioner");
         const next = shown.find(({name}) => name === before) ?? shown[0];
         if (next) this.choose(next.name);

@@ -128,6 +128,8 @@ export class Stage {
     _setMode(mode) {
         this.mode = mode;
         this.frame.dataset.mode = mode;
+        this.pane.settings.painting.active = false;
+        this.showPainting(false);
         this.sigma.element.hidden = mode !== "map";
         this.opacity.element.hidden = mode === "photo";
         this._look();

@@ -16,6 +16,10 @@ export class TargetPicker {
         /** @type {string | null} */
         this.detection = null;
         this.instances = false;
+        /** @type {string[]} */
+        this.labels = [];
+        /** @type {Map<string, number>} */
+        this.indices = new Map();
         this.element = html("div", { class: "target" }, this.top, html("div", { class: "pair" }, this.other.element, this.contrast.element));
         this.wait("The best classes appear here.");
     }
@@ -25,9 +29,14 @@ export class TargetPicker {
         /** @type {Record<string, any>} */
         const options = {};
         if (this.instances && this.detection !== null) options.detection = Number(this.detection);
-        else if (this.other.value) options.target_class = this.other.value;
-        if (this.contrast.value) options.contrast_class = this.contrast.value;
+        else if (this.other.value) options.target_class = this._named(this.other.value);
+        if (this.contrast.value) options.contrast_class = this._named(this.contrast.value);
         return options;
+    }
+
+    /** A label, or its index where another class has the same. @param {string} label */
+    _named(label) {
+        return this.labels.indexOf(label) === this.labels.lastIndexOf(label) ? label : this.indices.get(label) ?? label;
     }
 
     /** @param {string} words */
@@ -52,6 +61,8 @@ export class TargetPicker {
         this.instances = false;
         this.detection = null;
         const all = labels ?? ranked.map(({ label }) => label);
+        this.labels = labels ?? [];
+        this.indices = new Map(ranked.map(({label, index}) => [label, index]));
         this.other.choices = all;
         this.contrast.choices = all;
         this._offer("Best classes", ranked.map(({ label, score, probability }) => ({ value: label, label: short(label), part: probability, words: probability === undefined ? number(score) : percent(probability) })));
