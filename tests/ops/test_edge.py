@@ -657,13 +657,17 @@ def test_the_studio_is_served_under_a_strict_policy(door: Door, tmp_path: Path) 
     (studio / "index.html").write_text("<p>studio")
     (studio / "app.mjs").write_text("export {}")
     (tmp_path / "outside").write_text("secret")
-    assert door.ask("/studio/", method="GET", client=None).status_code == 404
+    with door.settled(studio=None):
+        assert door.ask("/studio/", method="GET", client=None).status_code == 404
     with door.settled(studio=str(studio)):
         answer = door.ask("/studio/", method="GET", client=None)
         assert answer.text == "<p>studio" and answer.headers["Content-Type"] == "text/html"
         policy = answer.headers["Content-Security-Policy"].split("; ")
         assert {"default-src 'self'", "img-src 'self' blob:", "frame-ancestors 'none'"} <= {*policy}
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-cache" and answer.headers["ETag"]
+        known = door.ask("/studio/", method="GET", client=None, If_None_Match=answer.headers["ETag"])
+        assert known.status_code == 304
         assert door.ask("/studio/app.mjs", method="GET", client=None).headers["Content-Type"] == "text/javascript"
         assert door.ask("/", method="GET", client=None, Accept="text/html").headers["Location"] == "/studio/"
         for path in ("/studio/.git/config", "/studio/none.html", "/studio../outside"):
@@ -672,6 +676,16 @@ def test_the_studio_is_served_under_a_strict_policy(door: Door, tmp_path: Path) 
             assert "secret" not in curl(door, path, "--path-as-is")
         assert error_of(door.ask("/studio/", client=None))[0] == 405
         assert door.ask(ECHO).status_code == 200
+
+
+def test_the_studio_is_there_with_all_its_files_at_once(door: Door) -> None:
+    with door.settled(address=EdgeSettings().address.model_dump()), requests.Session() as session:
+        for _ in range(3):
+            for path in sorted((ROOT / "studio").rglob("*.js")):
+                address = f"{door.edge.url}/{path.relative_to(ROOT).as_posix()}"
+                answer = session.get(address, verify=door.edge.certificate, timeout=10)
+                assert answer.status_code == 200 and "javascript" in answer.headers["Content-Type"]
+    assert door.ask("/readyz", method="GET", client=None).headers.get("Cache-Control") is None
 
 
 # The original servers' clients
