@@ -34,7 +34,7 @@ PICTURE_OPTIONS = ("picture", "picture_sigma")
 GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "threshold", "fallback", "pixels")
 
 ABSENT = "absent"
-ABSENT_OPTIONS = (ABSENT, *GROUP_OPTIONS, *BASELINE_OPTIONS, "method", "combine")
+ABSENT_OPTIONS = (ABSENT, *GROUP_OPTIONS, *BASELINE_OPTIONS, "method", "combine", "target_class", "contrast_class")
 """Options of a prediction without some groups; those after the first mean what they mean beside an explanation."""
 
 CAPTION_COUNTS = ("beams", "n_best", "max_words", "node_limit")

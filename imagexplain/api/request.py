@@ -93,9 +93,9 @@ OPTIONS = (
 """Options of an explanation, beside those of methods."""
 #: What the original servers answered with.
 ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
-PHOTO_MASKS = "photo_masks"
-"""Output of the groups over the photo."""
-OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional", PHOTO_MASKS)
+PHOTO_MASKS, PHOTO_RUNS = "photo_masks", "photo_runs"
+"""Outputs of the groups over the photo: run lengths in their rows and a map of labels; the run lengths alone."""
+OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional", PHOTO_MASKS, PHOTO_RUNS)
 
 #: Outputs of one entry for each step.
 PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
@@ -310,8 +310,9 @@ def parse(
     if "absolute_directional" in outputs and not (grouped and path.tolerance is None):
         wanted = "absolute_directional is of groups and takes steps: wanted masks, segments or pixels beside it"
         raise RequestError(400, "outputs", wanted if path.tolerance is None else f"{wanted}, and no tolerance")
-    if PHOTO_MASKS in outputs and not grouped:
-        raise RequestError(400, "outputs", f"{PHOTO_MASKS} are of groups: wanted masks, segments or pixels beside it")
+    over_photo = [name for name in outputs if name in (PHOTO_MASKS, PHOTO_RUNS)]
+    if over_photo and not grouped:
+        raise RequestError(400, "outputs", f"{over_photo[0]} are of groups: wanted masks, segments or pixels beside it")
     if baseline.paths > 1 and not set(PER_STEP).isdisjoint(outputs):
         given = f"a {baseline.name} baseline of {baseline.paths} draws has several paths"
         raise RequestError(400, "outputs", f"{given}: wanted no output per step beside it, or a baseline of one draw")
@@ -352,7 +353,8 @@ def _reads_options(
 
 def has_runs(request: Request) -> bool:
     """Tell whether run-length masks stand in the rows of groups, which not every answer has."""
-    return PHOTO_MASKS in request.outputs and (request.accept == JSON or request.summary)
+    wanted = PHOTO_MASKS in request.outputs or PHOTO_RUNS in request.outputs
+    return wanted and (request.accept == JSON or request.summary)
 
 
 def has_label_map(request: Request) -> bool:
@@ -394,7 +396,7 @@ def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: 
     for name in ("tolerance", "pixels"):
         if name in options:
             raise RequestError(400, name, f"goes with method={PATH} alone, got {got}")
-    if of_path := [name for name in outputs if name != PHOTO_MASKS]:
+    if of_path := [name for name in outputs if name not in (PHOTO_MASKS, PHOTO_RUNS)]:
         raise RequestError(400, "outputs", f"{', '.join(of_path)}: wanted method={PATH} alone, got {got}")
 
 

@@ -65,6 +65,9 @@ class ClassPrediction(_Answer, frozen=True, kw_only=True):
 
     score_kind: ScoreKind
     predictions: Annotated[list[RankedClass], Meta(description="The best classes, best first; or all values.")]
+    targets: (
+        Annotated[list[RankedClass], Meta(description="The classes that a request with `absent` names.")] | UnsetType
+    ) = UNSET
     absent: (
         Annotated[list[int], Meta(description="Rows of the groups that were replaced by the baseline.")] | UnsetType
     ) = UNSET

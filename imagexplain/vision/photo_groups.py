@@ -263,6 +263,8 @@ def _of_rectangles(view: Rectangles, height: int) -> Edges:
 
 def _beside(view: Edges, others: Sequence[Edges]) -> Edges:
     """Runs of what lies in a view and in none of others."""
+    if len(view[0]) == 0:
+        return view
     starts, stops = (np.concatenate([*ends, np.zeros(0, dtype=np.int64)]) for ends in zip(*others, strict=True))
     place = np.concatenate([*view, starts, stops])
     steps = np.ones_like(place)

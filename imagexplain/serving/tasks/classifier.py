@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +16,7 @@ from imagexplain.attribution.runner import FORWARD_SHARE
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline, ema
 from imagexplain.serving.over_photo import frame
-from imagexplain.serving.path_attribution import predict, prediction_result
+from imagexplain.serving.path_attribution import predict, prediction_result, scored
 from imagexplain.serving.served_model import ServedModel, load
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision.preprocess import ModelInput, preprocess
@@ -71,7 +71,8 @@ class Classifier:
             for one, scores in zip(batch, known, strict=True)
             if scores is None
         ]
-        rows = iter(predict(self.model, [image for images in unknown for image in images]) if unknown else [])
+        images = [image for images in unknown for image in images]
+        rows: Iterator[Tensor] = iter(predict(self.model, images) if images else ())
         # A mean over the draws is a copy, too: a row would keep the others alive.
         computed = iter([torch.stack([next(rows) for _ in images]).mean(0) for images in unknown])
         found = [next(computed) if scores is None else scores for scores in known]
@@ -81,9 +82,17 @@ class Classifier:
         return found
 
     def payload(self, decoded: Decoded, prediction: Tensor, deadline: Deadline) -> Payload:
-        """The best classes, and all scores; of a photo without some groups, which, and the model's frame."""
-        result, absent = prediction_result(self.model, prediction), list(decoded.request.absent)
-        return Payload(result | {"absent": absent, "frame": frame(decoded.seen.geometry)} if absent else result)
+        """The best classes, and all scores; of a photo without some groups the classes named, and the model's frame."""
+        request, result = decoded.request, prediction_result(self.model, prediction)
+        if not request.absent:
+            return Payload(result)
+        named = [target for target in (request.target, *request.targets) if target is not None]
+        indices = [resolve_target(target, self.spec.labels) for target in named]
+        if request.contrast is not None:
+            indices.append(resolve_target(request.contrast, self.spec.labels, "contrast_class"))
+        if indices:
+            result["targets"] = scored(self.model, prediction, indices)
+        return Payload(result | {"absent": list(request.absent), "frame": frame(decoded.seen.geometry)})
 
     def best(self, prediction: Tensor, count: int) -> list[int]:
         """Indices of the best classes."""
