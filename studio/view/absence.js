@@ -20,7 +20,7 @@ export class Absence {
         this.words = html("p", {class: "absence-words"});
         this.scores = html("div", {class: "scores"});
         this.reset = html("button", {type: "button", class: "small", hidden: true, onclick: () => this._change(() => this.off.clear())}, "All on");
-        this.element = html("div", {class: "absence", role: "region", "aria-label": "Score without segments"},
+        this.element = html("div", {class: "absence", role: "region", "aria-label": `Score of ${pane.name} without segments`},
             html("div", {class: "row spread"}, this.words, this.reset), this.scores, this.run.element);
     }
 

@@ -18,7 +18,7 @@ export class AnswerView {
         this.absence = new Absence(pane);
         this.convergence = new ConvergenceView(pane);
         this.downloads = new Downloads(pane);
-        this.tabs = new Tabs("Answer", [
+        this.tabs = new Tabs(`Parts of answer ${pane.name}`, [
             {label: "Segments", content: [this.absence.element, this.table.element]},
             {label: "Convergence", content: [this.convergence.element]},
             {label: "Keep", content: [this.downloads.element]},
@@ -30,7 +30,7 @@ export class AnswerView {
                 html("li", {}, "Give a photo."), html("li", {}, "Choose the model and the answer to explain."),
                 html("li", {}, "Choose the segments to score, and a method."), html("li", {}, "Explain, then switch segments off and see what the model says.")),
             html("p", {class: "muted"}, "Nothing leaves this server: the page asks no other address."));
-        this.element = html("section", {class: "answer", "aria-label": "Answer"}, this.welcome, this.body);
+        this.element = html("section", {class: "answer", "aria-label": `Numbers of ${pane.name}`}, this.welcome, this.body);
     }
 
     clear() {

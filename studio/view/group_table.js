@@ -18,7 +18,7 @@ export class GroupTable {
         this.column = "attribution";
         /** @type {import("../core/groups.js").Direction} */
         this.direction = "descending";
-        this.element = html("div", {class: "table-place", tabindex: 0, role: "region", "aria-label": "Table of segments"});
+        this.element = html("div", {class: "table-place", tabindex: 0, role: "region", "aria-label": `Table of segments of ${pane.name}`});
         /** @type {Map<number, HTMLTableRowElement>} */
         this.rows = new Map();
     }

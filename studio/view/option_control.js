@@ -55,6 +55,7 @@ export function optionControl(control) {
  */
 function objectControl(control, label, help) {
     const fields = (control.fields ?? []).filter(({kind}) => KINDS.has(kind)).map(optionControl);
+    for (const {control: {name}, element} of fields) for (const each of element.querySelectorAll("[data-field]")) each.setAttribute("data-field", `${control.name}.${name}`);
     const used = html("input", {type: "checkbox", "data-field": control.name});
     const inner = html("div", {class: "options", hidden: true}, ...fields.map(({element}) => element));
     used.addEventListener("change", () => { inner.hidden = !used.checked; });

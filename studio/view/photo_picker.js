@@ -3,12 +3,7 @@
 import { takePhoto } from "./camera.js";
 import { html } from "./dom.js";
 
-/** Photos that come with the studio. */
-const EXAMPLES = [
-    { file: "examples/cup.jpg", name: "A cup" },
-    { file: "examples/cat.jpg", name: "A cat" },
-    { file: "examples/scene.png", name: "A scene" },
-];
+const EXAMPLES = "examples"; // folder of the photos that come with the studio
 
 export class PhotoPicker {
     /** @param {(blob: Blob, name?: string) => void} given */
@@ -28,11 +23,20 @@ export class PhotoPicker {
                 html("div", { class: "row" },
                     html("button", { type: "button", class: "small", onclick: () => input.click() }, "Choose a file"),
                     html("button", { type: "button", class: "small", onclick: () => this._camera() }, "Camera"))));
+        this.examples = html("div", {class: "examples", role: "group", "aria-label": "Examples"});
         this.element = html("div", { class: "photo-picker" }, this.drop, input,
-            html("div", { class: "examples", role: "group", "aria-label": "Examples" },
-                ...EXAMPLES.map(({ file, name }) => html("button", { type: "button", class: "example", title: name, onclick: () => this._example(file) },
-                    html("img", { src: file, alt: name, loading: "lazy" })))));
+            this.examples);
         acceptDrops(this.drop, given);
+        void this._offer();
+    }
+
+    /** Offer the photos that come with the studio. */
+    async _offer() {
+        const answer = await fetch(`${EXAMPLES}/index.json`);
+        if (!answer.ok) return;
+        this.examples.append(...(await answer.json()).map(({file, label, credit}) => html("button",
+            {type: "button", class: "example", title: `${label}, by ${credit}`, onclick: () => void this._example(file)},
+            html("img", {src: `${EXAMPLES}/${file}`, alt: label, loading: "lazy"}))));
     }
 
     /** @param {import("./photo.js").Photo | null} photo */
@@ -49,8 +53,8 @@ export class PhotoPicker {
 
     /** @param {string} file */
     async _example(file) {
-        const answer = await fetch(file);
-        if (answer.ok) this.given(await answer.blob(), file.split("/").pop());
+        const answer = await fetch(`${EXAMPLES}/${file}`);
+        if (answer.ok) this.given(await answer.blob(), file);
     }
 }
 
