@@ -9,6 +9,7 @@ import { plain } from "./numbers.js";
  * @property {number} [status]
  * @property {string | null} [field]
  * @property {number | null} [retryAfter] Seconds.
+ * @property {boolean} [keyless] Whether a key is what is wanted.
  */
 
 /** A place for one error. */
@@ -44,16 +45,16 @@ export class Alert {
             control.setAttribute("aria-errormessage", id);
         }
         const wait = failure.retryAfter;
-        const keyless = failure.status === 401 || failure.status === 403;
-        this.element.append(html("div", { class: "alert", role: "alert" },
+        const keyless = failure.keyless || failure.status === 401 || failure.status === 403;
+        this.element.append(html("div", { class: failure.keyless ? "alert notice" : "alert", role: "alert" },
             html("p", { id }, failure.field ? html("strong", {}, `${plain(failure.field)}: `) : null, failure.message),
             html("div", { class: "row" },
                 failure.status ? html("span", { class: "muted" }, `Status ${failure.status}`) : null,
                 wait ? html("span", { class: "muted" }, `The service asks to wait ${wait} s.`) : null,
-                control ? html("button", { type: "button", class: "quiet", onclick: () => reach(control) }, `Go to ${plain(failure.field ?? "")}`) : null,
-                keyless ? html("button", { type: "button", class: "quiet", onclick: this.askForKey }, "Enter the key") : null,
-                again ? html("button", { type: "button", class: "quiet", onclick: again }, "Try again") : null,
-                html("button", { type: "button", class: "quiet", onclick: () => this.clear() }, "Dismiss"))));
+                control ? html("button", { type: "button", class: "small", onclick: () => reach(control) }, `Go to ${plain(failure.field ?? "")}`) : null,
+                keyless ? html("button", { type: "button", class: "small", onclick: this.askForKey }, "Enter the key") : null,
+                again ? html("button", { type: "button", class: "small", onclick: again }, "Try again") : null,
+                html("button", { type: "button", class: "small", onclick: () => this.clear() }, "Dismiss"))));
     }
 
     /** @param {string | null | undefined} name @returns {HTMLElement | null} */

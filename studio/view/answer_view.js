@@ -65,7 +65,7 @@ export class AnswerView {
         const ranked = summary.top?.find(({index}) => index === summary.target_class);
         const contrast = summary.contrast_label ? ` rather than ${short(summary.contrast_label)}` : "";
         const facts = [
-            [plain(summary.score_kind ?? "score"), number(summary.score)],
+            [plain(summary.score_kind ?? "score") + (contrast ? ", difference" : ""), number(summary.score)],
             ranked?.probability === undefined ? null : ["probability", percent(ranked.probability)],
             summary.baseline_score === undefined ? null : [`from ${plain(summary.baseline)}`, number(summary.baseline_score)],
             summary.residual === undefined ? null : ["residual", `${number(summary.residual)} · ${percent(Math.abs(summary.residual / (summary.score - summary.baseline_score)))}`],

@@ -54,6 +54,16 @@ export class MethodPicker {
         return options;
     }
 
+    /** @param {MethodPicker} other */
+    copy(other) {
+        this.method.value = other.method.value;
+        this.times.value = other.times.value;
+        this._fill();
+        const given = new Map(other.shown.map(({control, value}) => [control.name, value()]));
+        for (const {control, set} of this.shown) if (given.get(control.name) !== undefined) set(given.get(control.name));
+        this._show();
+    }
+
     _fill() {
         if (!this.model) return;
         const given = this.shown.map(({control, value}) => [control.name, value()]).filter(([, value]) => value !== undefined);

@@ -59,6 +59,19 @@ export class SegmentsPicker {
         if (names.length) this._usual();
     }
 
+    /** Take over another's choice, but not what was painted there. @param {SegmentsPicker} other */
+    copy(other) {
+        const kind = other.kind === "painted" ? "slic" : other.kind;
+        this.segmenter.value = other.segmenter.value;
+        this.compactness.value = other.compactness.value;
+        for (const name of ["number", "rows", "columns", "threshold"]) {
+            this[name].input.value = other[name].input.value;
+            this[name].input.dispatchEvent(new Event("input"));
+        }
+        this.element.querySelector(`input[value=${kind}]`).checked = true;
+        this.choose(kind);
+    }
+
     _usual() {
         this.usual = this.thresholdOf(this.segmenter.value);
         this.threshold.input.value = String(this.usual);

@@ -81,6 +81,14 @@ export class Settings {
         void this.pane.look();
     }
 
+    /** Begin as other settings are. @param {Settings} other */
+    copy(other) {
+        if (other.model) this.choose(other.model.name);
+        this.target.copy(other.target);
+        this.method.copy(other.method);
+        this.segments.copy(other.segments);
+    }
+
     /** @param {boolean} follow  Whether the photo is that of A. */
     followPhoto(follow) {
         this.same.checked = follow;

@@ -40,7 +40,7 @@ export class Studio {
     async connect() {
         this.notices.clear();
         if (!key()) {
-            this.notices.show({message: "The studio wants the key to the service: the address that the server’s start prints has it.", status: 401});
+            this.notices.show({message: "The studio wants the key to the service: the address that the server’s start prints has it.", keyless: true});
         }
         try {
             this.document = await this.service.document();
@@ -75,7 +75,10 @@ export class Studio {
         if (this.isComparing && this.panes.length === 1) {
             const pane = new Pane("B", this);
             this.panes.push(pane);
-            if (this.document) pane.settings.offer(this.document, this.models);
+            if (this.document) {
+                pane.settings.offer(this.document, this.models);
+                pane.settings.copy(this.panes[0].settings);
+            }
             this.samePhoto(pane);
         }
         this.current = this.isComparing ? 1 : 0;

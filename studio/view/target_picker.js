@@ -39,6 +39,13 @@ export class TargetPicker {
         return this.labels.indexOf(label) === this.labels.lastIndexOf(label) ? label : this.indices.get(label) ?? label;
     }
 
+    /** @param {TargetPicker} other */
+    copy(other) {
+        this.other.value = other.other.value;
+        this.contrast.value = other.contrast.value;
+        this.detection = other.detection;
+    }
+
     /** @param {string} words */
     wait(words) {
         this.top.replaceChildren(html("legend", { class: "unseen" }, "Best classes"), html("p", { class: "muted" }, words));

@@ -240,10 +240,12 @@ def test_options_come_from_the_document(page: Studio, fake: FakeService) -> None
 
 def test_two_answers_side_by_side(page: Studio) -> None:
     page.give(PHOTO)
+    page.settings.get_by_label("Steps").fill("10")
     page.explain()
     page.page.get_by_role("button", name="Compare").click()
     expect(page.settings.get_by_label("The photo of A")).to_be_checked()
     expect(page.settings.get_by_role("radio", name=re.compile("%"))).to_have_count(5)
+    expect(page.settings.get_by_label("Steps")).to_have_value("10")
     page.choose("Method", "input_x_gradient")
     page.explain()
     expect(page.answer).to_have_count(2)
