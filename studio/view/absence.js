@@ -19,9 +19,18 @@ export class Absence {
         this.run = new Run();
         this.words = html("p", {class: "absence-words"});
         this.scores = html("div", {class: "scores"});
-        this.reset = html("button", {type: "button", class: "small", hidden: true, onclick: () => this._change(() => this.off.clear())}, "All on");
-        this.element = html("div", {class: "absence", role: "region", "aria-label": `Score of ${pane.name} without segments`},
-            html("div", {class: "row spread"}, this.words, this.reset), this.scores, this.run.element);
+        this.reset = html(
+            "button",
+            {type: "button", class: "small", hidden: true, onclick: () => this._change(() => this.off.clear())},
+            "All on",
+        );
+        this.element = html(
+            "div",
+            {class: "absence", role: "region", "aria-label": `Score of ${pane.name} without segments`},
+            html("div", {class: "row spread"}, this.words, this.reset),
+            this.scores,
+            this.run.element,
+        );
     }
 
     clear() {
@@ -71,7 +80,10 @@ export class Absence {
         const {explained, off} = this;
         if (!explained?.summary.groups) this.words.textContent = "";
         else if (!this.possible) this.words.textContent = "Segments can be switched off for classifiers alone.";
-        else this.words.textContent = off.size ? `Without ${counted(off.size, "segment")}` : "Switch segments off, in the photo or by their boxes, to see the score without them.";
+        else
+            this.words.textContent = off.size
+                ? `Without ${counted(off.size, "segment")}`
+                : "Switch segments off, in the photo or by their boxes, to see the score without them.";
     }
 
     async _ask() {
@@ -83,7 +95,14 @@ export class Absence {
         const absent = [...this.off].sort((one, other) => one - other);
         try {
             const answer = await this.run.during("Asking the model …", (signal) =>
-                this.pane.studio.service.ask("prediction", model.name, photo.blob, {...own, absent}, {accept: WITH_SUMMARY, signal}));
+                this.pane.studio.service.ask(
+                    "prediction",
+                    model.name,
+                    photo.blob,
+                    {...own, absent},
+                    {accept: WITH_SUMMARY, signal},
+                ),
+            );
             if (!answer || explained !== this.explained) return;
             const scores = numbers(answer.tensors.output);
             const {target_class: target, contrast_class: contrast} = explained.summary;
@@ -99,23 +118,33 @@ export class Absence {
         const told = foretold(summary, this.off);
         const all = [summary.score, summary.baseline_score ?? 0, told ?? 0, asked ?? 0, 0];
         const [low, high] = [Math.min(...all), Math.max(...all)];
-        const place = (/** @type {number} */ value) => 100 * (value - low) / (high - low || 1);
+        const place = (/** @type {number} */ value) => (100 * (value - low)) / (high - low || 1);
         const row = (/** @type {string} */ name, /** @type {number | null} */ value, /** @type {string} */ kind) => {
             const bar = html("span", {class: `score-bar ${kind}`, "aria-hidden": "true"});
             if (value !== null) {
                 bar.style.insetInlineStart = `${Math.min(place(0), place(value))}%`;
                 bar.style.inlineSize = `${Math.abs(place(value) - place(0))}%`;
             }
-            return html("div", {class: "score-row"}, html("span", {class: "score-name"}, name), html("span", {class: "score-track"}, bar),
-                html("span", {class: "score-value"}, value === null ? "…" : number(value)));
+            return html(
+                "div",
+                {class: "score-row"},
+                html("span", {class: "score-name"}, name),
+                html("span", {class: "score-track"}, bar),
+                html("span", {class: "score-value"}, value === null ? "…" : number(value)),
+            );
         };
-        this.scores.replaceChildren(row("whole photo", summary.score, "full"),
-            told === null ? html("p", {class: "muted small-words"}, "This method foretells no score.") : row("foretold", told, "foretold"),
-            row("the model says", asked, "asked"));
+        this.scores.replaceChildren(
+            row("whole photo", summary.score, "full"),
+            told === null
+                ? html("p", {class: "muted small-words"}, "This method foretells no score.")
+                : row("foretold", told, "foretold"),
+            row("the model says", asked, "asked"),
+        );
         this.scores.dataset.asked = asked === null ? "" : String(asked);
         if (asked === null) return;
         if (told !== null) {
-            const words = `The table foretold ${number(told)}, the model says ${number(asked)}: a difference of ${number(asked - told, {sign: true})}.`;
+            const difference = number(asked - told, {sign: true});
+            const words = `The table foretold ${number(told)}, the model says ${number(asked)}: ${difference}.`;
             this.scores.append(html("p", {class: "small-words"}, words));
             say(words);
         } else say(`The model says ${number(asked)}.`);

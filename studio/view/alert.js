@@ -1,7 +1,7 @@
 // Errors, in the service's own words, at the field that they name.
 
-import { html, newId } from "./dom.js";
-import { plain } from "./numbers.js";
+import {html, newId} from "./dom.js";
+import {plain} from "./numbers.js";
 
 /**
  * @typedef {object} Failure
@@ -21,7 +21,7 @@ export class Alert {
     constructor(fields, askForKey) {
         this.fields = fields;
         this.askForKey = askForKey;
-        this.element = html("div", { class: "alert-place" });
+        this.element = html("div", {class: "alert-place"});
     }
 
     clear() {
@@ -46,15 +46,36 @@ export class Alert {
         }
         const wait = failure.retryAfter;
         const keyless = failure.keyless || failure.status === 401 || failure.status === 403;
-        this.element.append(html("div", { class: failure.keyless ? "alert notice" : "alert", role: "alert" },
-            html("p", { id }, failure.field ? html("strong", {}, `${plain(failure.field)}: `) : null, failure.message),
-            html("div", { class: "row" },
-                failure.status ? html("span", { class: "muted" }, `Status ${failure.status}`) : null,
-                wait ? html("span", { class: "muted" }, `The service asks to wait ${wait} s.`) : null,
-                control ? html("button", { type: "button", class: "small", onclick: () => reach(control) }, `Go to ${plain(failure.field ?? "")}`) : null,
-                keyless ? html("button", { type: "button", class: "small", onclick: this.askForKey }, "Enter the key") : null,
-                again ? html("button", { type: "button", class: "small", onclick: again }, "Try again") : null,
-                html("button", { type: "button", class: "small", onclick: () => this.clear() }, "Dismiss"))));
+        this.element.append(
+            html(
+                "div",
+                {class: failure.keyless ? "alert notice" : "alert", role: "alert"},
+                html(
+                    "p",
+                    {id},
+                    failure.field ? html("strong", {}, `${plain(failure.field)}: `) : null,
+                    failure.message,
+                ),
+                html(
+                    "div",
+                    {class: "row"},
+                    failure.status ? html("span", {class: "muted"}, `Status ${failure.status}`) : null,
+                    wait ? html("span", {class: "muted"}, `The service asks to wait ${wait} s.`) : null,
+                    control
+                        ? html(
+                              "button",
+                              {type: "button", class: "small", onclick: () => reach(control)},
+                              `Go to ${plain(failure.field ?? "")}`,
+                          )
+                        : null,
+                    keyless
+                        ? html("button", {type: "button", class: "small", onclick: this.askForKey}, "Enter the key")
+                        : null,
+                    again ? html("button", {type: "button", class: "small", onclick: again}, "Try again") : null,
+                    html("button", {type: "button", class: "small", onclick: () => this.clear()}, "Dismiss"),
+                ),
+            ),
+        );
     }
 
     /** @param {string | null | undefined} name @returns {HTMLElement | null} */
@@ -66,7 +87,8 @@ export class Alert {
 
 /** Bring a control into view and focus, opening what hides it. @param {HTMLElement} control */
 function reach(control) {
-    for (let place = control.closest("details"); place; place = place.parentElement?.closest("details") ?? null) place.open = true;
-    control.scrollIntoView({ block: "center" });
+    for (let place = control.closest("details"); place; place = place.parentElement?.closest("details") ?? null)
+        place.open = true;
+    control.scrollIntoView({block: "center"});
     control.focus();
 }

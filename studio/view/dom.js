@@ -6,8 +6,8 @@ const SVG = "http://www.w3.org/2000/svg";
  * Build an HTML element.
  *
  * @param {string} tag Name of the element.
- * @param {Record<string, any>} [attributes] Attributes; those that start with "on" are listeners, false and null are left
- *     out, true stands for an empty one. Styles are no attributes here: the page's policy forbids them.
+ * @param {Record<string, any>} [attributes] Attributes; those that start with "on" are listeners, false and null are
+ *     left out, true stands for an empty one. Styles are no attributes here: the page's policy forbids them.
  * @param {...(Node | string | number | null)} children
  * @returns {any}
  */
@@ -34,7 +34,11 @@ function filled(element, attributes, children) {
         else if (value !== false && value !== null && value !== undefined)
             element.setAttribute(name, value === true ? "" : String(value));
     }
-    element.append(...children.filter((child) => child !== null && child !== undefined).map((child) => typeof child === "number" ? String(child) : child));
+    element.append(
+        ...children
+            .filter((child) => child !== null && child !== undefined)
+            .map((child) => (typeof child === "number" ? String(child) : child)),
+    );
     return element;
 }
 
@@ -52,31 +56,39 @@ export const newId = (stem = "e") => `${stem}-${++count}`;
  *
  * @param {string} label
  * @param {HTMLElement} control Input, select or the like; gets an id, and the name of the service's field.
- * @param {{field?: string, help?: string, aside?: Node | null, quiet?: boolean}} [more] A quiet label is for who hears the page alone.
+ * @param {{field?: string, help?: string, aside?: Node | null, quiet?: boolean}} [more] A quiet label is for who hears
+ *     the page alone.
  */
-export function field(label, control, { field: name, help, aside, quiet } = {}) {
+export function field(label, control, {field: name, help, aside, quiet} = {}) {
     control.id ||= newId("field");
     if (name) control.dataset.field = name;
-    const note = help ? html("p", { class: "help", id: `${control.id}-help` }, help) : null;
+    const note = help ? html("p", {class: "help", id: `${control.id}-help`}, help) : null;
     if (note) control.setAttribute("aria-describedby", note.id);
-    return html("div", { class: "field" }, html("div", { class: quiet ? "unseen" : "label" }, html("label", { for: control.id }, label), aside ?? null), control, note);
+    return html(
+        "div",
+        {class: "field"},
+        html("div", {class: quiet ? "unseen" : "label"}, html("label", {for: control.id}, label), aside ?? null),
+        control,
+        note,
+    );
 }
 
 /**
  * A slider with its value beside the label.
  *
  * @param {string} label
- * @param {{min: number, max: number, step?: number, value: number, field?: string, unit?: string, oninput?: (value: number) => void}} range
+ * @param {{min: number, max: number, step?: number, value: number, field?: string, unit?: string,
+ *     oninput?: (value: number) => void}} range
  */
-export function slider(label, { min, max, step = 1, value, field: name, unit = "", oninput }) {
-    const input = html("input", { type: "range", min, max, step, value });
+export function slider(label, {min, max, step = 1, value, field: name, unit = "", oninput}) {
+    const input = html("input", {type: "range", min, max, step, value});
     const shown = html("span", {class: "shown"}, value + unit);
     input.addEventListener("input", () => {
         shown.textContent = input.value + unit;
         input.setAttribute("aria-valuetext", input.value + unit);
         oninput?.(input.valueAsNumber);
     });
-    return { element: field(label, input, { field: name, aside: shown }), input };
+    return {element: field(label, input, {field: name, aside: shown}), input};
 }
 
 /**
@@ -87,10 +99,18 @@ export function slider(label, { min, max, step = 1, value, field: name, unit = "
  * @param {Record<string, any>} [attributes]
  */
 export function choice(options, value, attributes = {}) {
-    const select = html("select", attributes, ...options.map((option) => {
-        const { value: own, label, disabled } = typeof option === "string" ? { value: option, label: option, disabled: false } : option;
-        return html("option", { value: own, disabled }, label);
-    }));
+    const select = html(
+        "select",
+        attributes,
+        ...options.map((option) => {
+            const {
+                value: own,
+                label,
+                disabled,
+            } = typeof option === "string" ? {value: option, label: option, disabled: false} : option;
+            return html("option", {value: own, disabled}, label);
+        }),
+    );
     if (value !== undefined) select.value = value;
     return select;
 }
@@ -106,11 +126,25 @@ export function choice(options, value, attributes = {}) {
  */
 export function segmented(legend, options, value, chosen, name) {
     const group = newId("choice");
-    return html("fieldset", { class: "segmented", "data-field": name, tabindex: name ? -1 : null },
-        html("legend", { class: "unseen" }, legend),
-        ...options.map((option) => html("label", {},
-            html("input", { type: "radio", name: group, value: option.value, checked: option.value === value, onchange: () => chosen(option.value) }),
-            html("span", {}, option.label))));
+    return html(
+        "fieldset",
+        {class: "segmented", "data-field": name, tabindex: name ? -1 : null},
+        html("legend", {class: "unseen"}, legend),
+        ...options.map((option) =>
+            html(
+                "label",
+                {},
+                html("input", {
+                    type: "radio",
+                    name: group,
+                    value: option.value,
+                    checked: option.value === value,
+                    onchange: () => chosen(option.value),
+                }),
+                html("span", {}, option.label),
+            ),
+        ),
+    );
 }
 
 /**

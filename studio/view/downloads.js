@@ -21,17 +21,38 @@ export class Downloads {
         this.run = new Run();
         this.curl = new Snippet("curl");
         this.python = new Snippet("Python");
-        this.element = html("div", {class: "downloads"},
-            html("div", {class: "forms"}, ...FORMS.map((form) => html("button", {type: "button", onclick: () => void this._save(form)},
-                html("strong", {}, form.label), html("span", {class: "muted"}, form.help)))),
+        this.element = html(
+            "div",
+            {class: "downloads"},
+            html(
+                "div",
+                {class: "forms"},
+                ...FORMS.map((form) =>
+                    html(
+                        "button",
+                        {type: "button", onclick: () => void this._save(form)},
+                        html("strong", {}, form.label),
+                        html("span", {class: "muted"}, form.help),
+                    ),
+                ),
+            ),
             this.run.element,
             html("p", {class: "muted small-words"}, "The lines hold no key: they read it from the variable KEY."),
-            this.curl.element, this.python.element);
+            this.curl.element,
+            this.python.element,
+        );
     }
 
     /** @param {import("./pane.js").Explained} explained */
     show({model, photo, options}) {
-        const request = {base: location.origin, endpoint: /** @type {const} */ ("explanation"), model: model.name, options: withoutFiles(options), photo: photo.name, accept: JSON_MEDIA};
+        const request = {
+            base: location.origin,
+            endpoint: /** @type {const} */ ("explanation"),
+            model: model.name,
+            options: withoutFiles(options),
+            photo: photo.name,
+            accept: JSON_MEDIA,
+        };
         this.curl.show(curl(request));
         this.python.show(python(request));
     }
@@ -43,8 +64,15 @@ export class Downloads {
         const {model, photo, options} = explained;
         const name = `${photo.name.replace(/\.[^.]*$/, "")}_${model.name.replaceAll("/", "_")}.${suffix}`;
         try {
-            const answer = accept === WITH_SUMMARY ? explained : await this.run.during(`Asking for ${label} …`, (signal) =>
-                studio.service.explain(model.name, photo.blob, accept === PNG ? options : asked(options), {accept, signal}));
+            const answer =
+                accept === WITH_SUMMARY
+                    ? explained
+                    : await this.run.during(`Asking for ${label} …`, (signal) =>
+                          studio.service.explain(model.name, photo.blob, accept === PNG ? options : asked(options), {
+                              accept,
+                              signal,
+                          }),
+                      );
             if (!answer) return;
             save(new Blob([answer.bytes], {type: accept === WITH_SUMMARY ? SAFETENSORS : accept}), name);
             say(`${name} saved, ${size(answer.bytes.length)}.`);
@@ -59,14 +87,29 @@ class Snippet {
     /** @param {string} label */
     constructor(label) {
         this.code = html("code", {});
-        const copy = html("button", {type: "button", class: "small quiet", "aria-label": `Copy the lines of ${label}`, onclick: async () => {
-            await navigator.clipboard?.writeText(this.code.textContent ?? "");
-            say("Copied.");
-            copy.textContent = "Copied";
-            setTimeout(() => { copy.textContent = "Copy"; }, 1500);
-        }}, "Copy");
-        this.element = html("div", {class: "snippet"}, html("div", {class: "row spread"}, html("strong", {}, label), copy),
-            html("pre", {tabindex: 0, "aria-label": `Lines of ${label}`}, this.code));
+        const copy = html(
+            "button",
+            {
+                type: "button",
+                class: "small quiet",
+                "aria-label": `Copy the lines of ${label}`,
+                onclick: async () => {
+                    await navigator.clipboard?.writeText(this.code.textContent ?? "");
+                    say("Copied.");
+                    copy.textContent = "Copied";
+                    setTimeout(() => {
+                        copy.textContent = "Copy";
+                    }, 1500);
+                },
+            },
+            "Copy",
+        );
+        this.element = html(
+            "div",
+            {class: "snippet"},
+            html("div", {class: "row spread"}, html("strong", {}, label), copy),
+            html("pre", {tabindex: 0, "aria-label": `Lines of ${label}`}, this.code),
+        );
     }
 
     /** @param {string} lines */
@@ -84,5 +127,7 @@ function save(blob, name) {
 
 /** Options whose files are named, as a line to type would. @param {Record<string, any>} options */
 function withoutFiles(options) {
-    return Object.fromEntries(Object.entries(options).map(([name, value]) => [name, value instanceof File ? `@${value.name}` : value]));
+    return Object.fromEntries(
+        Object.entries(options).map(([name, value]) => [name, value instanceof File ? `@${value.name}` : value]),
+    );
 }

@@ -24,12 +24,26 @@ export class GroupShapes {
         this.shapes = new Map();
         const hatch = newId("hatch");
         this.hatch = `url(#${hatch})`;
-        this.pattern = svg("pattern", {id: hatch, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)"},
-            svg("rect", {width: 8, height: 8, class: "hatch-ground"}), svg("rect", {width: 3, height: 8, class: "hatch-line"}));
+        this.pattern = svg(
+            "pattern",
+            {id: hatch, width: 8, height: 8, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)"},
+            svg("rect", {width: 8, height: 8, class: "hatch-ground"}),
+            svg("rect", {width: 3, height: 8, class: "hatch-line"}),
+        );
         this.paths = svg("g", {});
         this.names = svg("g", {class: "names", "aria-hidden": "true"});
-        this.element = svg("g", {class: "shapes", role: "group", "aria-label": "Segments, on or off",
-            onkeydown: (/** @type {KeyboardEvent} */ event) => this._key(event)}, svg("defs", {}, this.pattern), this.paths, this.names);
+        this.element = svg(
+            "g",
+            {
+                class: "shapes",
+                role: "group",
+                "aria-label": "Segments, on or off",
+                onkeydown: (/** @type {KeyboardEvent} */ event) => this._key(event),
+            },
+            svg("defs", {}, this.pattern),
+            this.paths,
+            this.names,
+        );
     }
 
     clear() {
@@ -44,18 +58,34 @@ export class GroupShapes {
         this.clear();
         this.summary = summary;
         this.rows = summary.groups ?? [];
-        this.measure = this.rows.some(({directional}) => directional !== undefined && directional !== null) ? this.measure : "attribution";
+        this.measure = this.rows.some(({directional}) => directional !== undefined && directional !== null)
+            ? this.measure
+            : "attribution";
         this.pattern.setAttribute("patternTransform", `rotate(45) scale(${Math.max(photo.width, photo.height) / 900})`);
-        const drawn = this.rows.map((row, index) => ({row, index})).filter(({row}) => row.segmentation && row.kind !== "whole");
+        const drawn = this.rows
+            .map((row, index) => ({row, index}))
+            .filter(({row}) => row.segmentation && row.kind !== "whole");
         drawn.sort((one, other) => other.row.area - one.row.area); // small ones lie on large ones
         for (const {row, index} of drawn) {
             const box = bounds(row.segmentation);
             if (!box) continue;
-            const path = svg("path", {d: outlineOf(row.segmentation), "fill-rule": "evenodd", tabindex: -1, role: "switch", "aria-checked": "true",
-                "aria-label": wordsOf(row, summary), "data-group": index,
+            const path = svg("path", {
+                d: outlineOf(row.segmentation),
+                "fill-rule": "evenodd",
+                tabindex: -1,
+                role: "switch",
+                "aria-checked": "true",
+                "aria-label": wordsOf(row, summary),
+                "data-group": index,
                 onclick: () => this.pane.view.absence.toggle(index),
-                onpointerenter: () => this.pane.view.point(index), onpointerleave: () => this.pane.view.point(null),
-                onfocus: () => { this._rove(index); this.pane.view.point(index); }, onblur: () => this.pane.view.point(null)});
+                onpointerenter: () => this.pane.view.point(index),
+                onpointerleave: () => this.pane.view.point(null),
+                onfocus: () => {
+                    this._rove(index);
+                    this.pane.view.point(index);
+                },
+                onblur: () => this.pane.view.point(null),
+            });
             this.shapes.set(index, {path, centre: [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]});
             this.paths.append(path);
         }
@@ -64,14 +94,18 @@ export class GroupShapes {
         this._name(photo);
     }
 
-    /** Write the names of the strongest into the photo, where there is room. @param {import("./photo.js").Photo} photo */
+    /**
+     * Write the names of the strongest into the photo, where there is room.
+     * @param {import("./photo.js").Photo} photo
+     */
     _name(photo) {
         const size = Math.max(photo.width, photo.height) / 40;
         this.names.setAttribute("font-size", String(size));
         for (const index of this._byStrength().slice(0, NAMED)) {
             const name = short(this.rows[index].label).replace(/^(slic|grid) /, "");
             const place = inside(this.shapes.get(index).path);
-            if (place && place.room > size * (1 + 0.3 * name.length)) this.names.append(svg("text", {x: place.x, y: place.y + size / 3, "text-anchor": "middle"}, name));
+            if (place && place.room > size * (1 + 0.3 * name.length))
+                this.names.append(svg("text", {x: place.x, y: place.y + size / 3, "text-anchor": "middle"}, name));
         }
     }
 
@@ -83,10 +117,19 @@ export class GroupShapes {
         this.scheme = scheme;
         this.scale = scale;
         const found = strengths(this.rows ?? [], this.measure);
-        this.most = Math.max(0, ...(this.rows ?? []).filter(({kind}) => kind !== "whole").map((row) => Math.abs(row[this.measure] ?? 0)));
+        this.most = Math.max(
+            0,
+            ...(this.rows ?? []).filter(({kind}) => kind !== "whole").map((row) => Math.abs(row[this.measure] ?? 0)),
+        );
         for (const [index, {path}] of this.shapes) {
-            path.setAttribute("fill", this.pane.view.absence?.off.has(index) ? this.hatch : css(diverging(found[index], scheme, scale)));
-            path.style.setProperty("--strength", (FAINTEST + (1 - FAINTEST) * Math.sqrt(Math.abs(found[index]))).toFixed(3));
+            path.setAttribute(
+                "fill",
+                this.pane.view.absence?.off.has(index) ? this.hatch : css(diverging(found[index], scheme, scale)),
+            );
+            path.style.setProperty(
+                "--strength",
+                (FAINTEST + (1 - FAINTEST) * Math.sqrt(Math.abs(found[index]))).toFixed(3),
+            );
         }
     }
 
@@ -130,12 +173,23 @@ export class GroupShapes {
         }
         const order = this._byStrength();
         const direction = DIRECTIONS[event.key];
-        const next = direction ? this._nearest(at, here.centre, direction) : event.key === "Home" ? order[0] : event.key === "End" ? order.at(-1) : undefined;
+        const next = direction
+            ? this._nearest(at, here.centre, direction)
+            : event.key === "Home"
+              ? order[0]
+              : event.key === "End"
+                ? order.at(-1)
+                : undefined;
         if (direction || next !== undefined) event.preventDefault();
         if (next !== undefined) this.shapes.get(next)?.path.focus();
     }
 
-    /** The nearest shape in a direction. @param {number} at @param {[number, number]} from @param {number[]} direction */
+    /**
+     * The nearest shape in a direction.
+     * @param {number} at
+     * @param {[number, number]} from
+     * @param {number[]} direction
+     */
     _nearest(at, from, direction) {
         let [best, least] = [/** @type {number | undefined} */ (undefined), Infinity];
         for (const [index, {centre}] of this.shapes) {
@@ -159,15 +213,17 @@ function inside(path) {
     const box = path.getBBox();
     let best = null;
     for (let row = 1; row < SAMPLES; row++) {
-        const y = box.y + box.height * row / SAMPLES;
+        const y = box.y + (box.height * row) / SAMPLES;
         let first = -1;
         for (let column = 0; column <= SAMPLES; column++) {
-            const within = column < SAMPLES && path.isPointInFill(new DOMPoint(box.x + box.width * (column + 0.5) / SAMPLES, y));
+            const within =
+                column < SAMPLES && path.isPointInFill(new DOMPoint(box.x + (box.width * (column + 0.5)) / SAMPLES, y));
             if (within && first < 0) first = column;
             if (within || first < 0) continue;
-            const room = box.width * (column - first) / SAMPLES;
+            const room = (box.width * (column - first)) / SAMPLES;
             const centrality = room * (1 - 0.5 * Math.abs(row / SAMPLES - 0.5));
-            if (!best || centrality > best.centrality) best = {x: box.x + box.width * (first + column) / 2 / SAMPLES, y, room, centrality};
+            if (!best || centrality > best.centrality)
+                best = {x: box.x + (box.width * (first + column)) / 2 / SAMPLES, y, room, centrality};
             first = -1;
         }
     }

@@ -6,8 +6,16 @@ import {number, percent, short} from "./numbers.js";
 
 const COLUMNS = [
     {name: "label", title: "Segment", help: "Label of the segment."},
-    {name: "attribution", title: "Attribution", help: "Signed part of the score’s difference that the segment carries."},
-    {name: "directional", title: "Per change", help: "Directional gradient: attribution by the segment’s distance from the baseline; compares large and small segments."},
+    {
+        name: "attribution",
+        title: "Attribution",
+        help: "Signed part of the score’s difference that the segment carries.",
+    },
+    {
+        name: "directional",
+        title: "Per change",
+        help: "Directional gradient: attribution by the distance from the baseline; compares large and small segments.",
+    },
     {name: "value", title: "Value", help: "The dividends of all groups within it, itself included."},
 ];
 
@@ -18,7 +26,12 @@ export class GroupTable {
         this.column = "attribution";
         /** @type {import("../core/groups.js").Direction} */
         this.direction = "descending";
-        this.element = html("div", {class: "table-place", tabindex: 0, role: "region", "aria-label": `Table of segments of ${pane.name}`});
+        this.element = html("div", {
+            class: "table-place",
+            tabindex: 0,
+            role: "region",
+            "aria-label": `Table of segments of ${pane.name}`,
+        });
         /** @type {Map<number, HTMLTableRowElement>} */
         this.rows = new Map();
     }
@@ -36,35 +49,83 @@ export class GroupTable {
 
     draw() {
         this.clear();
-        const {explained, pane: {stage, view}} = this;
+        const {
+            explained,
+            pane: {stage, view},
+        } = this;
         const groups = explained?.summary.groups;
         if (!groups) {
-            this.element.append(html("p", {class: "muted"}, "No segments were asked for: the heat map has each pixel’s part."));
+            this.element.append(
+                html("p", {class: "muted"}, "No segments were asked for: the heat map has each pixel’s part."),
+            );
             return;
         }
-        const columns = COLUMNS.filter(({name}) => name === "label" || groups.some((row) => row[name] !== undefined && row[name] !== null));
+        const columns = COLUMNS.filter(
+            ({name}) => name === "label" || groups.some((row) => row[name] !== undefined && row[name] !== null),
+        );
         const body = html("tbody", {});
-        const ordered = sorted(groups.filter(({kind}) => kind !== "whole"), /** @type {any} */ (this.column), this.direction);
+        const ordered = sorted(
+            groups.filter(({kind}) => kind !== "whole"),
+            /** @type {any} */ (this.column),
+            this.direction,
+        );
         for (const {row} of ordered) {
             const index = groups.indexOf(row);
-            const on = html("input", {type: "checkbox", checked: !view.absence.off.has(index), disabled: !view.absence.possible,
-                "aria-label": `${short(row.label)} on`, onchange: () => view.absence.toggle(index),
-                onfocus: () => view.point(index), onblur: () => view.point(null)});
-            const line = html("tr", {"data-group": index, class: view.absence.off.has(index) ? "off" : "",
-                onpointerenter: () => view.point(index), onpointerleave: () => view.point(null)},
-            html("td", {class: "on"}, on), this._cell(row, index, "label"), this._cell(row, index, "bar"),
-            ...columns.slice(1).map(({name}) => this._cell(row, index, name)));
+            const on = html("input", {
+                type: "checkbox",
+                checked: !view.absence.off.has(index),
+                disabled: !view.absence.possible,
+                "aria-label": `${short(row.label)} on`,
+                onchange: () => view.absence.toggle(index),
+                onfocus: () => view.point(index),
+                onblur: () => view.point(null),
+            });
+            const line = html(
+                "tr",
+                {
+                    "data-group": index,
+                    class: view.absence.off.has(index) ? "off" : "",
+                    onpointerenter: () => view.point(index),
+                    onpointerleave: () => view.point(null),
+                },
+                html("td", {class: "on"}, on),
+                this._cell(row, index, "label"),
+                this._cell(row, index, "bar"),
+                ...columns.slice(1).map(({name}) => this._cell(row, index, name)),
+            );
             this.rows.set(index, line);
             body.append(line);
         }
+        const measure = stage.shapes.measure === "directional" ? "directional gradient" : "attribution";
         const measured = columns.filter(({name}) => name === "attribution" || name === "directional");
         this.element.append(
-            html("table", {class: "groups"},
+            html(
+                "table",
+                {class: "groups"},
                 html("caption", {class: "unseen"}, "Segments with the part of the score that each carries"),
-                html("thead", {}, html("tr", {}, html("th", {scope: "col", class: "on"}, html("span", {class: "unseen"}, "On")),
-                    this._header(columns[0]), html("td", {class: "barred", "aria-hidden": "true"}), ...columns.slice(1).map((column) => this._header(column)))),
-                body));
-        if (measured.length > 1) this.element.append(html("p", {class: "muted small-words"}, `Colours and bars show the ${stage.shapes.measure === "directional" ? "directional gradient" : "attribution"}; sort by the other to show that.`));
+                html(
+                    "thead",
+                    {},
+                    html(
+                        "tr",
+                        {},
+                        html("th", {scope: "col", class: "on"}, html("span", {class: "unseen"}, "On")),
+                        this._header(columns[0]),
+                        html("td", {class: "barred", "aria-hidden": "true"}),
+                        ...columns.slice(1).map((column) => this._header(column)),
+                    ),
+                ),
+                body,
+            ),
+        );
+        if (measured.length > 1)
+            this.element.append(
+                html(
+                    "p",
+                    {class: "muted small-words"},
+                    `Colours and bars show the ${measure}; sort by the other to show that.`,
+                ),
+            );
     }
 
     /** Mark the row of a group. @param {number | null} pointed */
@@ -85,13 +146,26 @@ export class GroupTable {
     _header({name, title, help}) {
         const sort = this.column === name ? this.direction : "none";
         const arrow = sort === "none" ? "" : sort === "descending" ? " ▾" : " ▴";
-        return html("th", {scope: "col", class: name, "aria-sort": sort},
-            html("button", {type: "button", title: help, onclick: () => this._sort(name)}, title, html("span", {"aria-hidden": "true"}, arrow)));
+        return html(
+            "th",
+            {scope: "col", class: name, "aria-sort": sort},
+            html(
+                "button",
+                {type: "button", title: help, onclick: () => this._sort(name)},
+                title,
+                html("span", {"aria-hidden": "true"}, arrow),
+            ),
+        );
     }
 
     /** @param {string} name */
     _sort(name) {
-        this.direction = this.column === name && this.direction === "descending" ? "ascending" : this.column === name || name !== "label" ? "descending" : "ascending";
+        this.direction =
+            this.column === name && this.direction === "descending"
+                ? "ascending"
+                : this.column === name || name !== "label"
+                  ? "descending"
+                  : "ascending";
         this.column = name;
         if (name === "attribution" || name === "directional") {
             this.pane.stage.shapes.measure = name;

@@ -1,6 +1,6 @@
 // The key to the service: given by the person, kept for the tab, and never part of an address.
 
-import { field, html, say } from "./dom.js";
+import {field, html, say} from "./dom.js";
 
 const KEPT = "imagexplain.key";
 
@@ -22,17 +22,31 @@ export function takeKeyFromAddress() {
  * @param {() => void} changed Called with another key in place.
  */
 export function keyDialogue(changed) {
-    const input = html("input", { type: "password", autocomplete: "off", spellcheck: "false", name: "key" });
-    const button = html("button", { type: "button", class: "quiet", "aria-haspopup": "dialog", onclick: open }, "");
-    const dialog = html("dialog", { class: "dialogue", "aria-labelledby": "key-title" },
-        html("form", { method: "dialog", onsubmit: store },
-            html("h2", { id: "key-title" }, "Key to the service"),
-            html("p", {}, "The inference key that the server’s start or its operator gives. It stays in this tab, is sent to this server alone, and is forgotten when the tab is closed."),
+    const input = html("input", {type: "password", autocomplete: "off", spellcheck: "false", name: "key"});
+    const button = html("button", {type: "button", class: "quiet", "aria-haspopup": "dialog", onclick: open}, "");
+    const dialog = html(
+        "dialog",
+        {class: "dialogue", "aria-labelledby": "key-title"},
+        html(
+            "form",
+            {method: "dialog", onsubmit: store},
+            html("h2", {id: "key-title"}, "Key to the service"),
+            html(
+                "p",
+                {},
+                "The key that the server’s start prints or its operator gives. It stays in this tab, is sent to ",
+                "this server alone, and is forgotten when the tab is closed.",
+            ),
             field("Key", input),
-            html("div", { class: "row end" },
-                html("button", { type: "button", class: "quiet", onclick: forget }, "Forget the key"),
-                html("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
-                html("button", { type: "submit", class: "primary" }, "Use it"))));
+            html(
+                "div",
+                {class: "row end"},
+                html("button", {type: "button", class: "quiet", onclick: forget}, "Forget the key"),
+                html("button", {type: "button", class: "quiet", onclick: () => dialog.close()}, "Cancel"),
+                html("button", {type: "submit", class: "primary"}, "Use it"),
+            ),
+        ),
+    );
     document.body.append(dialog);
     show();
 
@@ -61,5 +75,5 @@ export function keyDialogue(changed) {
         say("The key is forgotten.");
         changed();
     }
-    return { button, open };
+    return {button, open};
 }

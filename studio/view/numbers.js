@@ -8,10 +8,17 @@ const MINUS = "−";
  * @param {number} value
  * @param {{sign?: boolean}} [more] A plus before positive numbers.
  */
-export function number(value, { sign = false } = {}) {
+export function number(value, {sign = false} = {}) {
     if (!Number.isFinite(value)) return "–";
     const size = Math.abs(value);
-    let text = size === 0 ? "0" : size >= 1e5 || size < 1e-5 ? size.toExponential(1) : size >= 100 ? size.toFixed(0) : size.toPrecision(size < 0.01 ? 2 : 3);
+    let text =
+        size === 0
+            ? "0"
+            : size >= 1e5 || size < 1e-5
+              ? size.toExponential(1)
+              : size >= 100
+                ? size.toFixed(0)
+                : size.toPrecision(size < 0.01 ? 2 : 3);
     text = text.replace("e+", "e").replace("-", MINUS);
     return (value < 0 ? MINUS : sign && value > 0 ? "+" : "") + text;
 }
@@ -28,7 +35,11 @@ export function percent(part) {
 
 /** @param {number} bytes */
 export function size(bytes) {
-    return bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1000).toFixed(0)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+    return bytes < 1000
+        ? `${bytes} B`
+        : bytes < 1e6
+          ? `${(bytes / 1000).toFixed(0)} kB`
+          : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 /** @param {number} count @param {string} one @param {string} [many] */

@@ -30,21 +30,54 @@ export function optionControl(control) {
     if (kind === "object") return objectControl(control, label, help);
     if (kind === "file") {
         const input = html("input", {type: "file", accept: "image/jpeg,image/png,image/webp"});
-        return {control, element: field(label, input, {field: name, help}), value: () => input.files?.[0], set: () => {}};
+        return {
+            control,
+            element: field(label, input, {field: name, help}),
+            value: () => input.files?.[0],
+            set: () => {},
+        };
     }
     if (kind === "boolean" || kind === "choice") {
         const words = usual === null ? "" : ` (${kind === "boolean" ? (usual ? "yes" : "no") : plain(String(usual))})`;
-        const choices = kind === "boolean" ? [{value: "true", label: "yes"}, {value: "false", label: "no"}]
-            : (control.choices ?? []).map((each) => ({value: String(each), label: plain(String(each))}));
+        const choices =
+            kind === "boolean"
+                ? [
+                      {value: "true", label: "yes"},
+                      {value: "false", label: "no"},
+                  ]
+                : (control.choices ?? []).map((each) => ({value: String(each), label: plain(String(each))}));
         const select = choice([{value: "", label: usual === null ? "none" : `default${words}`}, ...choices], "");
-        const value = () => (select.value === "" ? undefined : kind === "boolean" ? select.value === "true" : select.value);
-        return {control, element: field(label, select, {field: name, help}), value, set: (given) => { select.value = String(given); }};
+        const value = () =>
+            select.value === "" ? undefined : kind === "boolean" ? select.value === "true" : select.value;
+        return {
+            control,
+            element: field(label, select, {field: name, help}),
+            value,
+            set: (given) => {
+                select.value = String(given);
+            },
+        };
     }
-    const input = kind === "text" ? html("input", {type: "text", placeholder: usual, spellcheck: "false"})
-        : html("input", {type: "number", step: kind === "integer" ? 1 : "any", placeholder: usual,
-            min: control.exclusive ? null : control.minimum, max: control.maximum});
-    const value = () => (input.value.trim() === "" ? undefined : kind === "text" ? input.value.trim() : Number(input.value));
-    return {control, element: field(label, input, {field: name, help}), value, set: (given) => { input.value = String(given); }};
+    const input =
+        kind === "text"
+            ? html("input", {type: "text", placeholder: usual, spellcheck: "false"})
+            : html("input", {
+                  type: "number",
+                  step: kind === "integer" ? 1 : "any",
+                  placeholder: usual,
+                  min: control.exclusive ? null : control.minimum,
+                  max: control.maximum,
+              });
+    const value = () =>
+        input.value.trim() === "" ? undefined : kind === "text" ? input.value.trim() : Number(input.value);
+    return {
+        control,
+        element: field(label, input, {field: name, help}),
+        value,
+        set: (given) => {
+            input.value = String(given);
+        },
+    };
 }
 
 /**
@@ -55,11 +88,24 @@ export function optionControl(control) {
  */
 function objectControl(control, label, help) {
     const fields = (control.fields ?? []).filter(({kind}) => KINDS.has(kind)).map(optionControl);
-    for (const {control: {name}, element} of fields) for (const each of element.querySelectorAll("[data-field]")) each.setAttribute("data-field", `${control.name}.${name}`);
+    for (const {
+        control: {name},
+        element,
+    } of fields)
+        for (const each of element.querySelectorAll("[data-field]"))
+            each.setAttribute("data-field", `${control.name}.${name}`);
     const used = html("input", {type: "checkbox", "data-field": control.name});
     const inner = html("div", {class: "options", hidden: true}, ...fields.map(({element}) => element));
-    used.addEventListener("change", () => { inner.hidden = !used.checked; });
-    const element = html("div", {class: "field"}, html("label", {class: "check"}, used, label), help ? html("p", {class: "help"}, help) : null, inner);
+    used.addEventListener("change", () => {
+        inner.hidden = !used.checked;
+    });
+    const element = html(
+        "div",
+        {class: "field"},
+        html("label", {class: "check"}, used, label),
+        help ? html("p", {class: "help"}, help) : null,
+        inner,
+    );
     const value = () => {
         if (!used.checked) return undefined;
         const given = fields.map((each) => [each.control.name, each.value()]).filter(([, each]) => each !== undefined);

@@ -40,13 +40,17 @@ export class Pane {
         this.looking = new Run();
         this.alert = new Alert(this.settings.element, () => studio.askForKey());
         this.stage = new Stage(this);
+        this.settings.painting.resumed = () => this.stage.showPainting(true);
         this.view = new AnswerView(this);
         this.heading = html("h2", {class: "pane-name"});
         this.stale = html("p", {class: "stale", hidden: true}, "The settings have changed since this answer.");
         this.settings.footer.append(this.looking.element, this.run.element);
-        this.element = html("article", {class: "pane", "aria-label": `Answer ${name}`},
+        this.element = html(
+            "article",
+            {class: "pane", "aria-label": `Answer ${name}`},
             html("div", {class: "pane-stage"}, this.heading, this.alert.element, this.stage.element, this.stale),
-            this.view.element);
+            this.view.element,
+        );
     }
 
     /**
@@ -88,7 +92,9 @@ export class Pane {
         this.alert.clear();
         this.settings.target.wait("Asking for the prediction …");
         try {
-            const said = await this.looking.during("Predicting …", (signal) => this.studio.service.predict(model.name, blob, {}, {signal}));
+            const said = await this.looking.during("Predicting …", (signal) =>
+                this.studio.service.predict(model.name, blob, {}, {signal}),
+            );
             if (!said) return this.settings.target.wait("No prediction was made.");
             if (said.predictions) this.settings.target.offerClasses(said.predictions, model.labels);
             else this.settings.target.offerInstances(said.detections ?? [], model.labels);
@@ -100,13 +106,18 @@ export class Pane {
 
     /** Ask for the explanation. */
     async explain() {
-        const {photo, settings: {model}} = this;
+        const {
+            photo,
+            settings: {model},
+        } = this;
         if (!model) return this.alert.show({message: "No model is served that can be explained here."});
         if (!photo) return this.alert.show({message: "Give a photo first.", field: "image"});
         const options = this.settings.options;
         this.alert.clear();
         try {
-            const answer = await this.run.during("Explaining …", (signal) => this.studio.service.explain(model.name, photo.blob, asked(options), {signal}));
+            const answer = await this.run.during("Explaining …", (signal) =>
+                this.studio.service.explain(model.name, photo.blob, asked(options), {signal}),
+            );
             if (!answer) return;
             this.explained = {...answer, model, photo, options};
             this.stale.hidden = true;
@@ -117,7 +128,10 @@ export class Pane {
             this.studio.answered();
             if (narrow.matches) this.element.scrollIntoView();
             const {summary, seconds} = answer;
-            say(`Explained in ${seconds.toFixed(1)} seconds: ${short(summary.target_label)}, score ${number(summary.score)}, ${counted((summary.groups?.length ?? 1) - 1, "segment")}.`);
+            say(
+                `Explained in ${seconds.toFixed(1)} seconds: ${short(summary.target_label)}, ` +
+                    `score ${number(summary.score)}, ${counted((summary.groups?.length ?? 1) - 1, "segment")}.`,
+            );
         } catch (failure) {
             this.alert.show(failure, () => this.explain());
         }

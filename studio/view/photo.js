@@ -24,14 +24,14 @@ export async function readPhoto(blob, name = blob instanceof File ? blob.name : 
     try {
         bitmap = await createImageBitmap(blob);
     } catch {
-        return { blob, name, width: 0, height: 0, url: null };
+        return {blob, name, width: 0, height: 0, url: null};
     }
-    const { width, height } = bitmap;
+    const {width, height} = bitmap;
     const scale = Math.min(1, SHOWN_SIDE / Math.max(width, height));
     const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
     const context = canvas.getContext("2d");
     context?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     bitmap.close();
-    const shown = await canvas.convertToBlob({ type: "image/webp", quality: 0.95 });
-    return { blob, name, width, height, url: URL.createObjectURL(shown) };
+    const shown = await canvas.convertToBlob({type: "image/webp", quality: 0.95});
+    return {blob, name, width, height, url: URL.createObjectURL(shown)};
 }

@@ -1,7 +1,7 @@
 // Ways to give a photo: drop, paste, file, camera, example.
 
-import { takePhoto } from "./camera.js";
-import { html } from "./dom.js";
+import {takePhoto} from "./camera.js";
+import {html} from "./dom.js";
 
 const EXAMPLES = "examples"; // folder of the photos that come with the studio
 
@@ -9,23 +9,38 @@ export class PhotoPicker {
     /** @param {(blob: Blob, name?: string) => void} given */
     constructor(given) {
         this.given = given;
-        this.thumbnail = html("img", { alt: "", class: "thumbnail", hidden: true });
-        this.words = html("p", { class: "words" }, "Drop or paste a photo");
-        const input = html("input", { type: "file", accept: "image/jpeg,image/png,image/webp", class: "unseen", "data-field": "image", tabindex: -1, "aria-label": "File of the photo" });
+        this.thumbnail = html("img", {alt: "", class: "thumbnail", hidden: true});
+        this.words = html("p", {class: "words"}, "Drop or paste a photo");
+        const input = html("input", {
+            type: "file",
+            accept: "image/jpeg,image/png,image/webp",
+            class: "unseen",
+            "data-field": "image",
+            tabindex: -1,
+            "aria-label": "File of the photo",
+        });
         input.addEventListener("change", () => {
             if (input.files?.[0]) this.given(input.files[0], input.files[0].name);
             input.value = "";
         });
-        this.drop = html("div", { class: "drop" },
+        this.drop = html(
+            "div",
+            {class: "drop"},
             this.thumbnail,
-            html("div", {},
+            html(
+                "div",
+                {},
                 this.words,
-                html("div", { class: "row" },
-                    html("button", { type: "button", class: "small", onclick: () => input.click() }, "Choose a file"),
-                    html("button", { type: "button", class: "small", onclick: () => this._camera() }, "Camera"))));
+                html(
+                    "div",
+                    {class: "row"},
+                    html("button", {type: "button", class: "small", onclick: () => input.click()}, "Choose a file"),
+                    html("button", {type: "button", class: "small", onclick: () => this._camera()}, "Camera"),
+                ),
+            ),
+        );
         this.examples = html("div", {class: "examples", role: "group", "aria-label": "Examples"});
-        this.element = html("div", { class: "photo-picker" }, this.drop, input,
-            this.examples);
+        this.element = html("div", {class: "photo-picker"}, this.drop, input, this.examples);
         acceptDrops(this.drop, given);
         void this._offer();
     }
@@ -34,16 +49,31 @@ export class PhotoPicker {
     async _offer() {
         const answer = await fetch(`${EXAMPLES}/index.json`);
         if (!answer.ok) return;
-        this.examples.append(...(await answer.json()).map(({file, label, credit}) => html("button",
-            {type: "button", class: "example", title: `${label}, by ${credit}`, onclick: () => void this._example(file)},
-            html("img", {src: `${EXAMPLES}/${file}`, alt: label, loading: "lazy"}))));
+        this.examples.append(
+            ...(await answer.json()).map(({file, label, credit}) =>
+                html(
+                    "button",
+                    {
+                        type: "button",
+                        class: "example",
+                        title: `${label}, by ${credit}`,
+                        onclick: () => void this._example(file),
+                    },
+                    html("img", {src: `${EXAMPLES}/${file}`, alt: label, loading: "lazy"}),
+                ),
+            ),
+        );
     }
 
     /** @param {import("./photo.js").Photo | null} photo */
     show(photo) {
         this.thumbnail.hidden = !photo?.url;
         if (photo?.url) this.thumbnail.src = photo.url;
-        this.words.textContent = !photo ? "Drop or paste a photo" : photo.width ? `${photo.name}, ${photo.width} × ${photo.height}` : photo.name;
+        this.words.textContent = !photo
+            ? "Drop or paste a photo"
+            : photo.width
+              ? `${photo.name}, ${photo.width} × ${photo.height}`
+              : photo.name;
     }
 
     async _camera() {
@@ -85,7 +115,7 @@ export function acceptDrops(element, given) {
  */
 export function acceptPastes(given) {
     document.addEventListener("paste", (event) => {
-        const file = [...(event.clipboardData?.files ?? [])].find(({ type }) => type.startsWith("image/"));
+        const file = [...(event.clipboardData?.files ?? [])].find(({type}) => type.startsWith("image/"));
         if (!file) return;
         event.preventDefault();
         given(file, "pasted.png");

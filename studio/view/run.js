@@ -8,7 +8,13 @@ export class Run {
         this.words = html("span", {});
         this.stop = html("button", {type: "button", class: "small", onclick: () => this.controller?.abort()}, "Stop");
         this.bar = html("span", {class: "busy", "aria-hidden": "true"});
-        this.element = html("div", {class: "run", hidden: true}, this.bar, html("span", {class: "run-words"}, this.words, " ", this.seconds), this.stop);
+        this.element = html(
+            "div",
+            {class: "run", hidden: true},
+            this.bar,
+            html("span", {class: "run-words"}, this.words, " ", this.seconds),
+            this.stop,
+        );
         /** @type {AbortController | null} */
         this.controller = null;
     }
@@ -31,8 +37,12 @@ export class Run {
         const controller = new AbortController();
         this.controller = controller;
         const began = performance.now();
-        const tick = () => { this.seconds.textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`; };
-        const tell = (/** @type {string} */ now) => { this.words.textContent = now; };
+        const tick = () => {
+            this.seconds.textContent = `${((performance.now() - began) / 1000).toFixed(1)} s`;
+        };
+        const tell = (/** @type {string} */ now) => {
+            this.words.textContent = now;
+        };
         tell(words);
         tick();
         const timer = setInterval(tick, 100);

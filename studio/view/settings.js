@@ -17,9 +17,15 @@ export class Settings {
         /** @type {import("../core/document.js").Model[]} */
         this.models = [];
         let begun = false;
-        const changed = () => { if (begun) pane.changed(); };
+        const changed = () => {
+            if (begun) pane.changed();
+        };
         this.photo = new PhotoPicker((blob, name) => void pane.givePhoto(blob, name));
-        this.same = html("input", {type: "checkbox", checked: pane.name !== "A", onchange: () => pane.studio.samePhoto(pane)});
+        this.same = html("input", {
+            type: "checkbox",
+            checked: pane.name !== "A",
+            onchange: () => pane.studio.samePhoto(pane),
+        });
         this.sameRow = html("label", {class: "check", hidden: pane.name === "A"}, this.same, "The photo of A");
         this.select = choice([], undefined, {onchange: () => this.choose(this.select.value)});
         this.about = html("p", {class: "help"});
@@ -29,16 +35,30 @@ export class Settings {
         this.method = new MethodPicker(changed);
         this.button = html("button", {type: "submit", class: "primary wide"}, "Explain");
         this.footer = html("div", {class: "footer"}, this.button);
-        this.element = html("form", {class: "settings-form", novalidate: true, "aria-label": `Settings of ${pane.name}`,
-            oninput: changed, onchange: changed,
-            onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); void pane.explain(); }},
-        html("div", {class: "sections"},
-            section("Photo", this.sameRow, this.photo.element),
-            section("Model", field("Model", this.select, {quiet: true}), this.about),
-            section("Answer to explain", this.target.element),
-            section("Segments", this.segments.element),
-            section("Method", this.method.element)),
-        this.footer);
+        this.element = html(
+            "form",
+            {
+                class: "settings-form",
+                novalidate: true,
+                "aria-label": `Settings of ${pane.name}`,
+                oninput: changed,
+                onchange: changed,
+                onsubmit: (/** @type {Event} */ event) => {
+                    event.preventDefault();
+                    void pane.explain();
+                },
+            },
+            html(
+                "div",
+                {class: "sections"},
+                section("Photo", this.sameRow, this.photo.element),
+                section("Model", field("Model", this.select, {quiet: true}), this.about),
+                section("Answer to explain", this.target.element),
+                section("Segments", this.segments.element),
+                section("Method", this.method.element),
+            ),
+            this.footer,
+        );
         begun = true;
     }
 
@@ -57,12 +77,21 @@ export class Settings {
         const before = this.select.value;
         const group = (/** @type {string} */ kind, /** @type {string} */ label, disabled = false) => {
             const own = models.filter((model) => model.kind === kind);
-            return own.length ? html("optgroup", {label}, ...own.map(({name}) => html("option", {value: name, disabled}, name))) : null;
+            return own.length
+                ? html("optgroup", {label}, ...own.map(({name}) => html("option", {value: name, disabled}, name)))
+                : null;
         };
-        this.select.replaceChildren(...[group("classifier", "Classifiers"), group("segmenter", "Segmenters"),
-            group("captioner", "Captioners, explained by docs/captions.md", true)].filter((each) => each !== null));
-        this.segments.offer(models.filter(({kind}) => kind === "segmenter").map(({name}) => name),
-            (name) => schemas(document, name, "prediction").threshold?.default ?? 0.5);
+        this.select.replaceChildren(
+            ...[
+                group("classifier", "Classifiers"),
+                group("segmenter", "Segmenters"),
+                group("captioner", "Captioners, explained by docs/captions.md", true),
+            ].filter((each) => each !== null),
+        );
+        this.segments.offer(
+            models.filter(({kind}) => kind === "segmenter").map(({name}) => name),
+            (name) => schemas(document, name, "prediction").threshold?.default ?? 0.5,
+        );
         const shown = models.filter(({kind}) => kind !== "captioner");
         const next = shown.find(({name}) => name === before) ?? shown[0];
         if (next) this.choose(next.name);

@@ -29,8 +29,16 @@ export class Studio {
         place("notices").append(this.notices.element);
         this.said = html("div", {hidden: true});
         this.panes = [new Pane("A", this)];
-        this.compare = html("button", {type: "button", class: "quiet", "aria-pressed": "false", onclick: () => this._toggle()}, "Compare");
-        place("tools").append(this.compare, dialogue.button, themeSwitch(() => this.panes.forEach((pane) => pane.stage.repaint())));
+        this.compare = html(
+            "button",
+            {type: "button", class: "quiet", "aria-pressed": "false", onclick: () => this._toggle()},
+            "Compare",
+        );
+        place("tools").append(
+            this.compare,
+            dialogue.button,
+            themeSwitch(() => this.panes.forEach((pane) => pane.stage.repaint())),
+        );
         this.current = 0;
         this._arrange();
         acceptPastes((blob, name) => void this.panes[this.current].givePhoto(blob, name));
@@ -40,7 +48,10 @@ export class Studio {
     async connect() {
         this.notices.clear();
         if (!key()) {
-            this.notices.show({message: "The studio wants the key to the service: the address that the server’s start prints has it.", keyless: true});
+            this.notices.show({
+                message: "The studio wants the key to the service: the address that its start prints has it.",
+                keyless: true,
+            });
         }
         try {
             this.document = await this.service.document();
@@ -92,8 +103,19 @@ export class Studio {
         document.body.classList.toggle("comparing", this.isComparing);
         this.compare.setAttribute("aria-pressed", String(this.isComparing));
         this.said.hidden = !this.isComparing;
-        const letters = this.isComparing ? [segmented("Settings of", shown.map(({name}, index) => ({value: String(index), label: `Settings of ${name}`})), String(this.current),
-            (value) => { this.current = Number(value); this._show(); })] : [];
+        const letters = this.isComparing
+            ? [
+                  segmented(
+                      "Settings of",
+                      shown.map(({name}, index) => ({value: String(index), label: `Settings of ${name}`})),
+                      String(this.current),
+                      (value) => {
+                          this.current = Number(value);
+                          this._show();
+                      },
+                  ),
+              ]
+            : [];
         this.letters = letters;
         this.settingsPlace.replaceChildren(...letters, ...shown.map(({settings}) => settings.element));
         this.answersPlace.replaceChildren(this.said, ...shown.map(({element}) => element));
@@ -102,7 +124,9 @@ export class Studio {
     }
 
     _show() {
-        this.panes.forEach(({settings}, index) => { settings.element.hidden = index !== this.current; });
+        this.panes.forEach(({settings}, index) => {
+            settings.element.hidden = index !== this.current;
+        });
     }
 }
 

@@ -9,9 +9,32 @@ export class Tabs {
      */
     constructor(label, panels) {
         const ids = panels.map(() => newId("tab"));
-        this.tabs = panels.map((panel, index) => html("button", {type: "button", role: "tab", id: ids[index], "aria-controls": `${ids[index]}-panel`, onclick: () => this.choose(index)}, panel.label));
-        this.panels = panels.map(({content}, index) => html("div", {role: "tabpanel", id: `${ids[index]}-panel`, "aria-labelledby": ids[index], class: "tabpanel"}, ...content));
-        this.element = html("div", {class: "tabs"}, html("div", {role: "tablist", "aria-label": label, onkeydown: (event) => this._key(event)}, ...this.tabs), ...this.panels);
+        this.tabs = panels.map((panel, index) =>
+            html(
+                "button",
+                {
+                    type: "button",
+                    role: "tab",
+                    id: ids[index],
+                    "aria-controls": `${ids[index]}-panel`,
+                    onclick: () => this.choose(index),
+                },
+                panel.label,
+            ),
+        );
+        this.panels = panels.map(({content}, index) =>
+            html(
+                "div",
+                {role: "tabpanel", id: `${ids[index]}-panel`, "aria-labelledby": ids[index], class: "tabpanel"},
+                ...content,
+            ),
+        );
+        this.element = html(
+            "div",
+            {class: "tabs"},
+            html("div", {role: "tablist", "aria-label": label, onkeydown: (event) => this._key(event)}, ...this.tabs),
+            ...this.panels,
+        );
         this.choose(0);
     }
 
@@ -29,7 +52,9 @@ export class Tabs {
     _key(event) {
         const last = this.tabs.length - 1;
         const at = this.chosen ?? 0;
-        const next = {ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at === 0 ? last : at - 1, Home: 0, End: last}[event.key];
+        const next = {ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at === 0 ? last : at - 1, Home: 0, End: last}[
+            event.key
+        ];
         if (next === undefined) return;
         event.preventDefault();
         this.choose(next);

@@ -1,6 +1,6 @@
 // Light or dark: the system's, or the person's for as long as the tab is open.
 
-import { choice, html, newId } from "./dom.js";
+import {choice, html, newId} from "./dom.js";
 
 const KEPT = "imagexplain.theme";
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -25,9 +25,16 @@ export function themeSwitch(changed) {
         changed();
     };
     const id = newId("theme");
-    const select = choice([{ value: "system", label: "System" }, { value: "light", label: "Light" }, { value: "dark", label: "Dark" }], kept,
-        { id, class: "small", onchange: () => apply(select.value) });
+    const select = choice(
+        [
+            {value: "system", label: "System"},
+            {value: "light", label: "Light"},
+            {value: "dark", label: "Dark"},
+        ],
+        kept,
+        {id, class: "small", onchange: () => apply(select.value)},
+    );
     if (kept !== "system") document.documentElement.dataset.theme = kept;
     dark.addEventListener("change", changed);
-    return html("span", { class: "tool" }, html("label", { for: id, class: "unseen" }, "Colours of the page"), select);
+    return html("span", {class: "tool"}, html("label", {for: id, class: "unseen"}, "Colours of the page"), select);
 }
