@@ -28,8 +28,8 @@ export function percent(part) {
     if (!Number.isFinite(part)) return "–";
     const size = Math.abs(part) * 100;
     const sign = part < 0 ? MINUS : "";
-    if (size > 0 && size < 0.1) return `${sign}below 0.1 %`;
-    if (size < 100 && size > 99.9) return `${sign}above 99.9 %`;
+    if (size > 0 && size < 0.1) return `${sign}< 0.1 %`;
+    if (size < 100 && size > 99.9) return `${sign}> 99.9 %`;
     return `${sign}${size >= 100 ? size.toFixed(0) : size.toPrecision(size < 1 ? 1 : size < 10 ? 2 : 3)} %`;
 }
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
 from imagexplain.checkout import ROOT
-from imagexplain.ops.edge_config import CONTENT_SECURITY_POLICY
+from imagexplain.ops.refusals import CONTENT_SECURITY_POLICY
 from tests.serving.fake_torchserve import Context
 
 STUDIO = ROOT / "studio"
@@ -134,6 +134,8 @@ def _row(body: bytes, headers: Message) -> dict[str, Any]:
     form = BytesParser().parsebytes(b"Content-Type: " + media.encode() + b"\r\n\r\n" + body)
     parts = cast("list[Message]", form.get_payload())
     return {
-        str(part.get_param("name", header="content-disposition")): bytearray(cast("bytes", part.get_payload(decode=True)))
+        str(part.get_param("name", header="content-disposition")): bytearray(
+            cast("bytes", part.get_payload(decode=True))
+        )
         for part in parts
     }

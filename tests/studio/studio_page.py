@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, FilePayload, Locator, Page, expect
 
 LAPTOP = (1366, 768)
 PHONE = (390, 844)
@@ -54,10 +54,14 @@ class Studio:
         """Choose in one of the settings' lists."""
         self.settings.get_by_label(label, exact=True).select_option(value)
 
+    def choose_file(self, photo: bytes, name: str = "photo.png") -> None:
+        """Give a photo as a file."""
+        file: FilePayload = {"name": name, "mimeType": "image/png", "buffer": photo}
+        self.settings.get_by_label("File of the photo").set_input_files([file])
+
     def give(self, photo: bytes, name: str = "photo.png") -> None:
         """Give a photo as a file, and wait for its prediction."""
-        file = {"name": name, "mimeType": "image/png", "buffer": photo}
-        self.settings.get_by_label("File of the photo").set_input_files([file])
+        self.choose_file(photo, name)
         expect(self.settings.get_by_role("radio", name=re.compile("%"))).to_have_count(5, timeout=15_000)
 
     def explain(self) -> None:

@@ -104,8 +104,7 @@ def test_a_person_without_a_key_is_asked_for_it(browser: Browser, fake: FakeServ
 
 def test_a_wrong_key_is_refused_in_the_services_words(browser: Browser, fake: FakeService) -> None:
     with studio(browser, fake.address + "x") as shown:
-        file = {"name": "photo.png", "mimeType": "image/png", "buffer": PHOTO}
-        shown.settings.get_by_label("File of the photo").set_input_files([file])
+        shown.choose_file(PHOTO)
         expect(shown.page.get_by_role("alert")).to_contain_text("wanted the key in Authorization: Bearer")
 
 
@@ -220,6 +219,19 @@ def test_photos_are_pasted_and_dropped(page: Studio) -> None:
     expect(page.settings).to_contain_text("given.png, 120 × 90")
     page.page.evaluate(event, ["paste", "body", list(coarse_png(1, height=60, width=70))])
     expect(page.settings).to_contain_text("pasted.png, 70 × 60")
+
+
+def test_a_photo_from_the_camera(page: Studio) -> None:
+    page.page.evaluate(
+        "() => { const canvas = document.createElement('canvas'); [canvas.width, canvas.height] = [64, 48];"
+        " canvas.getContext('2d').fillRect(0, 0, 9, 9); const stream = canvas.captureStream(30);"
+        " navigator.mediaDevices.getUserMedia = async () => stream;"
+        " setInterval(() => canvas.getContext('2d').fillRect(0, 0, 9 * Math.random(), 9), 30); }"
+    )
+    page.settings.get_by_role("button", name="Camera").click()
+    page.check()
+    page.page.get_by_role("button", name="Take the photo").click()
+    expect(page.settings).to_contain_text("camera.jpg, 64 × 48")
 
 
 def test_options_come_from_the_document(page: Studio, fake: FakeService) -> None:

@@ -52,7 +52,9 @@ def test_a_segment_switched_off_has_the_services_own_score(page: Studio, served:
     assert page.shapes.count() == len(rows) - 1
     strongest = max(range(len(rows) - 1), key=lambda row: rows[row]["attribution"])
     shape = page.page.locator(f"path[data-group='{strongest}']")
-    expect(shape).to_have_attribute("aria-label", re.compile(f"^{rows[strongest]['label']} supports {said['target_label']}"))
+    expect(shape).to_have_attribute(
+        "aria-label", re.compile(f"^{rows[strongest]['label']} supports {said['target_label']}")
+    )
     shape.dispatch_event("click")
     scores = page.page.locator(".scores")
     expect(scores).to_contain_text("The table foretold")
@@ -103,8 +105,9 @@ def test_two_models_side_by_side_on_a_phone(browser: Browser, server: StudioServ
 
 
 def test_a_saved_summary_is_the_services(page: Studio, tmp_path: Path) -> None:
-    page.settings.get_by_label("Rather than").fill("ring")
-    page.settings.get_by_label("Rather than").press("Enter")
+    rather_than = page.settings.get_by_role("combobox", name="Rather than")
+    rather_than.fill("ring")
+    rather_than.press("Enter")
     page.explain()
     page.page.get_by_role("tab", name="Keep").click()
     with page.page.expect_download() as waited:
