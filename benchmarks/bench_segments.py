@@ -36,7 +36,7 @@ from evaluation.machine import machine
 from imagexplain.archive import segmenter_backends as engines
 from imagexplain.archive.build import build_all
 from imagexplain.archive.spec import SegmenterSpec
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT, Server
@@ -58,7 +58,7 @@ def photo() -> bytes:
 
 def over_http(running: Server, segmenter: str, classifier: str, body: bytes) -> dict[str, Callable[[], Any]]:
     """The ways over HTTP, as a client calls them."""
-    client = Client(running.inference, {**running.headers(), "Cache-Control": "no-cache"})
+    client = Client(running.inference, headers={**running.headers(), "Cache-Control": "no-cache"})
 
     def explained(**options: str) -> Any:
         return client.post(

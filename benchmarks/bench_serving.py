@@ -26,7 +26,7 @@ from PIL import Image
 from evaluation.machine import machine
 from imagexplain.archive.build import build_all
 from imagexplain.cli.prepare_input import classifier_input
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.limits import Limits
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
@@ -77,7 +77,7 @@ def stage_seconds(running: Server, model: str, kind: str) -> dict[str, tuple[flo
 def measure(running: Server, path: str, body: bytes, media: str, requests: int) -> dict[str, float]:
     """Milliseconds of one kind of request: the client's median, and the mean of each stage."""
     # What a worker remembers of the request before would be measured otherwise.
-    client = Client(running.inference, {**running.headers(), "Cache-Control": "no-cache"})
+    client = Client(running.inference, headers={**running.headers(), "Cache-Control": "no-cache"})
     endpoint, model = path.split("/")
     kind = endpoint.removesuffix("s")
     for _ in range(3):

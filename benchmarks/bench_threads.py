@@ -26,7 +26,7 @@ from PIL import Image
 
 from evaluation.machine import machine
 from imagexplain.archive.build import build_all
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 from training.scenes import SceneSettings, scene
 
@@ -53,7 +53,7 @@ def answered(server: Server, body: bytes, clients: int, seconds: float) -> dict[
     ends, times = time.perf_counter() + seconds, list[float]()
 
     def ask(offset: int) -> None:
-        client = Client(server.inference, {**server.headers(), "Cache-Control": "no-cache"})
+        client = Client(server.inference, headers={**server.headers(), "Cache-Control": "no-cache"})
         for model in itertools.islice(itertools.cycle(MODELS), offset, None):
             if time.perf_counter() > ends:
                 return

@@ -12,7 +12,7 @@ from debugging.model import BASELINES, DEFAULT_BASELINE, DebuggedModel, open_mod
 from debugging.segmentation import Grid, Instances, LabelMaps, Segmentation, Superpixels
 from imagexplain.checkout import ROOT
 from imagexplain.cli.connection import add_arguments, connect
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.errors import ArgumentError
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.superpixels import GridSettings, SlicSettings

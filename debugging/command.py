@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the step's own; --help tells them")
     given = parser.parse_args(arguments)
     module = import_module(STEPS[given.step].module)
-    from imagexplain.client.client import ClientError
+    from imagexplain.client import ClientError
     from imagexplain.errors import RequestError
     from imagexplain.ops.server import ServerError
 

@@ -23,7 +23,7 @@ from debugging.segment_table import (
     shapley_values,
 )
 from debugging.segmentation import Segmentation
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.preprocess import ModelInput
 

@@ -16,7 +16,7 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from imagexplain.archive.build import build_all
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 
@@ -100,6 +100,6 @@ def served(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     run = tmp_path_factory.mktemp("run")
     server = start(store=model_store, run=run, port=free_port())
     try:
-        yield Served(server, Client(server.inference, server.headers()), metrics(server))
+        yield Served(server, Client(server.inference, headers=server.headers()), metrics(server))
     finally:
         stop(run)

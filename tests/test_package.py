@@ -49,6 +49,7 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain import __version__, combine, grad_cam, integrated_gradients
+from imagexplain.client import AsyncClient, Client, Explanation, StatusError
 
 
 def explained(model: nn.Module, images: Tensor) -> Tensor:
@@ -56,6 +57,15 @@ def explained(model: nn.Module, images: Tensor) -> Tensor:
     coarse: Tensor = grad_cam(model, images, torch.tensor([1, 2]), layer="layer4")
     print(__version__.upper())
     return combine(fine, coarse)
+
+
+async def asked(client: Client, other: AsyncClient) -> int:
+    found: Explanation = client.explain("photo.jpg", "bit", target_class=["star", 3], smooth={"samples": 3})
+    try:
+        (await other.explain(b"photo", "bit", steps=20)).tensors["integrated_grads"].sum()
+    except StatusError as error:
+        return error.status
+    return len(found.classes)
 """
 
 WRONG = """
@@ -65,11 +75,18 @@ from torch import nn
 from imagexplain import grad_cam
 from imagexplain import grad_kam
 from imagexplain.attribution import layer_kam
+from imagexplain.client import Client
+from imagexplain.client import Klient
 
 grad_cam(1, torch.zeros(1, 3, 8, 8))
 grad_cam(nn.ReLU(), torch.zeros(1, 3, 8, 8), layr="x")
 grad_cam(nn.ReLU(), torch.zeros(1, 3, 8, 8), "star")
 grad_cam(nn.ReLU(), torch.zeros(1, 3, 8, 8)).shap
+Client(ulr="http://a").models()
+Client().explain("photo.jpg", "bit", stepz=3)
+Client().explain("photo.jpg", "bit", quadrature="lefft")
+Client().predict("photo.jpg", "bit", steps=3)
+Client().models().kinds
 """
 
 EXPLAINED = """
@@ -123,12 +140,16 @@ def test_a_type_checker_refuses_what_is_wrong_and_accepts_what_is_right(tmp_path
     lines = WRONG.splitlines()
     refused = {lines[int(where.rpartition(":")[2]) - 1]: why for where, _, why in said}
     assert not [where for where, _, _ in said if "right.py" in where]
-    assert refused.keys() == set(lines[5:7] + lines[8:])
+    assert refused.keys() == {*lines[5:7], lines[8], *lines[10:]}
     assert 'no attribute "grad_kam"' in refused[lines[5]]
-    assert 'incompatible type "int"; expected' in refused[lines[8]]
-    assert 'Unexpected keyword argument "layr"' in refused[lines[9]]
-    assert 'incompatible type "str"' in refused[lines[10]]
-    assert '"Tensor" has no attribute "shap"' in refused[lines[11]]
+    assert 'no attribute "Klient"' in refused[lines[8]]
+    assert 'incompatible type "int"; expected' in refused[lines[10]]
+    assert 'Unexpected keyword argument "layr"' in refused[lines[11]]
+    assert 'incompatible type "str"' in refused[lines[12]]
+    assert '"Tensor" has no attribute "shap"' in refused[lines[13]]
+    assert 'Unexpected keyword argument "ulr"' in refused[lines[14]]
+    assert 'Unexpected keyword argument "stepz"' in refused[lines[15]]
+    assert "expected \"Literal['gauss_legendre'" in refused[lines[16]]
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +227,7 @@ def test_every_command_is_there_and_knows_its_name(name: str, capsys: pytest.Cap
 
 def test_every_script_runs_a_command() -> None:
     run = {line for file in (ROOT / "scripts").glob("*.py") for line in file.read_text().splitlines() if "run(" in line}
-    without = {"batch", "check", "compare-answers", "edge", "key", "openapi"}
+    without = {"batch", "check", "compare-answers", "compare-served", "edge", "key", "openapi", "predict", "studio"}
     assert {line.split('"')[1] for line in run} == cli.COMMANDS.keys() - without
 
 

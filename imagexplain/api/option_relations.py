@@ -11,6 +11,7 @@ from typing import Any
 
 from imagexplain.api.method_options import CLIENTS_NAMES, PATH, PLAN_OPTIONS, options_of_methods, usual_baseline
 from imagexplain.api.options import (
+    ABSENT,
     BASELINE_OPTIONS,
     CAPTION_COUNTS,
     GRAPH_OPTIONS,
@@ -20,7 +21,7 @@ from imagexplain.api.options import (
     PICTURE_OPTIONS,
     SEGMENTS,
 )
-from imagexplain.api.request import REFERENCES, Defaults
+from imagexplain.api.request import OUTPUTS, PHOTO_MASKS, PHOTO_RUNS, REFERENCES, Defaults
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS, Method
 
@@ -29,7 +30,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "method": PLAN_OPTIONS,
     "path": PATH_OPTIONS,
     "baseline": BASELINE_OPTIONS,
-    "groups": tuple(name for name in GROUP_OPTIONS if name != "threshold"),
+    "groups": (*(name for name in GROUP_OPTIONS if name != "threshold"), ABSENT),
     "segmenter": ("threshold",),
     "picture": PICTURE_OPTIONS,
     "answer": ("outputs",),
@@ -71,8 +72,8 @@ def needs_of(name: str, *, thresholds: bool = False) -> dict[str, Any] | None:
 def methods() -> dict[str, dict[str, Any]]:
     """All methods by name.
 
-    Each has its description, family and coarseness, its own options, all those that it takes and others do not, and the
-    defaults that are not the model's.
+    Each has its description, family and coarseness, its own options, all those that it takes and others do not, the
+    defaults that are not the model's, and the outputs that it alone gives.
     """
     return {name: _described(method) for name, method in METHODS.items()}
 
@@ -96,7 +97,7 @@ def _described(method: Method) -> dict[str, Any]:
     if not inputs.isdisjoint(("baselines", "fill", "references")):
         options += [name for name in BASELINE_OPTIONS if name not in options]
     if method.name == PATH:
-        options += [name for name in ("tolerance", "pixels", "outputs") if name not in options]
+        options += [name for name in ("tolerance", "pixels") if name not in options]
     defaults = {CLIENTS_NAMES.get(name, name): value for name, value in method.options.items()}
     if method.name == PATH:
         defaults = {}  # the model's spec has them
@@ -112,4 +113,5 @@ def _described(method: Method) -> dict[str, Any]:
         "own": [CLIENTS_NAMES.get(name, name) for name in method.options],
         "options": options,
         "defaults": defaults,
+        "outputs": [name for name in OUTPUTS if method.name == PATH and name not in (PHOTO_MASKS, PHOTO_RUNS)],
     }

@@ -35,16 +35,22 @@ COMMANDS = {
     "studio": Command("imagexplain.cli.studio", "open the page on which people ask the models", of_checkout=True),
     "build": Command("imagexplain.cli.build", "build the model archives from their specs", of_checkout=True),
     "check": Command("imagexplain.cli.check", "check a classifier before it is served", of_checkout=True),
-    "explain": Command("imagexplain.cli.explain", "explain a photo by a served model"),
+    "explain": Command("imagexplain.cli.explain", "explain photos by served models", extra="client"),
+    "predict": Command("imagexplain.cli.predict", "say what served models see in photos", extra="client"),
     "batch": Command("imagexplain.cli.batch", "explain the images of JSON lines, without a server"),
     "key": Command("imagexplain.cli.key", "print a key of the server on this machine"),
     "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),
-    "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder"),
+    "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder", extra="client"),
     "compare": Command("imagexplain.cli.compare_methods", "draw all methods on one photo by one classifier"),
+    "compare-served": Command(
+        "imagexplain.cli.compare_served", "draw served models' maps side by side", False, "client"
+    ),
     "compare-answers": Command("imagexplain.cli.compare_answers", "compare another service's answers with ours"),
-    "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", of_checkout=True),
+    "demo": Command("imagexplain.cli.demo", "explain one scene by every served model", True, "client"),
     "prepare-input": Command("imagexplain.cli.prepare_input", "write a photo as the original servers' JSON"),
-    "debug": Command("debugging.command", "find errors, what drove them, and images that help", True, "debugging"),
+    "debug": Command(
+        "debugging.command", "find errors, what drove them, and images that help", True, "client,debugging"
+    ),
     "evaluate": Command("evaluation.evaluate", "score explanations by groups against ground truth", of_checkout=True),
     "evaluate-methods": Command("evaluation.evaluate_methods", "score the maps of all methods", of_checkout=True),
     "evaluate-photos": Command("evaluation.evaluate_photos", "score explanations on photographs", of_checkout=True),

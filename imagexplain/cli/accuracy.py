@@ -16,11 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imagexplain.cli.connection import add_arguments, connect
-from imagexplain.client.client import Client, ClientError, per_thread
+from imagexplain.cli.photos import SUFFIXES
+from imagexplain.client import Client, ClientError
 from imagexplain.ops.server import ServerError
 from imagexplain.progress import say
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,8 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         images = labelled(given.folder)
-        client = per_thread(lambda: connect(given))
-        client()  # no server is one error, not one for each image
-        with ThreadPoolExecutor(given.connections) as pool:
-            answers = pool.map(lambda image: score(client(), image, given.model), images)
+        with connect(given) as client, ThreadPoolExecutor(given.connections) as pool:
+            answers = pool.map(lambda image: score(client, image, given.model), images)
             scores = list(tqdm(answers, total=len(images), unit=" images"))
     except (ClientError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from imagexplain.checkout import ROOT
-from imagexplain.client.client import Client, ClientError
-from imagexplain.ops.server import find
+from imagexplain.client import Client
+from imagexplain.client.local import find_local
+from imagexplain.client.transport import Key
+
+KEY_VARIABLE = "IMAGEXPLAIN_KEY"
+"""Variable of the environment that may have the key, which a command line would show to all of the machine."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +21,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--run", type=Path, default=ROOT / "run", help="state of a server on this machine (default: run)"
     )
     parser.add_argument("--url", help="inference address of another server")
-    parser.add_argument("--key", default="", help="its inference key")
+    parser.add_argument(
+        "--key", default=os.environ.get(KEY_VARIABLE, ""), help=f"its inference key (default: ${KEY_VARIABLE})"
+    )
+    parser.add_argument("--certificate", type=Path, help="file of the certificate that it is trusted by")
 
 
 def connect(options: argparse.Namespace) -> Client:
-    """The client that `add_arguments`' arguments ask for. Raises ClientError or ServerError."""
+    """The client that `add_arguments`' arguments ask for. Raises ClientError."""
+    url, key = address(options)
+    return Client(url, key, certificate=options.certificate)
+
+
+def address(options: argparse.Namespace) -> tuple[str, Key]:
+    """The address and the key that `add_arguments`' arguments ask for. Raises NoServerError."""
     if options.url:
-        return Client(options.url.rstrip("/"), {"Authorization": f"Bearer {options.key}"} if options.key else {})
-    server = find(options.run.resolve())
-    if server is None:
-        raise ClientError(f"no server runs with {options.run}: make serve, or name one with --url")
-    return Client(server.inference, server.headers())
+        return options.url, options.key
+    found = find_local(options.run)
+    return found.url, found.key

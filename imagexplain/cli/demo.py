@@ -21,7 +21,7 @@ from imagexplain.archive.spec import in_file_name
 from imagexplain.checkout import ROOT
 from imagexplain.cli import demo_captions
 from imagexplain.cli.explain import explain
-from imagexplain.client.client import Client, ClientError
+from imagexplain.client import Client, ClientError
 from imagexplain.ops.server import ServerError, find
 from imagexplain.progress import say
 from imagexplain.vision.figure import INK
@@ -170,7 +170,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         if server is None:
             raise ServerError(f"no server runs with {given.run}: make serve")
         given.out.mkdir(parents=True, exist_ok=True)
-        client, drawn = Client(server.inference, server.headers()), draw(given.out)
+        client, drawn = Client(server.inference, headers=server.headers()), draw(given.out)
         models = ask(client, server.models, drawn)
         captioners = [model.name for model in models if model.captions]
         models = [model for model in models if not model.captions]

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from imagexplain.archive.spec import in_file_name
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.plain_text import printable
 from imagexplain.progress import say
 from training.captioning.named_scenes import named_scene

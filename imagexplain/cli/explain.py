@@ -1,9 +1,15 @@
-"""Explain a photo: print the prediction and the explanation's summary, write the tensors and the heat map.
+"""Explain photos: of one, print the prediction and the explanation's summary, write the tensors and the heat map.
 
 explain.py photo.jpg --model lanet
 explain.py photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
 explain.py photo.jpg --model lanet --masks masks.json --option segments=slic --option n_segments=30
 explain.py photo.jpg --model places/1.0 --model places/2.0 --target kitchen
+
+Several photos, a folder, a pattern in quotes, a list of files (.txt, or - for the standard input) are explained at once
+within a bound. The answers lie in OUT/MODEL/PHOTO.FORMAT. The same command again asks only for what is not there.
+
+explain.py photos --model bit --segments slic --format csv --format png --out results
+explain.py "photos/**/*.jpg" --model bit --model lanet --jobs 8 --out results
 """
 
 from __future__ import annotations
@@ -15,21 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from imagexplain.archive.spec import in_file_name
-from imagexplain.cli.connection import add_arguments, connect
-from imagexplain.client.client import Client, ClientError
-from imagexplain.ops.server import ServerError
-from imagexplain.plain_text import printable
+from imagexplain.cli.answer_rows import best, told
+from imagexplain.cli.bulk import TABLES, Bulk, Order
+from imagexplain.cli.connection import add_arguments, address, connect
+from imagexplain.cli.forms import FORMS, SUFFIXES
+from imagexplain.cli.photos import gather, is_one
+from imagexplain.client import Client, ClientError
+from imagexplain.client.build import from_text
+from imagexplain.client.message import GZIP, JSON, PNG
 from imagexplain.progress import say, with_progress
 
-FORMS = {
-    "application/json": ".json",
-    "application/gzip": ".gzip",
-    "image/png": ".png",
-    "application/x-safetensors": ".safetensors",
-}
-ROWS = 10
-"""Number of groups in a summary, at most."""
-DEFAULT_FORMS = ("application/json", "application/gzip", "image/png")
+DEFAULT_FORMS = (JSON, GZIP, PNG)
+OF_CAPTIONERS = ("graph", "graphs", "features")
+"""Files that a captioner's prediction wants as well."""
 
 
 def explain(
@@ -53,78 +57,23 @@ def explain(
         OSError: the photo cannot be read or a file not be written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    prediction = with_progress(
-        f"{model} predicts", partial(client.photo, f"predictions/{model}", photo, accept="application/json")
-    )
-    say(f"{model}: {_best(prediction.json())} ({prediction.seconds:.2f} s)")
+    graphs = {name: file for name, file in (files or {}).items() if name in OF_CAPTIONERS}
+    predict = partial(client.photo, f"predictions/{model}", photo, accept=JSON, files=graphs)
+    prediction = with_progress(f"{model} predicts", predict)
+    say(f"{model}: {best(prediction.json())} ({prediction.seconds:.2f} s)")
     written = []
     for form in accept:
         ask = partial(client.photo, f"explanations/{model}", photo, accept=form, options=options, files=files)
         answer = with_progress(f"{model} explains", ask)
-        if form == "application/json":
-            result = answer.json()
-            for one in result.get("explanations", [result]):
-                say(_summary(one))
+        if form == JSON:
+            say(told(answer.json()))
             if accept == DEFAULT_FORMS:
                 continue
-        file = out / f"{photo.stem}_{in_file_name(model)}{FORMS[form]}"
+        file = out / f"{photo.stem}_{in_file_name(model)}{SUFFIXES[form]}"
         file.write_bytes(answer.body)
         written.append(file)
         say(f"  {file} ({len(answer.body) / 1e3:.0f} kB, {answer.seconds:.2f} s)")
     return written
-
-
-def _best(prediction: dict[str, Any]) -> str:
-    """The best classes, or the surest instances."""
-    if "detections" in prediction:
-        found = prediction["detections"]
-        listed = ", ".join(f"{printable(row['label'])} {row['score']:.1%}" for row in found[:5])
-        return f"{len(found)} found" + (f": {listed}" if found else "")
-    return ", ".join(f"{printable(row['label'])} {_share(row)}" for row in prediction["predictions"][:3])
-
-
-def _share(row: dict[str, Any]) -> str:
-    """A class's probability, or a value."""
-    return f"{row['probability']:.1%}" if "probability" in row else f"{row['score']:.4g}"
-
-
-def _explained(result: dict[str, Any]) -> str:
-    """The class that is explained, and the class that it is contrasted with."""
-    other = f" rather than {printable(result['contrast_label'])}" if "contrast_label" in result else ""
-    return f"  explained: {printable(result['target_label'])}{other}, score {result['score']:.3f}"
-
-
-def _summary(result: dict[str, Any]) -> str:
-    by_path = "residual" in result
-    lines = _of_path(result) if by_path else _of_map(result)
-    column = "directional" if by_path else "attribution"
-    groups = sorted(result.get("groups", []), key=lambda row: -abs(row[column]))
-    for row in groups[:ROWS]:
-        of_path = f"directional {row['directional']:+8.4f}  dividend {row['dividend']:6.1%}  " if by_path else ""
-        lines.append(
-            f"    {printable(row['label']):24.24} attribution {row['attribution']:+8.3f}  {of_path}area {row['area']}"
-        )
-    if len(groups) > ROWS:
-        lines.append(f"    and {len(groups) - ROWS} more groups")
-    return "\n".join(lines)
-
-
-def _of_path(result: dict[str, Any]) -> list[str]:
-    placed = f"of {result['quadrature']}" if "quadrature" in result else f"for a tolerance of {result['tolerance']:g}"
-    return [
-        f"{_explained(result)}, baseline {result['baseline_score']:.3f}",
-        f"  {result['method']} with {result['steps']} steps {placed}: "
-        f"residual {result['residual']:.2e} (relative {result['relative_residual']:.1e})",
-    ]
-
-
-def _of_map(result: dict[str, Any]) -> list[str]:
-    options = dict(result["options"]) | ({"layer": result["layer"]} if "layer" in result else {})
-    said = ", ".join(f"{name} {value}" for name, value in options.items())
-    return [
-        _explained(result),
-        f"  {result['method']}{f' with {said}' if said else ''}: {result['evaluations']} evaluations",
-    ]
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
@@ -132,10 +81,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("image", type=Path)
-    parser.add_argument(
-        "--model", action="append", required=True, help="name, or name/version; may be repeated, to compare"
-    )
+    add_photos(parser, Path("run/explanations"))
     parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
     parser.add_argument("--contrast", help="label or index of the class whose score is taken off: why not this one")
     parser.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
@@ -145,11 +91,14 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--tolerance", help="relative accuracy to refine to, instead of steps")
     parser.add_argument("--baseline", help="where the path starts: zero, black, white, mean, blur, uniform")
     parser.add_argument("--segments", help="groups to score: slic, grid, or the name of a segmenter")
-    parser.add_argument("--masks", type=Path, help="masks to score: COCO run-length masks (.json) or a PNG label map")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
-    parser.add_argument("--accept", action="append", choices=FORMS, help="form of the answer; may be repeated")
-    parser.add_argument("--out", type=Path, default=Path("run/explanations"), help="directory for the files")
-    add_arguments(parser)
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        help="masks to score: COCO run-length masks (.json), a PNG label map, or a folder with one for each photo",
+    )
+    parser.add_argument(
+        "--accept", action="append", choices=SUFFIXES, default=[], help="form of the answer; may be repeated"
+    )
     given = parser.parse_args(arguments)
     options = {
         "target_class": given.target,
@@ -162,15 +111,75 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         "segments": given.segments,
         "outputs": given.outputs,
     }
-    options = {name: value for name, value in options.items() if value is not None}
+    options = {name: str(value) for name, value in options.items() if value is not None}
     options |= dict(option.partition("=")[::2] for option in given.option)
-    files = {"masks": given.masks} if given.masks else None
-    forms = tuple(given.accept or DEFAULT_FORMS)
     try:
-        client = connect(given)
-        for model in given.model:
-            explain(client, given.image, model, given.out, options, forms, files)
-    except (ClientError, ServerError, OSError, ValueError) as error:
+        files = named_files(given.file)
+        if given.masks and not given.masks.is_dir():
+            files["masks"] = given.masks
+        if is_bulk(given) or (given.masks and given.masks.is_dir()):
+            return explain_all(given, options, files)
+        media = tuple(FORMS[form].accept.partition(";")[0] for form in given.format)
+        forms = tuple(dict.fromkeys((*given.accept, *media))) or DEFAULT_FORMS
+        with connect(given) as client:
+            for model in given.model:
+                explain(client, Path(given.image[0]), model, given.out, from_text(options), forms, files)
+    except (ClientError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def explain_all(given: argparse.Namespace, options: dict[str, str], files: dict[str, Path]) -> int:
+    """Explain many photos; returns the exit status. Raises ClientError."""
+    accepted = (name for name, form in FORMS.items() if form.accept.partition(";")[0] in given.accept)
+    forms = tuple(dict.fromkeys((*accepted, *given.format))) or ("json", "gzip", "png")
+    masks = given.masks if given.masks and given.masks.is_dir() else None
+    order = Order("explanations", tuple(given.model), forms, options, files, given.out, masks, given.redo)
+    return bulk(given, order)
+
+
+def add_photos(parser: argparse.ArgumentParser, out: Path | None, forms: tuple[str, ...] = (*FORMS, "csv")) -> None:
+    """Add the arguments of commands that ask models about photos: which, where, how many at once."""
+    parser.add_argument("image", nargs="+", help="photo; or a folder, a pattern, a list of files (.txt), - for one")
+    parser.add_argument(
+        "--model", action="append", required=True, help="name, or name/version; may be repeated, to compare"
+    )
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
+    parser.add_argument(
+        "--file", action="append", default=[], metavar="NAME=FILE", help="an option that is a file, such as graph"
+    )
+    parser.add_argument(
+        "--format", action="append", choices=forms, default=[], help="form of the answers by name; may be repeated"
+    )
+    parser.add_argument("--out", type=Path, default=out, help=f"directory for the files (default: {out or 'none'})")
+    parser.add_argument("--jobs", type=int, help="photos under way at once, of several (default: 4)")
+    parser.add_argument("--redo", action="store_true", help="ask again for what is done")
+    add_arguments(parser)
+
+
+def is_bulk(given: argparse.Namespace) -> bool:
+    """Tell whether the arguments are about several photos, or want what only several have."""
+    wants_more = given.jobs is not None or given.redo or any(form in TABLES for form in given.format)
+    return wants_more or not is_one(given.image)
+
+
+def named_files(given: list[str]) -> dict[str, Path]:
+    """Options that are files. Raises ValueError for one without a name or a file."""
+    files = {}
+    for each in given:
+        name, _, file = each.partition("=")
+        if not name or not file:
+            raise ValueError(f"file: wanted NAME=FILE, got {each}")
+        files[name] = Path(file)
+    return files
+
+
+def bulk(given: argparse.Namespace, order: Order) -> int:
+    """Carry out an order for the photos that the arguments name; returns the exit status. Raises ClientError."""
+    jobs = 4 if given.jobs is None else given.jobs
+    if jobs < 1:
+        raise ValueError(f"jobs: wanted at least 1, got {jobs}")
+    photos = gather(given.image, given.out)
+    url, key = address(given)
+    return Bulk(order, photos, url, key, certificate=given.certificate, connections=jobs).run()

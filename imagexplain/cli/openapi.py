@@ -29,7 +29,7 @@ from imagexplain.serving.interface import GENERIC, interface_of
 
 @dataclass(frozen=True)
 class Archived:
-    """What an archive says of its model.
+    """Spec and methods of an archive.
 
     Attributes:
         spec: Resolved spec.

@@ -1,110 +1,194 @@
-"""An authorised connection to a server, which sends photos in the forms that the server takes."""
+"""A client that waits for each answer; any number of threads may share one."""
 
 from __future__ import annotations
 
-import base64
-import json
-import mimetypes
-import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import urlencode
 
-import requests
+import httpx
 
-from imagexplain.client.loopback import stays_here
+from imagexplain.client import calls
+from imagexplain.client.answers import Explanation, Prediction
+from imagexplain.client.base import BaseClient
+from imagexplain.client.build import OPTIONS_HEADER
+from imagexplain.client.calls import Call
+from imagexplain.client.errors import ClientError
+from imagexplain.client.exchange import Pause, Reply, exchange, out_of_time
+from imagexplain.client.masks import Masks
+from imagexplain.client.message import Answer, Endpoint, Request
+from imagexplain.client.options import ExplainOptions, PredictOptions
+from imagexplain.client.photos import Photo
+from imagexplain.client.transport import FAILURES, reply_of, time_over
 
 T = TypeVar("T")
 
 
-class ClientError(RuntimeError):
-    """A missing server, or an answer that is not a success; the message says which, in the server's words."""
+class Client(BaseClient):
+    """A connection to a server, for any number of threads.
 
+    See :class:`imagexplain.client.base.BaseClient` for its arguments.
+    """
 
-@dataclass(frozen=True)
-class Answer:
-    """A successful answer, and the seconds from request to last byte."""
+    def _open(self, settings: dict[str, Any]) -> None:
+        self._http = httpx.Client(**settings)
 
-    body: bytes
-    media: str
-    seconds: float
+    def predict(
+        self, photo: Photo | None, model: str, *, request_id: str | None = None, **options: Unpack[PredictOptions]
+    ) -> Prediction:
+        """The prediction of a model: classes, instances or captions.
 
-    def json(self) -> Any:
-        """The body as JSON."""
-        return json.loads(self.body)
-
-
-@dataclass(frozen=True)
-class Client:
-    """A connection to the inference address `url`, with the header that authorises it; for one thread at a time."""
-
-    url: str
-    headers: Mapping[str, str]
-
-    @cached_property
-    def session(self) -> requests.Session:
-        """The connection: to this machine without a proxy, and never with a .netrc's password in the key's place."""
-        session = requests.Session()
-        session.trust_env = not stays_here(self.url)
-        session.auth = lambda request: request
-        return session
-
-    def post(
-        self, path: str, body: bytes, media: str, *, accept: str = "*/*", options: Mapping[str, Any] | None = None
-    ) -> Answer:
-        """Post a body; `options` are those of an explanation. Raises ClientError."""
-        headers = {**self.headers, "Content-Type": media, "Accept": accept}
-        if options:
-            headers["X-Explain-Options"] = urlencode(options)
-        started = time.perf_counter()
-        try:
-            answer = self.session.post(f"{self.url}/{path}", data=body, headers=headers, timeout=3600)
-        except requests.RequestException as error:
-            raise ClientError(f"no answer from {self.url}: {error}") from None
-        seconds = time.perf_counter() - started
-        if not answer.ok:
-            raise ClientError(f"{path}: {answer.status_code} {_message(answer)}")
-        return Answer(answer.content, answer.headers.get("Content-Type", ""), seconds)
-
-    def photo(self, path: str, photo: Path, *, files: Mapping[str, Path] | None = None, **settings: Any) -> Answer:
-        """Post an encoded photo as it is; with further files, JSON and images, all of them as JSON.
+        Args:
+            photo: Path of a file, its bytes, an image of Pillow's or an array; None with features for a captioner.
+            model: Name of the model, or name/version.
+            request_id: Id of the request, for the server's log.
+            **options: Options of the prediction.
 
         Raises:
             ClientError: no answer, or no success.
         """
-        if files:
-            fields = {"image": _in_json(photo), **{name: _in_json(file) for name, file in files.items()}}
-            return self.post(path, json.dumps(fields).encode(), "application/json", **settings)
-        media = mimetypes.guess_type(photo.name)[0] or "application/octet-stream"
-        return self.post(path, photo.read_bytes(), media, **settings)
+        return self._run(calls.predict(photo, model, options, request_id))
 
+    def explain(
+        self,
+        photo: Photo | None,
+        model: str,
+        *,
+        masks: Masks | None = None,
+        tensors: bool = True,
+        fresh: bool = False,
+        request_id: str | None = None,
+        **options: Unpack[ExplainOptions],
+    ) -> Explanation:
+        """The explanation of what a model says of a photo.
 
-def _in_json(file: Path) -> Any:
-    """A file's contents as a field of JSON."""
-    data = file.read_bytes()
-    return json.loads(data) if file.suffix == ".json" else base64.b64encode(data).decode("ascii")
+        Args:
+            photo: Path of a file, its bytes, an image of Pillow's or an array; None with features for a captioner.
+            model: Name of the model, or name/version.
+            masks: Masks to score: a file, an array, run lengths, or what a segmenter found.
+            tensors: Flag for an answer with tensors; without, only the summary is computed and sent.
+            fresh: Flag for an answer that is computed anew, even where it is cached.
+            request_id: Id of the request, for the server's log.
+            **options: Options of the explanation.
 
+        Raises:
+            ClientError: no answer, or no success.
+        """
+        given = {**options, "masks": masks}
+        return self._run(calls.explain(photo, model, given, tensors=tensors, fresh=fresh, request_id=request_id))
 
-def per_thread(make: Callable[[], T]) -> Callable[[], T]:
-    """A function that gives each thread its own `make()`."""
-    own = threading.local()
+    def picture(
+        self,
+        photo: Photo | None,
+        model: str,
+        *,
+        masks: Masks | None = None,
+        endpoint: Endpoint = "explanations",
+        **options: Unpack[ExplainOptions],
+    ) -> bytes:
+        """The explanation as a picture, a PNG; with the endpoint `predictions` the instances of a segmenter.
 
-    def get() -> T:
-        if not hasattr(own, "value"):
-            own.value = make()
-        value: T = own.value
-        return value
+        Raises:
+            ClientError: no answer, or no success.
+        """
+        return self._run(calls.picture(photo, model, endpoint, {**options, "masks": masks}))
 
-    return get
+    def ask(
+        self,
+        endpoint: Endpoint,
+        photo: Photo | None,
+        model: str,
+        *,
+        accept: str = "*/*",
+        options: Mapping[str, Any] | None = None,
+        fresh: bool = False,
+    ) -> Answer:
+        """The answer of an endpoint in any form, as it came.
 
+        Raises:
+            ClientError: no answer, or no success.
+        """
+        return self._run(calls.ask(endpoint, photo, model, accept, options or {}, fresh=fresh))
 
-def _message(answer: requests.Response) -> str:
-    try:
-        body = answer.json()
-        return f"{body['field']}: {body['message']}" if "field" in body else str(body["message"])
-    except (ValueError, KeyError, TypeError):
-        return answer.text[:200] or answer.reason or "(empty answer: larger than the server takes?)"
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that are served, with versions where there are several; the front door tells them.
+
+        Raises:
+            ClientError: no answer, or no success.
+        """
+        return self.known_models or self._run(calls.models())
+
+    def document(self) -> dict[str, Any]:
+        """The server's OpenAPI document, which the front door has. Raises ClientError."""
+        return self._run(calls.document())
+
+    def post(
+        self, path: str, body: bytes, media: str, *, accept: str = "*/*", options: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """Post a body as it is; `options` are short ones of an explanation. Raises ClientError."""
+        headers = {"Content-Type": media, "Accept": accept}
+        if options:
+            headers[OPTIONS_HEADER] = urlencode(options)
+        return self._run(Call(Request(path, headers, body), lambda answer: answer))
+
+    def photo(
+        self,
+        path: str,
+        photo: Path,
+        *,
+        files: Mapping[str, Path] | None = None,
+        accept: str = "*/*",
+        options: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """Post an encoded photo to a path such as ``predictions/bit``, with options that are files, JSON and images.
+
+        Raises:
+            ClientError: no answer, or no success.
+        """
+        kind, _, model = path.partition("/")
+        endpoint: Endpoint = "predictions" if kind == "predictions" else "explanations"
+        return self.ask(endpoint, photo, model, accept=accept, options={**(options or {}), **(files or {})})
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, call: Call[T]) -> T:
+        course = exchange(call.request, self.connection.retry, self.connection.deadline_s)
+        step = next(course)
+        while True:
+            outcome = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+            else:
+                outcome = self._attempt(call.request, step.left_s)
+            try:
+                step = course.send(outcome)
+            except StopIteration as done:
+                answer: Answer = done.value
+                break
+        return call.decode(answer)
+
+    def _attempt(self, request: Request, left_s: float) -> Reply | ClientError:
+        ends = time.monotonic() + left_s
+        try:
+            with self._http.stream(**self.connection.arguments(request, left_s)) as response:
+                parts = []
+                for part in response.iter_bytes():
+                    parts.append(part)
+                    if time_over(time.monotonic(), ends):
+                        return out_of_time(request, left_s)
+                return reply_of(response, b"".join(parts))
+        except FAILURES as error:
+            return self.connection.error_of(request, error)

@@ -104,7 +104,7 @@ _FOREIGN_HOST = Refusal(
 
 @dataclass(frozen=True)
 class Settings:
-    """What the server serves.
+    """Contents and place of a server.
 
     Attributes:
         folder: Folder of the studio's files.
@@ -136,7 +136,7 @@ class _Documents:
 
 
 class _Reader(io.RawIOBase):
-    """What a client sends, until a deadline."""
+    """Stream of what a client sends, until a deadline."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection

@@ -35,7 +35,7 @@ class Body:
     """A client's body, as far as it has not been read.
 
     Attributes:
-        stream: What the client sends, which times out by itself.
+        stream: Stream from the client, which times out by itself.
         left: Bytes of the body that are still to come.
     """
 
@@ -47,7 +47,7 @@ class Body:
         if not self.left:
             return b""
         try:
-            chunk = self.stream.read(min(CHUNK_BYTES, self.left))
+            chunk = self.stream.read1(min(CHUNK_BYTES, self.left))
         except OSError as error:
             raise ClientGoneError from error
         if not chunk:

@@ -55,6 +55,7 @@ export function controls(document, model, method, endpoint = "explanation") {
             if (ownOptions.includes(name)) control.needs = null;
             const told = names.map((each) => helpOf(schema.description ?? "", each)).filter(Boolean);
             if (told.length) control.help = told.join(" ");
+            if (name === "outputs") control.choices = outputs(document, names, control.choices ?? []);
             if (name === "segments") {
                 const segmenters = models(document).filter((each) => each.kind === "segmenter");
                 control.kind = "choice";
@@ -64,6 +65,18 @@ export function controls(document, model, method, endpoint = "explanation") {
             if (["class", "classes"].includes(control.kind) && about?.labels) control.choices = about.labels;
             return control;
         });
+}
+
+/**
+ * The outputs that answers by some methods may have.
+ * @param {any} document
+ * @param {string[]} methods  Those of the request.
+ * @param {string[]} all
+ */
+function outputs(document, methods, all) {
+    const particular = Object.values(document["x-methods"] ?? {}).flatMap((each) => each.outputs);
+    const given = methods.length === 1 ? methodOf(document, methods[0]).outputs : [];
+    return all.filter((name) => !particular.includes(name) || given.includes(name));
 }
 
 /**

@@ -21,9 +21,9 @@ export class ServiceError extends Error {
      * @param {number} status
      * @param {string} field  Part of the request at fault.
      * @param {string} message
-     * @param {{retryAfter?: number|null, id?: string|null, word?: string}} [more]
+     * @param {{retryAfter?: number|null, id?: string|null, word?: string, body?: any}} [more]
      */
-    constructor(status, field, message, {retryAfter = null, id = null, word = ""} = {}) {
+    constructor(status, field, message, {retryAfter = null, id = null, word = "", body = null} = {}) {
         super(message);
         this.name = "ServiceError";
         this.status = status;
@@ -34,6 +34,8 @@ export class ServiceError extends Error {
         this.id = id;
         /** Status as a short word. */
         this.word = word;
+        /** The whole error, as JSON has it. */
+        this.body = body;
     }
 }
 
@@ -232,9 +234,7 @@ async function refusal(response) {
         // not the service's own
     }
     const message = body?.message ?? `${response.status} ${response.statusText}`.trim();
-    const error = new ServiceError(response.status, body?.field ?? "server", message, {...more, word: body?.error ?? ""});
-    error.body = body;
-    return error;
+    return new ServiceError(response.status, body?.field ?? "server", message, {...more, word: body?.error ?? "", body});
 }
 
 /** @param {Response} response */

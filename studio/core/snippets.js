@@ -21,17 +21,21 @@ const HEADER_BYTES = 4000;
  * @param {Request} request
  */
 export function curl({base, endpoint, model, options, photo, accept, out, certificate}) {
-    const encoded = encode(options);
+    const {files, others} = parted(options);
+    const encoded = encode(others);
     const parts = ["curl -sf"];
     if (certificate) parts.push(`--cacert ${quoted(certificate)}`);
     parts.push(`-H "Authorization: Bearer $KEY"`);
     if (accept) parts.push(`-H ${quoted(`Accept: ${accept}`)}`);
-    if (encoded.length > HEADER_BYTES) {
-        parts.push(`-F ${quoted(`image=@${quotedName(photo)}`)}`);
-        for (const [name, value] of Object.entries(texts(options))) parts.push(`--form-string ${quoted(`${name}=${value}`)}`);
+    if (files.length || encoded.length > HEADER_BYTES) {
+        parts.push(`-F ${quoted(`image=@${inForm(photo)}`)}`);
+        for (const [name, value] of Object.entries(texts(others))) {
+            parts.push(`--form-string ${quoted(`${name}=${value}`)}`);
+        }
+        for (const [name, file] of files) parts.push(`-F ${quoted(`${name}=@${inForm(file)}`)}`);
     } else {
         if (encoded) parts.push(`-H ${quoted(`X-Explain-Options: ${encoded}`)}`);
-        parts.push(`-X POST -T ${quoted(photo)}`);
+        parts.push(`-X POST --data-binary ${quoted(`@${photo}`)}`, `-H "Content-Type: application/octet-stream"`);
     }
     parts.push(quoted(`${base}/${endpoint}s/${model}`));
     if (out) parts.push(`-o ${quoted(out)}`);
@@ -43,8 +47,9 @@ export function curl({base, endpoint, model, options, photo, accept, out, certif
  * @param {Request} request
  */
 export function python({base, endpoint, model, options, photo, certificate}) {
-    const given = Object.entries(options).filter(([, value]) => value !== null && value !== undefined);
-    const named = given.map(([name, value]) => `    ${name}=${literal(value)},\n`);
+    const {files, others} = parted(options);
+    const given = Object.entries(others).filter(([, value]) => value !== null && value !== undefined);
+    const named = [...given, ...files].map(([name, value]) => `    ${name}=${literal(value)},\n`);
     const settings = certificate ? `, certificate=${literal(certificate)}` : "";
     const verb = endpoint === "prediction" ? "predict" : "explain";
     return [
@@ -83,7 +88,22 @@ export function literal(value) {
     return JSON.stringify(value);
 }
 
-/** @param {string} name */
-function quotedName(name) {
+/**
+ * The options that are files, by the names of these, and all others.
+ * @param {Record<string, any>} options
+ */
+function parted(options) {
+    const entries = Object.entries(options);
+    return {
+        files: entries.filter(([, value]) => value instanceof Blob).map(([name, file]) => [name, file.name ?? name]),
+        others: Object.fromEntries(entries.filter(([, value]) => !(value instanceof Blob))),
+    };
+}
+
+/**
+ * The name of a file as curl's forms take it.
+ * @param {string} name
+ */
+function inForm(name) {
     return /[;,"\\]/.test(name) ? `"${name.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"` : name;
 }

@@ -17,7 +17,7 @@ from imagexplain.archive.build import build_all
 from imagexplain.archive.spec import ClassifierSpec, SpecError
 from imagexplain.attribution import attention_rollout
 from imagexplain.checkout import ROOT
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.ops.server import ServerError, free_port, start, stop
 from tests.attribution.same_weights import Logits
 from tests.models import huggingface_folders
@@ -50,7 +50,7 @@ def test_an_archive_is_asked_over_http(tmp_path: Path, run: Path, scene_file: Pa
     with torch.no_grad():
         expected = network(pixels).logits[0].softmax(0)
     server = start(store=tmp_path / "store", run=run, port=free_port())
-    client = Client(server.inference, server.headers())
+    client = Client(server.inference, headers=server.headers())
     found = client.photo("predictions/huggingface", scene_file, accept="application/json").json()
     probabilities = {row["index"]: (row["label"], row["probability"]) for row in found["predictions"]}
     assert [probabilities[index][0] for index in range(5)] == ["cat", "crane (1)", "dog", "crane (3)", "owl"]

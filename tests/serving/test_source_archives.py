@@ -13,7 +13,7 @@ from PIL import Image
 from imagexplain.archive.build import build_all
 from imagexplain.archive.spec import OWN_MODULE, ClassifierSpec, SpecError
 from imagexplain.checkout import ROOT
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.models.programs import FILES
 from imagexplain.ops.check_archive import ArchiveError, check
 from imagexplain.ops.server import free_port, start
@@ -131,7 +131,7 @@ def test_weights_are_no_program(tmp_path: Path) -> None:
 def test_it_is_served(spec: str, name: str, file: str, tmp_path: Path, run: Path, scene_file: Path) -> None:
     built(tmp_path, spec, own(tmp_path) | scripted(tmp_path))
     server = start(store=tmp_path / "store", run=run, port=free_port())
-    client = Client(server.inference, server.headers())
+    client = Client(server.inference, headers=server.headers())
     found = client.photo(f"predictions/{name}", scene_file, accept="application/json").json()["predictions"]
     packed = ClassifierSpec.model_validate_json(files_of(tmp_path / "store" / f"{name}.mar")["spec.json"])
     image, _ = apply(Image.open(scene_file), Preprocess(**packed.preprocess.model_dump()))

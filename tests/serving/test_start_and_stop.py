@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from imagexplain.cli import serve
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.client.loopback import LOOPBACK, is_loopback, reachable, stays_here, urlopen
 from imagexplain.ops import server
 from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
@@ -207,7 +207,7 @@ def test_a_start_that_would_fail_leaves_the_server_that_runs(
     where = {address.ip.removeprefix("::ffff:") for address in listening if address.port == port}
     assert where == {"127.0.0.2"}
     assert {a.ip.removeprefix("::ffff:") for a in listening if a.port != port} == {LOOPBACK}
-    client = Client(running.inference, running.headers())
+    client = Client(running.inference, headers=running.headers())
     assert client.post("predictions/small", b"x", "image/png").body == b"fine"
 
     def refused(words: str, **settings: object) -> None:
@@ -396,11 +396,10 @@ def test_no_key_goes_to_a_proxy_or_gives_way_to_a_password(proxies: None) -> Non
 
     thread = threading.Thread(target=answer)
     thread.start()
-    client = Client(f"http://{LOOPBACK}:{listening.getsockname()[1]}", {"Authorization": "Bearer key"})
+    client = Client(f"http://{LOOPBACK}:{listening.getsockname()[1]}", "key")
     assert client.post("predictions/x", b"photo", "image/png").json() == {}
     thread.join()
     listening.close()
     assert "Authorization: Bearer key" in asked[0]
-    far = Client("http://192.0.2.1", {"Authorization": "Bearer key"}).session
-    assert far.merge_environment_settings("http://192.0.2.1", {}, None, None, None)["proxies"]
-    assert far.auth is not None
+    far = Client("http://192.0.2.1", "key").connection.settings()
+    assert far["trust_env"] and far["auth"] is not None

@@ -17,7 +17,7 @@ from imagexplain.archive.find import find_classifier
 from imagexplain.archive.spec import SpecError
 from imagexplain.checkout import ROOT
 from imagexplain.cli import compare_methods, explain, serve
-from imagexplain.client.client import Client
+from imagexplain.client import Client
 from imagexplain.ops.server import ServerError, UnknownModelError, chosen_archives, free_port, start
 from tests.conftest import metrics
 from tests.serving import archives
@@ -69,7 +69,7 @@ def test_two_versions_are_served_at_once(
     assert server.models == ("places/2.0", "places/1.0")
     assert serve.main(["status", "--run", str(run)]) == 0
     assert "places/1.0: READY" in capsys.readouterr().out
-    client, photo = Client(server.inference, server.headers()), scene_file
+    client, photo = Client(server.inference, headers=server.headers()), scene_file
 
     def outputs(model: str) -> tuple[str, list[str], list[float]]:
         found = client.photo(f"predictions/{model}", photo, accept="application/json").json()
@@ -119,7 +119,11 @@ def test_versions_are_drained_and_stopped(tmp_path: Path, run: Path) -> None:
     assert server.models == ("other", "small/1.10", "small/1.9")
 
     def answer(model: str) -> str:
-        return Client(server.inference, server.headers()).post(f"predictions/{model}", b"x", "image/png").body.decode()
+        return (
+            Client(server.inference, headers=server.headers())
+            .post(f"predictions/{model}", b"x", "image/png")
+            .body.decode()
+        )
 
     assert [answer(model) for model in ("small/1.9", "small/1.10", "small")] == ["1.9", "1.10", "1.10"]
     (tmp_path / "store" / "small@1.9.mar").rename(tmp_path / "store" / "small.mar")
