@@ -12,8 +12,10 @@ from torch import Tensor
 
 from imagexplain.api.request import Contract, Defaults, Request, contrast_with, resolve_target
 from imagexplain.archive.spec import ClassifierSpec
+from imagexplain.attribution.runner import FORWARD_SHARE
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline, ema
+from imagexplain.serving.over_photo import frame
 from imagexplain.serving.path_attribution import predict, prediction_result
 from imagexplain.serving.served_model import ServedModel, load
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
@@ -64,9 +66,14 @@ class Classifier:
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Tensor]:
         """(classes,) scores of each photo, on the CPU."""
         known = [None if one.fresh else self.scores.get(one.key) for one in batch]
-        unknown = [one.seen.image for one, scores in zip(batch, known, strict=True) if scores is None]
-        # Copies: a row would keep the others alive.
-        computed = iter([scores.clone() for scores in predict(self.model, unknown)] if unknown else [])
+        unknown = [
+            one.seen.image[None] if one.images is None else one.images
+            for one, scores in zip(batch, known, strict=True)
+            if scores is None
+        ]
+        rows = iter(predict(self.model, [image for images in unknown for image in images]) if unknown else [])
+        # A mean over the draws is a copy, too: a row would keep the others alive.
+        computed = iter([torch.stack([next(rows) for _ in images]).mean(0) for images in unknown])
         found = [next(computed) if scores is None else scores for scores in known]
         for one, before, scores in zip(batch, known, found, strict=True):
             if before is None:
@@ -74,8 +81,9 @@ class Classifier:
         return found
 
     def payload(self, decoded: Decoded, prediction: Tensor, deadline: Deadline) -> Payload:
-        """The best classes, and all scores."""
-        return Payload(prediction_result(self.model, prediction))
+        """The best classes, and all scores; of a photo without some groups, which, and the model's frame."""
+        result, absent = prediction_result(self.model, prediction), list(decoded.request.absent)
+        return Payload(result | {"absent": absent, "frame": frame(decoded.seen.geometry)} if absent else result)
 
     def best(self, prediction: Tensor, count: int) -> list[int]:
         """Indices of the best classes."""
@@ -88,6 +96,10 @@ class Classifier:
         return ExplainedScore(
             self.model, contrast_with(decoded.request, index, labels), prediction, self.seconds_per_point
         )
+
+    def seconds_per_image(self, image: Tensor) -> float:
+        """A part of what a point of a path takes; inputs have one size."""
+        return FORWARD_SHARE * self.seconds_per_point
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:
         """Learn the speed; inputs have one size."""
