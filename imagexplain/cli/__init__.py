@@ -36,6 +36,7 @@ COMMANDS = {
     "check": Command("imagexplain.cli.check", "check a classifier before it is served", of_checkout=True),
     "explain": Command("imagexplain.cli.explain", "explain a photo by a served model"),
     "batch": Command("imagexplain.cli.batch", "explain the images of JSON lines, without a server"),
+    "summarize": Command("imagexplain.cli.summarize", "show what a model looks at over a data set", False, "cluster"),
     "key": Command("imagexplain.cli.key", "print a key of the server on this machine"),
     "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),
     "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder"),

@@ -132,7 +132,7 @@ def explain_chunk(explainer: Explainer, job: Job, chunk: Chunk) -> Progress:
                 own.write_bytes(answer.body)
             with safe_open(job.out / maps, "pt") as file:
                 told = file.metadata()["result"].encode()
-        rows.append(table.row(item.id, item.path, size, json.loads(told), maps))
+        rows.append(table.row(item, size, json.loads(told), maps))
     table.write_part(job.out / TABLE, rows)
     return Progress(len(rows), sum("error" in one for one in rows))
 

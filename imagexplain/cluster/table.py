@@ -11,12 +11,15 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from imagexplain.cluster.inputs import Item
 
 GROUP = pa.struct(
     [
@@ -36,6 +39,9 @@ SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         ("path", pa.string()),
+        ("offset", pa.int64()),
+        ("row_group", pa.int32()),
+        ("column", pa.string()),
         ("size", pa.int64()),
         ("model", pa.string()),
         ("method", pa.string()),
@@ -47,20 +53,21 @@ SCHEMA = pa.schema(
         ("residual", pa.float64()),
         ("relative_residual", pa.float64()),
         ("evaluations", pa.int64()),
+        ("frame", pa.list_(pa.float64())),
         ("groups", pa.list_(GROUP)),
         ("maps", pa.string()),
         ("error", ERROR),
     ]
 )
-"""Columns of the table. ``size`` is in bytes, ``maps`` the file of the image's tensors, relative to the job's folder;
-``error`` is null for an image that was explained, and then nothing else of an explanation is there."""
+"""Columns of the table. Where an image is, its ``path``, ``offset``, ``row_group`` and ``column`` say, as those of
+:class:`imagexplain.cluster.inputs.Item` do; ``size`` is in bytes; ``frame`` is the part of the upright photo that the
+model saw (left, top, right, bottom), and ``maps`` the file of the image's tensors, relative to the job's folder. An
+image that was refused has its ``error``, and nothing of an explanation."""
 
 
-def row(
-    item_id: str, path: str, size: int | None, answer: Mapping[str, Any], maps: str | None = None
-) -> dict[str, Any]:
-    """A row of the table from the answer to an explanation, or from a refusal."""
-    found: dict[str, Any] = {"id": item_id, "path": path, "size": size}
+def row(item: Item, size: int | None, answer: Mapping[str, Any], maps: str | None = None) -> dict[str, Any]:
+    """A row of the table, of an image of so many bytes, from the answer to an explanation or from a refusal."""
+    found: dict[str, Any] = {**asdict(item), "size": size}
     if "code" in answer:
         error = {"status": answer["code"], "field": answer["field"], "message": answer["message"]}
         return found | {"error": error}
@@ -74,6 +81,7 @@ def row(
         "target": answer["target_label"],
         **{name: answer.get(name) for name in ("score", "baseline_score", "residual", "relative_residual")},
         "evaluations": answer["evaluations"],
+        "frame": answer["frame"]["box"],
         "groups": groups and [{name: group.get(name) for name in GROUP.names} for group in groups],
         "maps": maps,
     }
