@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from imagexplain.api.request import Kind
-from imagexplain.archive.spec import SPEC_FILE, ModelSpec
-from imagexplain.ops.check_archive import check
+from imagexplain.cluster.archive import handler_of, load
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import NoMetrics
-from imagexplain.serving.runtime import device
-from imagexplain.serving.tasks.classifier import Classifier
-from imagexplain.serving.tasks.segmenter import Segmenter
-from imagexplain.serving.worker import Worker
-
-KINDS: Mapping[str, type[Classifier] | type[Segmenter]] = {"classifier": Classifier, "segmenter": Segmenter}
-"""Kinds of models whose answers are scores, by their archives' handlers."""
+from imagexplain.serving.request_loop import AnyLoop
 
 SECONDS = 24 * 3600.0
 """Time that a batch may take: nobody waits for an answer."""
@@ -34,35 +24,29 @@ class Explainer:
 
     Attributes:
         worker: Worker of the model.
-        batch: Number of photos that are computed at once.
+        folder: Directory of the unpacked archive, which goes with this.
     """
 
-    worker: Worker[Any]
-    batch: int
-    _folder: tempfile.TemporaryDirectory[str] = field(repr=False)
+    worker: AnyLoop
+    folder: tempfile.TemporaryDirectory[str] = field(repr=False)
 
     @classmethod
-    def load(cls, archive: Path) -> Explainer:
-        """Unpack an archive of a classifier or a segmenter, for as long as this lives, and load its model.
+    def load(cls, archive: Path, *kinds: str) -> Explainer:
+        """The model of an archive of one of these kinds.
 
         Raises:
-            ValueError: no such archive, a damaged one, or one of a captioner.
-            OSError: no room for its files.
+            ValueError: an archive of another kind, a damaged one, or none of this service's.
+            OSError: no such archive, or no room for its files.
         """
-        check(archive)
+        if (kind := handler_of(archive)) not in kinds:
+            raise ValueError(f"{archive}: wanted the archive of a {' or a '.join(kinds)}, got a {kind}'s")
         folder = tempfile.TemporaryDirectory(prefix="imagexplain-")
-        with zipfile.ZipFile(archive) as content:
-            handler = json.loads(content.read(SPEC_FILE))["handler"] if SPEC_FILE in content.namelist() else "none"
-            if handler not in KINDS:
-                raise ValueError(f"{archive}: wanted the archive of a {' or a '.join(KINDS)}, got handler {handler!r}")
-            content.extractall(folder.name)
-        task = KINDS[handler].load(Path(folder.name), device({"gpu_id": 0}))
-        return cls(Worker.start(task, Path(folder.name), NoMetrics()), task.spec.serving.batch_size, folder)
+        return cls(load(archive, folder, NoMetrics()), folder)
 
     @property
-    def spec(self) -> ModelSpec:
-        """The archive's spec."""
-        return self.worker.task.spec
+    def batch(self) -> int:
+        """Number of photos that are computed at once."""
+        return self.worker.task.spec.serving.batch_size
 
     def answer(
         self, bodies: Sequence[Mapping[str, bytes]], kind: Kind, accept: str, options: str = ""
@@ -76,9 +60,9 @@ class Explainer:
             options: Options that all have in common, form-encoded.
         """
         headers = {"accept": accept, "x-explain-options": options}
+        steps = self.worker.task.spec.explain.steps + 2
         found: list[Response] = []
         for start in range(0, len(bodies), self.batch):
             requests = [RawRequest(dict(body), headers, kind) for body in bodies[start : start + self.batch]]
-            deadline = Deadline.starting_now(SECONDS, 0, self.spec.explain.steps + 2)
-            found += self.worker.handle(requests, deadline)
+            found += self.worker.handle(requests, Deadline.starting_now(SECONDS, 0, steps))
         return found

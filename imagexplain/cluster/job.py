@@ -144,8 +144,8 @@ def run_here(job: Job, chunks: Iterable[Chunk]) -> Iterator[Progress]:
         ValueError: an archive that is no classifier's or no segmenter's, or is damaged.
         OSError: what was found cannot be written. The job goes on with the next run.
     """
-    explainer = Explainer.load(job.archive)
-    segmenter = None if job.segmenter is None else Explainer.load(job.segmenter)
+    explainer = Explainer.load(job.archive, "classifier", "segmenter")
+    segmenter = None if job.segmenter is None else Explainer.load(job.segmenter, "segmenter")
     for chunk in chunks:
         yield explain_chunk(explainer, job, chunk if segmenter is None else find_segments(segmenter, job, chunk))
 

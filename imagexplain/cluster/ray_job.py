@@ -46,7 +46,7 @@ class ExplainingActor:
     """An actor that holds the classifier of a job."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.explainer = job, Explainer.load(job.archive)
+        self.job, self.explainer = job, Explainer.load(job.archive, "classifier", "segmenter")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The progress of a chunk."""
@@ -59,7 +59,7 @@ class SegmentingActor:
 
     def __init__(self, job: Job) -> None:
         assert job.segmenter is not None
-        self.job, self.segmenter = job, Explainer.load(job.segmenter)
+        self.job, self.segmenter = job, Explainer.load(job.segmenter, "segmenter")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The chunk with the masks of its images."""

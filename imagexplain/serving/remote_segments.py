@@ -182,16 +182,20 @@ class RemoteSegments:
                 raise _finds_none(name)
             wanted = f"wanted {', '.join(SEGMENTS)} or a segmenter that is served here"
             raise RequestError(422, "segments", f"{wanted} ({', '.join(segmenters) or 'none is'}), got {shown(name)}")
-        left = self.down.get(name, 0) - self.clock()
-        if left > 0:
-            message = f"the segmenter {name} did not answer lately and is not asked for another {left:.0f} s"
-            raise RequestError(503, "segments", f"{message}; try again then, or allow a fallback")
+        self._check_rest(name)
         hint = "try again, or allow a fallback"
         may_be_asked = self.own in segmenters
         if may_be_asked and not _hold(locks, self.archive / SPEC_FILE, fcntl.LOCK_EX):
             raise RequestError(503, "segments", f"{self.own} is being asked itself, or asks already; {hint}")
         if not all(_hold(locks, path, fcntl.LOCK_SH) for path, _ in known[name]) and may_be_asked:
             raise RequestError(503, "segments", f"the segmenter {name} is asking another one itself; {hint}")
+
+    def _check_rest(self, name: str) -> None:
+        """Refuse a question to a segmenter that did not answer lately. Raises RequestError."""
+        left = self.down.get(name, 0) - self.clock()
+        if left > 0:
+            message = f"the segmenter {name} did not answer lately and is not asked for another {left:.0f} s"
+            raise RequestError(503, "segments", f"{message}; try again then, or allow a fallback")
 
     def _ask(
         self, asked: list[Question], photos: dict[Question, Photo], ends: float

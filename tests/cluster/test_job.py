@@ -58,7 +58,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
 
 @pytest.fixture(scope="module")
 def explainer(store: Path) -> Explainer:
-    return Explainer.load(store / "resnet.mar")
+    return Explainer.load(store / "resnet.mar", "classifier")
 
 
 def job(store: Path, out: Path, **settings: Any) -> Job:

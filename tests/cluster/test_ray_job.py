@@ -7,10 +7,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,12 +17,12 @@ from ray.cluster_utils import Cluster
 
 from imagexplain.cluster import table
 from imagexplain.cluster.job import TABLE
+from tests.cluster.nodes import NODE
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import write_timm
 
 IMAGES = 40
-NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,12 @@ class Jobs:
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+def jobs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     store, photos = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("photos")
     archived(store, write_timm(tmp_path_factory.mktemp("resnet"), "resnet"), "resnet")
     for seed in range(IMAGES):
         (photos / f"{seed}.png").write_bytes(coarse_png(seed))
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    try:
-        yield Jobs(cluster, store, photos)
-    finally:
-        cluster.shutdown()
+    return Jobs(cluster, store, photos)
 
 
 def rows(out: Path) -> int:
