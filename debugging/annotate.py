@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from debugging.annotation import LEAST_RATING, Graphs, difficulties, read_answers, scene_graphs, tasks_of
 from debugging.annotation_page import annotation_page
-from debugging.page import plural
 from debugging.results import read_json, write_json, write_text
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
+from imagexplain.vision.html_page import plural
 
 MOST_TASKS = 200
 """Number of tasks on a page where nobody says how many."""

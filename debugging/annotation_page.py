@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from debugging.annotation import DESCRIPTION, KIND, KINDS, LEAST_RATING, RATING, TOP_RATING
-from debugging.page import document, picture
+from imagexplain.vision.html_page import document, picture
 
 STYLE = """
 .bar { position: sticky; top: 0; z-index: 1; display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center;

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from debugging.concept import ClassConcepts, Concept, Member
-from debugging.page import document, picture, plural
+from imagexplain.vision.html_page import document, picture, plural
 
 CROPS = 8
 """Number of example crops of a concept, at most."""

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from debugging.concept import ClassConcepts, concepts_of
 from debugging.concept_files import EDITED, FOUND, PAGE, edited_text, found_content
 from debugging.concept_page import concept_page
-from debugging.page import plural
 from debugging.results import read_json, rounded, write_json, write_text
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
+from imagexplain.vision.html_page import plural
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from debugging.annotation import difficulties, image_of, read_answers
-from debugging.page import plural
 from debugging.results import read_json
 from imagexplain.errors import ArgumentError
 from imagexplain.progress import say
+from imagexplain.vision.html_page import plural
 from training.captioning.caption_folder import CaptionFolder
 from training.captioning.splits import read_split
 

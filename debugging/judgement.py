@@ -22,7 +22,7 @@ from debugging.comparison import (
 )
 from debugging.debug_sets import NONE, ORIGINAL
 from debugging.images import ImageFolder
-from debugging.page import plural
+from imagexplain.vision.html_page import plural
 
 COLUMNS = ("model", "measure", "of", "value", "low", "high", "images")
 """Columns of ``report.csv``."""

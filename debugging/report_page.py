@@ -8,7 +8,7 @@ from typing import Any
 
 from debugging.debug_sets import NONE, ORIGINAL
 from debugging.images import ImageFolder, read_photo
-from debugging.page import document, embedded, plural
+from imagexplain.vision.html_page import document, embedded, plural
 
 STYLE = """
 .scroll { overflow-x: auto; }

@@ -20,7 +20,7 @@ from imagexplain.client import Client
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 
-FOLDERS = ("tests/debugging/",)
+FOLDERS = ("tests/cluster/", "tests/debugging/")
 """Folders of tests whose files share fixtures."""
 
 # The tests' own requests stay on this machine, whatever proxy they are run behind.

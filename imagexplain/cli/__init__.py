@@ -57,7 +57,10 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     "models, without a server": {
         "check": Command("imagexplain.cli.check", "check a classifier before it is served", of_checkout=True),
         "build": Command("imagexplain.cli.build", "build the model archives from their specs", of_checkout=True),
-        "batch": Command("imagexplain.cli.batch", "explain the images of JSON lines"),
+        "batch": Command("imagexplain.cli.batch", "explain the images of a data set, or of JSON lines"),
+        "summarize": Command(
+            "imagexplain.cli.summarize", "show what a model looks at over a data set", extra="cluster"
+        ),
         "compare": Command("imagexplain.cli.compare_methods", "draw all methods on one photo by one classifier"),
         "finetune": Command("training.finetuning.command", "fine-tune a classifier on labelled photos", True),
         "train-captioner": Command(

@@ -2,6 +2,8 @@
 
 The lines are those of Vertex AI's batch jobs: {"instance", "prediction", "explanation"}, in the order of the instances;
 one that is refused has its "error". Several models answer each instance in turn, and each result has its "model".
+
+With --input the command explains images into a table: imagexplain batch --input photos --help
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from imagexplain.archive.spec import SPEC_FILE, in_file_name, version_order
+from imagexplain.archive.spec import SPEC_FILE
+from imagexplain.archive.store import archive_of
 from imagexplain.checkout import ROOT
-from imagexplain.errors import unknown
 from imagexplain.ops.check_archive import check
 from imagexplain.progress import say
 from imagexplain.serving import batch
@@ -32,25 +34,6 @@ from imagexplain.serving.worker import Worker
 
 MAX_LINE = 64_000_000
 """Bytes of a line, at most: a photo of the size that requests may have, in base64."""
-
-
-def archive_of(model: str, store: Path) -> Path:
-    """The archive of a file's path, or of a name or a name/version in a store, the newest where it has several.
-
-    Raises:
-        ValueError: no such archive.
-    """
-    if model.endswith(".mar"):
-        if not Path(model).is_file():
-            raise ValueError(f"{model}: wanted a model archive, got no file")
-        return Path(model)
-    known = {path.stem: path for path in store.glob("*.mar")}
-    name, _, version = model.partition("/")
-    wanted = in_file_name(f"{name}/{version}") if version else name
-    fitting = {stem: path for stem, path in known.items() if stem == wanted or (not version and _name(stem) == name)}
-    if not fitting:
-        raise ValueError(unknown("model", model, sorted(known)))
-    return fitting[max(fitting, key=lambda stem: version_order(stem.partition("@")[2] or "1.0"))]
 
 
 def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
@@ -93,6 +76,11 @@ def finished(out: Path) -> list[bytes]:
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if any(argument.partition("=")[0] == "--input" for argument in arguments):
+        from imagexplain.cli import batch_images  # the table's library is an extra
+
+        return batch_images.main(arguments, prog)
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -193,10 +181,6 @@ def _canonical(text: bytes) -> bytes:
 
 def _digest(value: bytes) -> bytes:
     return sha256(value).digest()
-
-
-def _name(stem: str) -> str:
-    return stem.partition("@")[0]
 
 
 if __name__ == "__main__":

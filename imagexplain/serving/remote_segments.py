@@ -110,6 +110,7 @@ class RemoteSegments:
         count: Function that counts the fate of each question.
         down: Clock readings before which segmenters are not asked, of those that did not answer.
         clock: Seconds, monotonic.
+        transport: Function that asks one question; by default over HTTP.
     """
 
     own: str
@@ -119,6 +120,7 @@ class RemoteSegments:
     count: Callable[[NeighbourOutcome], None] = uncounted
     down: dict[str, float] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
+    transport: Ask = field(default_factory=lambda: segments_of)
 
     def ask(self, batch: Iterable[tuple[Request, bool]], ends: float) -> Ask:
         """Put all questions of a batch and wait for the answers, ``BUDGET_FRACTION`` of the budget at most.
@@ -180,10 +182,7 @@ class RemoteSegments:
                 raise _finds_none(name)
             wanted = f"wanted {', '.join(SEGMENTS)} or a segmenter that is served here"
             raise RequestError(422, "segments", f"{wanted} ({', '.join(segmenters) or 'none is'}), got {shown(name)}")
-        left = self.down.get(name, 0) - self.clock()
-        if left > 0:
-            message = f"the segmenter {name} did not answer lately and is not asked for another {left:.0f} s"
-            raise RequestError(503, "segments", f"{message}; try again then, or allow a fallback")
+        self._check_rest(name)
         hint = "try again, or allow a fallback"
         may_be_asked = self.own in segmenters
         if may_be_asked and not _hold(locks, self.archive / SPEC_FILE, fcntl.LOCK_EX):
@@ -191,13 +190,20 @@ class RemoteSegments:
         if not all(_hold(locks, path, fcntl.LOCK_SH) for path, _ in known[name]) and may_be_asked:
             raise RequestError(503, "segments", f"the segmenter {name} is asking another one itself; {hint}")
 
+    def _check_rest(self, name: str) -> None:
+        """Refuse a question to a segmenter that did not answer lately. Raises RequestError."""
+        left = self.down.get(name, 0) - self.clock()
+        if left > 0:
+            message = f"the segmenter {name} did not answer lately and is not asked for another {left:.0f} s"
+            raise RequestError(503, "segments", f"{message}; try again then, or allow a fallback")
+
     def _ask(
         self, asked: list[Question], photos: dict[Question, Photo], ends: float
     ) -> dict[Question, PhotoMasks | Exception]:
         def answer(question: Question) -> PhotoMasks | Exception:
             name, _, _, threshold, fresh = question
             try:
-                return segments_of(name, photos[question], self.limits, threshold=threshold, ends=ends, fresh=fresh)
+                return self.transport(name, photos[question], self.limits, threshold=threshold, ends=ends, fresh=fresh)
             except Exception as error:  # raised again where it is that request's alone
                 return error
 
@@ -269,12 +275,8 @@ def segments_of(
     left = ends - time.monotonic()
     if left <= 0:
         raise RequestError(503, "segments", f"no time is left to ask {name} for segments; try again")
-    headers = {"Authorization": f"Bearer {_key()}", "Accept": "application/json"}
-    if threshold is not None:
-        headers["X-Explain-Options"] = f"threshold={threshold!r}"
-    if fresh:
-        headers["Cache-Control"] = "no-cache"
-    url, sent = f"{_address()}/predictions/{name}", photo.encoded or _png(photo)
+    headers = {"Authorization": f"Bearer {_key()}", **question_headers(threshold, fresh=fresh)}
+    url, sent = f"{_address()}/predictions/{name}", encoded(photo)
     try:
         with requests.Session() as session:
             session.trust_env = False  # neither a proxy, which would see key and photo, nor the passwords of a .netrc
@@ -285,7 +287,22 @@ def segments_of(
     except (requests.RequestException, urllib3.exceptions.HTTPError):
         message = f"the segmenter {name} cannot be reached; try again, or allow a fallback"
         raise RequestError(503, "segments", message) from None
-    return _masks(name, answer, body, photo, limits)
+    return masks_of_answer(name, answer.status_code, answer.reason, body, photo, limits)
+
+
+def question_headers(threshold: float | None, *, fresh: bool) -> dict[str, str]:
+    """Headers of a prediction that is asked of a segmenter."""
+    headers = {"Accept": "application/json"}
+    if threshold is not None:
+        headers["X-Explain-Options"] = f"threshold={threshold!r}"
+    if fresh:
+        headers["Cache-Control"] = "no-cache"
+    return headers
+
+
+def encoded(photo: Photo) -> bytes:
+    """The file that a photo came as, or a PNG of it."""
+    return photo.encoded or _png(photo)
 
 
 def _read(answer: requests.Response, ends: float) -> bytes:
@@ -355,17 +372,30 @@ def _hold(locks: ExitStack, path: Path, lock: int) -> bool:
     return True
 
 
-def _masks(name: str, answer: requests.Response, body: bytes, photo: Photo, limits: Limits) -> PhotoMasks:
-    if answer.status_code == 404:
+def masks_of_answer(name: str, status: int, reason: str, body: bytes, photo: Photo, limits: Limits) -> PhotoMasks:
+    """The masks in a segmenter's answer to a prediction.
+
+    Args:
+        name: Name of the segmenter.
+        status: Status of the answer.
+        reason: Words of the status, where the body has none.
+        body: Body of the answer.
+        photo: Photo that was asked about.
+        limits: Bounds on the number of masks.
+
+    Raises:
+        RequestError: 422 for a photo that it refuses, or for what is no segmenter; 503 for any other error.
+    """
+    if status == 404:
         known = f"wanted {', '.join(SEGMENTS)} or a segmenter that is served here"
         raise RequestError(422, "segments", f"{known}, got {shown(name)}")
     content = _content(body)
-    if answer.status_code != 200:
-        told = shown(content.get("message", answer.reason))
-        message = f"the segmenter {name} answered {answer.status_code}: {told}"
-        if answer.status_code == 413 or (answer.status_code == 422 and content.get("field") == "image"):
+    if status != 200:
+        told = shown(content.get("message", reason))
+        message = f"the segmenter {name} answered {status}: {told}"
+        if status == 413 or (status == 422 and content.get("field") == "image"):
             raise PhotoRefusedError(422, "segments", message)
-        raise RequestError(422 if answer.status_code == 422 else 503, "segments", message)
+        raise RequestError(422 if status == 422 else 503, "segments", message)
     found = content.get("detections")
     if not isinstance(found, list):
         raise _finds_none(name)

@@ -6,7 +6,6 @@ The only file that knows TorchServe. It wants a module with one class for each h
 from __future__ import annotations
 
 import http
-import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import torch
 from ts.metrics.metric_type_enum import MetricTypes
 
 from imagexplain.serving.allocator import keep_freed_memory, return_freed_memory
+from imagexplain.serving.headers import headers_of, joined
 from imagexplain.serving.json_log import write_json
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import MetricSink, MetricType
@@ -25,13 +25,6 @@ from imagexplain.serving.protocols import exchange, respond_all
 from imagexplain.serving.request_id import ID_HEADER, START_HEADER, queue_seconds, request_id
 from imagexplain.serving.request_loop import AnyLoop
 from imagexplain.serving.runtime import device
-
-ERROR_HEADER = "X-Explain-Error"
-"""Header of an error with its JSON in one line. By it a proxy tells ours from TorchServe's own, whose statuses are the
-same, and can answer with it: a proxy that looks at statuses drops the body."""
-ANSWERED_ID = "X-Correlation-Id"
-"""Header of an answer with its request's id. TorchServe sets X-Request-Id itself, after the handler, to an id that it
-makes for each request; it is the same where the client sent none."""
 
 L = TypeVar("L", bound=AnyLoop)
 
@@ -68,10 +61,7 @@ class TorchServeHandler(ABC, Generic[L]):
         for index, (request, response) in enumerate(zip(requests, responses, strict=True)):
             context.set_response_status(response.status, http.HTTPStatus(response.status).phrase, index)
             context.set_response_content_type(index, response.media_type)
-            if response.status >= 400:
-                context.set_response_header(index, ERROR_HEADER, one_line(response.body))
-            context.set_response_header(index, ANSWERED_ID, request.id)
-            for name, value in response.headers.items():
+            for name, value in headers_of(request, response).items():
                 context.set_response_header(index, name, value)
         return [response.body for response in responses]
 
@@ -82,11 +72,6 @@ class TorchServeHandler(ABC, Generic[L]):
         return respond_all(exchanges, self.worker)
 
 
-def one_line(error: bytes) -> str:
-    """The JSON of an error in ASCII, as a header takes it."""
-    return json.dumps(json.loads(error), separators=(",", ":"))
-
-
 def raw_request(row: dict[str, Any], index: int, context: Any) -> RawRequest:
     """The request in one row of a batch.
 
@@ -94,11 +79,8 @@ def raw_request(row: dict[str, Any], index: int, context: Any) -> RawRequest:
     of its own headers in place of a value. A name in two spellings is a list (RFC 9110, 5.3). Which endpoint was called
     it says in a header that no client can set.
     """
-    headers: dict[str, str] = {}
-    for sent, value in context.get_all_request_header(index).items():
-        if isinstance(value, str):
-            name = sent.lower()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    sent = context.get_all_request_header(index).items()
+    headers = joined((name, value) for name, value in sent if isinstance(value, str))
     explains = context.get_request_header(index, "explain") == "True"
     return RawRequest(
         row,

@@ -21,7 +21,7 @@ from deploy.grafana.panels import ROWS, Panel
 from imagexplain import __version__
 from imagexplain.archive.build import build_all
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
-from imagexplain.serving.torchserve import ANSWERED_ID
+from imagexplain.serving.headers import ANSWERED_ID
 from tests.conftest import metrics
 from tests.deploy.prometheus_server import prometheus, query, until
 from tests.deploy.supervisor_metrics import supervisor_metrics

@@ -95,3 +95,10 @@ def write_spec(folder: Path, file: str = "small.yaml", **changes: Any) -> Path:
     content = {field: value for field, value in {**SPEC, **changes}.items() if value is not None}
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+def archived(store: Path, folder: Path, name: str, version: str = "1.0") -> Path:
+    """A sealed archive of an unpacked one."""
+    path = write(store, name, version=version)
+    files = files_of(path) | {file.name: file.read_bytes() for file in folder.iterdir()}
+    return seal(pack(path, files))

@@ -23,18 +23,11 @@ LINES: list[Any] = [{"b64": base64_png(seed)} for seed in range(5)]
 STEPS = {"parameters": {"integratedGradientsAttribution": {"stepCount": 4}}}
 
 
-def archived(store: Path, folder: Path, name: str, version: str = "1.0") -> Path:
-    """A sealed archive of an unpacked one."""
-    path = archives.write(store, name, version=version)
-    files = archives.files_of(path) | {file.name: file.read_bytes() for file in folder.iterdir()}
-    return archives.seal(archives.pack(path, files))
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store")
     for name in ("resnet", "vit"):
-        archived(store, write_timm(tmp_path_factory.mktemp(name), name), name)
+        archives.archived(store, write_timm(tmp_path_factory.mktemp(name), name), name)
     return store
 
 
@@ -155,7 +148,7 @@ def test_what_is_no_classifier_is_refused(
 ) -> None:
     folder = tmp_path / "unpacked"
     folder.mkdir()
-    archive = archived(tmp_path / "other", write_tensormask(folder), "tensormask")
+    archive = archives.archived(tmp_path / "other", write_tensormask(folder), "tensormask")
     assert run(LINES[:1], models=(str(archive),))[0] == 1
     assert "wanted the archive of a classifier" in capsys.readouterr().err
     assert run(LINES[:1], models=("nothing",))[0] == 1

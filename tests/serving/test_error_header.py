@@ -7,7 +7,7 @@ import json
 import pytest
 
 from handlers.classifier import ClassifierHandler
-from imagexplain.serving.torchserve import ERROR_HEADER
+from imagexplain.serving.headers import ERROR_HEADER
 from tests.serving.asking import ask, explanation, noise_png, prediction
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from handlers.classifier import ClassifierHandler
+from imagexplain.serving.headers import ANSWERED_ID
 from imagexplain.serving.json_log import METRICS_LOGGER, JsonLines, write_json
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.request_id import MAX_QUEUE_SECONDS, queue_seconds, request_id
-from imagexplain.serving.torchserve import ANSWERED_ID
 from tests.serving.asking import base64_png, explanation, noise_png, prediction
 from tests.serving.fake_torchserve import Context
 

@@ -1,0 +1,189 @@
+"""A job in this process: its rows beside a worker's own answers, stops at every place, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from handlers.classifier import ClassifierHandler
+from handlers.segmenter import SegmenterHandler
+from imagexplain.api.request import JSON
+from imagexplain.cli import main
+from imagexplain.cluster import job as jobs
+from imagexplain.cluster import table
+from imagexplain.cluster.explainer import Explainer
+from imagexplain.cluster.inputs import items
+from imagexplain.cluster.job import Job, begin, explain_chunk, run_here
+from imagexplain.serving.messages import RawRequest
+from tests.serving.archives import archived
+from tests.serving.asking import coarse_png
+from tests.serving.handlers import classifier_of, segmenter_of, write_tensormask, write_timm
+
+OPTIONS = "steps=4&baseline=black&segments=grid&rows=2&columns=2"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    archived(store, write_timm(tmp_path_factory.mktemp("resnet"), "resnet"), "resnet")
+    archived(store, write_tensormask(tmp_path_factory.mktemp("tensormask")), "tensormask")
+    return store
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(6):
+        (folder / f"{seed}.png").write_bytes(coarse_png(seed))
+    (folder / "bad.jpg").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
+    return classifier_of(write_timm(tmp_path_factory.mktemp("resnet"), "resnet"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> SegmenterHandler:
+    return segmenter_of(write_tensormask(tmp_path_factory.mktemp("tensormask")))
+
+
+@pytest.fixture(scope="module")
+def explainer(store: Path) -> Explainer:
+    return Explainer.load(store / "resnet.mar", "classifier")
+
+
+def job(store: Path, out: Path, **settings: Any) -> Job:
+    return replace(Job(store / "resnet.mar", out, OPTIONS, chunk=3), **settings)
+
+
+def rows_of(job: Job) -> dict[str, dict[str, Any]]:
+    found = list(table.rows(job.out / jobs.TABLE))
+    by_name = {Path(row["id"]).name: row for row in found}
+    assert len(by_name) == len(found)  # one row for each
+    return by_name
+
+
+def test_each_image_has_a_row_with_what_a_worker_answers(
+    store: Path, photos: Path, tmp_path: Path, resnet: ClassifierHandler
+) -> None:
+    own = job(store, tmp_path / "out", maps=True)
+    assert [(one.images, one.errors) for one in run_here(own, begin(own, items([str(photos)])))] == [
+        (3, 0),
+        (3, 0),
+        (1, 1),
+    ]
+    rows = rows_of(own)
+    assert set(rows) == {*(f"{seed}.png" for seed in range(6)), "bad.jpg"}
+    for seed in range(6):
+        headers = {"accept": jobs.SUMMARY, "x-explain-options": OPTIONS}
+        asked = RawRequest({"body": (photos / f"{seed}.png").read_bytes()}, headers, "explanation")
+        (answer,) = resnet.worker.handle([asked])
+        told = safetensors.torch.load(answer.body)
+        kept = safetensors.torch.load_file(own.out / str(rows[f"{seed}.png"]["maps"]))
+        assert kept.keys() == told.keys()
+        torch.testing.assert_close(kept["integrated_grads"], told["integrated_grads"], rtol=1e-4, atol=1e-6)
+        row = rows[f"{seed}.png"]
+        assert row["score"] == pytest.approx(row["baseline_score"] + kept["integrated_grads"].sum() + row["residual"])
+        assert [group["attribution"] for group in row["groups"]] == pytest.approx(kept["attribution"].tolist())
+        assert (row["size"], row["error"], row["evaluations"]) == ((photos / f"{seed}.png").stat().st_size, None, 4)
+    assert rows["bad.jpg"]["error"] == {
+        "status": 415,
+        "field": "image",
+        "message": "wanted JPEG, PNG or WebP, got 8 bytes that begin with 6e 6f 20 69 6d 61 67 65",
+    }
+    assert rows["bad.jpg"]["score"] is None
+
+
+def test_a_stop_at_any_place_leaves_one_row_for_each_image(
+    store: Path, photos: Path, tmp_path: Path, explainer: Explainer
+) -> None:
+    own = job(store, tmp_path / "out")
+    chunks = begin(own, items([str(photos)]))
+    explain_chunk(explainer, own, chunks[0])
+    explain_chunk(explainer, own, chunks[0])  # the word of it was lost
+    (own.out / jobs.TABLE / ".torn.parquet.1").write_bytes(b"PAR1")  # killed within a file
+    left = begin(own, items([str(photos)]))
+    assert left == chunks[1:]
+    for chunk in left:
+        explain_chunk(explainer, own, chunk)
+    assert len(rows_of(own)) == 7 and begin(own, items([str(photos)])) == []
+    (photos / "late.png").write_bytes(coarse_png(9))
+    try:
+        (chunk,) = begin(own, items([str(photos)]))
+        assert [Path(item.id).name for item in chunk.items] == ["late.png"]
+    finally:
+        (photos / "late.png").unlink()
+
+
+def test_where_nothing_can_be_written_the_job_stops_and_goes_on_later(
+    store: Path, photos: Path, tmp_path: Path, explainer: Explainer
+) -> None:
+    own = job(store, tmp_path / "out", maps=True)
+    chunks = begin(own, items([str(photos)]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # a disk with room for 1,000 bytes of a file
+    try:
+        with pytest.raises(OSError, match="too large"):
+            explain_chunk(explainer, own, chunks[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not any(path.is_file() for folder in (jobs.TABLE, jobs.MAPS) for path in (own.out / folder).iterdir())
+    assert begin(own, items([str(photos)])) == chunks
+
+
+def test_a_segmenters_instances_are_the_groups(
+    store: Path, photos: Path, tmp_path: Path, segmenter: SegmenterHandler
+) -> None:
+    own = job(
+        store,
+        tmp_path / "out",
+        options="steps=4&baseline=black",
+        segmenter=store / "tensormask.mar",
+        segmenter_options="threshold=0.3",
+    )
+    assert sum(one.errors for one in run_here(own, begin(own, items([str(photos)])))) == 1
+    rows = rows_of(own)
+    asked = RawRequest({"body": coarse_png(0)}, {"accept": JSON, "x-explain-options": "threshold=0.3"}, "prediction")
+    (answer,) = segmenter.worker.handle([asked])
+    found = json.loads(answer.body)["detections"]
+    groups = [group for group in rows["0.png"]["groups"] if group["kind"] == "segment"]
+    assert found and 0 < len(groups) <= len(found)
+    assert rows["bad.jpg"]["error"]["status"] == 415
+
+
+def test_a_folder_holds_one_job(store: Path, photos: Path, tmp_path: Path) -> None:
+    own = job(store, tmp_path / "out")
+    begin(own, items([str(photos)]))
+    with pytest.raises(ValueError, match=r"another job is there, with options 'steps=4.*, not 'steps=5'"):
+        begin(job(store, tmp_path / "out", options="steps=5"), items([str(photos)]))
+    with pytest.raises(ValueError, match="wanted an empty folder, or one of a job that stopped"):
+        begin(job(store, tmp_path), items([str(photos)]))
+    with pytest.raises(ValueError, match=r"0\.png: wanted each image once, got it twice"):
+        begin(own, items([str(photos / "0.png"), str(photos / "0.png")]))
+    (own.out / jobs.TABLE / "damaged.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"damaged\.parquet: wanted a part of the table, got"):
+        begin(own, items([str(photos)]))
+
+
+def test_the_command(store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["batch", "--input", str(photos), "--model", "resnet", "--output", str(tmp_path / "out")]
+    given += ["--store", str(store), "--method", "grad_cam", "--segments", "grid", "--option", "rows=2"]
+    assert main(given) == 0
+    assert "7 of 7 images, 1 of them errors" in capsys.readouterr().out
+    rows = {Path(row["id"]).name: row for row in table.rows(tmp_path / "out" / jobs.TABLE)}
+    assert rows["0.png"]["method"] == "grad_cam" and rows["0.png"]["residual"] is None
+    assert main(given) == 0
+    assert "0 of 0 images" in capsys.readouterr().out
+    assert main([*given, "--option", "rows=3"]) == 1
+    assert "another job is there" in capsys.readouterr().err
+    assert main([*given[:-2], "--actors", "-1"]) == 1
+    assert "--actors: wanted at least 0, got -1" in capsys.readouterr().err
