@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from google.cloud.aiplatform_v1.types import Explanation
 
+from imagexplain.archive.store import archive_of
 from imagexplain.cli import batch as command
 from imagexplain.cli import main
 from imagexplain.serving.batch import Job
@@ -136,11 +137,11 @@ def test_no_more_lines_are_read_than_are_held(monkeypatch: pytest.MonkeyPatch, r
 def test_archives_are_found_by_name_version_or_file(store: Path, tmp_path: Path) -> None:
     for name in ("m.mar", "m@1.9.mar", "m@1.10.mar", "mm.mar"):
         (tmp_path / name).touch()
-    assert command.archive_of("m", tmp_path).name == "m@1.10.mar"
-    assert command.archive_of("m/1.9", tmp_path).name == "m@1.9.mar"
-    assert command.archive_of(str(store / "vit.mar"), tmp_path) == store / "vit.mar"
+    assert archive_of("m", tmp_path).name == "m@1.10.mar"
+    assert archive_of("m/1.9", tmp_path).name == "m@1.9.mar"
+    assert archive_of(str(store / "vit.mar"), tmp_path) == store / "vit.mar"
     with pytest.raises(ValueError, match=r"unknown model 'n'"):
-        command.archive_of("n", tmp_path)
+        archive_of("n", tmp_path)
 
 
 def test_what_is_no_classifier_is_refused(

@@ -14,7 +14,7 @@ from imagexplain.api.openapi import document
 from imagexplain.attribution.registry import METHODS
 from imagexplain.cli import methods, models
 from imagexplain.cli.models import ListedModel, of_document
-from imagexplain.cli.openapi import described
+from imagexplain.cli.openapi import interfaces
 from imagexplain.ops.store import stored
 from tests.conftest import Served
 
@@ -60,7 +60,7 @@ def test_a_store_that_nobody_serves(model_store: Path, tmp_path: Path, capsys: p
 def test_a_document_has_the_methods_of_each_model(model_store: Path) -> None:
     """As a front door gives it."""
     known = stored(model_store)
-    found = of_document(document(described(known)), {"models": {"bit": "LOADING"}})
+    found = of_document(document(interfaces(model_store)), {"models": {"bit": "LOADING"}})
     by_name = {model.model: model for model in found}
     assert by_name.keys() == {model.spec.name for model in known}
     for model in known:
