@@ -147,7 +147,11 @@ def _type(schema: Schema) -> str:
     if "$ref" in schema:
         return _named(schema["$ref"].rpartition("/")[2])
     if alternatives := schema.get("anyOf") or schema.get("oneOf"):
-        return " or ".join(dict.fromkeys(map(_type, alternatives)))
+        said = (
+            _cell(each["description"]).rstrip(".") if "description" in each else _type(each) for each in alternatives
+        )
+        between = "; or " if any("description" in each for each in alternatives) else " or "
+        return between.join(dict.fromkeys(said))
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
