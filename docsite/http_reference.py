@@ -99,10 +99,9 @@ def _options(made: Schema) -> Iterator[str]:
             if not properties:
                 yield "None, beside the photo.\n" if photo else "None.\n"
                 continue
-            yield "| option | of | meaning |\n| --- | --- | --- |"
+            yield "| option | meaning |\n| --- | --- |"
             for name, schema in properties.items():
-                described = f"{_cell(schema.get('description', ''))}{_default(schema)}"
-                yield f"| `{name}` | {_type(_given(schema))} | {described} |"
+                yield _row(name, f"{_type(_given(schema))}{_default(schema)}", schema)
             yield ""
 
 
@@ -127,11 +126,16 @@ def _types(made: Schema) -> Iterator[str]:
             continue
         yield f"### {name}\n\n{_cell(schema.get('description', ''))}\n"
         required = schema.get("required", ())
-        yield "| field | of | meaning |\n| --- | --- | --- |"
+        yield "| field | meaning |\n| --- | --- |"
         for field, each in schema.get("properties", {}).items():
-            always = "" if field in required else " (not always there)"
-            yield f"| `{field}` | {_type(each)} | {_cell(each.get('description', ''))}{always} |"
+            yield _row(field, _type(each) + ("" if field in required else ", not always there"), each)
         yield ""
+
+
+def _row(name: str, kind: str, schema: Schema) -> str:
+    """Row of an option or a field: its meaning, and below that its type."""
+    meaning = _cell(schema.get("description", ""))
+    return f"| `{name}` | {meaning}{'<br>' * bool(meaning)}*{kind}* |"
 
 
 def _errors(made: Schema) -> Iterator[str]:
@@ -202,7 +206,7 @@ def _bounds(schema: Schema) -> str:
 
 
 def _default(schema: Schema) -> str:
-    return f" Default: `{schema['default']}`." if "default" in schema else ""
+    return f"; `{schema['default']}` if not given" if "default" in schema else ""
 
 
 def _cell(text: str) -> str:
