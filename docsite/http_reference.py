@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -23,20 +24,13 @@ the newest.
 """
 _OPTIONS = """## Options
 
-As fields of JSON. As text, in a form, the query or `X-Explain-Options`, a number is its digits, and a list or an object
-its JSON.
+As fields of JSON, where null is as good as nothing. As text, in a form, the query or `X-Explain-Options`, a number is
+its digits, and a list or an object its JSON.
 """
 _KINDS = ("classifier", "segmenter", "captioner")
-_BOUNDS = (
-    ("minimum", "at least {}"),
-    ("exclusiveMinimum", "above {}"),
-    ("maximum", "at most {}"),
-    ("exclusiveMaximum", "below {}"),
-    ("minLength", "at least {} characters"),
-    ("maxLength", "at most {} characters"),
-    ("minItems", "at least {} entries"),
-    ("maxItems", "at most {} entries"),
-)
+_UNITS = (("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"))
+_MANY = 12
+"""Number of words of an enumeration above which it is not spelled out within a list."""
 
 
 def pages() -> dict[str, str]:
@@ -105,10 +99,25 @@ def _options(made: Schema) -> Iterator[str]:
             if not properties:
                 yield "None, beside the photo.\n" if photo else "None.\n"
                 continue
-            yield "| option | of | meaning |\n| --- | --- | --- |"
+            yield "| option | meaning |\n| --- | --- |"
             for name, schema in properties.items():
-                yield f"| `{name}` | {_type(schema)} | {_cell(schema.get('description', ''))}{_default(schema)} |"
+                yield _row(name, f"{_type(_given(schema))}{_default(schema)}", schema)
             yield ""
+
+
+def _given(schema: Schema) -> Schema:
+    """A schema without null, which in an option says that it is not given."""
+    kinds, values = schema.get("type"), schema.get("enum")
+    found = dict(schema)
+    if isinstance(kinds, list):
+        kept = [kind for kind in kinds if kind != "null"]
+        found["type"] = kept[0] if len(kept) == 1 else kept
+    if values:
+        found["enum"] = [value for value in values if value is not None]
+    for name in ("anyOf", "oneOf"):
+        if name in found:
+            found[name] = [_given(each) for each in found[name] if each.get("type") != "null"]
+    return found
 
 
 def _types(made: Schema) -> Iterator[str]:
@@ -117,11 +126,16 @@ def _types(made: Schema) -> Iterator[str]:
             continue
         yield f"### {name}\n\n{_cell(schema.get('description', ''))}\n"
         required = schema.get("required", ())
-        yield "| field | of | meaning |\n| --- | --- | --- |"
+        yield "| field | meaning |\n| --- | --- |"
         for field, each in schema.get("properties", {}).items():
-            always = "" if field in required else " (not always there)"
-            yield f"| `{field}` | {_type(each)} | {_cell(each.get('description', ''))}{always} |"
+            yield _row(field, _type(each) + ("" if field in required else ", not always there"), each)
         yield ""
+
+
+def _row(name: str, kind: str, schema: Schema) -> str:
+    """Row of an option or a field: its meaning, and below that its type."""
+    meaning = _cell(schema.get("description", ""))
+    return f"| `{name}` | {meaning}{'<br>' * bool(meaning)}*{kind}* |"
 
 
 def _errors(made: Schema) -> Iterator[str]:
@@ -137,18 +151,23 @@ def _type(schema: Schema) -> str:
     if "$ref" in schema:
         return _named(schema["$ref"].rpartition("/")[2])
     if alternatives := schema.get("anyOf") or schema.get("oneOf"):
-        return " or ".join(dict.fromkeys(map(_type, alternatives)))
+        said = (
+            _cell(each["description"]).rstrip(".") if "description" in each else _type(each) for each in alternatives
+        )
+        between = "; or " if any("description" in each for each in alternatives) else " or "
+        return between.join(dict.fromkeys(said))
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
+        return ", ".join(f"`{json.dumps(value)}`".replace('"', "") for value in schema["enum"])
     kind = schema.get("type")
     if isinstance(kind, list):
         return " or ".join(kind) + _bounds(schema)
     if kind == "array":
-        parts = schema.get("prefixItems")
-        held = ", ".join(map(_type, parts)) if parts else _type(schema["items"]) if schema.get("items") else "values"
-        return f"list of {held}{_bounds(schema)}"
+        parts = schema.get("prefixItems") or [schema.get("items") or {"description": "values"}]
+        return f"list of {' and '.join(dict.fromkeys(map(_held, parts)))}{_bounds(schema)}"
+    if kind == "object" and (properties := schema.get("properties")):
+        return f"object of {', '.join(f'`{name}`' for name in properties)}"
     if kind is None:
         return _cell(schema.get("description", "any value"))
     words = "base64 of a file" if schema.get("contentEncoding") == "base64" else str(kind)
@@ -163,14 +182,33 @@ def _named(name: str) -> str:
     return f"[{kind}'s options](#{request}-of-a-{kind})"
 
 
+def _held(schema: Schema) -> str:
+    """An entry of a list in words."""
+    if len(schema.get("enum", ())) > _MANY:
+        return f"one of {len(schema['enum'])} words, as `{schema['enum'][0]}`"
+    words = _type(schema)
+    return f"({words})" if " or " in words else words
+
+
 def _bounds(schema: Schema) -> str:
-    said = [words.format(schema[name]) for name, words in _BOUNDS if name in schema]
+    said = [f"above {schema['exclusiveMinimum']}"] if "exclusiveMinimum" in schema else []
+    said += [f"below {schema['exclusiveMaximum']}"] if "exclusiveMaximum" in schema else []
+    for low, high, unit in _UNITS:
+        least, most = schema.get(low), schema.get(high)
+        if least is not None and least == most:
+            said.append(f"{least}{unit}")
+        elif least is not None and most is not None and not unit:
+            said.append(f"{least} … {most}")
+        else:
+            said += [f"at least {least}{unit}"] if least is not None and not (unit and least <= 1) else []
+            said += [f"at most {most}{unit}"] if most is not None else []
     return f" ({', '.join(said)})" if said else ""
 
 
 def _default(schema: Schema) -> str:
-    return f" Default: `{schema['default']}`." if "default" in schema else ""
+    return f"; `{schema['default']}` if not given" if "default" in schema else ""
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    """Words within a table; the lines of a list stay lines."""
+    return "<br>".join(" ".join(line.split()) for line in text.replace("|", "\\|").removeprefix("- ").split("\n- "))
