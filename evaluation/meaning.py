@@ -1,18 +1,15 @@
 """Numbers of docs/meaning.md: a cup of coffee by EfficientNet-Lite0, and a scene by the ResNet of the scenes.
 
-`python -m evaluation.meaning` computes them anew, writes benchmarks/results_meaning.json and draws the page's pictures;
-two minutes on one core. The page states them in the words of :mod:`evaluation.meaning_text`, and the tests hold it to
-these.
+`python -m evaluation.evaluate_meaning` computes them anew, writes benchmarks/results_meaning.json and draws the page's
+pictures; two minutes on one core. The page states them in the words of :mod:`evaluation.meaning_text`, and the tests
+hold it to these.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +28,11 @@ from imagexplain.attribution.groups.families import Family, family
 from imagexplain.attribution.paths.path_integral import PathIntegral
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.checkout import ROOT
-from imagexplain.progress import say
 from imagexplain.vision.geometry import Geometry
 from imagexplain.vision.preprocess import apply
 from imagexplain.vision.superpixels import GridSettings, SlicSettings, grid, one_hot, slic
 from training.scenes import SceneSettings, scene
 
-RECORD = ROOT / "benchmarks" / "results_meaning.json"
 CUP = Path(skimage.__file__).parent / "data" / "coffee.png"
 DRAWS, STEPS = 4, 13
 """Draws and steps of each, as the service's default has them of 50 steps."""
@@ -387,27 +382,3 @@ PARTS = (completeness, sizes, blind_spot, residuals, path, baselines, draws, con
 
 def _correlation(first: Tensor, second: Tensor) -> float:
     return torch.corrcoef(torch.stack([first.sum(0).flatten(), second.sum(0).flatten()]))[0, 1].item()
-
-
-def rounded(value: Any) -> Any:
-    """Plain values with six digits each."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: rounded(one) for key, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list) else value
-
-
-def main() -> int:
-    """Compute the record anew, and draw its pictures."""
-    record = {}
-    for part in PARTS:
-        say(part.__name__)
-        record[part.__name__] = rounded(part())
-    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    import_module("evaluation.meaning_pictures").draw(record)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,6 +24,7 @@ RUN_ELSEWHERE = {
     "make demo": "tests/serving/test_scripts.py explains with every model",
     "make archives": "tests/serving/test_build.py, with checkpoints that the tests make",
     "make test": "the tests do not run themselves",
+    "make kernel": "tests/test_notebooks.py, into a folder of its own",
     "make lint": "types take minutes to check",
     "scripts/accuracy.py": "tests/serving/test_scripts.py, with photos that the tests draw",
     "scripts/finetune.py": "tests/training/finetuning/test_command.py and test_two_processes.py beside it",

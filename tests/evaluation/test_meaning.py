@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from evaluation import meaning
+from evaluation.evaluate_meaning import RECORD as FILE
 from evaluation.meaning_text import statements
 from imagexplain.attribution.differences import contrast
 from imagexplain.attribution.paths.path_integral import integrate
@@ -18,7 +19,7 @@ from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.ops.server import ROOT
 
 PAGE = " ".join((ROOT / "docs" / "meaning.md").read_text("utf-8").split())
-RECORD: dict[str, Any] = json.loads(meaning.RECORD.read_text("utf-8"))
+RECORD: dict[str, Any] = json.loads(FILE.read_text("utf-8"))
 SAID = statements(RECORD)
 OTHERS = {"0", "1", "2", "4", "8", "300", "800", "700", "600", "95"}
 """Numbers of the page that are no results: sizes of pictures and grids, the reference's gradients, constants."""
