@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from imagexplain.cli import demo
 from imagexplain.ops.server import ROOT
 from tests.conftest import Served
 from tests.pages import PAGES, Block, blocks
@@ -69,6 +70,8 @@ def checkout(tmp_path: Path, served: Served) -> Path:
     shutil.copy(Path(served.server.run) / "server.json", tmp_path / "run")
     image = Image.fromarray(scene(HELD_OUT_SEED, 1, SceneSettings(size=(240, 320))).image)
     image.save(tmp_path / "photo.jpg", quality=95)
+    (tmp_path / "run" / "demo").mkdir()
+    demo.photos(tmp_path / "run" / "demo")
     return tmp_path
 
 
