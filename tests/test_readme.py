@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagexplain.cli import demo
 from imagexplain.ops.server import ROOT
 from tests.conftest import Served
 from tests.pages import PAGES, Block, blocks
@@ -21,6 +20,7 @@ from training.train_classifier import HELD_OUT_SEED
 
 LANGUAGES = {"sh", "python"}
 RUN_ELSEWHERE = {
+    "run/demo/": "tests/serving/test_getting_started.py, which reads what they print",
     "make demo": "tests/serving/test_scripts.py explains with every model",
     "make archives": "tests/serving/test_build.py, with checkpoints that the tests make",
     "make test": "the tests do not run themselves",
@@ -70,8 +70,6 @@ def checkout(tmp_path: Path, served: Served) -> Path:
     shutil.copy(Path(served.server.run) / "server.json", tmp_path / "run")
     image = Image.fromarray(scene(HELD_OUT_SEED, 1, SceneSettings(size=(240, 320))).image)
     image.save(tmp_path / "photo.jpg", quality=95)
-    (tmp_path / "run" / "demo").mkdir()
-    demo.photos(tmp_path / "run" / "demo")
     return tmp_path
 
 
