@@ -228,7 +228,7 @@ def test_every_command_is_there_and_knows_its_name(name: str, capsys: pytest.Cap
 
 def test_every_script_runs_a_command() -> None:
     run = {line for file in (ROOT / "scripts").glob("*.py") for line in file.read_text().splitlines() if "run(" in line}
-    without = {"batch", "check", "compare-answers", "edge", "key", "openapi", "predict"}
+    without = {"batch", "check", "compare-answers", "compare-served", "edge", "key", "openapi", "predict"}
     without |= {"completion", "doctor", "methods", "models"}
     assert {line.split('"')[1] for line in run} == cli.COMMANDS.keys() - without
 
@@ -245,7 +245,11 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     (tmp_path / "command_without_library.py").write_text("import absent_library\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for command, extras in (("explain", "serve"), ("train-captioner", "serve,captions"), ("debug", "serve,debugging")):
+    for command, extras in (
+        ("build", "serve"),
+        ("train-captioner", "serve,captions"),
+        ("debug", "serve,client,debugging"),
+    ):
         known = dataclasses.replace(cli.COMMANDS[command], module="command_without_library")
         monkeypatch.setitem(cli.COMMANDS, command, known)
         assert cli.main([command]) == 1

@@ -30,6 +30,7 @@ MAX_OPTION_BYTES = 10_000
 _JSON = "application/json"
 _BODY_KEYS = ("image", "body", "data")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,3})?")
+_ROW = re.compile(r"[+-]?[0-9]{1,18}")
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -163,6 +164,8 @@ def _from_form(name: str, value: Any) -> Any:
         return plain(name, msgspec.Raw(value.encode()))
     if name in ("outputs", "combine"):
         return [part.strip() for part in value.split(",") if part.strip()]
+    if name == "absent":
+        return [int(row) if _ROW.fullmatch(row) else row for row in map(str.strip, value.strip("[]").split(",")) if row]
     kind = METHODS.options.get(name)
     if (name in COUNTS or kind is int) and re.fullmatch(r"[+-]?[0-9]{1,19}", value):
         return int(value)

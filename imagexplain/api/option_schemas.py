@@ -79,6 +79,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "baseline_tensor": "Model-space input of `baseline=tensor`, (C, H, W) or several draws (D, C, H, W).",
     "masks": "Groups to score, over the upright photo.",
     "segments": "Groups that the server makes: superpixels, a grid, or what the segmenter of this name finds.",
+    "absent": "Rows of the table of groups whose pixels are replaced by the baseline; the options beside it, which are "
+    "ignored without it, are those of the explanation whose table that is.",
     "n_segments": "Number of superpixels, about.",
     "compactness": "Weight of nearness against colour in superpixels.",
     "rows": "Rows of the grid.",
@@ -297,6 +299,7 @@ def _structured(model: Interface) -> dict[str, Schema]:
         },
         "layer": {"type": "string", "minLength": 1, "maxLength": MAX_NAME},
         "segments": {"type": "string", "pattern": f"^{MODEL_NAME}$"},
+        "absent": _list({"type": "integer", "minimum": 0}, 1, limits.max_groups + 1),
         "outputs": {"type": "array", "items": {"enum": list(OUTPUTS)}},
         "masks": _masks(limits),
         "baseline_image": BASE64,
@@ -425,6 +428,8 @@ def _as_text(name: str, schema: Schema) -> Schema:
         return told | (_any(label, *lists) if lists else label)
     if name == "outputs":
         return told | {"type": "string", "pattern": rf"^\s*({_either(OUTPUTS)})?\s*(,\s*({_either(OUTPUTS)})?\s*)*$"}
+    if name == "absent":
+        return told | {"type": "string", "pattern": r"^\s*[0-9]+\s*(,\s*[0-9]+\s*)*$"}
     if name in ("combine", "smooth"):
         content = {key: value for key, value in schema.items() if key not in told}
         written = "; or both between a comma" if name == "combine" else ""

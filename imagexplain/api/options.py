@@ -33,6 +33,10 @@ BASELINE_OPTIONS = ("baseline", "blur", "draws", "seed", "baseline_image", "base
 PICTURE_OPTIONS = ("picture", "picture_sigma")
 GROUP_OPTIONS = ("masks", "segments", "n_segments", "compactness", "rows", "columns", "threshold", "fallback", "pixels")
 
+ABSENT = "absent"
+ABSENT_OPTIONS = (ABSENT, *GROUP_OPTIONS, *BASELINE_OPTIONS, "method", "combine", "target_class", "contrast_class")
+"""Options of a prediction without some groups; those after the first mean what they mean beside an explanation."""
+
 CAPTION_COUNTS = ("beams", "n_best", "max_words", "node_limit")
 """Options of a captioner that are numbers."""
 GRAPH_OPTIONS = ("graph", "graphs", "features")
@@ -289,6 +293,24 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
 def threshold_option(options: Mapping[str, Any]) -> float | None:
     """The score that a detection must exceed, None where the client gave none. Raises RequestError 400."""
     return _amount("threshold", options)
+
+
+def absent_option(options: Mapping[str, Any], limits: Limits) -> tuple[int, ...]:
+    """The rows of the groups that are absent, none where the client names none.
+
+    Raises:
+        RequestError: 400 for what is no list of rows, or an empty one, 413 for more rows than groups may be.
+    """
+    value = options.get("absent")
+    if value is None:
+        return ()
+    wanted = "wanted a list of rows of the table of groups, from 0"
+    if not isinstance(value, list) or not value or any(type(row) is not int or row < 0 for row in value):
+        raise RequestError(400, "absent", f"{wanted}, got {shown(value)}")
+    most = limits.max_groups + 1  # and the rest
+    if len(value) > most:
+        raise RequestError(413, "absent", f"wanted at most {most} rows, got {len(value)}")
+    return tuple(dict.fromkeys(value))
 
 
 def detection_option(options: Mapping[str, Any]) -> int | None:

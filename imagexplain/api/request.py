@@ -9,7 +9,7 @@ The image comes in one of four forms, and each has its place for options:
 
 JSON and multipart requests may use the header too, but no option may come twice. Predictions take the image forms and
 ignore the options, but for those that the kind of model reads: a segmenter's predictions read ``threshold`` and
-``picture``.
+``picture``, a classifier's ``absent`` with the options of groups and baselines.
 
 TorchServe must hand the body over as it came (``decode_input_request=false``): its own decoder turns JSON that does not
 parse into raw bytes without a word. Bodies that are already parsed are accepted all the same.
@@ -35,6 +35,8 @@ from imagexplain.api.method_options import (
     usual_baseline,
 )
 from imagexplain.api.options import (
+    ABSENT,
+    ABSENT_OPTIONS,
     ANNOTATED,
     BASELINE_OPTIONS,
     GROUP_OPTIONS,
@@ -44,6 +46,7 @@ from imagexplain.api.options import (
     PathOptions,
     PictureOptions,
     Segments,
+    absent_option,
     baseline_options,
     count,
     detection_option,
@@ -90,7 +93,9 @@ OPTIONS = (
 """Options of an explanation, beside those of methods."""
 #: What the original servers answered with.
 ORIGINAL_OUTPUTS = ("integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output")
-OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional")
+PHOTO_MASKS, PHOTO_RUNS = "photo_masks", "photo_runs"
+"""Outputs of the groups over the photo: run lengths in their rows and a map of labels; the run lengths alone."""
+OUTPUTS = (*ORIGINAL_OUTPUTS, "absolute_directional", PHOTO_MASKS, PHOTO_RUNS)
 
 #: Outputs of one entry for each step.
 PER_STEP = ("integrated_directional_grads", "step_sizes", "intermediates")
@@ -143,23 +148,20 @@ class Contract:
         prediction_options: Names of those that a prediction reads; it ignores all others.
         original: Endpoint that the clients of the original servers asked.
         any_layout: Flag for ``img_data`` with its channels first or last, whatever the defaults say.
+        thresholds: Flag for a model that has a threshold itself, for predictions too; else the segmenter asked has it.
     """
 
     media: Mapping[Kind, tuple[str, ...]] = field(default_factory=lambda: MEDIA)
     options: tuple[str, ...] = OPTIONS
-    prediction_options: tuple[str, ...] = ()
+    prediction_options: tuple[str, ...] = ABSENT_OPTIONS
     original: Kind = "explanation"
     any_layout: bool = False
+    thresholds: bool = False
 
     @property
     def explanation_options(self) -> tuple[str, ...]:
         """Names of an explanation's options, with those of all methods."""
         return tuple(dict.fromkeys((*self.options, *options_of_methods())))
-
-    @property
-    def thresholds(self) -> bool:
-        """Tell whether the model itself has a threshold, for predictions too; else the segmenter asked has it."""
-        return "threshold" in self.prediction_options
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ class Request:
             see :func:`resolve_target`.
         targets: Several of them, each to be explained; ``target`` is then None.
         top_k: Number of the best classes to explain instead; None where these are not asked for.
+        absent: Rows of the table of groups whose pixels a prediction sees replaced by the baseline; none for a
+            prediction of the photo itself.
         contrast: Label or index, likewise, of the class whose score is taken off; None for none.
         plan: Methods of the map, with their options, layer and smoothing.
         path: Path of integrated gradients; ignored by other methods.
@@ -208,11 +212,17 @@ class Request:
     contrast: str | int | None = None
     summary: bool = False
     top_k: int | None = None
+    absent: tuple[int, ...] = ()
 
     @property
     def several(self) -> bool:
         """Tell whether explanations of several classes are asked for, even where that is one."""
         return bool(self.targets) or self.top_k is not None
+
+    @property
+    def has_baseline(self) -> bool:
+        """Tell whether a baseline is needed: for what is explained, or in place of what is absent."""
+        return self.kind == "explanation" or bool(self.absent)
 
     @property
     def by_path(self) -> bool:
@@ -254,7 +264,7 @@ def parse(
     options: Mapping[str, Any] = {}
     if kind == "explanation":
         options = merge(fields, parts, header_options(headers.get(HEADER, "")), contract.explanation_options)
-    elif contract.prediction_options:
+    elif contract.prediction_options and _reads_options(contract, fields, parts, headers):
         sent = header_options(headers.get(HEADER, ""))
         options = merge(fields, parts, sent, contract.prediction_options, strict=False)
     legacy = (
@@ -272,7 +282,8 @@ def parse(
     path = path_options(options, limits, usual) if is_path(plan) else usual
     if "groups" in plan.takes and {"segments", "masks"}.isdisjoint(options):
         options = {**options, "segments": "slic"}
-    baseline = _baseline(options, limits, plan, unsaid)
+    absent = absent_option(options, limits)
+    baseline = _baseline(options, limits, plan, unsaid, absent=bool(absent))
     if is_path(plan) and baseline.name == "uniform" and path.tolerance is None and "steps" not in options:
         path = replace(path, steps=max(2, -(-path.steps // baseline.draws)))  # as costly as a path from one start
     threshold, groups = None, options
@@ -294,9 +305,14 @@ def parse(
         raise RequestError(400, "detection", "wanted a detection or a target_class, got both")
     picture = picture_options(options)
     grouped = segments is not None or pixels or "masks" in options
+    if absent and not grouped:
+        raise RequestError(400, "absent", "names groups: wanted masks or segments beside it")
     if "absolute_directional" in outputs and not (grouped and path.tolerance is None):
         wanted = "absolute_directional is of groups and takes steps: wanted masks, segments or pixels beside it"
         raise RequestError(400, "outputs", wanted if path.tolerance is None else f"{wanted}, and no tolerance")
+    over_photo = [name for name in outputs if name in (PHOTO_MASKS, PHOTO_RUNS)]
+    if over_photo and not grouped:
+        raise RequestError(400, "outputs", f"{over_photo[0]} are of groups: wanted masks, segments or pixels beside it")
     if baseline.paths > 1 and not set(PER_STEP).isdisjoint(outputs):
         given = f"a {baseline.name} baseline of {baseline.paths} draws has several paths"
         raise RequestError(400, "outputs", f"{given}: wanted no output per step beside it, or a baseline of one draw")
@@ -323,12 +339,37 @@ def parse(
         contrast=contrast,
         summary=_with_summary(headers.get("accept", ""), accept),
         top_k=top_k,
+        absent=absent,
     )
 
 
-def _baseline(options: Mapping[str, Any], limits: Limits, plan: AttributionConfig, unsaid: Defaults) -> Baseline:
-    """The baseline's options; random ones where a method averages over references and the client names none."""
-    if not starts(plan):
+def _reads_options(
+    contract: Contract, fields: Mapping[str, Any], parts: Mapping[str, Any], headers: Mapping[str, str]
+) -> bool:
+    """Tell whether a prediction reads its options: a classifier's only where it names what is absent."""
+    named = ABSENT in fields or ABSENT in parts or re.search(rf"(^|[&\s]){ABSENT}=", headers.get(HEADER, ""))
+    return bool(named) or ABSENT not in contract.prediction_options
+
+
+def has_runs(request: Request) -> bool:
+    """Tell whether run-length masks stand in the rows of groups, which not every answer has."""
+    wanted = PHOTO_MASKS in request.outputs or PHOTO_RUNS in request.outputs
+    return wanted and (request.accept == JSON or request.summary)
+
+
+def has_label_map(request: Request) -> bool:
+    """Tell whether the answer has the groups over the photo as a tensor."""
+    return PHOTO_MASKS in request.outputs and request.accept in (GZIP, SAFETENSORS)
+
+
+def _baseline(
+    options: Mapping[str, Any], limits: Limits, plan: AttributionConfig, unsaid: Defaults, *, absent: bool = False
+) -> Baseline:
+    """The baseline's options; random ones where a method averages over references and the client names none.
+
+    What is absent looks as some baseline, whatever the method.
+    """
+    if not starts(plan) and not absent:
         for option in BASELINE_OPTIONS:
             if option in options and option not in plan.takes:
                 raise RequestError(400, option, f"{plan.name} starts from no baseline")
@@ -355,8 +396,8 @@ def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: 
     for name in ("tolerance", "pixels"):
         if name in options:
             raise RequestError(400, name, f"goes with method={PATH} alone, got {got}")
-    if outputs:
-        raise RequestError(400, "outputs", f"{', '.join(outputs)}: wanted method={PATH} alone, got {got}")
+    if of_path := [name for name in outputs if name not in (PHOTO_MASKS, PHOTO_RUNS)]:
+        raise RequestError(400, "outputs", f"{', '.join(of_path)}: wanted method={PATH} alone, got {got}")
 
 
 def contrast_with(request: Request, index: int, labels: Sequence[str]) -> int | tuple[int, int]:

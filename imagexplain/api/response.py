@@ -44,7 +44,7 @@ LEGACY = (
 LEGACY_MASKS = ("pred_masks",)
 ONE_IMAGE = ("integrated_grads", "map", "output")
 """Tensors of an explanation that have a first axis for its image."""
-SHARED = ("group_masks",)
+SHARED = ("group_masks", "photo_label_map")
 """Tensors that explanations of several classes have in common."""
 #: What only the summary for people carries, or an answer of which `Accept` wants it (`…; summary=true`).
 SUMMARY = ("model", "target_label", "contrast_label", "top", "groups", "detections")

@@ -46,11 +46,32 @@ class RankedClass(Struct, frozen=True, kw_only=True):
     ) = UNSET
 
 
+class Frame(Struct, frozen=True, kw_only=True):
+    """The part of the photo that the model sees."""
+
+    photo: Annotated[tuple[int, int], Meta(description="Height and width of the upright photo.")]
+    input: Annotated[tuple[int, int], Meta(description="Height and width of the model's input.")]
+    box: Annotated[
+        tuple[float, float, float, float],
+        Meta(
+            description="Left, top, right and bottom of what the input shows, in pixels of the photo; beyond it where "
+            "the input is padded."
+        ),
+    ]
+
+
 class ClassPrediction(_Answer, frozen=True, kw_only=True):
     """Classes that a classifier sees in a photo."""
 
     score_kind: ScoreKind
     predictions: Annotated[list[RankedClass], Meta(description="The best classes, best first; or all values.")]
+    targets: (
+        Annotated[list[RankedClass], Meta(description="The classes that a request with `absent` names.")] | UnsetType
+    ) = UNSET
+    absent: (
+        Annotated[list[int], Meta(description="Rows of the groups that were replaced by the baseline.")] | UnsetType
+    ) = UNSET
+    frame: Frame | UnsetType = UNSET
 
 
 class RunLengths(Struct, frozen=True, kw_only=True):
@@ -93,6 +114,9 @@ class Group(Struct, frozen=True, kw_only=True):
     attribution_spread: Number | UnsetType = UNSET
     directional_spread: Number | UnsetType = UNSET
     absolute_directional: Number | UnsetType = UNSET
+    segmentation: (
+        Annotated[RunLengths, Meta(description="Its mask over the photo, of the output `photo_masks`.")] | UnsetType
+    ) = UNSET
 
 
 class Part(Struct, frozen=True, kw_only=True):
@@ -116,6 +140,7 @@ class _Explanation(_Answer, frozen=True, kw_only=True):
     finite: Annotated[bool, Meta(description="False where the attribution has values that are not finite.")]
     evaluations: Annotated[int, Meta(description="Evaluations of the model that it took.")]
     top: Annotated[list[RankedClass], Meta(description="The best classes, best first; or all values.")]
+    frame: Frame
     draws: Annotated[int, Meta(description="Draws of the baseline, where there are several.")] | UnsetType = UNSET
     segments: Annotated[str, Meta(description="Where the segments are from.")] | UnsetType = UNSET
     groups: Annotated[list[Group], Meta(description="A row for each segment, the rest and the whole.")] | UnsetType = (

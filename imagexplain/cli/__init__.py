@@ -45,6 +45,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         ),
         "predict": Command("imagexplain.cli.predict", "say what served models see in photos", extra="client"),
         "explain": Command("imagexplain.cli.explain", "explain photos by served models", extra="client"),
+        "compare-served": Command(
+            "imagexplain.cli.compare_served", "draw served models' maps side by side", extra="client"
+        ),
         "accuracy": Command("imagexplain.cli.accuracy", "score a served model on a labelled folder", extra="client"),
         "demo": Command("imagexplain.cli.demo", "explain photos and a scene by every served model", True, "client"),
         "compare-answers": Command("imagexplain.cli.compare_answers", "compare another service's answers with ours"),

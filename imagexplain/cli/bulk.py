@@ -59,7 +59,7 @@ MASK_SUFFIXES = (".json", ".png")
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of every photo.
+    """A request that is made of every photo.
 
     Attributes:
         endpoint: Endpoint to ask.
@@ -113,7 +113,7 @@ class Unit:
 
 @dataclass
 class Result:
-    """What became of a photo: still left, answered now, answered before, or failed, and why."""
+    """Outcome of a photo: still left, answered now, answered before, or failed, and why."""
 
     unit: Unit
     outcome: Literal["left", "done", "kept", "failed"] = "left"
@@ -141,7 +141,7 @@ class Bulk:
     """An order for many photos.
 
     Args:
-        order: What is asked of each.
+        order: Request that is made of each.
         photos: Photos.
         url: Address of the server.
         key: Inference key.
@@ -180,7 +180,7 @@ class Bulk:
         """
         status, stopped = 0, ""
         with Journal(self.order.out) as journal:
-            bar = tqdm(total=len(self.results), unit=" photos", disable=None, file=sys.stderr, dynamic_ncols=True)
+            bar = tqdm(total=len(self.results), unit=" answers", disable=None, file=sys.stderr, dynamic_ncols=True)
             try:
                 with bar:
                     asyncio.run(self._all(journal, bar.update))

@@ -86,7 +86,7 @@ class Explanation:
 
     @cached_property
     def tensors(self) -> Tensors:
-        """Its tensors by name. Raises AnswerError where they were not asked for."""
+        """Tensors by name. Raises AnswerError where they were not asked for."""
         if _media(self.answer) != SAFETENSORS:
             raise AnswerError("tensors: wanted an explanation that was asked for with tensors=True")
         return Tensors(self.answer.body)

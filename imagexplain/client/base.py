@@ -1,4 +1,4 @@
-"""What both clients are made with."""
+"""The part that both clients share: their arguments, and the server of this machine."""
 
 from __future__ import annotations
 

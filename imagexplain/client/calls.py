@@ -1,4 +1,4 @@
-"""What a client may ask: each a request, and what becomes of its answer. The two clients share them."""
+"""Calls of both clients: each a request, and the function that reads its answer."""
 
 from __future__ import annotations
 

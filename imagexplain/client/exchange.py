@@ -48,6 +48,13 @@ class Retry:
         attempts: Number of times that a request is sent, at most; 1 for no retries.
         first_s: Upper bound of the first wait, seconds.
         longest_s: Longest wait, seconds.
+
+    Example:
+        >>> from imagexplain.client.exchange import Retry
+        >>> [Retry().wait(failed, None, lambda: 1.0) for failed in (1, 2, 3, 4, 5)]
+        [0.25, 0.5, 1.0, 2.0, None]
+        >>> Retry().wait(1, 7.0, lambda: 0.0), Retry().wait(1, 3600.0, lambda: 0.0)
+        (7.0, None)
     """
 
     attempts: int = 5
@@ -61,13 +68,6 @@ class Retry:
             failed: Number of attempts that failed.
             retry_after: Seconds that the server asked for, None for none.
             jitter: Source of random numbers in [0, 1).
-
-        Example:
-            >>> from imagexplain.client.exchange import Retry
-            >>> [Retry().wait(failed, None, lambda: 1.0) for failed in (1, 2, 3, 4, 5)]
-            [0.25, 0.5, 1.0, 2.0, None]
-            >>> Retry().wait(1, 7.0, lambda: 0.0), Retry().wait(1, 3600.0, lambda: 0.0)
-            (7.0, None)
         """
         if failed >= self.attempts or (retry_after or 0) > self.longest_s:
             return None

@@ -1,4 +1,4 @@
-"""What both clients do with httpx: connections, time limits, and what its errors mean."""
+"""The use of httpx by both clients: connections, time limits, and the meaning of its errors."""
 
 from __future__ import annotations
 

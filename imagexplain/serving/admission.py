@@ -11,7 +11,7 @@ import math
 from isal import igzip
 from torch import lerp
 
-from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Request
+from imagexplain.api.request import GZIP, JSON, PNG, SAFETENSORS, Request, has_label_map, has_runs
 from imagexplain.api.response import GZIP_LEVEL, check_size
 from imagexplain.attribution.paths.adaptive import MOST_BYTES, START
 from imagexplain.errors import RequestError
@@ -36,6 +36,15 @@ SECONDS_PER_PIXEL = 1e-6
 
 SECONDS_PER_MASK_PIXEL = {PNG: 6e-8, JSON: 2e-8}
 """Seconds for each pixel of an instance's mask, by media type: drawn with its outline, or written in runs."""
+
+SECONDS_PER_RUN = 3e-6
+"""Seconds for each run of a group's mask over the photo."""
+
+SECONDS_PER_LABELLED_PIXEL = 2e-8
+"""Seconds for each pixel of the photo, and of each rectangle around a group, in a map of labels."""
+
+BYTES_PER_RUN = 2
+"""Bytes that a run takes, at least."""
 
 SECONDS_PER_LISTED = 1e-7
 """Seconds for each disjoint part of the image and each group that may hold it."""
@@ -65,7 +74,7 @@ def admit_baseline(request: Request, size: tuple[int, int], deadline: Deadline, 
     Raises:
         RequestError: 413 for too many draws or too long a time, 503 if there is no time left.
     """
-    if request.kind == "prediction":
+    if not request.has_baseline:
         return
     baseline, values = request.baseline, channels * size[0] * size[1]
     draws = baseline.paths
@@ -87,6 +96,12 @@ def seconds_of_answer(sample: PreparedRequest) -> float:
     if sample.groups is not None:
         parts, groups = sample.groups.family.parts.members.shape
         seconds += SECONDS_PER_LISTED * parts * groups + SECONDS_PER_PAIR * parts * groups**2
+    if sample.over_photo is not None and has_runs(sample.request):
+        seconds += SECONDS_PER_RUN * sample.over_photo.runs
+        seconds += SECONDS_PER_LABELLED_PIXEL * sample.over_photo.written_pixels
+    if sample.over_photo is not None and has_label_map(sample.request):
+        pixels = math.prod(sample.geometry.photo) + sample.over_photo.drawn_pixels
+        seconds += SECONDS_PER_LABELLED_PIXEL * pixels
     if sample.request.accept == PNG:
         seconds += SECONDS_PER_PIXEL * math.prod(sample.request.photo.size)
     return seconds
@@ -162,6 +177,8 @@ def bytes_beside_steps(sample: PreparedRequest, classes: int) -> float:
     if request.accept == PNG:
         return 0.0
     size = 0.0
+    if sample.over_photo is not None and has_runs(request):
+        size += BYTES_PER_RUN * sample.over_photo.runs * (MASKS_LEFT if request.accept == GZIP else 1)
     if request.accept in (GZIP, SAFETENSORS):
         exact = request.accept == SAFETENSORS
         size += 4 * classes
@@ -171,6 +188,8 @@ def bytes_beside_steps(sample: PreparedRequest, classes: int) -> float:
             size += 4 * sample.image.numel() * (1 if exact else GRADIENTS_LEFT * differs)
         elif exact:
             size += 4 * pixels
+        if has_label_map(request):
+            size += 4 * math.prod(sample.geometry.photo) * (1 if exact else MASKS_LEFT)
         if groups is not None and not request.legacy:
             size += groups.family.masks.numel() * (1 if exact else MASKS_LEFT)
             size += 4 * pixels * (request.pixels and exact)

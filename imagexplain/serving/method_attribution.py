@@ -30,6 +30,7 @@ from imagexplain.errors import ArgumentError, LayerError, RequestError, Unsuppor
 from imagexplain.serving.cache import digest
 from imagexplain.serving.model_facts import ModelFacts
 from imagexplain.serving.out_of_memory import halving_chunks
+from imagexplain.serving.over_photo import frame, photo_masks
 from imagexplain.serving.path_attribution import (
     Model,
     PathAttribution,
@@ -236,8 +237,10 @@ def response_payload(
 ) -> dict[str, Any]:
     """All entries that an answer of ``/explanations`` may have, be it a path's or a map's; `select` picks from them."""
     if isinstance(explanation, AttributionMap):
-        return map_result(model, sample, target, scores, explanation)
-    return explanation_result(model, sample, target, scores, explanation)
+        result = map_result(model, sample, target, scores, explanation)
+    else:
+        result = explanation_result(model, sample, target, scores, explanation)
+    return result | {"frame": frame(sample.geometry)} | photo_masks(result, sample)
 
 
 def map_result(

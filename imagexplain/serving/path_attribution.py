@@ -406,12 +406,15 @@ def target_result(model: Model, scores: Tensor, target: Target) -> dict[str, Any
 
 def ranking(model: Model, scores: Tensor) -> list[dict[str, Any]]:
     """The best classes of one row of scores (classes,), best first; or all values, in order."""
+    if model.head.probabilities(scores) is None:
+        return scored(model, scores, range(len(scores)))
+    return scored(model, scores, scores.topk(min(TOP, len(scores))).indices.tolist())
+
+
+def scored(model: Model, scores: Tensor, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Classes of one row of scores (classes,), with their probabilities; values have none."""
     probabilities, labels = model.head.probabilities(scores), model.spec.labels
+    rows = [{"label": labels[index], "index": index, "score": scores[index].item()} for index in indices]
     if probabilities is None:
-        rows = zip(labels, scores.tolist(), strict=True)
-        return [{"label": label, "index": index, "score": score} for index, (label, score) in enumerate(rows)]
-    best = scores.topk(min(TOP, len(scores)))
-    return [
-        {"label": labels[index], "index": index, "score": score, "probability": probabilities[index].item()}
-        for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    ]
+        return rows
+    return [row | {"probability": probabilities[index].item()} for row, index in zip(rows, indices, strict=True)]

@@ -17,7 +17,8 @@ from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
 from imagexplain.serving.deadline import MIN_ADMITTED_SECONDS, Deadline
 from imagexplain.vision.geometry import Geometry
-from imagexplain.vision.masks import PhotoMasks, to_model
+from imagexplain.vision.masks import PhotoMasks, Shape, to_model
+from imagexplain.vision.photo_groups import PhotoGroups
 from imagexplain.vision.preprocess import ModelInput
 from imagexplain.vision.preprocess import preprocess as preprocessed
 from imagexplain.vision.preprocess_settings import Preprocess
@@ -57,6 +58,7 @@ class PreparedRequest:
         preprocess: Preprocessing that made the image.
         baselines: (D, C, H, W) baselines, one for each draw.
         groups: Groups to score beside pixels, if any.
+        over_photo: The same groups over the photo.
     """
 
     request: Request
@@ -66,6 +68,7 @@ class PreparedRequest:
     preprocess: Preprocess
     baselines: Tensor
     groups: Groups | None = None
+    over_photo: PhotoGroups | None = None
 
 
 def prepare_request(
@@ -92,8 +95,29 @@ def prepare_request(
     """
     key = digest(seen.image) if key is None else key
     starts = _baselines(request.baseline, seen)
-    groups = _groups(request, seen, found, limits or Limits(), deadline) if request.wants_groups else None
-    return PreparedRequest(request, seen.image, seen.geometry, key, seen.preprocess, starts, groups)
+    prepared = PreparedRequest(request, seen.image, seen.geometry, key, seen.preprocess, starts)
+    if not request.wants_groups:
+        return prepared
+    groups, over_photo = _groups(request, seen, found, limits or Limits(), deadline)
+    return replace(prepared, groups=groups, over_photo=over_photo)
+
+
+def without(sample: PreparedRequest) -> Tensor:
+    """Model inputs (D, C, H, W) whose absent groups look as each of the baselines does.
+
+    Raises:
+        RequestError: 422 for a row that the table of groups has not, or that is the whole.
+    """
+    assert sample.groups is not None
+    absent, family = sample.request.absent, sample.groups.family
+    for row in absent:
+        if row >= len(family):
+            raise RequestError(422, "absent", f"wanted rows in 0..{len(family) - 1} of the table of groups, got {row}")
+        if family.kinds[row] == "whole":
+            wanted = "wanted rows of segments or of the rest: without the whole nothing of the photo is left"
+            raise RequestError(422, "absent", f"{wanted}, got row {row}")
+    gone = family.masks[list(absent)].any(0)
+    return torch.where(gone, sample.baselines, sample.image)
 
 
 def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:
@@ -129,17 +153,19 @@ def _baselines(choice: Baseline, seen: ModelInput) -> Tensor:
 
 def _groups(
     request: Request, seen: ModelInput, found: PhotoMasks | None, limits: Limits, deadline: Deadline | None
-) -> Groups:
+) -> tuple[Groups, PhotoGroups]:
     sent = [masks for masks in (request.masks, None if found is None else numbered(found)) if masks is not None]
     room = _room(request.segments, sum(len(masks.labels) for masks in sent), seen.preprocess.size, limits, deadline)
     masks = [torch.zeros(0, *seen.image.shape[1:], dtype=torch.bool)]
     labels: list[str] = []
+    shapes: list[Shape | None] = []
     cropped: dict[str, float] = {}
     rescued: tuple[str, ...] = ()
-    for over_photo in sent:
-        brought = to_model(over_photo, seen.geometry, None if deadline is None else deadline.check_masks)
+    for own in sent:
+        brought = to_model(own, seen.geometry, None if deadline is None else deadline.check_masks)
         masks.append(brought.masks)
         labels += brought.labels
+        shapes += own.shapes
         cropped |= {
             label: lost for label, lost in zip(brought.labels, brought.cropped.tolist(), strict=True) if lost > 0
         }
@@ -148,13 +174,16 @@ def _groups(
         made = _segments(request.segments, seen, room)
         masks.append(made)
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
+        shapes += [None] * len(made)
     try:
         whole = family(torch.cat(masks), labels, pixels=request.pixels, most_parts=limits.max_parts)
     except ArgumentError as error:
         if error.field != "masks":
             raise
         raise RequestError(413, "masks", error.message) from None
-    return Groups(whole, cropped, rescued)
+    of_rows = [shapes[index] if index < len(shapes) else None for index in whole.origins]
+    over_photo = PhotoGroups(seen.geometry, whole.masks, whole.kinds, of_rows, limits.max_runs)
+    return Groups(whole, cropped, rescued), over_photo
 
 
 def _room(

@@ -41,6 +41,8 @@ class Decoded:
         key: Digest of the model's input.
         masks: Segments that another model found on the photo.
         fresh: Flag for a request that must not be answered from cached results.
+        images: Model inputs (D, C, H, W) to be predicted in the photo's place, one for each draw of what its absent
+            groups look like; ``key`` is then their digest.
     """
 
     request: Request
@@ -48,6 +50,7 @@ class Decoded:
     key: bytes
     masks: PhotoMasks | None
     fresh: bool
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,10 @@ class Task(LoadedModel, Protocol[P]):
 
     def explained_score(self, decoded: Decoded, prediction: P) -> ExplainedScore:
         """The score that a request wants explained. Raises RequestError where there is none."""
+        ...
+
+    def seconds_per_image(self, image: Tensor) -> float:
+        """Estimate of the time that the prediction of a model input like this (C, H, W) takes."""
         ...
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:

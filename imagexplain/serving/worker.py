@@ -32,13 +32,14 @@ from imagexplain.serving.method_attribution import (
 )
 from imagexplain.serving.metrics import ExplanationCount, Metrics, MetricSink
 from imagexplain.serving.path_attribution import PathAttribution, integrate_paths, is_cacheable, path_points
-from imagexplain.serving.prepared_request import PreparedRequest, prepare_request
+from imagexplain.serving.prepared_request import PreparedRequest, prepare_request, without
 from imagexplain.serving.remote_segments import Ask, RemoteSegments, fetch_segments
 from imagexplain.serving.render import render
 from imagexplain.serving.request_loop import RequestLoop
 from imagexplain.serving.request_state import RequestState, run_batch_or_each, run_each
 from imagexplain.serving.runtime import limits, remote_segments
 from imagexplain.serving.task import Decoded, ExplainedScore, Task
+from imagexplain.vision.masks import PhotoMasks
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class Worker(RequestLoop[T]):
         """Answer a batch; the answers go into its states."""
         raw = [(state, (state.raw, request)) for state, request in batch]
         decoded = run_each(raw, "decode", partial(self._decode, ask, deadline))
+        decoded = self._without_absent(decoded, deadline)
         predicted = run_batch_or_each(decoded, "attribute", partial(self._predict, deadline))
         explanations = [pair for pair in predicted if pair[0].raw.kind == "explanation"]
         predictions = [pair for pair in predicted if pair[0].raw.kind == "prediction"]
@@ -172,6 +174,22 @@ class Worker(RequestLoop[T]):
             request, masks = fetch_segments(request, own, self.limits, deadline.ends, fresh=raw.fresh, ask=ask)
         return Decoded(request, seen, digest(seen.image), masks, raw.fresh)
 
+    def _without_absent(
+        self, decoded: list[tuple[RequestState, Decoded]], deadline: Deadline
+    ) -> list[tuple[RequestState, Decoded]]:
+        """Replace the photo of each request that has absent groups by what is left of it, if there is time."""
+        found = []
+        for state, one in decoded:
+            if not one.request.absent:
+                found.append((state, one))
+                continue
+            with state.stage("decode"):
+                images = without(self._prepared(one, one.masks, deadline))
+                of_model = replace(deadline, seconds_per_point=self.task.seconds_per_image(one.seen.image))
+                deadline = of_model.admit(len(images), field="draws")
+                found.append((state, replace(one, images=images, key=digest(images))))
+        return found
+
     def _predict(self, deadline: Deadline, batch: Sequence[Decoded]) -> list[tuple[Decoded, Any]]:
         return list(zip(batch, self.task.predict(batch, deadline), strict=True))
 
@@ -188,10 +206,13 @@ class Worker(RequestLoop[T]):
         self, deadline: Deadline, pair: tuple[Decoded, list[ExplainedScore]]
     ) -> tuple[PreparedRequest, list[ExplainedScore]]:
         decoded, scores = pair
+        masks = decoded.masks if scores[0].masks is None else scores[0].masks  # the same for all targets
+        return self._prepared(decoded, masks, deadline), scores
+
+    def _prepared(self, decoded: Decoded, masks: PhotoMasks | None, deadline: Deadline) -> PreparedRequest:
         channels, height, width = decoded.seen.image.shape
         admit_baseline(decoded.request, (height, width), deadline, channels)
-        masks = decoded.masks if scores[0].masks is None else scores[0].masks  # the same for all targets
-        return prepare_request(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key), scores
+        return prepare_request(decoded.request, decoded.seen, masks, self.limits, deadline, decoded.key)
 
     def _admit(
         self, sample: PreparedRequest, score: ExplainedScore, deadline: Deadline, place: int, count: int, *, fresh: bool

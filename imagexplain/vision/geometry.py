@@ -54,6 +54,22 @@ class Geometry:
         """Tell whether any of the model's input is padding."""
         return self.inside != (slice(0, self.box[2]), slice(0, self.box[3]))
 
+    @property
+    def view(self) -> tuple[float, float, float, float]:
+        """Rectangle (left, top, right, bottom) that the model's input shows, photo pixels; beyond the photo where it
+        is padded."""
+        top, left, height, width = self.box
+        down, across = (photo / resized for photo, resized in zip(self.photo, self.resized, strict=True))
+        return left * across, top * down, (left + width) * across, (top + height) * down
+
+    @property
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """Row and column of the model's input in which the centre of each row (photo height,) and column (photo width,)
+        of the photo lies, int64, −1 for none."""
+        top, left, height, width = self.box
+        rows = _squares(self.photo[0], self.resized[0], top, height)
+        return rows, _squares(self.photo[1], self.resized[1], left, width)
+
     def to_photo(self, values: Tensor, kernel: Kernel = "bilinear") -> Tensor:
         """Draw a map over the model's input at the photo's size.
 
@@ -134,9 +150,7 @@ class Geometry:
             labels: Labels (H, W), int64.
             outside: Label of pixels that the model does not see.
         """
-        top, left, height, width = self.box
-        rows = _squares(self.photo[0], self.resized[0], top, height)
-        columns = _squares(self.photo[1], self.resized[1], left, width)
+        rows, columns = self.pixels
         drawn = labels[rows.clamp(min=0)][:, columns.clamp(min=0)]
         return torch.where((rows < 0)[:, None] | (columns < 0), outside, drawn)
 

@@ -61,7 +61,7 @@ class PhotoMasks:
     @property
     def cut_outs(self) -> tuple[Callable[[], CroppedMask], ...]:
         """Functions that draw the masks, one at a time."""
-        return tuple(partial(_drawn, shape) for shape in self.shapes)
+        return tuple(partial(drawn, shape) for shape in self.shapes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +112,9 @@ def parse_masks(value: object, photo: Size, limits: Limits) -> PhotoMasks:
     return _array(value, photo, limits)
 
 
-def _drawn(shape: Shape) -> CroppedMask:
-    return shape.rectangles().cut_out()
+def drawn(shape: Shape) -> CroppedMask:
+    """Draw a mask, unless it is drawn already."""
+    return shape.cut_out if isinstance(shape, Drawn) else shape.rectangles().cut_out()
 
 
 def of_cut_outs(cut_outs: Sequence[CroppedMask], size: Size, labels: Sequence[str]) -> PhotoMasks:

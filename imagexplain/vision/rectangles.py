@@ -38,6 +38,13 @@ class Rectangles:
         """Number of pixels."""
         return int(((self.bottom - self.top) * (self.right - self.left)).sum())
 
+    @property
+    def extent(self) -> int:
+        """Number of pixels of the rectangle around them all."""
+        if len(self) == 0:
+            return 0
+        return int((self.bottom.max() - self.top.min()) * (self.right.max() - self.left.min()))
+
     def where(self, chosen: NDArray[Any]) -> Rectangles:
         """Select some of them, by index or by a bool for each."""
         return Rectangles(self.top[chosen], self.bottom[chosen], self.left[chosen], self.right[chosen])

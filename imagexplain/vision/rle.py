@@ -37,10 +37,7 @@ class Runs:
     def cut_out(self) -> tuple[NDArray[np.bool_], int]:
         """Columns that the ones lie in, (height, columns) bool, and the first of them."""
         height = self.size[0]
-        ends = np.cumsum(self.counts)
-        starts, stops = ends[:-1:2], ends[1::2]
-        full = stops > starts
-        starts, stops = starts[full], stops[full]
+        starts, stops = self.edges
         if len(starts) == 0:
             return np.zeros((height, 0), dtype=np.bool_), 0
         first, last = int(starts[0] // height), int((stops[-1] - 1) // height)
@@ -51,13 +48,18 @@ class Runs:
         filled = np.cumsum(change[:-1], dtype=np.int8).astype(np.bool_)
         return filled.reshape(-1, height).T, first
 
-    def rectangles(self) -> Rectangles:
-        """Rectangles of the ones: a run that goes on in further columns is parted where it meets them."""
-        height = self.size[0]
+    @property
+    def edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the ones' runs down the columns: of the first pixel of each, and of the one after its last."""
         ends = np.cumsum(self.counts)
         starts, stops = ends[:-1:2], ends[1::2]
         full = stops > starts
-        starts, stops = starts[full], stops[full]
+        return starts[full], stops[full]
+
+    def rectangles(self) -> Rectangles:
+        """Rectangles of the ones: a run that goes on in further columns is parted where it meets them."""
+        height = self.size[0]
+        starts, stops = self.edges
         first, last = starts // height, (stops - 1) // height
         top, bottom = starts - first * height, stops - last * height
         none, all_rows = np.zeros_like(top), np.full_like(top, height)
@@ -130,14 +132,36 @@ def write(
         size: Height and width of the photo; default: the mask's own.
     """
     height, width = size or mask.shape
-    top, left = corner
+    column, start, stop = column_runs(mask)
+    place = (corner[1] + column) * height + corner[0]
+    return write_runs(place + start, place + stop, (height, width))
+
+
+def column_runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Runs of ones down the columns of a mask (h, w): column, first row and the row after the last of each, (N,)."""
     # A row of zeros above and below parts each column from the next.
     columns = np.zeros((mask.shape[1], mask.shape[0] + 2), dtype=np.bool_)
     columns[:, 1:-1] = mask.T
     flat = columns.ravel()
     column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), mask.shape[0] + 2)
-    starts, stops = ((left + column) * height + top + row).reshape(-1, 2).T
-    # Where the mask is as high as the photo, a run goes on in the next column.
+    return column[::2], row[::2], row[1::2]
+
+
+def count_column_runs(mask: NDArray[np.bool_]) -> int:
+    """Number of runs of ones down the columns of a mask (h, w)."""
+    inside = np.count_nonzero(mask[1:] & ~mask[:-1])
+    return int(inside + np.count_nonzero(mask[:1]))
+
+
+def write_runs(starts: NDArray[np.int64], stops: NDArray[np.int64], size: tuple[int, int]) -> dict[str, Any]:
+    """Write the mask of runs of ones, in order, as :func:`write` does.
+
+    Args:
+        starts, stops: Places (N,) of their first pixel and of the one after their last, down the columns.
+        size: Height and width of the photo.
+    """
+    height, width = size
+    # Where a mask is as high as the photo, a run goes on in the next column.
     joints = np.flatnonzero(starts[1:] == stops[:-1])
     edges = np.stack([np.delete(starts, joints + 1), np.delete(stops, joints)], axis=1).ravel()
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
@@ -197,14 +221,17 @@ def _unpacked(digits: NDArray[np.uint8], last: NDArray[np.bool_], field: str) ->
 
 
 def _packed(counts: NDArray[np.int64]) -> str:
+    """Pack numbers, see :func:`_unpacked`."""
     numbers = counts.copy()
     numbers[3:] -= counts[1:-2]
-    text = bytearray()
-    for number in numbers.tolist():
-        more = True
-        while more:
-            digit = number & 31
-            number >>= 5
-            more = number != (-1 if digit & 16 else 0)
-            text.append(48 + (digit | 32 if more else digit))
-    return text.decode("ascii")
+    text = np.zeros((len(numbers), _MAX_DIGITS), dtype=np.uint8)
+    left = np.arange(len(numbers))
+    for place in range(_MAX_DIGITS):
+        digits = numbers & 31
+        numbers = numbers >> 5
+        more = numbers != np.where(digits & 16, -1, 0)
+        text[left, place] = 48 + np.where(more, digits | 32, digits)
+        left, numbers = left[more], numbers[more]
+        if len(left) == 0:
+            break
+    return text[text != 0].tobytes().decode("ascii")

@@ -48,7 +48,8 @@ EXAMPLES: dict[str, list[Any]] = {
     "features": [{"image": [1, 2], "regions": [[1, 2.5]], "boxes": [[0, 0, 4, 4]]}],
     "smooth": [{"samples": 3, "std": 0.5, "seed": 1, "statistic": "square"}, {}],
     "combine": [["blur_ig", "grad_cam"]],
-    "outputs": [["output", "step_sizes"], []],
+    "outputs": [["output", "step_sizes"], ["photo_masks"], []],
+    "absent": [[0], [0, 3]],
     "target_class": ["cat", 3, ["cat", 3]],
     "caption": ["a star", ["a star"], [None]],
     "words": ["all", "0, star", 3, [0, "star"]],
@@ -66,6 +67,7 @@ COMPANY: Mapping[str, Mapping[str, Any]] = {
     "fallback": {"segments": "swin"},
     "normalized": {"combine": ["blur_ig", "grad_cam"]},
     "outputs": {"pixels": True},
+    "absent": {"segments": "grid"},
     "layer": {"method": "grad_cam"},
     "smooth": {"method": "gradient"},
 }
@@ -84,8 +86,10 @@ SCALARS = (
 )
 
 
-def companies(model: Interface, name: str) -> list[Mapping[str, Any]]:
+def companies(model: Interface, name: str, endpoint: Kind = "explanation") -> list[Mapping[str, Any]]:
     """The options beside which one has a meaning, for every role that it has."""
+    if model.kind == "classifier" and endpoint == "prediction" and name != "absent":
+        return [{**own, "absent": [0]} for own in companies(model, name)]
     if model.kind == "captioner":
         return [CAPTIONS_COMPANY.get(name, {})]
     library = {"quadrature": "rule"}.get(name, name)
@@ -146,7 +150,7 @@ def check(model: Interface, endpoint: Kind, name: str, schema: Schema, value: An
     if any(isinstance(part, float) and part.is_integer() for part in parts(value)):
         return
     valid = Draft202012Validator(schema).is_valid(value)
-    for company in companies(model, name):
+    for company in companies(model, name, endpoint):
         refused = is_refused(model, endpoint, name, value, company)
         if valid and name in DEEPER:
             continue
@@ -197,7 +201,7 @@ def test_valid_examples_are_taken(model: Interface, endpoint: Kind) -> None:
         for value in EXAMPLES.get(name, ()):
             assert Draft202012Validator(schema).is_valid(value), (name, value)
             if name not in ("caption", "graphs"):
-                company = companies(model, name)[-1]
+                company = companies(model, name, endpoint)[-1]
                 assert not is_refused(model, endpoint, name, value, company), (name, value)
 
 
@@ -257,7 +261,7 @@ def test_options_as_text(model: Interface, endpoint: Kind) -> None:
             text = written(schema, value)
             if text is not None:
                 valid = Draft202012Validator(schema).is_valid(value)
-                for company in companies(model, name):
+                for company in companies(model, name, endpoint):
                     refused = is_refused(model, endpoint, name, text, company, as_text=True)
                     assert refused is not valid, (name, text, company)
 

@@ -67,6 +67,7 @@ class Family:
         pixels: Single pixels as further groups of the family; these have no row in ``masks``.
         dropped: Names of the segments that were empty.
         merged: Pairs (name, name of the group with the same mask), one for each segment that was not kept.
+        origins: Index (G,) of each group among the segments that were given, with the rest and the whole after them.
     """
 
     masks: Tensor
@@ -76,6 +77,7 @@ class Family:
     pixels: bool = False
     dropped: tuple[str, ...] = ()
     merged: tuple[tuple[str, str], ...] = ()
+    origins: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -139,6 +141,7 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
         pixels=pixels,
         dropped=tuple(dropped),
         merged=tuple(merged),
+        origins=tuple(rows),
     )
 
 

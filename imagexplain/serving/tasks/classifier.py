@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from imagexplain.api.request import Contract, Defaults, Request, contrast_with, resolve_target
 from imagexplain.archive.spec import ClassifierSpec
+from imagexplain.attribution.runner import FORWARD_SHARE
 from imagexplain.serving.cache import Cache
 from imagexplain.serving.deadline import Deadline, ema
-from imagexplain.serving.path_attribution import predict, prediction_result
+from imagexplain.serving.over_photo import frame
+from imagexplain.serving.path_attribution import predict, prediction_result, scored
 from imagexplain.serving.served_model import ServedModel, load
 from imagexplain.serving.task import Decoded, ExplainedScore, Payload
 from imagexplain.vision.preprocess import ModelInput, preprocess
@@ -64,9 +66,15 @@ class Classifier:
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> list[Tensor]:
         """(classes,) scores of each photo, on the CPU."""
         known = [None if one.fresh else self.scores.get(one.key) for one in batch]
-        unknown = [one.seen.image for one, scores in zip(batch, known, strict=True) if scores is None]
-        # Copies: a row would keep the others alive.
-        computed = iter([scores.clone() for scores in predict(self.model, unknown)] if unknown else [])
+        unknown = [
+            one.seen.image[None] if one.images is None else one.images
+            for one, scores in zip(batch, known, strict=True)
+            if scores is None
+        ]
+        images = [image for images in unknown for image in images]
+        rows: Iterator[Tensor] = iter(predict(self.model, images) if images else ())
+        # A mean over the draws is a copy, too: a row would keep the others alive.
+        computed = iter([torch.stack([next(rows) for _ in images]).mean(0) for images in unknown])
         found = [next(computed) if scores is None else scores for scores in known]
         for one, before, scores in zip(batch, known, found, strict=True):
             if before is None:
@@ -74,8 +82,17 @@ class Classifier:
         return found
 
     def payload(self, decoded: Decoded, prediction: Tensor, deadline: Deadline) -> Payload:
-        """The best classes, and all scores."""
-        return Payload(prediction_result(self.model, prediction))
+        """The best classes, and all scores; of a photo without some groups the classes named, and the model's frame."""
+        request, result = decoded.request, prediction_result(self.model, prediction)
+        if not request.absent:
+            return Payload(result)
+        named = [target for target in (request.target, *request.targets) if target is not None]
+        indices = [resolve_target(target, self.spec.labels) for target in named]
+        if request.contrast is not None:
+            indices.append(resolve_target(request.contrast, self.spec.labels, "contrast_class"))
+        if indices:
+            result["targets"] = scored(self.model, prediction, indices)
+        return Payload(result | {"absent": list(request.absent), "frame": frame(decoded.seen.geometry)})
 
     def best(self, prediction: Tensor, count: int) -> list[int]:
         """Indices of the best classes."""
@@ -88,6 +105,10 @@ class Classifier:
         return ExplainedScore(
             self.model, contrast_with(decoded.request, index, labels), prediction, self.seconds_per_point
         )
+
+    def seconds_per_image(self, image: Tensor) -> float:
+        """A part of what a point of a path takes; inputs have one size."""
+        return FORWARD_SHARE * self.seconds_per_point
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:
         """Learn the speed; inputs have one size."""

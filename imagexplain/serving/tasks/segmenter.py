@@ -101,6 +101,7 @@ class Segmenter:
         prediction_options=("threshold", "picture"),
         original="prediction",
         any_layout=True,
+        thresholds=True,
     )
     batched: ClassVar[bool] = False
 
@@ -269,6 +270,10 @@ class Segmenter:
         if size not in self.chunks:
             self.chunks[size] = chunk_size(self.engine.network, image[None].to(self.device), forward)
         return self.chunks[size]
+
+    def seconds_per_image(self, image: Tensor) -> float:
+        """A part of what a point of a path takes, which goes by the input's pixels; 0 before any was taken."""
+        return FORWARD_SHARE * self.seconds_per_pixel * image[0].numel()
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:
         """Learn the speed, which goes by the input's pixels."""
