@@ -49,7 +49,7 @@ export class Downloads {
             base: location.origin,
             endpoint: /** @type {const} */ ("explanation"),
             model: model.name,
-            options: withoutFiles(options),
+            options,
             photo: photo.name,
             accept: JSON_MEDIA,
         };
@@ -123,11 +123,4 @@ function save(blob, name) {
     const url = URL.createObjectURL(blob);
     html("a", {href: url, download: name}).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
-/** Options whose files are named, as a line to type would. @param {Record<string, any>} options */
-function withoutFiles(options) {
-    return Object.fromEntries(
-        Object.entries(options).map(([name, value]) => [name, value instanceof File ? `@${value.name}` : value]),
-    );
 }

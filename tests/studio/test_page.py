@@ -301,7 +301,7 @@ def test_the_lines_reproduce_the_answer(page: Studio) -> None:
     page.page.get_by_role("tab", name="Keep").click()
     lines = page.page.locator("pre").all_inner_texts()
     assert "segments=slic&n_segments=20" in lines[0]
-    assert "'my photo.png'" in lines[0]
+    assert "'@my photo.png'" in lines[0]
     assert "client.explain(" in lines[1]
     assert KEY not in "".join(lines)
 
