@@ -74,7 +74,12 @@ export class Downloads {
                           }),
                       );
             if (!answer) return;
-            save(new Blob([answer.bytes], {type: accept === WITH_SUMMARY ? SAFETENSORS : accept}), name);
+            save(
+                new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (answer.bytes)], {
+                    type: accept === WITH_SUMMARY ? SAFETENSORS : accept,
+                }),
+                name,
+            );
             say(`${name} saved, ${size(answer.bytes.length)}.`);
         } catch (failure) {
             this.pane.alert.show(failure);
