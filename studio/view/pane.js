@@ -126,6 +126,7 @@ export class Pane {
             this.stage.showPainting(false);
             this.stage.showAnswer(this.explained);
             this.view.show(this.explained);
+            this.stage.tell("");
             this.studio.answered();
             if (narrow.matches) this.element.scrollIntoView();
             const {summary, seconds} = answer;
