@@ -92,6 +92,8 @@ class Classifier:
             indices.append(resolve_target(request.contrast, self.spec.labels, "contrast_class"))
         if indices:
             result["targets"] = scored(self.model, prediction, indices)
+        if request.segments is not None:  # a fallback's, perhaps, whose rows are others
+            result["segments"] = request.segments.name
         return Payload(result | {"absent": list(request.absent), "frame": frame(decoded.seen.geometry)})
 
     def best(self, prediction: Tensor, count: int) -> list[int]:
