@@ -144,7 +144,7 @@ class Task(LoadedModel, Protocol[P]):
         ...
 
     def seconds_per_image(self, image: Tensor) -> float:
-        """Estimate of the time that the prediction of a model input like this (C, H, W) takes."""
+        """Estimate of the time that the prediction of a model input like this (C, H, W) takes, where some is absent."""
         ...
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:

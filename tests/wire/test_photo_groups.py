@@ -125,7 +125,7 @@ def test_labels_and_runs_are_those_of_the_drawn_map(data: st.DataObject) -> None
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_masks_over_the_photo_are_kept_in_whatever_form_they_came(data: st.DataObject) -> None:
     photo = data.draw(SHAPES)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from imagexplain.api.options import ABSENT_OPTIONS
 from imagexplain.api.request import Contract, Defaults, Request, contrast_with, resolve_target
 from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.attribution.runner import FORWARD_SHARE
@@ -34,7 +35,7 @@ def defaults_of(spec: ClassifierSpec) -> Defaults:
 class Classifier:
     """A classifier, the scores of recent photos, and the running estimate of its speed."""
 
-    contract: ClassVar[Contract] = Contract()
+    contract: ClassVar[Contract] = Contract(prediction_options=ABSENT_OPTIONS)
     batched: ClassVar[bool] = True
 
     model: ServedModel
