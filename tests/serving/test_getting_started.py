@@ -58,5 +58,5 @@ def test_the_page_from_top_to_bottom(
                 assert cli.main([*shlex.split(line)[1:], "--run", str(tmp_path / "run")]) == 0
                 told += capsys.readouterr().out.splitlines()
                 ran += 1
-    assert ran == 6
+    assert ran == 8
     assert {path.suffix for path in (tmp_path / "results").iterdir()} >= {".png", ".gzip"}
