@@ -23,7 +23,7 @@ from imagexplain.archive.spec import CaptionerSpec, ClassifierSpec, ModelSpec, S
 from imagexplain.checkout import ROOT
 from imagexplain.cli.connection import add_arguments, connect
 from imagexplain.cli.table import table
-from imagexplain.client import ClientError
+from imagexplain.client import ClientError, StatusError
 from imagexplain.client.loopback import stays_here
 from imagexplain.ops.observation import observe
 from imagexplain.ops.server import Server, ServerError, find
@@ -100,7 +100,12 @@ def listed(options: argparse.Namespace) -> list[ListedModel]:
     """
     if options.url:
         with connect(options) as client:
-            return of_document(client.document(), readiness(client.url, options.certificate))
+            try:
+                document = client.document()
+            except StatusError as error:
+                wanted = "wanted an OpenAPI document, which a front door has (make serve-edge)"
+                raise ClientError(f"{client.url}: {wanted}, got {error}") from None
+            return of_document(document, readiness(client.url, options.certificate))
     server = find(options.run.resolve())
     models = stored(Path(server.store) if server and server.store else options.store)
     if not server:

@@ -92,10 +92,10 @@ def test_the_list_of_a_front_door(capsys: pytest.CaptureFixture[str]) -> None:
         assert printed(capsys, models, "--url", f"{url}/") == {}
         answers.clear()
         assert models.main(["--url", url]) == 1
-        assert "wanted an OpenAPI document, which a front door has" in capsys.readouterr().err
+        assert f"error: {url}: wanted an OpenAPI document, which a front door has" in capsys.readouterr().err
         server.shutdown()
     assert models.main(["--url", url]) == 1
-    assert "no answer from" in capsys.readouterr().err
+    assert "error: " in capsys.readouterr().err
 
 
 def test_the_cost_of_a_method_is_that_of_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
