@@ -245,11 +245,8 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     (tmp_path / "command_without_library.py").write_text("import absent_library\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for command, extras in (
-        ("build", "serve"),
-        ("train-captioner", "serve,captions"),
-        ("debug", "serve,client,debugging"),
-    ):
+    of_others = {"explain": "client", "train-captioner": "captions", "debug": "client,debugging"}
+    for command, extras in {"key": "serve", **{name: f"serve,{more}" for name, more in of_others.items()}}.items():
         known = dataclasses.replace(cli.COMMANDS[command], module="command_without_library")
         monkeypatch.setitem(cli.COMMANDS, command, known)
         assert cli.main([command]) == 1

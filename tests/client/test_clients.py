@@ -416,7 +416,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_no_torch_is_imported(stub: Stub) -> None:
-    """Neither by the import nor by whole calls, numpy's tensors included."""
+    """Neither by the import nor by whole calls, numpy's tensors included; nor what a server needs, by the commands."""
     stub.answers = [of(CLASSES), tensors()]
     program = f"""
 import sys
@@ -424,7 +424,8 @@ from imagexplain.client import Client, AsyncClient
 with Client({stub.url!r}) as client:
     client.predict(b"photo", "bit")
     assert client.explain(b"photo", "bit").tensors["integrated_grads"].sum() == 66
-print(sorted({{"torch", "timm", "skimage", "captum"}} & sys.modules.keys()))
+import imagexplain.cli.explain, imagexplain.cli.predict
+print(sorted({{"torch", "timm", "skimage", "captum", "pydantic", "psutil", "yaml"}} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -182,10 +182,11 @@ def test_models_methods_and_classes_stand_side_by_side(
     asked = ["--model", "vit", "--model", "bit", "--method", "attention_rollout", "--method", "gradient"]
     where = ["--run", served.server.run, "--out", str(tmp_path / "sheet.png"), "--columns", "2"]
     assert compare_served.main([str(tmp_path / "photo.png"), *asked, "--target", "star", *where]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] != " "]  # but for those of progress
     assert [line.split()[:2] for line in lines[:4]] == [
         [model, method] for model in ("vit", "bit") for method in ("attention_rollout", "gradient")
     ]
-    assert "star" in lines[0] and "attention" in lines[2] and lines[4].startswith("4 side by side: ")
+    assert [" evaluations" in line for line in lines[:4]] == [True, True, False, True]
+    assert "star" in lines[0] and lines[4].startswith("4 side by side: ")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 600 and sheet.height > 500
