@@ -103,6 +103,7 @@ def cases() -> dict[str, Case]:
         **_paths(),
         **_methods(),
         **_groups(),
+        **_over_photo(),
         **_segmenters(),
         **_captions(),
         **_batches(),
@@ -207,6 +208,40 @@ def _groups() -> dict[str, Case]:
     return found | {"groups: fallback": Case("bit", (gone,), alone=True)}
 
 
+def _over_photo() -> dict[str, Case]:
+    """Groups over the photo, and predictions of photos without some of them."""
+    half = [{"size": [60, 80], "counts": [100, 900, 3800]}]
+    text = base64.b64encode(photo()).decode()
+    summary = f"{SAFETENSORS};summary=true"
+    found = {
+        f"over the photo: {name}, {accept}": Case("resnet", (asked(f"{options}&outputs=photo_masks", accept),))
+        for name, options in (
+            ("slic", "steps=5&segments=slic&n_segments=8"),
+            ("a segmenter's", "steps=5&segments=swin"),
+            ("a map's", "method=gradient&segments=grid"),
+            ("two classes", 'steps=5&segments=grid&target_class=["star",1]'),
+        )
+        for accept in (JSON, GZIP, summary)
+    }
+    found["over the photo: sent"] = Case(
+        "lanet", (as_json({"image": text, "masks": half, "outputs": ["photo_masks"]}),)
+    )
+    found["over the photo: found"] = Case(
+        "tensormask",
+        (asked("threshold=0.05&steps=5&segments=tensormask&outputs=photo_runs", summary, photo(1, 96, 116, "JPEG")),),
+    )
+    rows = {
+        "cells": "segments=grid&rows=2&columns=2&baseline=black&absent=0,3",
+        "draws": "segments=slic&n_segments=6&baseline=uniform&draws=3&absent=1&target_class=star",
+        "a segmenter's": "segments=tensormask&baseline=blur&absent=0",
+    }
+    return found | {
+        f"absent: {name}, {accept}": Case("lanet", (asked(options, accept, explains=False),))
+        for name, options in rows.items()
+        for accept in (JSON, SAFETENSORS)
+    }
+
+
 def _segmenters() -> dict[str, Case]:
     body = photo(1, 96, 116, "JPEG")
     options = {
@@ -284,6 +319,12 @@ def errors() -> dict[str, Case]:
             "lanet",
             as_json({"image": text, "masks": [{"segmentation": {"size": [60, 80], "counts": [9, 2**62]}}]}),
         ),
+        "400 no groups over the photo": ("lanet", asked("outputs=photo_masks")),
+        "400 absent": ("lanet", asked("segments=grid&absent=", explains=False)),
+        "400 absent without groups": ("lanet", asked("absent=0", explains=False)),
+        "413 absent": ("lanet", asked(f"segments=grid&absent={'0,' * 600}", explains=False)),
+        "422 absent": ("lanet", asked("segments=grid&absent=17", explains=False)),
+        "422 absent whole": ("lanet", asked("segments=grid&absent=16", explains=False)),
         "400 truncated": ("lanet", asked(body=photo(form="JPEG")[:900])),
         "400 no graph": ("captioner", asked(explains=False)),
         "400 dangling id": ("captioner", as_json({"image": text, "graph": {**GRAPH, "relationships": [[0, 7]]}})),
