@@ -44,6 +44,18 @@ STEPS = {
 """Steps in their order."""
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all steps, for a shell that completes them; no step is imported for it."""
+    from imagexplain.cli.parser_source import parser_of
+
+    made = argparse.ArgumentParser(prog=prog)
+    steps = made.add_subparsers(metavar="STEP")
+    for name, step in STEPS.items():
+        steps.add_parser(name, help=step.summary)
+        steps.choices[name] = parser_of(step.module, f"{prog} {name}")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     width = max(map(len, STEPS))

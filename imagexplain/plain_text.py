@@ -42,6 +42,11 @@ def spelled(text: str, seen: Callable[[str], bool]) -> str:
     return " ".join(words)
 
 
+def in_file_name(address: str) -> str:
+    """A model's name in the name of a file: name@version for name/version."""
+    return address.replace("/", "@")
+
+
 def _name(letter: str) -> str:
     name = unicodedata.name(letter, "") if unicodedata.category(letter) in ("So", "Sk") else ""
     return f"‹{name.lower()}›" if name else f"U+{ord(letter):04X}"

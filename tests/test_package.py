@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
@@ -228,6 +229,7 @@ def test_every_command_is_there_and_knows_its_name(name: str, capsys: pytest.Cap
 def test_every_script_runs_a_command() -> None:
     run = {line for file in (ROOT / "scripts").glob("*.py") for line in file.read_text().splitlines() if "run(" in line}
     without = {"batch", "check", "compare-answers", "compare-served", "edge", "key", "openapi", "predict", "studio"}
+    without |= {"completion", "doctor", "methods", "models"}
     assert {line.split('"')[1] for line in run} == cli.COMMANDS.keys() - without
 
 
@@ -243,7 +245,8 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     (tmp_path / "command_without_library.py").write_text("import absent_library\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for command, extras in (("explain", "serve"), ("train-captioner", "serve,captions"), ("debug", "serve,debugging")):
+    of_others = {"explain": "client", "train-captioner": "captions", "debug": "client,debugging"}
+    for command, extras in {"key": "serve", **{name: f"serve,{more}" for name, more in of_others.items()}}.items():
         known = dataclasses.replace(cli.COMMANDS[command], module="command_without_library")
         monkeypatch.setitem(cli.COMMANDS, command, known)
         assert cli.main([command]) == 1
@@ -264,7 +267,7 @@ def test_a_checkout_is_wanted_where_there_is_none(
 def test_a_key_is_printed_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys = {"inference": {"key": "abc"}, "management": {"key": "def"}}
+    keys = {"inference": {"key": "abc", "expiration time": "2099-01-01T00:00:00Z"}, "management": {"key": "def"}}
     (tmp_path / "key_file.json").write_text(json.dumps(keys))
     running = Server({"inference": 8080}, 1, 0.0, str(tmp_path), "", "", ())
     assert cli.main(["key", "--run", str(tmp_path)]) == 1
@@ -272,5 +275,11 @@ def test_a_key_is_printed_alone(
     monkeypatch.setattr(key, "find", lambda run: running if run == tmp_path else None)
     assert cli.main(["key", "--run", str(tmp_path)]) == cli.main(["key", "management", "--run", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "abc\ndef\n"
+    assert cli.main(["key", "--header", "--run", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "Authorization: Bearer abc\n"
+    assert cli.main(["key", "--expiry", "--run", str(tmp_path)]) == 0
+    assert cli.main(["key", "management", "--expiry", "--run", str(tmp_path)]) == 0
+    ends = datetime(2099, 1, 1, tzinfo=UTC).astimezone().isoformat(" ", "minutes")
+    assert capsys.readouterr().out == f"{ends}\nnever\n"
     assert cli.main(["key", "API", "--run", str(tmp_path)]) == 1
     assert "error: no API key in" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from imagexplain.api.openapi import FORM, document
-from imagexplain.cli.openapi import interfaces
+from imagexplain.cli.openapi import chosen, described
+from imagexplain.ops.store import stored
 
 NOT_HELD = ("positive_data_acceptance", "ignored_auth", "unsupported_method")
 """Checks of what a document cannot say (which options go together), and of what tests of the front door see to."""
@@ -43,7 +44,7 @@ def explanations_document(store: Path, models: Sequence[str], *, query: bool) ->
         models: Names of the models to describe.
         query: Truth of the front door being asked, which takes options from the query string; TorchServe drops them.
     """
-    made = document(interfaces(store, models))
+    made = document(described(chosen(stored(store), list(models))))
     made["paths"] = {path: own for path, own in made["paths"].items() if path.startswith(("/pred", "/expl"))}
     for own in made["paths"].values():
         if not query:

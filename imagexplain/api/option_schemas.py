@@ -125,7 +125,7 @@ class Interface:
         captions: Further upper bounds of captioners.
         threshold: Threshold of segmenters, where the client says nothing.
         labels: Names of its classes, by index; empty where nothing is known of them.
-        methods: Names of the methods that it supports; None where the archive does not say.
+        methods: Names of the methods that the model supports; all of them, if empty.
     """
 
     address: str
@@ -137,7 +137,7 @@ class Interface:
     captions: CaptionLimits = field(default_factory=CaptionLimits)
     threshold: float | None = None
     labels: tuple[str, ...] = ()
-    methods: tuple[str, ...] | None = None
+    methods: tuple[str, ...] = ()
 
     def options(self, endpoint: Kind) -> tuple[str, ...]:
         """Names of the options that an endpoint reads."""
@@ -244,7 +244,7 @@ def _defaults(model: Interface) -> Mapping[str, Any]:
 def _schema(model: Interface, name: str) -> Schema:
     """Schema of an option's value, null left out."""
     captioner = model.kind == "captioner"
-    words = _words(captioner).get(name)
+    words = _words(captioner, model.methods).get(name)
     if words is not None:
         return {"enum": list(words)}
     if name in COUNTS:
@@ -259,12 +259,12 @@ def _schema(model: Interface, name: str) -> Schema:
     return _of_method({said: own for own, said in CLIENTS_NAMES.items()}.get(name, name), model.limits)
 
 
-def _words(captioner: bool) -> dict[str, tuple[str, ...]]:
+def _words(captioner: bool, methods: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Values of the options that are one of a few words."""
     common = {"quadrature": QUADRATURES, "picture": PICTURES}
     if captioner:
         return common | {"baseline": caption_request.BASELINES, "score": caption_request.SCORES}
-    return common | {"baseline": BASELINES, "fallback": SEGMENTS, "method": tuple(METHODS)}
+    return common | {"baseline": BASELINES, "fallback": SEGMENTS, "method": methods or tuple(METHODS)}
 
 
 def _of_method(name: str, limits: Limits) -> Schema:
@@ -285,7 +285,8 @@ def _structured(model: Interface) -> dict[str, Schema]:
     label = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
     named = _any(label, {"type": "integer"})
     word = _any({"type": "integer"}, text)
-    methods, coarse = list(METHODS), [name for name, method in METHODS.items() if method.coarse]
+    methods = list(model.methods or METHODS)
+    coarse = [name for name in methods if METHODS[name].coarse] or methods
     return {
         "target_class": _any(label, {"type": "integer"}, _list(named, 1, limits.max_targets)),
         "contrast_class": named,

@@ -11,6 +11,9 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 HASHES = "sha256"
 """Field with the SHA-256 of each other file of the archive, by its name; TorchServe does not read it."""
 
+METHODS_FILE = "methods.json"
+"""Names of the supported methods, in an archive. Without reasons: their numbers may differ between machines."""
+
 
 def sha256_of(archive: zipfile.ZipFile, name: str) -> str:
     """The SHA-256 of a file in an archive, in hexadecimal digits."""

@@ -33,6 +33,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from imagexplain.archive import label_file
 from imagexplain.attribution import METHODS
 from imagexplain.plain_text import escaped
+from imagexplain.plain_text import in_file_name as in_file_name
 from imagexplain.vision.preprocess_fields import (
     CHANNELS,
     Channels,
@@ -77,11 +78,6 @@ class SpecError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
-
-
-def in_file_name(address: str) -> str:
-    """A model's name in the name of a file: name@version for name/version."""
-    return address.replace("/", "@")
 
 
 class _Strict(BaseModel):

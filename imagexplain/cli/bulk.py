@@ -36,7 +36,7 @@ from imagexplain.client.build import from_text
 from imagexplain.client.message import Endpoint
 from imagexplain.client.photos import read
 from imagexplain.client.transport import Key
-from imagexplain.plain_text import escaped
+from imagexplain.plain_text import escaped, in_file_name
 from imagexplain.progress import say
 
 TABLES = ("csv", "jsonl")
@@ -108,7 +108,7 @@ class Unit:
     def file(self, endpoint: Endpoint, form: str) -> str:
         """The name of an answer's file, in a folder of the model's."""
         kind = ".prediction" if endpoint == "predictions" else ""
-        return f"{self.model.replace('/', '@')}/{self.photo.name}{kind}{FORMS[form].suffix}"
+        return f"{in_file_name(self.model)}/{self.photo.name}{kind}{FORMS[form].suffix}"
 
 
 @dataclass
@@ -180,7 +180,7 @@ class Bulk:
         """
         status, stopped = 0, ""
         with Journal(self.order.out) as journal:
-            bar = tqdm(total=len(self.results), unit=" photos", disable=None, file=sys.stderr, dynamic_ncols=True)
+            bar = tqdm(total=len(self.results), unit=" answers", disable=None, file=sys.stderr, dynamic_ncols=True)
             try:
                 with bar:
                     asyncio.run(self._all(journal, bar.update))
@@ -222,7 +222,7 @@ class Bulk:
                 name, asked = unit.file(order.endpoint, form), self._fingerprint(unit, form, photo, files)
                 if not order.redo and await asyncio.to_thread(journal.has, name, asked):
                     if form == "json":
-                        result.about = answer_rows.in_short(self._json_of(unit))
+                        result.about = _short(self._json_of(unit))
                     continue
                 answer = await client.ask(
                     order.endpoint,

@@ -23,7 +23,7 @@ from imagexplain.progress import say
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    options = _parser(prog).parse_args(arguments)
+    options = parser(prog).parse_args(arguments)
     run = options.run.resolve()
     try:
         with ended_by_signals():
@@ -37,17 +37,16 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _parser(prog: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     state = argparse.ArgumentParser(add_help=False)
     state.add_argument("--run", type=Path, default=ROOT / "run", help="directory of the server's state (default: run)")
     settings = argparse.ArgumentParser(add_help=False, parents=[state])
     settings.add_argument(
         "--settings", type=Path, default=SETTINGS_FILE, help="settings file (default: deploy/nginx/edge.yaml)"
     )
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions = made.add_subparsers(required=True, metavar="ACTION")
     for work, parent, summary in (
         (_start, settings, "start nginx before the running server"),
         (_reload, settings, "take over changed settings without a restart"),
@@ -70,7 +69,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         if name == "withdraw":
             action.add_argument("--but-newest", action="store_true", help="all but the one that was added last")
     keys.add_parser("list", parents=[state], help="list the clients").set_defaults(work=_list)
-    return parser
+    return made
 
 
 def _server(run: Path) -> Server:

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imagexplain.archive.spec import in_file_name
 from imagexplain.cli.answer_rows import best, told
 from imagexplain.cli.bulk import TABLES, Bulk, Order
 from imagexplain.cli.connection import add_arguments, address, connect
@@ -29,6 +28,7 @@ from imagexplain.cli.photos import gather, is_one
 from imagexplain.client import Client, ClientError
 from imagexplain.client.build import from_text
 from imagexplain.client.message import GZIP, JSON, PNG
+from imagexplain.plain_text import in_file_name
 from imagexplain.progress import say, with_progress
 
 DEFAULT_FORMS = (JSON, GZIP, PNG)

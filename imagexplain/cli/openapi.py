@@ -9,88 +9,39 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zipfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from imagexplain.api.openapi import document
 from imagexplain.api.option_schemas import Interface
-from imagexplain.archive.spec import SPEC_FILE, ModelSpec, version_order
-from imagexplain.archive.supported_methods import METHODS_FILE, parsed
 from imagexplain.checkout import ROOT
 from imagexplain.errors import unknown
-from imagexplain.ops.check_archive import SPECS
+from imagexplain.ops.store import StoredModel, addressed, stored
 from imagexplain.serving.interface import GENERIC, interface_of
 
 
-@dataclass(frozen=True)
-class Archived:
-    """Spec and methods of an archive.
-
-    Attributes:
-        spec: Resolved spec.
-        methods: Names of the methods that the model supports; None where the archive does not say.
-    """
-
-    spec: ModelSpec
-    methods: tuple[str, ...] | None
-
-
-def interfaces(store: Path, names: Sequence[str] = ()) -> list[Interface]:
-    """The interfaces of the archives in a store, at the addresses that reach them.
-
-    That is a name, and of several versions of a name each with its version.
-
-    Args:
-        store: Directory of the archives.
-        names: Names of models, or names with versions; all, if none is named.
+def chosen(models: list[StoredModel], names: list[str] | None) -> list[StoredModel]:
+    """The models of these names, or of names with versions; all, if none is named.
 
     Raises:
-        ValueError: an archive that cannot be read, a name that the store does not have, or an empty store.
+        ValueError: a name that the store does not have, or an empty store.
     """
-    archives = _chosen(_archives(store), names)
-    versions = Counter(archive.spec.name for archive in archives)
-    found: dict[str, Archived] = {}
-    for archive in archives:
-        found.setdefault(archive.spec.name, archive)
-        if versions[archive.spec.name] > 1:
-            found[f"{archive.spec.name}/{archive.spec.version}"] = archive
-    return [interface_of(archive.spec, address, archive.methods) for address, archive in found.items()]
-
-
-def _archives(store: Path) -> list[Archived]:
-    """The archives in a store that carry a spec, by name, the newest version first."""
-    found = []
-    for path in sorted(store.glob("*.mar")):
-        try:
-            with zipfile.ZipFile(path) as content:
-                names = content.namelist()
-                if SPEC_FILE not in names:
-                    continue  # another's archive, of which nothing is known
-                text = content.read(SPEC_FILE)
-                methods = parsed(content.read(METHODS_FILE), path) if METHODS_FILE in names else None
-            found.append(Archived(SPECS[json.loads(text)["handler"]].model_validate_json(text), methods))
-        except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValidationError, ValueError) as error:
-            raise ValueError(f"{path}: {SPEC_FILE} cannot be read: {error}; build the archive anew") from None
-    newest_first = sorted(found, key=lambda archive: version_order(archive.spec.version), reverse=True)
-    return sorted(newest_first, key=lambda archive: archive.spec.name)
-
-
-def _chosen(archives: list[Archived], names: Sequence[str]) -> list[Archived]:
-    """The archives of these names, or of names with versions; all, if none is named."""
-    if not archives:
+    if not models:
         raise ValueError("no archive with a spec in the store: build them, or ask for --generic")
-    own = [{archive.spec.name, f"{archive.spec.name}/{archive.spec.version}"} for archive in archives]
-    known = set().union(*own)
-    for name in names:
+    known = set[str]().union(*map(_names, models))
+    for name in names or ():
         if name not in known:
             raise ValueError(unknown("model", name, sorted(known)))
     wanted = set(names or known)
-    return [archive for archive, named in zip(archives, own, strict=True) if wanted & named]
+    return [model for model in models if not wanted.isdisjoint(_names(model))]
+
+
+def _names(model: StoredModel) -> tuple[str, str]:
+    return model.spec.name, f"{model.spec.name}/{model.spec.version}"
+
+
+def described(models: list[StoredModel]) -> list[Interface]:
+    """Interfaces of models, by the addresses that reach them."""
+    return [interface_of(model.spec, address, model.methods or ()) for address, model in addressed(models).items()]
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
@@ -107,7 +58,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         if given.generic:
             made = document(GENERIC, generic=True)
         else:
-            made = document(interfaces(given.store, given.models or ()))
+            made = document(described(chosen(stored(given.store), given.models)))
         text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
         if given.out is None:
             print(text, end="")

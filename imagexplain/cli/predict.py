@@ -17,7 +17,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from imagexplain.archive.spec import in_file_name
 from imagexplain.cli.answer_rows import best
 from imagexplain.cli.bulk import TABLES, Order
 from imagexplain.cli.connection import connect
@@ -27,6 +26,7 @@ from imagexplain.client import ClientError
 from imagexplain.client.answers import write
 from imagexplain.client.build import from_text
 from imagexplain.client.message import JSON
+from imagexplain.plain_text import in_file_name
 from imagexplain.progress import say, with_progress
 
 OUT = Path("run/predictions")

@@ -37,20 +37,27 @@ class Client(BaseClient):
         self._http = httpx.Client(**settings)
 
     def predict(
-        self, photo: Photo | None, model: str, *, request_id: str | None = None, **options: Unpack[PredictOptions]
+        self,
+        photo: Photo | None,
+        model: str,
+        *,
+        masks: Masks | None = None,
+        request_id: str | None = None,
+        **options: Unpack[PredictOptions],
     ) -> Prediction:
         """The prediction of a model: classes, instances or captions.
 
         Args:
             photo: Path of a file, its bytes, an image of Pillow's or an array; None with features for a captioner.
             model: Name of the model, or name/version.
+            masks: Masks of which some are `absent`.
             request_id: Id of the request, for the server's log.
             **options: Options of the prediction.
 
         Raises:
             ClientError: no answer, or no success.
         """
-        return self._run(calls.predict(photo, model, options, request_id))
+        return self._run(calls.predict(photo, model, {**options, "masks": masks}, request_id))
 
     def explain(
         self,

@@ -18,7 +18,14 @@ Baseline = Literal["zero", "black", "white", "mean", "blur", "uniform", "image",
 Picture = Literal["annotated", "plain"]
 Segments = Literal["slic", "grid"]
 Output = Literal[
-    "integrated_grads", "integrated_directional_grads", "step_sizes", "intermediates", "output", "absolute_directional"
+    "integrated_grads",
+    "integrated_directional_grads",
+    "step_sizes",
+    "intermediates",
+    "output",
+    "absolute_directional",
+    "photo_masks",
+    "photo_runs",
 ]
 
 Graph: TypeAlias = Mapping[str, Any] | str | os.PathLike[str]
@@ -48,10 +55,33 @@ class GraphOptions(TypedDict, total=False):
     node_limit: int
 
 
-class PredictOptions(GraphOptions, total=False):
-    """The options of predictions: a segmenter's, and a captioner's."""
+class GroupOptions(TypedDict, total=False):
+    """The options of groups, but for `masks`, and those that their table depends on."""
 
+    segments: Segments | str
+    n_segments: int
+    compactness: float
+    rows: int
+    columns: int
     threshold: float
+    fallback: Segments
+    pixels: bool
+    baseline: Baseline
+    blur: float
+    draws: int
+    seed: int
+    baseline_image: Photo
+    baseline_tensor: NDArray[Any] | list[Any]
+    method: str
+    combine: tuple[str, str] | list[str]
+    target_class: Label | Sequence[Label]
+    contrast_class: Label
+
+
+class PredictOptions(GraphOptions, GroupOptions, total=False):
+    """The options of predictions, but for `masks`: a classifier's without some groups, a segmenter's, a captioner's."""
+
+    absent: Sequence[int]
     picture: Picture
     n_best: int
 
@@ -79,34 +109,16 @@ class MethodOptions(TypedDict, total=False):
     stride: int
 
 
-class ExplainOptions(GraphOptions, MethodOptions, total=False):
+class ExplainOptions(GraphOptions, GroupOptions, MethodOptions, total=False):
     """The options of explanations, but for `masks`; not every model takes each of them."""
 
-    target_class: Label | Sequence[Label]
     top_k: int
-    contrast_class: Label
-    method: str
-    combine: tuple[str, str] | list[str]
     normalized: bool
     smooth: Smooth
     layer: str
     steps: int
     tolerance: float
     quadrature: Quadrature
-    baseline: Baseline
-    blur: float
-    draws: int
-    seed: int
-    baseline_image: Photo
-    baseline_tensor: NDArray[Any] | list[Any]
-    segments: Segments | str
-    n_segments: int
-    compactness: float
-    rows: int
-    columns: int
-    threshold: float
-    fallback: Segments
-    pixels: bool
     detection: int
     picture: Picture
     picture_sigma: float

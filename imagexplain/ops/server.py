@@ -611,7 +611,7 @@ def _check_free(host: str, ports: dict[str, int], running: Server | None = None)
         if not 0 < port < 2**16 - 1:  # as far as TorchServe's numbers go
             raise ServerError(f"PORT: wanted five ports in 1..{2**16 - 2}, got {port} ({use})")
         probed = 0 if running and port in running.ports.values() else port  # 0: any free one
-        fault = _fault_of(address, probed, family) if use == "inference" else _fault_of(LOOPBACK, probed)
+        fault = listening_error(address, probed, family) if use == "inference" else listening_error(LOOPBACK, probed)
         if fault == errno.EADDRNOTAVAIL:
             raise ServerError(f"HOST: {host} is no address of this machine")
         if fault == errno.EACCES:
@@ -634,11 +634,11 @@ def _resolved(host: str) -> tuple[socket.AddressFamily, str]:
 
 
 def _is_free(port: int) -> bool:
-    return not _fault_of(LOOPBACK, port)
+    return not listening_error(LOOPBACK, port)
 
 
-def _fault_of(address: str, port: int, family: socket.AddressFamily = socket.AF_INET) -> int:
-    """The number of the error that listening gives, 0 for none."""
+def listening_error(address: str, port: int, family: socket.AddressFamily = socket.AF_INET) -> int:
+    """The number of the error that listening on an address gives, 0 for none."""
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from imagexplain.api.caption_request import CaptionDefaults
@@ -18,26 +19,26 @@ GENERIC = (
 """Interfaces of models of which nothing is known but their kind."""
 
 
-def interface_of(spec: ModelSpec, address: str, methods: tuple[str, ...] | None = None) -> Interface:
+def interface_of(spec: ModelSpec, address: str, methods: Sequence[str] = ()) -> Interface:
     """The interface of a model.
 
     Args:
         spec: Resolved spec of its archive.
         address: Name in addresses.
-        methods: Names of the methods that it supports; None where its archive does not say.
+        methods: Names of the methods that it supports; none where that is not known.
     """
     about = spec.description
     match spec:
         case ClassifierSpec():
             defaults, contract = classifier.defaults_of(spec), classifier.Classifier.contract
-            own = Interface(address, "classifier", about, limits(spec), defaults, contract)
-            return replace(own, labels=spec.labels, methods=methods)
+            made = Interface(address, "classifier", about, limits(spec), defaults, contract)
+            return replace(made, methods=tuple(methods), labels=spec.labels)
         case SegmenterSpec():
             defaults, contract = segmenter.defaults_of(spec), segmenter.Segmenter.contract
-            own = Interface(address, "segmenter", about, limits(spec), defaults, contract, threshold=spec.threshold)
-            return replace(own, labels=spec.labels, methods=methods)
+            made = Interface(address, "segmenter", about, limits(spec), defaults, contract, threshold=spec.threshold)
+            return replace(made, methods=tuple(methods), labels=spec.labels)
         case CaptionerSpec():
-            captions = captioner.defaults_of(spec)
-            return Interface(address, "captioner", about, limits(spec), captions, captions=captioner.limits_of(spec))
+            own = captioner.defaults_of(spec)
+            return Interface(address, "captioner", about, limits(spec), own, captions=captioner.limits_of(spec))
         case _:
             raise ValueError(f"spec: wanted one of a classifier, a segmenter or a captioner, got {type(spec).__name__}")

@@ -41,6 +41,7 @@ EXPLAINED = {
     "relative_residual": 0.125,
     "steps": 50,
     "quadrature": "gauss_legendre",
+    "frame": {"photo": [2, 2], "input": [2, 2], "box": [0, 0, 2, 2]},
 }
 
 
@@ -116,6 +117,7 @@ def serving() -> Iterator[Stub]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, format: str, *arguments: Any) -> None:
             pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -59,10 +59,11 @@ def test_the_types_of_the_options_are_those_of_the_document(endpoint: str) -> No
     for name, schemas in options_of(endpoint).items():
         if name in BESIDE:
             continue
-        (first, *_), words = members(hints[name]), set()
+        first, *_ = get_args(hints[name]) if get_origin(hints[name]) is Sequence else members(hints[name])
+        words = set()
         for schema in schemas:
-            words |= set(schema.get("enum", ())) - {None}
-        if get_origin(first) is Literal and first in tuple(members(hints[name])) and words:
+            words |= {*schema.get("enum", ()), *schema.get("items", {}).get("enum", ())} - {None}
+        if get_origin(first) is Literal and words:
             assert set(get_args(first)) == words, name
             told += 1
         elif words:

@@ -20,6 +20,7 @@ from imagexplain.api.schema import (
     InstancePrediction,
     MapExplanation,
     PathExplanation,
+    RunLengths,
 )
 from imagexplain.cli import compare_served, explain, predict
 from imagexplain.client import (
@@ -28,6 +29,7 @@ from imagexplain.client import (
     Explanation,
     ImpossibleError,
     InputError,
+    TooLargeError,
     UnauthorizedError,
     UnknownModelError,
 )
@@ -94,6 +96,18 @@ def test_masks_go_out_in_every_form(served: Served, photo: np.ndarray, tmp_path:
     assert {one.label for one in found.detections} & {group.label.split(" ")[0] for group in explained.groups}
 
 
+def test_a_photo_without_some_groups_is_predicted(served: Served, photo: np.ndarray) -> None:
+    """By the same options the rows are those of the explanation's table, and its masks lie over the photo."""
+    found = served.client.explain(photo, "bit", segments="grid", rows=2, columns=2, outputs=["photo_runs"])
+    (summary,) = found.classes
+    assert isinstance(summary.groups, list) and summary.frame.photo == photo.shape[:2]
+    assert isinstance(summary.groups[0].segmentation, RunLengths)
+    without = served.client.predict(photo, "bit", segments="grid", rows=2, columns=2, absent=[0, 3])
+    assert isinstance(without, ClassPrediction) and without.absent == [0, 3]
+    whole = served.client.predict(photo, "bit")
+    assert isinstance(whole, ClassPrediction) and without.predictions != whole.predictions
+
+
 def test_segmenters_and_captioners_explain(served: Served, photo: np.ndarray) -> None:
     of_instance = served.client.explain(photo, "tensormask", detection=0, steps=2)
     assert of_instance.classes[0].detection == 0
@@ -122,6 +136,8 @@ def test_refusals_have_their_kinds(served: Served, photo: np.ndarray) -> None:
         served.client.predict(photo, "none")
     with Client(served.server.inference, "another") as stranger, pytest.raises(UnauthorizedError):
         stranger.predict(photo, "bit")
+    with pytest.raises(TooLargeError):
+        served.client.predict(bytes(34_000_000), "bit")
     with pytest.raises(InputError, match="uint8"):
         served.client.predict(photo.astype(np.float32), "bit")
 
@@ -166,10 +182,11 @@ def test_models_methods_and_classes_stand_side_by_side(
     asked = ["--model", "vit", "--model", "bit", "--method", "attention_rollout", "--method", "gradient"]
     where = ["--run", served.server.run, "--out", str(tmp_path / "sheet.png"), "--columns", "2"]
     assert compare_served.main([str(tmp_path / "photo.png"), *asked, "--target", "star", *where]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] != " "]  # but for those of progress
     assert [line.split()[:2] for line in lines[:4]] == [
         [model, method] for model in ("vit", "bit") for method in ("attention_rollout", "gradient")
     ]
-    assert "star" in lines[0] and "attention" in lines[2] and lines[4].startswith("4 side by side: ")
+    assert [" evaluations" in line for line in lines[:4]] == [True, True, False, True]
+    assert "star" in lines[0] and lines[4].startswith("4 side by side: ")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 600 and sheet.height > 500

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from imagexplain.archive import supported_methods
+from imagexplain.archive.manifest import METHODS_FILE
 from imagexplain.archive.spec import SpecError
 from imagexplain.attribution import METHODS
 from imagexplain.serving import served_model
@@ -43,6 +44,6 @@ def test_the_default_layer_is_known_before_the_first_request(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"supported": "gradient"}', '{"supported": ["gradent"]}'])
 def test_a_file_that_is_not_one(text: str, tmp_path: Path) -> None:
-    (tmp_path / supported_methods.METHODS_FILE).write_text(text)
+    (tmp_path / METHODS_FILE).write_text(text)
     with pytest.raises(SpecError, match=r"methods\.json: supported: wanted a list of methods; build the archive anew"):
         supported_methods.read(tmp_path)

@@ -1,0 +1,63 @@
+"""The models of a store, as their archives describe them: nothing is unpacked."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from imagexplain.archive.manifest import METHODS_FILE
+from imagexplain.archive.spec import SPEC_FILE, ModelSpec, version_order
+from imagexplain.ops.check_archive import SPECS
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model of a store.
+
+    Attributes:
+        spec: Spec that its archive carries.
+        methods: Names of the supported methods; None where the archive does not say.
+    """
+
+    spec: ModelSpec
+    methods: tuple[str, ...] | None
+
+
+def stored(store: Path) -> list[StoredModel]:
+    """The models of a store whose archives carry a spec, by name, the newest version first.
+
+    Raises:
+        ValueError: an archive that cannot be read, or whose spec is another version's of this package.
+    """
+    found = []
+    for path in sorted(store.glob("*.mar")):
+        try:
+            with zipfile.ZipFile(path) as content:
+                files = set(content.namelist())
+                if SPEC_FILE not in files:
+                    continue  # another's archive, of which nothing is known
+                text = content.read(SPEC_FILE)
+                spec = SPECS[json.loads(text)["handler"]].model_validate_json(text)
+                methods = tuple(json.loads(content.read(METHODS_FILE))["supported"]) if METHODS_FILE in files else None
+            found.append(StoredModel(spec, methods))
+        except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValidationError, ValueError) as error:
+            raise ValueError(f"{path}: {SPEC_FILE} cannot be read: {error}; build the archive anew") from None
+    newest_first = sorted(found, key=lambda model: version_order(model.spec.version), reverse=True)
+    return sorted(newest_first, key=lambda model: model.spec.name)
+
+
+def addressed(models: Sequence[StoredModel]) -> dict[str, StoredModel]:
+    """The models by the addresses that reach them: a name, and of several versions of a name each with its version."""
+    versions = Counter(model.spec.name for model in models)
+    found: dict[str, StoredModel] = {}
+    for model in models:
+        found.setdefault(model.spec.name, model)
+        if versions[model.spec.name] > 1:
+            found[f"{model.spec.name}/{model.spec.version}"] = model
+    return found

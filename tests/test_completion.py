@@ -1,0 +1,166 @@
+"""The completion of the commands, by the shells themselves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from debugging.command import STEPS
+from imagexplain.checkout import ROOT
+from imagexplain.cli import COMMANDS
+from imagexplain.cli.parser_source import parser_of
+
+MADE_IN_LOOPS = {"evaluate-photos": 2, "debug train": 15}
+"""Options that completion does not know, by command: their names are put together as the command runs."""
+
+LINES = {
+    "imagexplain mod": ["models"],
+    "imagexplain explain photo.jpg --mo": ["--model"],
+    "imagexplain explain photo.jpg --method grad_c": ["grad_cam", "grad_cam_plusplus"],
+    "imagexplain explain photo.jpg --model ": ["mine/1.0", "mine/2.0", "other"],
+    "imagexplain evaluate-methods --methods grad_cam guided_b": ["guided_backprop"],
+    "imagexplain edge key wi": ["withdraw"],
+    "imagexplain explain photo.jpg --format s": ["safetensors"],
+    "imagexplain completion z": ["zsh"],
+    "imagexplain debug select results --strategy conc": ["concept"],
+    "imagexplain debug find --seg": ["--segments"],
+    "imagexplain methods --url http": [],
+}
+
+BASH = """
+eval "$(imagexplain completion bash)"
+function="$(complete -p imagexplain | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+while read -r COMP_LINE; do
+    COMP_LINE="${COMP_LINE%|}" COMP_POINT=${#COMP_LINE} COMP_TYPE=9
+    COMP_POINT=${#COMP_LINE}
+    COMPREPLY=()
+    "$function" imagexplain
+    echo "${COMPREPLY[*]}"
+done
+"""
+FISH = """
+imagexplain completion fish | source
+while read -l line
+    echo (complete -C (string trim --right --chars='|' $line) | string replace -r '\\t.*' '')
+end
+"""
+ZSH = """
+autoload -Uz compinit && compinit -u
+eval "$(imagexplain completion zsh)"
+echo ${_comps[imagexplain]}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose server has three models, and the command in a folder of programs."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in ("imagexplain", "debugging", "evaluation", "training", "archive_specs"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "run").mkdir()
+    (folder / "run" / "server.json").write_text(json.dumps({"models": ["mine/1.0", "mine/2.0", "other"]}))
+    command = folder / "bin" / "imagexplain"
+    command.parent.mkdir()
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import imagexplain.checkout, pathlib"
+    program += f"; imagexplain.checkout.ROOT = pathlib.Path({str(folder)!r})"
+    program += "; from imagexplain.cli import main; import atexit, os; sys.exit(main())"
+    command.write_text(f"#!{sys.executable}\n{program}\n")
+    command.chmod(0o755)
+    return folder
+
+
+def said_by(shell: str, script: str, home: Path, lines: Iterator[str]) -> list[str]:
+    """Lines that a shell prints which reads some, each with a bar at its end."""
+    environment = {**os.environ, "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}", "HOME": str(home)}
+    done = subprocess.run(
+        [shell, *{"zsh": ["-f"], "fish": ["--no-config"], "bash": ["--norc"]}[shell], "-c", script],
+        input="".join(f"{line}|\n" for line in lines),
+        cwd=home / "run",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_bash_completes_commands_options_models_and_methods(home: Path) -> None:
+    told = said_by("bash", BASH, home, iter(LINES))
+    assert [line.split() for line in told] == list(LINES.values())
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+def test_fish_does_too(home: Path) -> None:
+    told = said_by("fish", FISH, home, iter(LINES))
+    assert [line.split() for line in told] == list(LINES.values())
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+def test_zsh_knows_who_completes(home: Path) -> None:
+    assert said_by("zsh", ZSH, home, iter(())) == ["_python_argcomplete"]
+
+
+def test_no_command_takes_long_to_complete() -> None:
+    """None imports what takes seconds, whatever the command itself does."""
+    program = (
+        "import sys\nfrom imagexplain.cli import COMMANDS\nfrom imagexplain.cli.completion import completing\n"
+        "for command in COMMANDS: completing(command)\n"
+        "print(sorted({'torch', 'numpy', 'timm', 'matplotlib', 'PIL'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+class Parsed(Exception):  # noqa: N818
+    """A command has made its parser, and goes no further."""
+
+
+def parser_of_command(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """The parser with which a command reads its arguments."""
+    found: list[argparse.ArgumentParser] = []
+
+    def stop(self: argparse.ArgumentParser, *_: object) -> None:
+        found.append(self)
+        raise Parsed
+
+    main = import_module(module).main
+    with monkeypatch.context() as patched:
+        patched.setattr(argparse.ArgumentParser, "parse_args", stop)
+        with pytest.raises(Parsed):
+            main([], "program")
+    return found[0]
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Options of a parser and of all below it."""
+    own = {option for action in parser._actions for option in action.option_strings}
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return own.union(*(options_of(each) for action in below for each in action.choices.values()))
+
+
+MODULES = {name: each.module for name, each in COMMANDS.items() if name != "debug"}
+MODULES |= {f"debug {name}": each.module for name, each in STEPS.items()}
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_completion_knows_the_options_of_the_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it reads them from sources."""
+    own = options_of(parser_of_command(MODULES[command], monkeypatch))
+    known = options_of(parser_of(MODULES[command]))
+    assert known <= own
+    assert len(own - known) == MADE_IN_LOOPS.get(command, 0)
+
+
+def test_the_step_is_completed_by_name() -> None:
+    (steps,) = (each for each in parser_of("debugging.command")._actions if each.choices)
+    assert list(steps.choices or ()) == list(STEPS)
