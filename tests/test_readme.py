@@ -20,6 +20,7 @@ from training.train_classifier import HELD_OUT_SEED
 
 LANGUAGES = {"sh", "python"}
 RUN_ELSEWHERE = {
+    "make studio": "tests/studio/ opens the page, before the served models and before a service of its own",
     "run/demo/": "tests/serving/test_getting_started.py, which reads what they print",
     "make demo": "tests/serving/test_scripts.py explains with every model",
     "make archives": "tests/serving/test_build.py, with checkpoints that the tests make",

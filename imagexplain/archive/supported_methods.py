@@ -45,21 +45,10 @@ def read(model_dir: Path) -> tuple[str, ...] | None:
         SpecError: a file that is none of :func:`write`.
     """
     file = model_dir / METHODS_FILE
-    return parsed(file.read_bytes(), file) if file.is_file() else None
-
-
-def parsed(text: bytes, file: Path) -> tuple[str, ...]:
-    """Names in the text of such a file, in order.
-
-    Args:
-        text: Contents of the file.
-        file: Path of it, for the error.
-
-    Raises:
-        SpecError: as for :func:`read`.
-    """
+    if not file.is_file():
+        return None
     try:
-        names = json.loads(text)["supported"]
+        names = json.loads(file.read_bytes())["supported"]
         if isinstance(names, list) and all(name in METHODS for name in names):
             return tuple(names)
     except (ValueError, TypeError, KeyError):

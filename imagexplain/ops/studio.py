@@ -26,6 +26,7 @@ from http import HTTPStatus
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote
@@ -170,6 +171,11 @@ class StudioServer(ThreadingHTTPServer):
         self.documents = _Documents(settings.document)
         self.refusals = {refusal.status: refusal for refusal in reversed(by_status(MAX_BODY_BYTES))}
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def server_bind(self) -> None:
+        """Take the port, without HTTPServer's look-up of a name for the address."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = LOOPBACK, self.server_address[1]
 
     @property
     def url(self) -> str:

@@ -66,7 +66,8 @@ export function children(rows) {
 /**
  * The part of the score's difference that the union of some groups carries, null where the answer cannot tell.
  *
- * Groups may overlap: their union is summed over the answer's `refinement`, the disjoint parts of them all.
+ * Groups may overlap: their union is summed over the answer's `refinement`, the disjoint parts of them all. Parts know
+ * their groups by label, so that groups of one label that overlap with others cannot be told.
  * @param {any} summary  Explanation with `groups`.
  * @param {Iterable<number>} absent  Rows of `groups`.
  * @returns {number|null}
@@ -82,8 +83,11 @@ export function carried(summary, absent) {
     if (whole) return whole.attribution;
     if (chosen.some((row) => row.attribution === null)) return null;
     const sum = (each) => each.reduce((total, one) => total + one.attribution, 0);
-    if (chosen.length < 2 || !summary.refinement) return sum(chosen);
     const labels = new Set(chosen.filter((row) => row.kind === "segment").map((row) => row.label));
+    const overlap = (summary.refinement ?? []).some(
+        (part) => part.segments.filter((label) => labels.has(label)).length > 1);
+    if (!overlap) return sum(chosen);
+    if (rows.filter((row) => row.kind === "segment" && labels.has(row.label)).length > labels.size) return null;
     const parts = summary.refinement.filter((part) => part.segments.some((label) => labels.has(label)));
     const others = chosen.filter((row) => row.kind !== "segment");
     return [...parts, ...others].some((each) => each.attribution === null) ? null : sum(parts) + sum(others);

@@ -114,7 +114,7 @@ export class Absence {
 
     /** @param {number | null} asked  Score that the model gave; null while it is asked. */
     _draw(asked) {
-        const {summary} = this.explained;
+        const {summary} = /** @type {import("./pane.js").Explained} */ (this.explained);
         const told = foretold(summary, this.off);
         const all = [summary.score, summary.baseline_score ?? 0, told ?? 0, asked ?? 0, 0];
         const [low, high] = [Math.min(...all), Math.max(...all)];

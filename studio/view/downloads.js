@@ -49,7 +49,7 @@ export class Downloads {
             base: location.origin,
             endpoint: /** @type {const} */ ("explanation"),
             model: model.name,
-            options: withoutFiles(options),
+            options,
             photo: photo.name,
             accept: JSON_MEDIA,
         };
@@ -74,7 +74,12 @@ export class Downloads {
                           }),
                       );
             if (!answer) return;
-            save(new Blob([answer.bytes], {type: accept === WITH_SUMMARY ? SAFETENSORS : accept}), name);
+            save(
+                new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (answer.bytes)], {
+                    type: accept === WITH_SUMMARY ? SAFETENSORS : accept,
+                }),
+                name,
+            );
             say(`${name} saved, ${size(answer.bytes.length)}.`);
         } catch (failure) {
             this.pane.alert.show(failure);
@@ -123,11 +128,4 @@ function save(blob, name) {
     const url = URL.createObjectURL(blob);
     html("a", {href: url, download: name}).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
-/** Options whose files are named, as a line to type would. @param {Record<string, any>} options */
-function withoutFiles(options) {
-    return Object.fromEntries(
-        Object.entries(options).map(([name, value]) => [name, value instanceof File ? `@${value.name}` : value]),
-    );
 }

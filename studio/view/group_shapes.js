@@ -12,6 +12,7 @@ const NAMED = 14; // segments whose names stand in the photo
 const ACROSS = 2; // weight of distance across the arrow's direction
 
 /** @typedef {"attribution" | "directional"} Measure */
+/** @typedef {{path: SVGPathElement, centre: [number, number]}} Shape */
 
 export class GroupShapes {
     /** @param {import("./pane.js").Pane} pane */
@@ -20,7 +21,7 @@ export class GroupShapes {
         /** @type {Measure} */
         this.measure = "attribution";
         this.most = 0;
-        /** @type {Map<number, {path: SVGPathElement, centre: [number, number]}>} */
+        /** @type {Map<number, Shape>} */
         this.shapes = new Map();
         const hatch = newId("hatch");
         this.hatch = `url(#${hatch})`;
@@ -103,7 +104,7 @@ export class GroupShapes {
         this.names.setAttribute("font-size", String(size));
         for (const index of this._byStrength().slice(0, NAMED)) {
             const name = short(this.rows[index].label).replace(/^(slic|grid) /, "");
-            const place = inside(this.shapes.get(index).path);
+            const place = inside(/** @type {Shape} */ (this.shapes.get(index)).path);
             if (place && place.room > size * (1 + 0.3 * name.length))
                 this.names.append(svg("text", {x: place.x, y: place.y + size / 3, "text-anchor": "middle"}, name));
         }
@@ -149,7 +150,7 @@ export class GroupShapes {
             path.setAttribute("aria-checked", String(!off.has(index)));
             path.classList.toggle("off", off.has(index));
         }
-        if (this.scheme) this.colour(this.scheme, this.scale);
+        if (this.scheme && this.scale) this.colour(this.scheme, this.scale);
     }
 
     _byStrength() {
@@ -207,7 +208,7 @@ const SAMPLES = 11; // along each side of the box around a shape
 /**
  * A place within a shape, in the middle of its widest stretch, and the room beside it.
  * @param {SVGPathElement} path
- * @returns {{x: number, y: number, room: number} | null}
+ * @returns {{x: number, y: number, room: number, centrality: number} | null}
  */
 function inside(path) {
     const box = path.getBBox();

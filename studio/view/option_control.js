@@ -38,7 +38,7 @@ export function optionControl(control) {
         };
     }
     if (kind === "boolean" || kind === "choice") {
-        const words = usual === null ? "" : ` (${kind === "boolean" ? (usual ? "yes" : "no") : plain(String(usual))})`;
+        const named = kind === "boolean" ? (usual ? "yes" : "no") : plain(String(usual));
         const choices =
             kind === "boolean"
                 ? [
@@ -46,7 +46,7 @@ export function optionControl(control) {
                       {value: "false", label: "no"},
                   ]
                 : (control.choices ?? []).map((each) => ({value: String(each), label: plain(String(each))}));
-        const select = choice([{value: "", label: usual === null ? "none" : `default${words}`}, ...choices], "");
+        const select = choice([{value: "", label: usual === null ? "none" : `${named} (default)`}, ...choices], "");
         const value = () =>
             select.value === "" ? undefined : kind === "boolean" ? select.value === "true" : select.value;
         return {

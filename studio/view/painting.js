@@ -29,7 +29,8 @@ export class Painting {
         this.tool = "brush";
         /** @type {import("./photo.js").Photo | null} */
         this.photo = null;
-        [this.width, this.height] = [0, 0];
+        this.width = 0;
+        this.height = 0;
         this.canvas = html("canvas", {class: "canvas", "aria-hidden": "true"});
         this.rectangle = new Rectangle(
             (place) => this._paintRectangle(place),

@@ -95,6 +95,7 @@ export class Pane {
             const said = await this.looking.during("Predicting …", (signal) =>
                 this.studio.service.predict(model.name, blob, {}, {signal}),
             );
+            if (!said && this.looking.busy) return; // another prediction is waited for
             if (!said) return this.settings.target.wait("No prediction was made.");
             if (said.predictions) this.settings.target.offerClasses(said.predictions, model.labels);
             else this.settings.target.offerInstances(said.detections ?? [], model.labels);
@@ -125,6 +126,7 @@ export class Pane {
             this.stage.showPainting(false);
             this.stage.showAnswer(this.explained);
             this.view.show(this.explained);
+            this.stage.tell("");
             this.studio.answered();
             if (narrow.matches) this.element.scrollIntoView();
             const {summary, seconds} = answer;

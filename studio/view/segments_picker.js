@@ -19,6 +19,8 @@ export class SegmentsPicker {
         this.rows = slider("Rows", {min: 1, max: 16, value: 4, field: "rows"});
         this.columns = slider("Columns", {min: 1, max: 16, value: 4, field: "columns"});
         this.segmenter = choice([], undefined, {});
+        /** @type {(name: string) => number} */
+        this.thresholdOf = () => 0.5;
         this.threshold = slider("Surer than", {min: 0, max: 0.95, step: 0.05, value: 0.5, field: "threshold"});
         this.segmenter.addEventListener("change", () => this._usual());
         this.panel = html("div", {class: "panel"});

@@ -5,12 +5,14 @@ import {placement, seen, stretched, unseenPath} from "../core/frame.js";
 import {heatMap, smoothed} from "../core/maps.js";
 import {choice, html, newId, segmented, slider, svg} from "./dom.js";
 import {GroupShapes} from "./group_shapes.js";
-import {number, plain} from "./numbers.js";
+import {number} from "./numbers.js";
 import {acceptDrops} from "./photo_picker.js";
 import {scheme} from "./theme.js";
 
 const LARGE_INPUT = 96; // pixels of the shorter side from which speckle is smoothed
 const USUAL_SIGMA = 5; // percent of that side
+
+const MEASURES = {attribution: "attribution of a segment", directional: "directional gradient of a segment"};
 
 /** @typedef {"map" | "segments" | "photo"} Mode */
 
@@ -44,7 +46,6 @@ export class Stage {
             html("p", {}, "or paste one, take one with the camera, pick an example."),
         );
         this.readout = html("p", {class: "readout"});
-        this.key = html("div", {class: "key"});
         this.opacity = slider("Opacity", {
             min: 0,
             max: 100,
@@ -67,6 +68,10 @@ export class Stage {
             SCALES[0],
             {id, class: "small", onchange: () => this.repaint()},
         );
+        this.bar = svg("svg", {viewBox: "0 0 210 8", preserveAspectRatio: "none", "aria-hidden": "true"});
+        this.ends = [html("span", {}), html("span", {})];
+        const label = html("label", {for: id, class: "unseen"}, "Colours of the answer");
+        this.key = html("div", {class: "key", hidden: true}, this.ends[0], this.bar, this.ends[1], label, this.scale);
         this.modes = segmented(
             "Shown over the photo",
             [
@@ -83,12 +88,6 @@ export class Stage {
             this.modes,
             this.opacity.element,
             this.sigma.element,
-            html(
-                "div",
-                {class: "field"},
-                html("div", {class: "label"}, html("label", {for: id}, "Colours")),
-                this.scale,
-            ),
         );
         this.element = html(
             "div",
@@ -130,7 +129,7 @@ export class Stage {
         this.unseen.setAttribute("d", "");
         this.shapes.clear();
         this.controls.hidden = true;
-        this.key.replaceChildren();
+        this.key.hidden = true;
         this.readout.textContent = "";
         this.frame.dataset.mode = "photo";
     }
@@ -171,10 +170,12 @@ export class Stage {
         this.readout.textContent = words || this.hint;
     }
 
+    /** What the colours show, and what can be done with the segments. */
     get hint() {
-        return this.explained?.summary.groups && this.mode !== "photo"
-            ? "Click a segment, or press Space on it, to switch it off."
-            : "";
+        if (!this.explained || this.mode === "photo") return "";
+        const measure = this.mode === "map" ? "attribution of a pixel" : MEASURES[this.shapes.measure];
+        const click = this.pane.view.absence.possible ? " Click a segment to switch it off." : "";
+        return `Colours: ${measure}.${click}`;
     }
 
     /** @param {Mode} mode */
@@ -225,22 +226,16 @@ export class Stage {
     }
 
     _key() {
-        if (!this.explained || this.mode === "photo") return this.key.replaceChildren();
+        this.key.hidden = !this.explained || this.mode === "photo";
+        if (this.key.hidden) return;
         const of = this.mode === "segments" ? this.shapes.most : (this.limit ?? 0);
-        const measure = this.mode === "segments" ? plain(this.shapes.measure) : "attribution of a pixel";
         const colours = keyColours(21, scheme(), this.scale.value);
-        const bar = svg(
-            "svg",
-            {viewBox: "0 0 210 8", preserveAspectRatio: "none", "aria-hidden": "true"},
+        this.bar.replaceChildren(
             ...colours.map(({colour}, index) =>
                 svg("rect", {x: 10 * index, width: 10.2, height: 8, fill: css(colour)}),
             ),
         );
-        this.key.replaceChildren(
-            html("span", {class: "end"}, `opposes ${number(-of)}`),
-            bar,
-            html("span", {class: "end"}, `${number(of, {sign: true})} supports`),
-            html("span", {class: "muted"}, measure),
-        );
+        this.ends[0].textContent = `opposes ${number(-of)}`;
+        this.ends[1].textContent = `${number(of, {sign: true})} supports`;
     }
 }

@@ -644,6 +644,10 @@ def test_the_openapi_document_is_served_where_there_is_one(door: Door, tmp_path:
     (door.folder / "openapi.json").write_text('{"openapi": "3.1.0"}')
     answer = door.ask("/openapi.json", method="GET", client=None)
     assert answer.json() == {"openapi": "3.1.0"} and answer.headers["Content-Type"] == "application/json"
+    (door.folder / "openapi.json").write_text(json.dumps({"openapi": "3.1.0" * 1000}))
+    packed = door.ask("/openapi.json", method="GET", client=None)
+    assert packed.headers["Content-Encoding"] == "gzip" and packed.json() == {"openapi": "3.1.0" * 1000}
+    assert "Content-Encoding" not in door.ask(ECHO, b"x" * 2000).headers
     (tmp_path / "mine.json").write_text("{}")
     with door.settled(openapi=str(tmp_path / "mine.json")):
         assert door.ask("/openapi.json", method="GET", client=None).json() == {}

@@ -377,6 +377,17 @@ def test_the_foretold_score_counts_overlaps_once(core: Modules, absent: list[int
     assert core.value("groups", "m.foretold(a[0], new Set(a[1]))", SUMMARY, absent) == pytest.approx(left)
 
 
+def test_groups_of_one_label(core: Modules) -> None:
+    twice = {"kind": "segment", "label": "cat", "area": 10}
+    rows = [{**twice, "attribution": 2.0}, {**twice, "attribution": 0.5}, {**ROWS[2], "attribution": 1.0}]
+    apart = [{"segments": [row["label"]], "attribution": row["attribution"]} for row in rows]
+    code = "a[1].map((absent) => m.foretold(a[0], new Set(absent)))"
+    summary = {"score": 5.0, "baseline_score": 0.0, "groups": rows, "refinement": apart}
+    assert core.value("groups", code, summary, [[0], [1], [0, 2], [0, 1]]) == [3, 4.5, 2, 2.5]
+    overlapping = {**summary, "refinement": [*apart, {"segments": ["cat", "mat"], "attribution": 0.1}]}
+    assert core.value("groups", code, overlapping, [[0], [1], [0, 2]]) == [3, 4.5, None]
+
+
 def test_what_foretells_no_score(core: Modules) -> None:
     other = {name: value for name, value in SUMMARY.items() if name != "baseline_score"}
     assert core.value("groups", "m.foretold(a[0], new Set([0]))", other) is None

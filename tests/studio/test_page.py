@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, expect
 from handlers.classifier import ClassifierHandler
 from imagexplain.api.openapi import document
 from imagexplain.archive.spec import SPEC_FILE, ClassifierSpec
+from imagexplain.attribution.registry import METHODS
 from imagexplain.serving.interface import interface_of
 from tests.serving.asking import coarse_png
 from tests.serving.fake_torchserve import Context
@@ -31,7 +32,7 @@ def fake_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServi
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=folder))
     spec = ClassifierSpec.model_validate_json((folder / SPEC_FILE).read_text())
-    served = FakeService({"bit": handler}, document([interface_of(spec, "bit", None)]))
+    served = FakeService({"bit": handler}, document([interface_of(spec, "bit", sorted(METHODS))]))
     yield served
     served.shutdown()
     served.server_close()
@@ -301,7 +302,7 @@ def test_the_lines_reproduce_the_answer(page: Studio) -> None:
     page.page.get_by_role("tab", name="Keep").click()
     lines = page.page.locator("pre").all_inner_texts()
     assert "segments=slic&n_segments=20" in lines[0]
-    assert "'my photo.png'" in lines[0]
+    assert "'@my photo.png'" in lines[0]
     assert "client.explain(" in lines[1]
     assert KEY not in "".join(lines)
 

@@ -16,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from imagexplain.api.schema import PathExplanation
+from imagexplain.attribution.registry import METHODS
 from imagexplain.checkout import ROOT
 from imagexplain.cli.studio import document_of
 from imagexplain.ops.studio import Settings, StudioServer, serving
@@ -61,6 +62,24 @@ def test_the_models_that_are_served(served: Served, page: Page, studio: StudioSe
     assert kinds == {"bit": "classifier", "swin": "segmenter", "captioner": "captioner"}
     ready = run(page, studio, "return service.readiness();")
     assert ready["ready"] and ready["models"].keys() == {*served.server.models}
+
+
+def test_controls_of_every_served_method(page: Page, studio: StudioServer) -> None:
+    code = """
+    const {controls} = await import("/studio/core/options.js");
+    const document = await service.document();
+    return (await service.models()).map(({name, kind, methods}) => [name, kind, Object.fromEntries(
+        (kind === "captioner" ? [null] : methods).map((method) => [method, controls(document, name, method)]))]);
+    """
+    for name, kind, found in run(page, studio, code):
+        assert found, name
+        for method, all_controls in found.items():
+            controls = {control["name"]: control for control in all_controls}
+            assert not any(control["part"] == "other" or not control["help"] for control in all_controls)
+            if kind != "captioner":
+                taken = {"quadrature" if option == "rule" else option for option in METHODS[method].options}
+                assert taken <= controls.keys() and {"target_class", "segments", "picture"} <= controls.keys()
+                assert {"swin", "tensormask"} <= {*controls["segments"]["choices"]}
 
 
 def test_an_explanation_and_what_its_table_foretells(served: Served, page: Page, studio: StudioServer) -> None:
