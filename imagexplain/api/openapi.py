@@ -166,7 +166,7 @@ def _tag(model: Interface) -> dict[str, Any]:
     if model.labels:
         found["labels"] = list(model.labels)
     if isinstance(model.defaults, Defaults):
-        names = list(model.methods) or sorted(METHODS)
+        names = sorted(METHODS) if model.methods is None else list(model.methods)
         found |= {"methods": names, "baselines": baselines(names, model.defaults)}
     return {"name": model.address, "description": model.description or model.kind, "x-model": found}
 

@@ -285,7 +285,7 @@ def _structured(model: Interface) -> dict[str, Schema]:
     label = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
     named = _any(label, {"type": "integer"})
     word = _any({"type": "integer"}, text)
-    methods = list(model.methods or METHODS)
+    methods = list(METHODS if model.methods is None else model.methods)
     coarse = [name for name in methods if METHODS[name].coarse] or methods
     return {
         "target_class": _any(label, {"type": "integer"}, _list(named, 1, limits.max_targets)),

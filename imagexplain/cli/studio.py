@@ -83,10 +83,9 @@ def at_the_edge(run: Path) -> str | None:
 def document_of(server: Server) -> bytes:
     """The OpenAPI document of a running server. Raises ValueError for an archive that cannot be read."""
     from imagexplain.api.openapi import document  # which take seconds, and the page can do without for as long
-    from imagexplain.cli.openapi import chosen, described
-    from imagexplain.ops.store import stored
+    from imagexplain.cli.openapi import interfaces
 
-    made = document(described(chosen(stored(Path(server.store)), list(server.models))))
+    made = document(interfaces(Path(server.store), server.models))
     return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode()
 
 
