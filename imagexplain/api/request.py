@@ -36,7 +36,6 @@ from imagexplain.api.method_options import (
 )
 from imagexplain.api.options import (
     ABSENT,
-    ABSENT_OPTIONS,
     ANNOTATED,
     BASELINE_OPTIONS,
     GROUP_OPTIONS,
@@ -140,12 +139,13 @@ ORIGINAL = Defaults(outputs=ORIGINAL_OUTPUTS)
 
 @dataclass(frozen=True)
 class Contract:
-    """The options and answers of a kind of model; by default those of classifiers.
+    """The options and answers of a kind of model; by default those of classifiers, whose predictions read some more.
 
     Attributes:
         media: Media types of the answers by endpoint, the default first.
         options: Names of an explanation's options.
-        prediction_options: Names of those that a prediction reads; it ignores all others.
+        prediction_options: Names of those that a prediction reads; it ignores all others, and these as well where
+            ``absent`` is among them and not in the request.
         original: Endpoint that the clients of the original servers asked.
         any_layout: Flag for ``img_data`` with its channels first or last, whatever the defaults say.
         thresholds: Flag for a model that has a threshold itself, for predictions too; else the segmenter asked has it.
@@ -153,7 +153,7 @@ class Contract:
 
     media: Mapping[Kind, tuple[str, ...]] = field(default_factory=lambda: MEDIA)
     options: tuple[str, ...] = OPTIONS
-    prediction_options: tuple[str, ...] = ABSENT_OPTIONS
+    prediction_options: tuple[str, ...] = ()
     original: Kind = "explanation"
     any_layout: bool = False
     thresholds: bool = False

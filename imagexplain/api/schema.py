@@ -71,6 +71,7 @@ class ClassPrediction(_Answer, frozen=True, kw_only=True):
     absent: (
         Annotated[list[int], Meta(description="Rows of the groups that were replaced by the baseline.")] | UnsetType
     ) = UNSET
+    segments: Annotated[str, Meta(description="Where those groups are from.")] | UnsetType = UNSET
     frame: Frame | UnsetType = UNSET
 
 

@@ -9,7 +9,7 @@ from imagexplain.serving.runtime import limits
 from imagexplain.serving.tasks import captioner, classifier, segmenter
 
 GENERIC = (
-    Interface("classifier", "classifier"),
+    Interface("classifier", "classifier", contract=classifier.Classifier.contract),
     Interface("segmenter", "segmenter", contract=segmenter.Segmenter.contract),
     Interface("captioner", "captioner", defaults=CaptionDefaults()),
 )

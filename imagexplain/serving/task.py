@@ -125,7 +125,10 @@ class Task(LoadedModel, Protocol[P]):
         ...
 
     def predict(self, batch: Sequence[Decoded], deadline: Deadline) -> Sequence[P]:
-        """The predictions for photos, cached ones where they are there. Raises RequestError once the time is over."""
+        """The predictions for photos, cached ones where they are there; for one with ``images`` their mean.
+
+        Raises RequestError once the time is over.
+        """
         ...
 
     def payload(self, decoded: Decoded, prediction: P, deadline: Deadline) -> Payload:
@@ -141,7 +144,7 @@ class Task(LoadedModel, Protocol[P]):
         ...
 
     def seconds_per_image(self, image: Tensor) -> float:
-        """Estimate of the time that the prediction of a model input like this (C, H, W) takes."""
+        """Estimate of the time that the prediction of a model input like this (C, H, W) takes, where some is absent."""
         ...
 
     def observe(self, image: Tensor, points: int, seconds: float) -> None:

@@ -73,10 +73,15 @@ class Grid:
         return cls(_Side.of(rows), _Side.of(columns), geometry.photo[0])
 
     @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the photo that the model sees."""
+        (top, bottom), (left, right) = (side.edges[[0, -1]].tolist() for side in (self.rows, self.columns))
+        return slice(top, bottom), slice(left, right)
+
+    @property
     def view(self) -> Rectangles:
-        """The part of the photo that the model sees."""
-        edges = (self.rows.edges, self.columns.edges)
-        ends = [np.array([edge]) for each in edges for edge in (each[0], each[-1])]
+        """The same part of the photo as a rectangle, or none."""
+        ends = [np.array([end]) for side in self.window for end in (side.start, side.stop)]
         return Rectangles(*ends).without_empty()
 
     def shown(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -182,7 +187,7 @@ class PhotoGroups:
     def label_map(self) -> Tensor:
         """Index of the smallest group around each pixel of the photo, (H, W) int32; −1 outside the model's view."""
         labels = np.full(self.geometry.photo, OUTSIDE, dtype=np.int32)
-        rows, columns = self.grid.view.cut_out().window
+        rows, columns = self.grid.window
         # The rest lies in no segment: whatever is drawn over it leaves exactly that.
         whole = int(self.masks.flatten(1).all(1).nonzero()[0])
         for index in (whole, *(index for index, kind in enumerate(self.kinds) if kind == "rest")):
@@ -200,7 +205,7 @@ class PhotoGroups:
         return [index for index, kind in enumerate(self.kinds) if kind == "segment"]
 
     def _is_drawn(self, index: int) -> bool:
-        """Tell whether the runs of a segment are known from its mask alone."""
+        """Tell whether a segment has to be drawn before its runs are known."""
         shape = self.shapes[index]
         return shape is not None and not isinstance(shape, rle.Runs)
 

@@ -70,7 +70,7 @@ def test_scores_without_a_cell_by_hand(quadrants: ClassifierHandler) -> None:
     assert scores(quadrants, f"{GRID}&baseline=zero&absent=2", photo)[:5].tolist() == [cell, cell, 0, cell, 0]
     assert scores(quadrants, f"{GRID}&baseline=black&absent=0,3", photo)[:4].tolist() == [-cell, cell, cell, -cell]
     status, answer = predict(quadrants, f"{GRID}&baseline=zero&absent=2&target_class=cat", photo)
-    assert status == 200 and answer["absent"] == [2]
+    assert status == 200 and answer["absent"] == [2] and answer["segments"] == "grid"
     assert [(row["label"], row["score"]) for row in answer["targets"]] == [("cat", cell)]
     told = {"photo": [40, 40], "input": [32, 32], "box": [0, 0, 40, 40]}
     assert msgspec.convert(answer, schema.ClassPrediction).frame == msgspec.convert(told, schema.Frame)
@@ -224,3 +224,19 @@ def test_every_kind_of_head(tmp_path: Path, activation: str) -> None:
     assert ("probability" in row) is (activation == "sigmoid")
     if activation == "sigmoid":
         assert row["probability"] == pytest.approx(torch.tensor(row["score"]).sigmoid().item())
+
+
+@pytest.mark.parametrize("protocol", ["kserve_v1", "kserve_v2"])
+def test_in_the_words_of_other_protocols(handler: ClassifierHandler, protocol: str) -> None:
+    _, wanted = predict(handler, f"{GRID}&absent=1,3")
+    parameters = {"segments": "grid", "rows": 2, "columns": 2, "absent": [1, 3]}
+    body: dict[str, Any] = {"instances": [{"b64": base64_png()}], "parameters": parameters}
+    if protocol == "kserve_v2":
+        photos = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64_png()]}
+        body = {"inputs": [photos], "outputs": [{"name": "json"}], "parameters": parameters}
+    context = Context(headers=[{"X-Explain-Protocol": protocol}])
+    (raw,) = handler.handle([{"body": bytearray(json.dumps(body).encode())}], context)
+    assert context.statuses[0] == 200, raw
+    answer = json.loads(raw)
+    found = answer["predictions"][0] if protocol == "kserve_v1" else json.loads(answer["outputs"][0]["data"][0])
+    assert found == wanted

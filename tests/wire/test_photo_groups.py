@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
@@ -103,6 +103,7 @@ def geometries(photo: tuple[int, int]) -> st.SearchStrategy[Geometry]:
     )
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_labels_and_runs_are_those_of_the_drawn_map(data: st.DataObject) -> None:
     photo = data.draw(SHAPES)
@@ -124,6 +125,7 @@ def test_labels_and_runs_are_those_of_the_drawn_map(data: st.DataObject) -> None
     )
 
 
+@settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_masks_over_the_photo_are_kept_in_whatever_form_they_came(data: st.DataObject) -> None:
     photo = data.draw(SHAPES)

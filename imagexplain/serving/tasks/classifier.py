@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from imagexplain.api.options import ABSENT_OPTIONS
 from imagexplain.api.request import Contract, Defaults, Request, contrast_with, resolve_target
 from imagexplain.archive.spec import ClassifierSpec
 from imagexplain.attribution.runner import FORWARD_SHARE
@@ -34,7 +35,7 @@ def defaults_of(spec: ClassifierSpec) -> Defaults:
 class Classifier:
     """A classifier, the scores of recent photos, and the running estimate of its speed."""
 
-    contract: ClassVar[Contract] = Contract()
+    contract: ClassVar[Contract] = Contract(prediction_options=ABSENT_OPTIONS)
     batched: ClassVar[bool] = True
 
     model: ServedModel
@@ -92,6 +93,8 @@ class Classifier:
             indices.append(resolve_target(request.contrast, self.spec.labels, "contrast_class"))
         if indices:
             result["targets"] = scored(self.model, prediction, indices)
+        if request.segments is not None:  # a fallback's, perhaps, whose rows are others
+            result["segments"] = request.segments.name
         return Payload(result | {"absent": list(request.absent), "frame": frame(decoded.seen.geometry)})
 
     def best(self, prediction: Tensor, count: int) -> list[int]:
