@@ -76,9 +76,9 @@ def anchors(predictor: Predictor, pixels: np.ndarray) -> dict:
     kept = np.any(found.data["anchor"] != 0, axis=2)
     inside = sorted({int(label) for label in np.unique(segments) if kept[segments == label].mean() > 0.5})
     asked = {"requests": predictor.requests, "instances": predictor.instances}
-    (own,) = predictor.ask("explain", pixels[None], method="shapley_sampling", baseline="black", segments="slic", n_segments=12)[
-        "explanations"
-    ]
+    (own,) = predictor.ask(
+        "explain", pixels[None], method="shapley_sampling", baseline="black", segments="slic", n_segments=12
+    )["explanations"]
     map_of = np.array(own["attributions"])[0]
     _, sizes = np.unique(map_of, return_counts=True)
     each = {int(label): float(map_of[segments == label].mean()) for label in np.unique(segments)}

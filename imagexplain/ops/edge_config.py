@@ -83,7 +83,13 @@ def refusals(settings: EdgeSettings) -> list[Refusal]:
         Refusal(400, "bad_request", "request", "wanted an HTTP request with a path, a host and headers of its form"),
         Refusal(401, "unauthorized", "authorization", "wanted the header Authorization: Bearer KEY, with a key in use"),
         Refusal(403, "forbidden", "address", "this address, or a page of this origin, may not ask for that"),
-        Refusal(404, "not_found", "path", "wanted /predictions/MODEL or /explanations/MODEL of a served model"),
+        Refusal(
+            404,
+            *("not_found", "path"),
+            "wanted /predictions/MODEL, /explanations/MODEL, /v1/models/MODEL:predict or :explain, "
+            "/v2/models/MODEL/infer, or /v1/projects/P/locations/L/endpoints/MODEL:explain or :predict of a served model; "
+            "/openapi.json lists all paths",
+        ),
         Refusal(405, "method_not_allowed", "method", "wanted one of the methods in the header Allow"),
         Refusal(406, "not_acceptable", "accept", "wanted another form of answer"),
         Refusal(411, "length_required", "content-length", "wanted the length of the body, or chunks"),
