@@ -87,8 +87,8 @@ def refusals(settings: EdgeSettings) -> list[Refusal]:
             404,
             *("not_found", "path"),
             "wanted /predictions/MODEL, /explanations/MODEL, /v1/models/MODEL:predict or :explain, "
-            "/v2/models/MODEL/infer, or /v1/projects/P/locations/L/endpoints/MODEL:explain or :predict of a served model; "
-            "/openapi.json lists all paths",
+            "/v2/models/MODEL/infer, or /v1/projects/P/locations/L/endpoints/MODEL:explain or :predict "
+            "of a served model; /openapi.json lists all paths",
         ),
         Refusal(405, "method_not_allowed", "method", "wanted one of the methods in the header Allow"),
         Refusal(406, "not_acceptable", "accept", "wanted another form of answer"),
