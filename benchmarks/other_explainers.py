@@ -40,12 +40,12 @@ class Predictor:
     def __init__(self, url: str, model: str, key: str, certificate: str) -> None:
         self.path, self.requests, self.instances = f"{url}/v1/models/{model}", 0, 0
         self.session = requests.Session()
-        self.session.headers["Authorization"], self.session.verify = f"Bearer {key}", certificate
+        self.session.headers["Authorization"], self.certificate = f"Bearer {key}", certificate
 
     def ask(self, verb: str, pixels: np.ndarray, **parameters: object) -> dict:
         """The answer to one request."""
         body = {"instances": np.clip(np.rint(pixels), 0, 255).tolist(), "parameters": parameters}
-        answer = self.session.post(f"{self.path}:{verb}", json=body, timeout=60)
+        answer = self.session.post(f"{self.path}:{verb}", json=body, timeout=60, verify=self.certificate)
         answer.raise_for_status()
         self.requests, self.instances = self.requests + 1, self.instances + len(pixels)
         found: dict = answer.json()

@@ -110,24 +110,119 @@ class ModelList(Struct, frozen=True, kw_only=True):
     models: list[str]
 
 
-class VertexRequest(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Photos in the words of Vertex AI."""
+class VertexSmoothGrad(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`SmoothGradConfig`."""
 
-    instances: list[Any]
-    parameters: Parameters | UnsetType = UNSET
-    explanation_spec_override: Parameters | UnsetType = UNSET
+    noise_sigma: Annotated[float, Meta(description="In units of the model's input; 0.1.")] | UnsetType = UNSET
+    feature_noise_sigma: Parameters | UnsetType = UNSET
+    noisy_sample_count: Annotated[int, Meta(ge=0, le=50, description="0 is 3.")] | UnsetType = UNSET
 
 
-class VertexAnswer(Struct, frozen=True, kw_only=True):
-    """Predictions, and explanations where they are asked for, in the words of Vertex AI."""
+class VertexBlurBaseline(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`BlurBaselineConfig`."""
 
-    predictions: list[Any]
-    explanations: list[Any] | UnsetType = UNSET
+    max_blur_sigma: Annotated[float, Meta(ge=0, description="Pixels of the model's input.")] | UnsetType = UNSET
+
+
+class VertexPathMethod(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`IntegratedGradientsAttribution`, and `XraiAttribution`, whose fields are the same."""
+
+    step_count: Annotated[int, Meta(ge=1, le=100)]
+    smooth_grad_config: VertexSmoothGrad | UnsetType = UNSET
+    blur_baseline_config: VertexBlurBaseline | UnsetType = UNSET
+
+
+class VertexShapley(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`SampledShapleyAttribution`."""
+
+    path_count: Annotated[int, Meta(ge=1, le=50)]
+
+
+class VertexParameters(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`ExplanationParameters`, of which one method may be given."""
+
+    integrated_gradients_attribution: VertexPathMethod | UnsetType = UNSET
+    xrai_attribution: VertexPathMethod | UnsetType = UNSET
+    sampled_shapley_attribution: VertexShapley | UnsetType = UNSET
+    top_k: Annotated[int, Meta(ge=-1)] | UnsetType = UNSET
+    output_indices: list[Any] | UnsetType = UNSET
+
+
+class VertexMetadata(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`ExplanationMetadata`: one input and one output, by their names."""
+
+    inputs: dict[str, Parameters] | UnsetType = UNSET
+    outputs: dict[str, Parameters] | UnsetType = UNSET
+    feature_attributions_schema_uri: str | UnsetType = UNSET
+
+
+class VertexSpec(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`ExplanationSpec`."""
+
+    parameters: VertexParameters | UnsetType = UNSET
+    metadata: VertexMetadata | UnsetType = UNSET
+
+
+class VertexPredictRequest(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`PredictRequest`; names may stand in snake_case as well."""
+
+    instances: Annotated[
+        list[Any],
+        Meta(min_length=1, max_length=32, description='Each `{"b64": …}`, also under a name, or nested lists.'),
+    ]
+    parameters: Annotated[Parameters, Meta(description="Options, as JSON has them.")] | UnsetType = UNSET
+    endpoint: str | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+    deployed_model_id: str | UnsetType = UNSET
+
+
+class VertexRequest(VertexPredictRequest, frozen=True, kw_only=True, rename="camel"):
+    """`ExplainRequest`; names may stand in snake_case as well."""
+
+    explanation_spec_override: VertexSpec | UnsetType = UNSET
+
+
+class VertexAttribution(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`Attribution`, of one class."""
+
+    instance_output_value: float | None
+    feature_attributions: Annotated[
+        Parameters, Meta(description="By the input's name: lists (row, column, channel), or `b64_jpeg`.")
+    ]
+    output_index: list[int]
+    output_display_name: str
+    output_name: str
+    baseline_output_value: float | UnsetType | None = UNSET
+    approximation_error: float | UnsetType | None = UNSET
+
+
+class VertexExplanation(Struct, frozen=True, kw_only=True):
+    """`Explanation`, of one instance."""
+
+    attributions: list[VertexAttribution]
+
+
+class VertexPredictions(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`PredictResponse`: ids, names, confidences and scores of each instance's classes."""
+
+    predictions: list[Parameters]
+    deployed_model_id: str
+    model_display_name: str
+    model_version_id: str
+
+
+class VertexAnswer(Struct, frozen=True, kw_only=True, rename="camel"):
+    """`ExplainResponse`."""
+
+    explanations: list[VertexExplanation]
+    predictions: list[Parameters]
+    deployed_model_id: str
 
 
 TYPES: tuple[type, ...] = (
     *(InstancesRequest, InstancePredictions, InstanceExplanations, InferRequest, InferAnswer, ModelMetadata),
-    *(ServerMetadata, ModelReadiness, ModelList, VertexRequest, VertexAnswer),
+    *(ServerMetadata, ModelReadiness, ModelList),
+    *(VertexPredictRequest, VertexRequest, VertexPredictions, VertexAnswer),
 )
 """Types whose schemas the paths refer to."""
 
@@ -168,11 +263,11 @@ def protocol_paths(refusals: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
             },
         }
 
-    def both(path: str, parameters: list[Any], name: str, takes: type, *answers: type) -> dict[str, Any]:
+    def both(path: str, parameters: list[Any], name: str, *types: tuple[type, type]) -> dict[str, Any]:
         return {
             f"{path}:{verb}": {"parameters": parameters, "post": asking(f"{name}_{verb}", about, takes, answer)}
-            for (verb, about), answer in zip(
-                (("predict", "What a model says of photos"), ("explain", "What decided it")), answers, strict=True
+            for (verb, about), (takes, answer) in zip(
+                (("predict", "What a model says of photos"), ("explain", "What decided it")), types, strict=True
             )
         }
 
@@ -190,10 +285,10 @@ def protocol_paths(refusals: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         metadata = reading(
             f"kserve_v2_metadata{end}", "Tensors of a model", ModelMetadata, 401, 404, 502, 503, 504, key=True
         )
-        answers = (InstancePredictions, InstanceExplanations)
+        types = ((InstancesRequest, InstancePredictions), (InstancesRequest, InstanceExplanations))
         found |= {
             first: {"parameters": parameters, "get": reading(f"kserve_v1_ready{end}", ready, ModelReadiness, 404, 503)},
-            **both(first, parameters, f"kserve_v1{end}", InstancesRequest, *answers),
+            **both(first, parameters, f"kserve_v1{end}", *types),
             second: {"parameters": parameters, "get": metadata},
             f"{second}/ready": {
                 "parameters": parameters,
@@ -201,7 +296,9 @@ def protocol_paths(refusals: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
             },
             f"{second}/infer": {"parameters": parameters, "post": infer},
         }
-    return found | both(vertex, of_vertex, "vertex", VertexRequest, VertexAnswer, VertexAnswer)
+    return found | both(
+        vertex, of_vertex, "vertex", (VertexPredictRequest, VertexPredictions), (VertexRequest, VertexAnswer)
+    )
 
 
 def _content(kind: type, media: str) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class Noise(Struct, frozen=True, kw_only=True):
 
 
 class Missed(Struct, frozen=True, kw_only=True):
-    """What path integrals missed of the score's difference."""
+    """Residual of path integrals: the part of the score's difference that they missed."""
 
     residual: Annotated[Number, Meta(description="Score less baseline score less the sum of the integrals.")]
     relative_residual: Number

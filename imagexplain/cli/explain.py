@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     parser.add_argument("--quadrature", help="gauss_legendre, midpoint, left, right or trapezoid")
     parser.add_argument("--outputs", help="more tensors to return, separated by commas")
     parser.add_argument("--tolerance", help="relative accuracy to refine to, instead of steps")
-    parser.add_argument("--baseline", help="where the path starts: zero, black, white, mean, blur, uniform")
+    parser.add_argument("--baseline", help="where the path starts: zero, black, white, mean, blur, uniform, extremes")
     parser.add_argument("--segments", help="groups to score: slic, grid, or the name of a segmenter")
     parser.add_argument(
         "--masks",

@@ -9,7 +9,7 @@ import pwd
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,17 @@ VERSIONS = r"(?:/versions(?=/[0-9]))?(?<version>(?:(?<=/versions)/[0-9]+(?:\.[0-
 """Pattern of a version as KServe's paths have it, or of none; it captures what TorchServe's have."""
 
 
+PATHS = (
+    "wanted /predictions/MODEL, /explanations/MODEL, /v1/models/MODEL:predict or :explain, /v2/models/MODEL/infer, or "
+    "/v1/projects/P/locations/L/endpoints/MODEL:explain or :predict of a served model; /openapi.json lists all paths"
+)
+"""Words of the front door for a path that is none of its own."""
+
+
 def refusals(settings: EdgeSettings) -> list[Refusal]:
     """The errors by status that nginx gives, in the service's form."""
-    return by_status(settings.max_body_bytes)
+    known = by_status(settings.max_body_bytes)
+    return [replace(each, message=PATHS) if each.status == 404 else each for each in known]
 
 
 @dataclass(frozen=True)

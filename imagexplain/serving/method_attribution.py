@@ -83,7 +83,7 @@ class AttributionMap:
 
     @property
     def integrals(self) -> dict[str, float] | None:
-        """What the path integrals that the map is made of missed; None for a method without them."""
+        """Residuals of the path integrals that the map is made of; None for a method without them."""
         if self.baseline_score is None or self.integral is None:
             return None
         difference = self.score - self.baseline_score

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from google.cloud.aiplatform_v1 import types as aiplatform
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
@@ -192,6 +193,28 @@ def test_a_refusal_is_tritons_clients_error(door: Door, client: triton.Inference
     assert caught.value.message() == "unsupported_media" and caught.value.status() == "415"
     with pytest.raises(InferenceServerException, match="unauthorized"):
         client.infer("bit", [tensor])
+
+
+def test_vertex_ais_calls_have_the_services_own_numbers(door: Door) -> None:
+    """Through nginx and TorchServe: by the endpoint's number, the numbers of the service's own path."""
+    path = "/v1/projects/p/locations/l/endpoints/42"
+    kind = {"Content_Type": "application/json"}
+    spec = {"parameters": {"xraiAttribution": {"stepCount": 4}}}
+    body = json.dumps({"instances": instances(PHOTOS[0]), "explanationSpecOverride": spec}).encode()
+    found = door.ask(f"{path}:explain", body, **kind)
+    assert found.status_code == 200, found.text
+    answer = aiplatform.ExplainResponse.from_json(found.text)
+    (one,) = answer.explanations[0].attributions
+    direct = door.ask("/explanations/bit?method=xrai&steps=4", PHOTOS[0], Accept="application/json").json()
+    assert (answer.deployed_model_id, list(one.output_index)) == ("bit", [direct["target_class"]])
+    assert one.instance_output_value == direct["score"] and one.baseline_output_value == direct["baseline_score"]
+    assert one.approximation_error == direct["integrals"]["relative_residual"]
+    said = door.ask(f"{path}:predict", json.dumps({"instances": instances(PHOTOS[0])}).encode(), **kind)
+    told = aiplatform.PredictResponse.from_json(said.text)
+    assert len(told.predictions[0]["scores"]) == 10 and told.model_display_name == "bit"
+    assert door.ask("/v1/projects/p/locations/l/endpoints/43:predict", body, **kind).status_code == 404
+    refused = door.ask(f"{path}:rawPredict", body, **kind)
+    assert refused.status_code == 404 and "/endpoints/MODEL:explain" in refused.json()["message"]
 
 
 def test_the_page(door: Door, tmp_path: Path) -> None:

@@ -38,10 +38,15 @@ def handler(tmp_path_factory: pytest.TempPathFactory) -> ClassifierHandler:
 
 
 def ask(
-    handler: ClassifierHandler, protocol: str, body: bytes, explains: bool = False, **headers: str
+    handler: ClassifierHandler,
+    protocol: str,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    *,
+    explains: bool = False,
 ) -> tuple[int, Any]:
     """Status and answer of a request; of an answer with binary tensors, its JSON."""
-    sent = {"X-Explain-Protocol": protocol, "Content-Type": "application/json", **headers}
+    sent = {"X-Explain-Protocol": protocol, "Content-Type": "application/json", **(headers or {})}
     context = Context(headers=[sent | ({"explain": "True"} if explains else {})])
     (answer,) = handler.handle([{"body": bytearray(body)}], context)
     length = context.answered[0].get("Inference-Header-Content-Length")
@@ -78,7 +83,7 @@ def answered(**fields: Any) -> dict[str, Any]:
 SMOOTH = {"noiseSigma": 0.2, "noisySampleCount": 2}
 NAMED = {"noiseSigma": [{"name": "image", "sigma": 0.2}]}
 NAMES = ["a", "b", "c", "d"]
-VERTEX: Mapping[type, Mapping[str, tuple[Outcome, dict[str, Any]]]] = {
+VERTEX: Mapping[Any, Mapping[str, tuple[Outcome, dict[str, Any]]]] = {
     types.ExplainRequest: {
         "endpoint": ("not regarded", {"endpoint": "projects/p/locations/l/endpoints/7"}),
         "instances": ("taken", {"instances": [PHOTO, PHOTO]}),
@@ -172,7 +177,7 @@ VERTEX: Mapping[type, Mapping[str, tuple[Outcome, dict[str, Any]]]] = {
         "output_tensor_name": ("not regarded", answered(outputTensorName="y:0")),
     },
 }
-ANSWERS: Mapping[type, set[str]] = {
+ANSWERS: Mapping[Any, set[str]] = {
     types.ExplainResponse: {"explanations", "deployed_model_id", "predictions"},
     types.PredictResponse: {"predictions", "deployed_model_id", "model_version_id", "model_display_name"},
     types.Explanation: {"attributions"},
@@ -180,7 +185,7 @@ ANSWERS: Mapping[type, set[str]] = {
 }
 """Fields that answers have."""
 
-UNANSWERED: Mapping[type, set[str]] = {
+UNANSWERED: Mapping[Any, set[str]] = {
     types.ExplainResponse: set(),
     types.PredictResponse: {"model", "metadata"},
     types.Explanation: {"neighbors"},
@@ -211,7 +216,7 @@ def test_each_of_them_is_what_the_list_says(
 ) -> None:
     explains = kind is not types.PredictRequest
     body = {"instances": [PHOTO], **(spec() if explains else {}), **fragment}
-    status, answer = ask(handler, "vertex", json.dumps(body).encode(), explains)
+    status, answer = ask(handler, "vertex", json.dumps(body).encode(), explains=explains)
     if outcome == "refused":
         assert status == 422 and spelled(field) in answer["field"], answer
         assert "has no counterpart here" in answer["message"]
@@ -219,7 +224,7 @@ def test_each_of_them_is_what_the_list_says(
     assert status == 200, answer
     plainly = {"instances": [PHOTO], **(spec() if explains else {})}
     if outcome == "not regarded" and field != "name":
-        assert answer == ask(handler, "vertex", json.dumps(plainly).encode(), explains)[1]
+        assert answer == ask(handler, "vertex", json.dumps(plainly).encode(), explains=explains)[1]
 
 
 def test_the_page_lists_them() -> None:
@@ -287,7 +292,7 @@ def test_each_argument_of_tritons_is_what_the_list_says(handler: ClassifierHandl
         tensor.set_data_from_numpy(np.array([noise_png()], object))
         body, length = triton.InferenceServerClient.generate_request_body([tensor], **arguments)
         of_json = {"Inference-Header-Content-Length": str(length)}
-        return ask(handler, "kserve_v2", body, **of_json, **headers)
+        return ask(handler, "kserve_v2", body, {**of_json, **headers})
 
     (status, answer), (_, usual) = infer(arguments, headers), infer({"request_id": "one"}, {})
     assert (status == 200) == (outcome != "refused"), answer
@@ -300,7 +305,7 @@ def test_a_classification_is_refused_by_its_name(handler: ClassifierHandler) -> 
     tensor.set_data_from_numpy(np.array([noise_png()], object))
     wanted = [triton.InferRequestedOutput("scores", class_count=2)]
     body, length = triton.InferenceServerClient.generate_request_body([tensor], outputs=wanted)
-    status, answer = ask(handler, "kserve_v2", body, **{"Inference-Header-Content-Length": str(length)})
+    status, answer = ask(handler, "kserve_v2", body, {"Inference-Header-Content-Length": str(length)})
     assert (status, answer["field"]) == (400, "outputs.scores.classification")
 
 

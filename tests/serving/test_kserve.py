@@ -20,6 +20,7 @@ from imagexplain.serving.metrics import Metrics
 from imagexplain.serving.protocols import MAX_INSTANCES
 from imagexplain.serving.protocols.kserve_v2 import PIXELS
 from tests.serving.asking import ask, base64_png, coarse_png, explanation, noise_png, prediction
+from tests.serving.captions import GRAPH, ask_many
 from tests.serving.fake_torchserve import Context
 
 Handler = ClassifierHandler | SegmenterHandler | CaptionerHandler
@@ -218,7 +219,20 @@ def test_segmenters_and_captioners(segmenter: SegmenterHandler, captioner: Capti
     assert found["detections"]
     explained = v1(segmenter, {"instances": [{"b64": photo, "threshold": 0.01, "steps": 2}]}, explains=True)
     assert explained["explanations"][0]["detection"] == 0 and explained["predictions"][0]["predictions"]
-    assert refusal(captioner, "kserve_v1", body, explains=True) == (422, "path")
+
+
+def test_a_captions_words_are_explained(captioner: CaptionerHandler) -> None:
+    """Without tensors; the predictions are the captions that are explained, in a prediction's form."""
+    instance = {"b64": base64_png(), "graph": GRAPH}
+    found = v1(captioner, {"instances": [instance], "parameters": {"steps": 2}}, explains=True)
+    ((_, own),) = ask_many(captioner, ("explanation", {"graph": GRAPH, "steps": 2}))
+    assert found["explanations"] == [json.loads(own)] and found["explanations"][0]["graphs"][0]["words"]
+    said = v1(captioner, {"instances": [instance]})["predictions"][0]
+    (explained,), (predicted,) = found["predictions"][0].pop("graphs"), said.pop("graphs")
+    assert found["predictions"][0] == {"model": said["model"]}
+    assert explained.keys() == predicted.keys() - {"n_best"}
+    assert explained["caption"] == predicted["caption"]
+    assert refusal(captioner, "kserve_v1", {"instances": [{"b64": base64_png()}]}, explains=True)[0] == 400
 
 
 # V2

@@ -42,14 +42,13 @@ NUMBER_BYTES = 24
 
 
 def split(raw: RawRequest, spec: ModelSpec) -> list[RawRequest]:
-    """A request for each instance. Raises RequestError 400 or 413, and 422 for explanations of captions."""
+    """A request for each instance. Raises RequestError 400 or 413."""
     explains = raw.kind == "explanation"
-    if explains and spec.handler == "captioner":
-        raise RequestError(422, "path", f"the words of captions are explained at /explanations/{spec.address}")
     fields = json_fields(raw, spec, (*INSTANCES, "parameters"))
     name, instances = instances_of(fields, *INSTANCES)
     options = object_of(fields.get("parameters"), "parameters")
-    accept = TENSORS if explains and _wants_attributions(options.pop(ATTRIBUTIONS, None)) else JSON
+    tensors = explains and _wants_attributions(options.pop(ATTRIBUTIONS, None)) and spec.handler != "captioner"
+    accept = TENSORS if tensors else JSON
     return [
         json_request(raw, with_options(photo_fields(one, field), options, field), accept)
         for field, one in ((f"{name}[{place}]", one) for place, one in enumerate(instances))
@@ -63,6 +62,9 @@ def join(raw: RawRequest, spec: ModelSpec, instances: Sequence[RawRequest], resp
         return failure
     if raw.kind == "prediction":
         return _response({"predictions": [msgspec.Raw(one.body) for one in responses]})
+    if spec.handler == "captioner":
+        bodies = [msgspec.Raw(one.body) for one in responses]
+        return _response({"predictions": [_captions(one) for one in bodies], "explanations": bodies})
     answers = [read(one) for one in responses]
     least = sum(len(answer.json) + NUMBER_BYTES * answer.size for answer in answers)
     check_size(least, JSON, spec.limits.max_response_bytes)  # before it is made
@@ -83,6 +85,16 @@ def _prediction(explanation: dict[str, Any]) -> dict[str, Any]:
         explanation = {**msgspec.json.decode(explanation["explanations"], type=list[dict[str, msgspec.Raw]])[0]}
     return {name: explanation[own] for name, own in _OF_PREDICTIONS.items() if own in explanation}
 
+
+def _captions(explanation: msgspec.Raw) -> dict[str, Any]:
+    """The captions that an explanation explains, each with its graph, in the form of a prediction's."""
+    fields = msgspec.json.decode(explanation)
+    graphs = [{name: value for name, value in one.items() if name not in _OF_WORDS} for one in fields["graphs"]]
+    return {**fields, "graphs": graphs}
+
+
+_OF_WORDS = ("words", "map", "own_caption", "score_kind")
+"""Fields of a graph's explanation that are not of its caption."""
 
 _OF_PREDICTIONS = {"model": "model", "score_kind": "score_kind", "predictions": "top"}
 """Fields of a prediction, by the names that they have in an explanation."""

@@ -243,7 +243,7 @@ def read(raw: RawRequest, limits: Limits, deployed: Mapping[str, Any] | None = N
 
 
 def read_deployed(deployed: Mapping[str, Any]) -> Call:
-    """What a model's ExplanationSpec asks for; the call has no instances. Raises RequestError as :func:`read`."""
+    """Call that a model's ExplanationSpec asks for, without instances. Raises RequestError as :func:`read`."""
     return _with_spec(Call((), {}), Message.read(_raw(deployed), "", _SPEC_FIELDS))
 
 
