@@ -28,7 +28,7 @@ from imagexplain.client.build import from_text
 from imagexplain.client.message import JSON, PNG
 from imagexplain.plain_text import printable
 from imagexplain.progress import say, with_progress
-from imagexplain.vision.contact_sheet import Tile, contact_sheet
+from imagexplain.vision.contact_sheet import Tile, contact_sheet, greyed
 
 OUT = Path("run/sheets")
 BOX = (320, 320)
@@ -73,7 +73,7 @@ class Compared:
     def tile(self) -> Tile:
         """The tile of the sheet."""
         short = in_short(self.result) if self.result else {}
-        note = self.refusal or f"{short['answer']}: {_number(short['score'])}"
+        note = "" if self.refusal else f"{short['answer']}: {_number(short['score'])}"
         return Tile(self.picture, self.name, printable(note), self.combination.model)
 
 
@@ -90,7 +90,9 @@ def compare(client: Client, photo: Path, combination: Combination, options: dict
     except StatusError as error:
         if error.status != 422:
             raise
-        return Compared(combination, Image.new("RGB", BOX, "lightgrey"), {}, error.message)
+        with Image.open(photo) as plain:
+            shown = ImageOps.contain(ImageOps.exif_transpose(plain).convert("RGB"), BOX)
+        return Compared(combination, greyed(shown, error.message), {}, error.message)
     with Image.open(io.BytesIO(drawn.body)) as picture:
         return Compared(combination, ImageOps.contain(picture.convert("RGB"), BOX), result)
 
