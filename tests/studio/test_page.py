@@ -32,7 +32,7 @@ def fake_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServi
     handler = ClassifierHandler()
     handler.initialize(Context(model_dir=folder))
     spec = ClassifierSpec.model_validate_json((folder / SPEC_FILE).read_text())
-    served = FakeService({"bit": handler}, document([interface_of(spec, "bit", sorted(METHODS))]))
+    served = FakeService({"bit": handler}, document([interface_of(spec, "bit", tuple(sorted(METHODS)))]))
     yield served
     served.shutdown()
     served.server_close()
