@@ -20,7 +20,7 @@ import numpy as np
 import requests
 from alibi.explainers import AnchorImage
 from art.attacks.evasion import SquareAttack
-from art.estimators.classification import BlackBoxClassifier
+from art.estimators.classification import BlackBoxClassifierNeuralNetwork
 from PIL import Image
 
 AT_ONCE = 32
@@ -71,7 +71,7 @@ def anchors(predictor: Predictor, pixels: np.ndarray) -> dict:
         predictor, pixels.shape, segmentation_fn="slic", segmentation_kwargs={"n_segments": 12, "compactness": 20}
     )
     predictor.requests = predictor.instances = 0
-    found = explainer.explain(pixels, threshold=0.95, p_sample=0.5, seed=0)
+    found = explainer.explain(pixels, threshold=0.95, p_sample=0.9, seed=0)
     segments = found.data["segments"]
     kept = np.any(found.data["anchor"] != 0, axis=2)
     inside = sorted({int(label) for label in np.unique(segments) if kept[segments == label].mean() > 0.5})
@@ -84,7 +84,7 @@ def anchors(predictor: Predictor, pixels: np.ndarray) -> dict:
     each = {int(label): float(map_of[segments == label].mean()) for label in np.unique(segments)}
     ranked = sorted(each, key=each.__getitem__, reverse=True)
     return {
-        "precision": float(found.data["precision"]),
+        "precision": float(np.mean(found.data["precision"])),
         "coverage": float(found.data["coverage"]),
         "segments": len(each),
         "anchor": inside,
@@ -96,7 +96,9 @@ def anchors(predictor: Predictor, pixels: np.ndarray) -> dict:
 
 def attack(predictor: Predictor, pixels: np.ndarray) -> dict:
     """An adversarial example, and how far it lies from the photo."""
-    classifier = BlackBoxClassifier(lambda rows: predictor(255 * rows), pixels.shape, CLASSES, clip_values=(0, 1))
+    classifier = BlackBoxClassifierNeuralNetwork(
+        lambda rows: predictor(255 * rows), pixels.shape, CLASSES, clip_values=(0, 1), channels_first=False
+    )
     predictor.requests = predictor.instances = 0
     photo = (pixels / 255).astype(np.float32)[None]
     found = SquareAttack(classifier, eps=0.1, max_iter=60, nb_restarts=1, verbose=False).generate(photo)
