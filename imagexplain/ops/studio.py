@@ -293,7 +293,7 @@ class _Answers:
             raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
         if query and "x-explain-options" in given:
             return _refused(NAMED_REFUSALS["options-twice"])
-        if "content-length" not in given and "transfer-encoding" not in given:
+        if ("content-length" in given) == ("transfer-encoding" in given):
             raise HTTPException(411)
         server = await run_in_threadpool(self.running)
         try:

@@ -401,6 +401,7 @@ HEAD = "POST /predictions/echo HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer
         ("GET /" + "a" * 7000 + " HTTP/1.1\r\nHost: {host}\r\n\r\n", 431),
         ("GET / HTTP/1.1\r\nHost: {host}\r\nX: " + "a" * 7000 + "\r\n\r\n", 431),
         (HEAD + "\r\n", 411),
+        (HEAD + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
         (HEAD + f"Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n", 413),
         (HEAD + "Content-Length: 99999999999999999999\r\n\r\n", 413),
         ("GET http://{host}/studio/ HTTP/1.1\r\nHost: {host}\r\n\r\n", 404),
@@ -443,7 +444,7 @@ def test_a_body_where_none_belongs_is_no_second_request(page: Page) -> None:
         head = f"{first} HTTP/1.1\r\nHost: {page.host}\r\nContent-Length: {len(inner)}\r\n\r\n"
         with closing(page.connect()) as connection:
             connection.sendall(f"{head}{inner}{last}".encode())
-            said = b"".join(iter(lambda connection=connection: connection.recv(65536), b""))
+            said = connection.makefile("rb").read()
         assert said.count(b"HTTP/1.1 ") == 2 and b'"live"' not in said
 
 
@@ -523,6 +524,20 @@ def test_a_client_that_goes_takes_its_request_with_it(page: Page, monkeypatch: p
                 wait_for(lambda passed=passed: b"\r\n\r\nph" in passed.recv(65536, socket.MSG_PEEK))
             assert ended(passed), "the request upstream ends with its client"
             passed.close()
+
+
+def test_a_client_that_has_begun_to_read_may_go_too(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening() as upstream:
+        ports = {**page.fake.ports, "inference": upstream.getsockname()[1]}
+        monkeypatch.setattr(studio, "find", lambda _: replace(page.fake, ports=ports))
+        head = HEAD.replace("{host}", page.host).replace("{key}", page.server.settings.key)
+        with closing(page.connect()) as client:
+            client.sendall(f"{head}Content-Length: 5\r\n\r\nphoto".encode())
+            passed, _ = upstream.accept()
+            passed.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+        with closing(passed):
+            assert ended(passed)
 
 
 def test_an_answer_that_breaks_off_is_no_whole_one(
