@@ -130,11 +130,9 @@ class StudioServer:
                 loop="asyncio",
                 http="h11",
                 ws="none",
-                lifespan="on",
                 log_config=None,
                 log_level="critical",  # failures are logged by the application
                 access_log=False,
-                proxy_headers=False,
                 server_header=False,
                 headers=list(HEADERS.items()),
                 limit_concurrency=MAX_CONNECTIONS,
@@ -158,12 +156,8 @@ class StudioServer:
         self.answers.text(self.answers.running())
 
     def run(self) -> None:
-        """Answer until a signal ends the process, or `stop` is called."""
+        """Answer until a signal ends the process, or `uvicorn.should_exit` is set."""
         self.uvicorn.run([self.listener])
-
-    def stop(self) -> None:
-        """Have the server end."""
-        self.uvicorn.should_exit = True
 
 
 @contextmanager
@@ -175,7 +169,7 @@ def serving(settings: Settings, port: int = 0) -> Iterator[StudioServer]:
     try:
         yield server
     finally:
-        server.stop()
+        server.uvicorn.should_exit = True
         thread.join()
 
 
@@ -213,15 +207,7 @@ class _Answers:
                 yield {"client": client}
 
         smaller = [Middleware(GZipMiddleware, minimum_size=1024)]
-        asked = [
-            Route(
-                f"/{task}/{{model:model}}",
-                partial(self.ask, task),
-                methods=["POST", "PUT"],
-                max_body_size=MAX_BODY_BYTES,
-            )
-            for task in ("predictions", "explanations")
-        ]
+        asked = partial(Route, methods=["POST", "PUT"], max_body_size=MAX_BODY_BYTES)
         routes = [
             Route("/", self.root),
             Route(PREFIX.rstrip("/"), lambda _: RedirectResponse(PREFIX, 301)),
@@ -229,7 +215,7 @@ class _Answers:
             Route("/openapi.json", self.document, middleware=smaller),
             *(Route(path, lambda _: _json({"live": True})) for path in ("/livez", "/v2/health/live")),
             *(Route(path, self.readiness) for path in ("/readyz", "/v2/health/ready")),
-            *asked,
+            *(asked(f"/{task}/{{model:model}}", partial(self.ask, task)) for task in ("predictions", "explanations")),
         ]
         guard = Middleware(_Guard, hosts=hosts)
         handlers: dict[Any, Any] = {HTTPException: _failed, Exception: _failed}
@@ -257,13 +243,9 @@ class _Answers:
 
     def file(self, request: Request) -> Response:
         path = files_of(self.settings.folder).get(request.path_params["name"] or "index.html")
-        try:
-            content = path.read_bytes() if path else None
-        except OSError:
-            content = None
-        if path is None or content is None:
+        if path is None:
             raise HTTPException(404)
-        return _cached(request, content, MEDIA[path.suffix])
+        return _cached(request, path.read_bytes(), MEDIA[path.suffix])
 
     def document(self, request: Request) -> Response:
         try:
