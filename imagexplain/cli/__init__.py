@@ -34,7 +34,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     "serving": {
         "serve": Command("imagexplain.cli.serve", "start, stop or show the server of the archives", of_checkout=True),
         "edge": Command("imagexplain.cli.edge", "start, stop or check the front door, and its keys", of_checkout=True),
-        "studio": Command("imagexplain.cli.studio", "open the page on which people ask the models", of_checkout=True),
+        "studio": Command("imagexplain.cli.studio", "open the page on which people ask the models", True, "studio"),
         "doctor": Command("imagexplain.cli.doctor", "check this machine, the archives and the server"),
         "key": Command("imagexplain.cli.key", "print a key of the server on this machine"),
         "openapi": Command("imagexplain.cli.openapi", "write the OpenAPI document of the archives"),

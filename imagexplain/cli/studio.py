@@ -22,7 +22,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 from imagexplain.checkout import ROOT
 from imagexplain.ops.server import Server, ServerError, find
 from imagexplain.ops.signals import ended_by_signals
-from imagexplain.ops.studio import PORT, PREFIX, Settings, serving
+from imagexplain.ops.studio import PORT, PREFIX, Settings, StudioServer
 from imagexplain.progress import say
 
 CLIENT = "studio-command"
@@ -101,14 +101,14 @@ def open_browser(address: str, run: Path) -> None:
 
 def _serve(port: int, run: Path, show: Callable[[str], None]) -> int:
     try:
-        with serving(Settings(ROOT / "studio", run, document_of), port) as server:
-            say(f"the studio is at {server.address}\nCtrl-C ends it")
-            show(server.address)
-            threading.Thread(target=_made_ahead, args=(server.prepare,), daemon=True).start()
-            with suppress(KeyboardInterrupt, SystemExit):
-                threading.Event().wait()
+        server = StudioServer(Settings(ROOT / "studio", run, document_of), port)
     except OSError as error:
         raise ServerError(f"port {port}: {error.strerror or error}: choose another with --port") from None
+    say(f"the studio is at {server.address}\nCtrl-C ends it")
+    show(server.address)
+    threading.Thread(target=_made_ahead, args=(server.prepare,), daemon=True).start()
+    with suppress(KeyboardInterrupt, SystemExit):
+        server.run()
     return 0
 
 

@@ -9,29 +9,35 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 import json
+import logging
 import os
 import re
 import secrets
 import socket
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from email.message import Message
-from http import HTTPStatus
-from http.client import HTTPException
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
-from socketserver import TCPServer
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import unquote
 
-from imagexplain.client.loopback import LOOPBACK, reachable, urlopen
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from imagexplain.client.loopback import LOOPBACK
 from imagexplain.errors import WORDS
 from imagexplain.ops.drain import DRAINING_FILE
 from imagexplain.ops.refusals import (
@@ -44,31 +50,18 @@ from imagexplain.ops.refusals import (
     by_status,
 )
 from imagexplain.ops.server import Server, ServerError, find
-from imagexplain.ops.studio_relay import (
-    CHUNK_BYTES,
-    SILENCE_S,
-    Body,
-    ClientGoneError,
-    Relayed,
-    UpstreamError,
-    UpstreamTimeoutError,
-    relay,
-)
+from imagexplain.ops.studio_relay import RelayedResponse, relay, upstream
 from imagexplain.ops.supervisor_state import find_supervisor
 
 PREFIX = "/studio/"
 PORT = 8088
 MAX_CONNECTIONS = 48
-"""Connections at a time, each with a thread; a browser opens six."""
+"""Connections at a time; a browser opens six."""
 MAX_HEADER_BYTES = 6000
-"""Bytes of all headers, as at the front door; TorchServe takes 8 kB."""
-HEAD_S = 30.0
-"""Seconds for a request's head, the silence before it included."""
-BODY_S = 300.0
-LINGER_S = 2.0
-"""Seconds in which a refused body is read and thrown away: otherwise a reset would take the refusal from the client."""
+"""Bytes of the address and all headers, as at the front door; TorchServe takes 8 kB."""
 READY_S = 3.0
-
+END_S = 1
+"""Seconds in which answers that have begun may come to their end when the server is ended."""
 MEDIA = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -82,7 +75,6 @@ MEDIA = {
     ".webp": "image/webp",
 }
 """Media types of files; those of other suffixes are not served."""
-
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -91,13 +83,13 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 """Headers of every answer."""
-
-PASSED_ON = ("Content-Type", "Accept", "Cache-Control", "X-Explain-Options")
+PASSED_ON = (b"content-type", b"accept", b"cache-control", b"x-explain-options", b"content-length")
 """Headers of a request that TorchServe sees."""
 
-_ASKED = re.compile(rf"/(predictions|explanations)/{MODEL}")
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_RETRY_AFTER_S = {429: 1, 502: 5, 503: 5, 504: 30}
+_NO_CACHE = {"Cache-Control": "no-cache"}
+_RETRY_AFTER_S = {429: "1", 502: "5", 503: "5", 504: "30"}
+_REFUSALS = {refusal.status: refusal for refusal in reversed(by_status(MAX_BODY_BYTES))}
+_REFUSALS[500] = Refusal(500, "internal", "server", "the studio's server failed, and has said why where it runs")
 _FOREIGN_HOST = Refusal(
     403, "forbidden", "host", "wanted an address of the loopback, as the studio's command prints it"
 )
@@ -120,131 +112,65 @@ class Settings:
     key: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
 
-@dataclass
-class _Documents:
-    """The document of the server that runs, made when it is first asked for."""
-
-    make: Callable[[Server], bytes]
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    made: tuple[Any, bytes] | None = None
-
-    def of(self, server: Server) -> bytes:
-        state = (server.store, server.models, server.archives)
-        with self.lock:
-            if self.made is None or self.made[0] != state:
-                self.made = (state, self.make(server))
-            return self.made[1]
-
-
-class _Reader(io.RawIOBase):
-    """Stream of what a client sends, until a deadline."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.deadline = 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("too slow")
-        self.connection.settimeout(min(left, SILENCE_S))
-        return self.connection.recv_into(buffer)
-
-
-class StudioServer(ThreadingHTTPServer):
-    """A server of the studio, which listens from its making on.
+class StudioServer:
+    """A server of the studio, which takes connections from its making on, and answers them while it runs.
 
     Raises:
         OSError: the port is taken.
     """
 
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-
     def __init__(self, settings: Settings, port: int = 0) -> None:
-        super().__init__((LOOPBACK, port), _Handler)
         self.settings = settings
-        self.documents = _Documents(settings.document)
-        self.refusals = {refusal.status: refusal for refusal in reversed(by_status(MAX_BODY_BYTES))}
-        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
-
-    def server_bind(self) -> None:
-        """Take the port, without HTTPServer's look-up of a name for the address."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = LOOPBACK, self.server_address[1]
+        self.listener = socket.create_server((LOOPBACK, port))
+        self.port: int = self.listener.getsockname()[1]
+        self.answers = _Answers(settings)
+        self.uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                self.answers.application([f"{name}:{self.port}" for name in (LOOPBACK, "localhost")]),
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                log_config=None,
+                log_level="critical",  # failures are logged by the application
+                access_log=False,
+                server_header=False,
+                headers=list(HEADERS.items()),
+                limit_concurrency=MAX_CONNECTIONS,
+                h11_max_incomplete_event_size=4 * MAX_HEADER_BYTES,
+                timeout_graceful_shutdown=END_S,
+            )
+        )
 
     @property
     def url(self) -> str:
         """Address of the server."""
-        return f"http://{LOOPBACK}:{self.server_port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     @property
     def address(self) -> str:
         """Address of the page, with the key in the part that browsers keep to themselves."""
         return f"{self.url}{PREFIX}#key={self.settings.key}"
 
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Names by which it may be asked."""
-        return tuple(f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost"))
-
     def prepare(self) -> None:
         """Make the document of the server that runs, which takes seconds, before it is asked for."""
-        server = find(self.settings.run)
-        if server:
-            self.documents.of(server)
+        self.answers.text(self.answers.running())
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection its thread, or turn it away where there are too many."""
-        if self._free.acquire(blocking=False):
-            try:
-                super().process_request(request, client_address)
-            except BaseException:
-                self._free.release()
-                raise
-        else:
-            request.settimeout(0)
-            with suppress(OSError):
-                request.sendall(self._turned_away())
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer a connection."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet of connections that broke off; the rest is a fault of ours."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-    def _turned_away(self) -> bytes:
-        refusal = self.refusals[429]
-        body = refusal.body.encode()
-        lines = [f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in HEADERS.items()]
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Retry-After: 1"]
-        lines.append(f"X-Request-Id: {_new_id()}")
-        return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+    def run(self) -> None:
+        """Answer until a signal ends the process, or `uvicorn.should_exit` is set."""
+        self.uvicorn.run([self.listener])
 
 
 @contextmanager
 def serving(settings: Settings, port: int = 0) -> Iterator[StudioServer]:
     """A server that answers within the block."""
     server = StudioServer(settings, port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
         yield server
     finally:
-        server.shutdown()
-        server.server_close()
+        server.uvicorn.should_exit = True
+        thread.join()
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -259,311 +185,202 @@ def files_of(folder: Path) -> dict[str, Path]:
     return found
 
 
-class _RefusedError(Exception):
-    """An error to answer with."""
-
-    def __init__(self, refusal: Refusal, **more: Any) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-        self.more = more
+class _Model(StringConvertor):
+    regex = MODEL
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: StudioServer
-    protocol_version = "HTTP/1.1"
-    server_version = "imagexplain"
-    sys_version = ""
-    disable_nagle_algorithm = True
+register_url_convertor("model", _Model())
 
-    def setup(self) -> None:
-        super().setup()
-        self.rfile.close()
-        self.reader = _Reader(self.connection)
-        self.rfile = io.BufferedReader(self.reader, CHUNK_BYTES)
-        self.id = ""
 
-    def log_message(self, *_: object) -> None:
-        pass
+@dataclass
+class _Answers:
+    """The application's functions; those that are no coroutines run in threads."""
 
-    def handle_one_request(self) -> None:
-        self.reader.deadline = time.monotonic() + HEAD_S
-        self.unread, self.continues = 0, False
-        super().handle_one_request()
+    settings: Settings
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    made: tuple[Any, bytes] | None = None
 
-    def handle_expect_100(self) -> bool:
-        self.continues = True  # once the request's head is found to be in order
-        return True
+    def application(self, hosts: list[str]) -> Starlette:
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
+            async with upstream() as client:
+                yield {"client": client}
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer with an error that the parser of HTTP found."""
-        self.close_connection = True
-        self.id = _new_id()
-        if self.request_version in ("", "HTTP/0.9"):
-            self.request_version = "HTTP/1.0"
-        refusals = self.server.refusals
-        if code == HTTPStatus.NOT_IMPLEMENTED:  # an unknown method
-            self._refuse(_RefusedError(refusals[405], Allow="GET, HEAD, POST, PUT"))
-        else:
-            self._refuse(_RefusedError(refusals.get(code, refusals[400])))
+        smaller = [Middleware(GZipMiddleware, minimum_size=1024)]
+        asked = partial(Route, methods=["POST", "PUT"], max_body_size=MAX_BODY_BYTES)
+        routes = [
+            Route("/", self.root),
+            Route(PREFIX.rstrip("/"), lambda _: RedirectResponse(PREFIX, 301)),
+            Route(f"{PREFIX}{{name:path}}", self.file, middleware=smaller),
+            Route("/openapi.json", self.document, middleware=smaller),
+            *(Route(path, lambda _: _json({"live": True})) for path in ("/livez", "/v2/health/live")),
+            *(Route(path, self.readiness) for path in ("/readyz", "/v2/health/ready")),
+            *(asked(f"/{task}/{{model:model}}", partial(self.ask, task)) for task in ("predictions", "explanations")),
+        ]
+        guard = Middleware(_Guard, hosts=hosts)
+        handlers: dict[Any, Any] = {HTTPException: _failed, Exception: _failed}
+        return Starlette(routes=routes, middleware=[guard], exception_handlers=handlers, lifespan=lifespan)
 
-    def do_GET(self) -> None:
-        self._answer()
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_PUT(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        given = self.headers.get("X-Request-Id", "")
-        self.id = given if _ID.fullmatch(given) else _new_id()
-        self.unread = self._length_told()
-        try:
-            self._check()
-            self._route()
-        except _RefusedError as refused:
-            self._refuse(refused)
-        except ClientGoneError:
-            self.close_connection = True
-        self._linger()
-
-    def _check(self) -> None:
-        """Refuse what a page of another origin sent, or what no client of ours sends."""
-        refusals = self.server.refusals
-        hosts = self.headers.get_all("Host", [])
-        if len(hosts) != 1 or not self.path.startswith("/"):
-            raise _RefusedError(refusals[400])
-        if hosts[0].lower() not in self.server.hosts:
-            raise _RefusedError(_FOREIGN_HOST)
-        origins = self.headers.get_all("Origin", [])
-        if origins and origins != [f"http://{hosts[0].lower()}"]:
-            raise _RefusedError(NAMED_REFUSALS["foreign-origin"])
-        site, mode = self.headers.get("Sec-Fetch-Site", "none"), self.headers.get("Sec-Fetch-Mode", "")
-        opens = mode == "navigate" and self.command == "GET"  # a link to the page
-        if site not in ("same-origin", "none") and not opens:
-            raise _RefusedError(NAMED_REFUSALS["foreign-origin"])
-        if "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-            raise _RefusedError(refusals[501 if self.headers["Transfer-Encoding"].lower() != "chunked" else 411])
-        if len(self.path) > MAX_HEADER_BYTES:
-            raise _RefusedError(refusals[414])
-        if sum(len(name) + len(value) for name, value in self.headers.items()) > MAX_HEADER_BYTES:
-            raise _RefusedError(refusals[431])
-
-    def _route(self) -> None:
-        path, _, query = self.path.partition("?")
-        if _ASKED.fullmatch(path):
-            self._allow("POST", "PUT")
-            self._ask(path, query)
-            return
-        self._allow("GET", "HEAD")
-        if path.startswith(PREFIX):
-            self._file(unquote(path.removeprefix(PREFIX)) or "index.html")
-        elif path == PREFIX.rstrip("/") or (path == "/" and "text/html" in self.headers.get("Accept", "")):
-            self._send(302 if path == "/" else 301, b"", {"Location": PREFIX})
-        elif path == "/":
-            self._json({"status": "alive"})
-        elif path == "/openapi.json":
-            self._cached(self._document(), MEDIA[".json"])
-        elif path in ("/livez", "/v2/health/live"):
-            self._json({"live": True})
-        elif path in ("/readyz", "/v2/health/ready"):
-            self._readiness()
-        else:
-            raise _RefusedError(self.server.refusals[404])
-
-    def _allow(self, *methods: str) -> None:
-        if self.command not in methods:
-            raise _RefusedError(self.server.refusals[405], Allow=", ".join(methods))
-
-    def _file(self, name: str) -> None:
-        path = files_of(self.server.settings.folder).get(name)
-        try:
-            content = path.read_bytes() if path else None
-        except OSError:
-            content = None
-        if path is None or content is None:
-            raise _RefusedError(self.server.refusals[404])
-        self._cached(content, MEDIA[path.suffix])
-
-    def _cached(self, content: bytes, media: str) -> None:
-        """Send a file, or word that the client has it as it is."""
-        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = {"Content-Type": media, "Cache-Control": "no-cache", "ETag": tag}
-        known = [each.strip().removeprefix("W/") for each in self.headers.get("If-None-Match", "").split(",")]
-        if tag in known:
-            self._send(304, None, headers)
-        else:
-            self._send(200, content, headers)
-
-    def _running(self) -> Server:
-        run = self.server.settings.run
+    def running(self) -> Server:
+        run = self.settings.run
         server = None if (run / DRAINING_FILE).exists() else find(run)
         if server is None:
-            raise _RefusedError(self.server.refusals[503])
+            raise HTTPException(503)
         return server
 
-    def _document(self) -> bytes:
-        try:
-            return self.server.documents.of(self._running())
-        except ValueError as error:  # an archive that cannot be read
-            refusal = self.server.refusals[503]
-            raise _RefusedError(Refusal(503, refusal.error, "models", str(error))) from None
+    def text(self, server: Server) -> bytes:
+        """The document of the server that runs, made when it is first asked for."""
+        state = (server.store, server.models, server.archives)
+        with self.lock:
+            if self.made is None or self.made[0] != state:
+                self.made = (state, self.settings.document(server))
+            return self.made[1]
 
-    def _readiness(self) -> None:
+    def root(self, request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(PREFIX, 302)
+        return _json({"status": "alive"})
+
+    def file(self, request: Request) -> Response:
+        path = files_of(self.settings.folder).get(request.path_params["name"] or "index.html")
+        if path is None:
+            raise HTTPException(404)
+        return _cached(request, path.read_bytes(), MEDIA[path.suffix])
+
+    def document(self, request: Request) -> Response:
         try:
-            server = find(self.server.settings.run)
-            states = _states(self.server.settings.run, server) if server else {}
-        except (ServerError, OSError, HTTPException, ValueError):
+            return _cached(request, self.text(self.running()), MEDIA[".json"])
+        except ValueError as error:  # an archive that cannot be read
+            return _refused(Refusal(503, _REFUSALS[503].error, "models", str(error)))
+
+    def readiness(self, _: Request) -> Response:
+        run = self.settings.run
+        try:
+            server = find(run)
+            states = _states(run, server) if server else {}
+        except (ServerError, OSError, httpx.HTTPError, ValueError):
             states = {}
         unready = [name for name, state in states.items() if state != "READY"]
         found = {"ready": bool(states) and not unready, "models": states, "unready": unready}
         if found["ready"]:
-            self._json(found)
-            return
+            return _json(found)
         message = f"not ready: {', '.join(unready)}" if unready else "TorchServe does not run"
-        refusal = Refusal(503, "busy", "models", message)
-        body = json.dumps({**json.loads(refusal.body), **found}).encode()
-        self._send(503, body, {"Content-Type": MEDIA[".json"], "Retry-After": str(_RETRY_AFTER_S[503])})
+        return _refused(Refusal(503, "busy", "models", message), found)
 
-    def _ask(self, path: str, query: str) -> None:
+    async def ask(self, task: str, request: Request) -> Response:
         """Pass a request on to TorchServe."""
-        refusals = self.server.refusals
-        if not hmac.compare_digest(_key(self.headers).encode(), self.server.settings.key.encode()):
-            raise _RefusedError(refusals[401], **{"WWW-Authenticate": "Bearer"})
-        if query and self.headers.get("X-Explain-Options"):
-            raise _RefusedError(NAMED_REFUSALS["options-twice"])
-        length = self._length()
-        server = self._running()
+        given, query = request.headers, request.scope["query_string"]
+        key = re.fullmatch(r"(?i:bearer) +([^ ]+) *", given.get("authorization", ""))
+        if key is None or not hmac.compare_digest(key[1].encode(), self.settings.key.encode()):
+            raise HTTPException(401, headers={"WWW-Authenticate": "Bearer"})
+        if query and "x-explain-options" in given:
+            return _refused(NAMED_REFUSALS["options-twice"])
+        if ("content-length" in given) == ("transfer-encoding" in given):
+            raise HTTPException(411)
+        server = await run_in_threadpool(self.running)
         try:
-            key = server.headers()
+            own = server.headers()["Authorization"]
         except ServerError:
-            raise _RefusedError(refusals[503]) from None
-        headers = {name: self.headers[name] for name in PASSED_ON if name in self.headers}
-        headers |= {"Host": server.inference.removeprefix("http://"), "X-Request-Id": self.id, **key}
+            raise HTTPException(503) from None
+        headers = [(name, value) for name, value in given.raw if name in PASSED_ON]
+        headers += [(b"authorization", own.encode()), (b"x-request-id", request.state.id.encode())]
         if query:
-            headers["X-Explain-Options"] = query
-        if self.continues:
-            self.send_response_only(100)
-            self.end_headers()
-        self.reader.deadline = time.monotonic() + BODY_S
-        address = reachable(server.host), server.ports["inference"]
-        body = Body(self.rfile, length)
+            headers.append((b"x-explain-options", query))
+        url = f"{server.inference}/{task}/{request.path_params['model']}"
         try:
-            relayed = relay(address, path, headers, body, self.connection)
-        except UpstreamError:
-            raise _RefusedError(refusals[502]) from None
-        except UpstreamTimeoutError:
-            raise _RefusedError(refusals[504]) from None
-        except ValueError:
-            raise _RefusedError(refusals[400]) from None
-        finally:
-            self.unread, self.continues = body.left, False
-        try:
-            self._pass_back(relayed)
-        finally:
-            relayed.close()
+            answer = await relay(request.state.client, request, url, headers)
+        except ClientDisconnect:
+            return Response()  # to nobody
+        except httpx.TransportError as error:
+            raise HTTPException(504 if isinstance(error, httpx.TimeoutException) else 502) from None
+        return await _passed_back(answer)
 
-    def _pass_back(self, relayed: Relayed) -> None:
-        status, headers = relayed.response.status, relayed.response.headers
-        length, chunks = relayed.response.length, relayed.chunks()
-        own = headers.get("X-Explain-Error")
-        if status >= 400 and not (own and status in WORDS):
-            status = {**TORCHSERVE_STATUSES, 507: 503}.get(status, status)
-            raise _RefusedError(self.server.refusals.get(status, self.server.refusals[502]))
-        passed = {"Content-Type": headers.get("Content-Type", MEDIA[".json"])}
-        if own:
-            passed["X-Explain-Error"] = own
-        if status in _RETRY_AFTER_S:
-            passed["Retry-After"] = headers.get("Retry-After", str(_RETRY_AFTER_S[status]))
-        passed["Cache-Control"] = "no-store"
-        try:
-            if length is None:
-                self._send(status, b"".join(chunks), passed)
-                return
-            self._head(status, {**passed, "Content-Length": str(length)})
-            for chunk in chunks:
-                self.wfile.write(chunk)
-        except UpstreamError:
-            self.close_connection = True  # half of the answer is sent; its length tells
 
-    def _length_told(self) -> int:
-        given = self.headers.get("Content-Length", "0")
-        return int(given) if re.fullmatch(r"[0-9]{1,18}", given) else 0
+async def _passed_back(answer: httpx.Response) -> Response:
+    answer.headers.encoding = "latin-1"
+    status, given = answer.status_code, answer.headers
+    if status >= 400 and not ("X-Explain-Error" in given and status in WORDS):
+        await answer.aclose()
+        status = {**TORCHSERVE_STATUSES, 507: 503}.get(status, status)
+        raise HTTPException(status if status in _REFUSALS else 502)
+    headers = {"Content-Type": MEDIA[".json"], "Cache-Control": "no-store"}
+    if status in _RETRY_AFTER_S:
+        headers["Retry-After"] = _RETRY_AFTER_S[status]
+    passed = ("Content-Type", "Content-Length", "Retry-After", "X-Explain-Error")
+    return RelayedResponse(answer, headers | {name: given[name] for name in passed if name in given})
 
-    def _length(self) -> int:
-        """The bytes of the body, known before any is read."""
-        given = self.headers.get_all("Content-Length", [])
-        if not given:
-            raise _RefusedError(self.server.refusals[411])
-        if len(given) != 1 or not re.fullmatch(r"[0-9]{1,18}", given[0]):
-            raise _RefusedError(self.server.refusals[400])
-        length = int(given[0])
-        if length > MAX_BODY_BYTES:
-            raise _RefusedError(self.server.refusals[413])
-        return length
 
-    def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": MEDIA[".json"], "Cache-Control": "no-cache"})
+@dataclass
+class _Guard:
+    """The application behind a number for each request, and a refusal of what pages of other origins send."""
 
-    def _refuse(self, refused: _RefusedError) -> None:
-        status = refused.refusal.status
-        headers = {"Content-Type": "application/json", "Cache-Control": "no-store", **refused.more}
-        if status in _RETRY_AFTER_S:
-            headers["Retry-After"] = str(_RETRY_AFTER_S[status])
-        self._send(status, refused.refusal.body.encode(), headers)
+    app: ASGIApp
+    hosts: list[str]
 
-    def _send(self, status: int, body: bytes | None, headers: Mapping[str, str]) -> None:
-        self._head(status, headers if body is None else {**headers, "Content-Length": str(len(body))})
-        if body and self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _head(self, status: int, headers: Mapping[str, str]) -> None:
-        self.connection.settimeout(SILENCE_S)
-        if self.unread:
-            self.close_connection = True
-        self.send_response_only(status)
-        for name, value in {**HEADERS, "X-Request-Id": self.id, **headers}.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-
-    def _linger(self) -> None:
-        """Throw away what is left of a refused body, for a while."""
-        if not self.unread or self.continues:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
             return
-        self.reader.deadline = time.monotonic() + LINGER_S
-        left = min(self.unread, 2 * MAX_BODY_BYTES)
-        try:
-            self.connection.shutdown(socket.SHUT_WR)
-            while left > 0 and (chunk := self.rfile.read1(min(left, CHUNK_BYTES))):
-                left -= len(chunk)
-        except OSError:
-            pass
+        request = Request(scope)
+        given = request.headers.get("x-request-id", "")
+        request.state.id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(16)
+
+        async def numbered(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request.state.id
+            await send(message)
+
+        refusal = self._refusal(request)
+        await (_refused(refusal) if refusal else self.app)(scope, receive, numbered)
+
+    def _refusal(self, request: Request) -> Refusal | None:
+        headers, host = request.headers, request.headers.get("host", "").lower()
+        if host not in self.hosts:
+            return _FOREIGN_HOST
+        opens = headers.get("sec-fetch-mode") == "navigate" and request.method == "GET"  # a link to the page
+        foreign = headers.get("sec-fetch-site", "none") not in ("same-origin", "none") and not opens
+        if foreign or any(origin != f"http://{host}" for origin in headers.getlist("origin")):
+            return NAMED_REFUSALS["foreign-origin"]
+        size = len(request.scope["raw_path"]) + len(request.scope["query_string"])
+        if size + sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:
+            return _REFUSALS[431]
+        return _REFUSALS[413] if int(headers.get("content-length", 0)) > MAX_BODY_BYTES else None
+
+
+def _failed(_: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    if status == 500:
+        logging.getLogger(__name__).error("the studio's server failed", exc_info=error)
+    return _refused(_REFUSALS.get(status, _REFUSALS[400]), headers=getattr(error, "headers", None))
+
+
+def _refused(
+    refusal: Refusal, more: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer of a refusal, with more in its body and its headers."""
+    told = {"Cache-Control": "no-store", **(headers or {})}
+    if refusal.status in _RETRY_AFTER_S:
+        told["Retry-After"] = _RETRY_AFTER_S[refusal.status]
+    return JSONResponse({**json.loads(refusal.body), **(more or {})}, refusal.status, told)
+
+
+def _json(value: Mapping[str, Any]) -> Response:
+    return JSONResponse(value, headers=_NO_CACHE)
+
+
+def _cached(request: Request, content: bytes, media: str) -> Response:
+    """A file, or word that the client has it as it is."""
+    tag = f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'  # weak: it may be sent compressed
+    headers = {"Content-Type": media, "ETag": tag, **_NO_CACHE}
+    known = [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
+    return Response(status_code=304, headers=headers) if tag in known else Response(content, 200, headers)
 
 
 def _states(run: Path, server: Server) -> dict[str, str]:
     """The state of each model, by its address: as the supervisor tells it, else as TorchServe's management does."""
     supervisor = find_supervisor(run)
     if supervisor:
-        try:
-            with urlopen(f"{supervisor.exporter}/readyz", timeout=READY_S) as answer:
-                found: dict[str, str] = json.load(answer)["models"]
-        except HTTPError as error:
-            found = json.load(error)["models"]
+        answer = httpx.get(f"{supervisor.exporter}/readyz", timeout=READY_S, trust_env=False)
+        found: dict[str, str] = answer.json()["models"]
         return found
     return {model: "READY" if "READY" in server.workers(model) else "UNAVAILABLE" for model in server.models}
-
-
-def _key(headers: Message) -> str:
-    found = re.fullmatch(r"(?i:bearer) +([^ ]+) *", headers.get("Authorization", ""))
-    return found[1] if found else ""
-
-
-def _new_id() -> str:
-    return secrets.token_hex(16)

@@ -1,161 +1,80 @@
-"""A client's request passed on to TorchServe: its body as it comes, and the end of both if either goes away."""
+"""A client's request passed on to TorchServe: its body as it comes, and the end of both if the client goes away."""
 
 from __future__ import annotations
 
-import selectors
-import socket
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
-from io import BufferedIOBase
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
 
-CONNECT_S = 5.0
-SILENCE_S = 30.0
-"""Seconds that either side may neither send nor take."""
+import httpx
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
 WAIT_S = 900.0
 """Seconds for an answer; TorchServe itself ends what takes longer than its archive may."""
-CHUNK_BYTES = 1 << 16
+SILENCE_S = 30.0
+CONNECT_S = 5.0
 
 
-class ClientGoneError(Exception):
-    """The client closed its connection, or is silent, before it was answered."""
+class RelayedResponse(StreamingResponse):
+    """An answer of TorchServe, sent as it comes with headers of ours; where it breaks off, the connection does."""
 
+    def __init__(self, answer: httpx.Response, headers: Mapping[str, str]) -> None:
+        super().__init__(answer.aiter_raw(), answer.status_code, headers)
+        self.answer = answer
 
-class UpstreamError(Exception):
-    """TorchServe ended the connection without an answer, or is not there."""
-
-
-class UpstreamTimeoutError(Exception):
-    """TorchServe did not answer in time."""
-
-
-@dataclass
-class Body:
-    """A client's body, as far as it has not been read.
-
-    Attributes:
-        stream: Stream from the client, which times out by itself.
-        left: Bytes of the body that are still to come.
-    """
-
-    stream: BufferedIOBase
-    left: int
-
-    def read(self) -> bytes:
-        """The next bytes, none at the end. Raises ClientGoneError."""
-        if not self.left:
-            return b""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            chunk = self.stream.read1(min(CHUNK_BYTES, self.left))
-        except OSError as error:
-            raise ClientGoneError from error
-        if not chunk:
-            raise ClientGoneError
-        self.left -= len(chunk)
-        return chunk
+            await super().__call__(scope, receive, send)
+        except httpx.TransportError:
+            pass  # uvicorn closes the connection: there is less than was announced
+        finally:
+            await self.answer.aclose()
 
 
-@dataclass
-class Relayed:
-    """An answer that has begun, to be read to its end and closed."""
-
-    response: HTTPResponse
-    connection: HTTPConnection
-
-    def chunks(self) -> Iterable[bytes]:
-        """The body, piece by piece. Raises UpstreamError where it breaks off."""
-        left = self.response.length
-        while True:
-            try:
-                chunk = self.response.read1(CHUNK_BYTES) if left != 0 else b""
-            except (OSError, HTTPException) as error:
-                raise UpstreamError(str(error)) from error
-            if not chunk:
-                break
-            left = None if left is None else left - len(chunk)
-            yield chunk
-        if left:
-            raise UpstreamError(f"the answer lacks {left} bytes")
-
-    def close(self) -> None:
-        """End the connection, whatever of the answer is left."""
-        self.response.close()
-        self.connection.close()
+def upstream() -> httpx.AsyncClient:
+    """A client for TorchServe: by no proxy, and a connection for each request, which ends it by its own end."""
+    timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S, read=WAIT_S)
+    return httpx.AsyncClient(trust_env=False, timeout=timeout, limits=httpx.Limits(max_keepalive_connections=0))
 
 
-def relay(
-    address: tuple[str, int],
-    path: str,
-    headers: Mapping[str, str],
-    body: Body,
-    client: socket.socket,
-    wait_s: float = WAIT_S,
-) -> Relayed:
+async def relay(
+    client: httpx.AsyncClient, request: Request, url: str, headers: Sequence[tuple[bytes, bytes]]
+) -> httpx.Response:
     """Send a request, and wait until its answer begins or its client has gone.
 
     Args:
-        address: Host and port of TorchServe.
-        path: Path of the request.
-        headers: Headers of the request.
-        body: Body of the request.
-        client: Connection of the client, which is looked at while the model computes.
-        wait_s: Seconds for the answer's beginning.
+        client: Client for TorchServe.
+        request: Request whose body is sent.
+        url: Address to ask.
+        headers: Headers to ask with.
 
     Raises:
-        ClientGoneError: the client has gone; so has the request.
-        UpstreamError: no answer.
-        UpstreamTimeoutError: none in time.
-        ValueError: a header that HTTP does not have.
+        ClientDisconnect: the client has gone; so has the request.
+        httpx.TimeoutException: no answer in time.
+        httpx.TransportError: no answer.
     """
-    connection = HTTPConnection(*address, timeout=CONNECT_S)
+    sent = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        async for chunk in request.stream():
+            yield chunk
+        sent.set()
+
+    async def leave() -> None:
+        await sent.wait()  # before that, whoever reads the body is told
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    asked = httpx.Request("POST", url, headers=headers, content=body())
+    asking = asyncio.create_task(client.send(asked, stream=True))
+    leaving = asyncio.create_task(leave())
     try:
-        connection.putrequest("POST", path, skip_accept_encoding=True)
-        for name, value in {**headers, "Content-Length": str(body.left), "Connection": "close"}.items():
-            connection.putheader(name, value)
-        try:
-            connection.endheaders()
-        except OSError as error:
-            raise UpstreamError(str(error)) from error
-        connection.sock.settimeout(SILENCE_S)
-        _send(connection.sock, body)
-        _await_answer(connection.sock, client, wait_s)
-        connection.sock.settimeout(SILENCE_S)
-        try:
-            return Relayed(connection.getresponse(), connection)
-        except (OSError, HTTPException) as error:
-            raise UpstreamError(str(error)) from error
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _send(upstream: socket.socket, body: Body) -> None:
-    while chunk := body.read():
-        try:
-            upstream.sendall(chunk)
-        except OSError:
-            return  # TorchServe may have answered before it had it all
-
-
-def _await_answer(upstream: socket.socket, client: socket.socket, wait_s: float) -> None:
-    deadline = time.monotonic() + wait_s
-    with selectors.DefaultSelector() as selector:
-        selector.register(upstream, selectors.EVENT_READ)
-        selector.register(client, selectors.EVENT_READ)
-        while (left := deadline - time.monotonic()) > 0:
-            ready = {key.fileobj for key, _ in selector.select(left)}
-            if client in ready:
-                if _has_gone(client):
-                    raise ClientGoneError
-                selector.unregister(client)  # it sent another request ahead
-            if upstream in ready:
-                return
-    raise UpstreamTimeoutError
-
-
-def _has_gone(client: socket.socket) -> bool:
-    try:
-        return client.recv(1, socket.MSG_PEEK) == b""
-    except OSError:
-        return True
+        done, _ = await asyncio.wait((asking, leaving), timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        if not asking.done():
+            asking.cancel()
+    if asking in done:
+        return asking.result()
+    raise ClientDisconnect if leaving in done else httpx.ReadTimeout("no answer in time")
