@@ -28,7 +28,6 @@ from prometheus_client.utils import floatToGoString
 from pydantic import BaseModel, ConfigDict
 
 from imagexplain.checkout import ROOT
-from imagexplain.client.loopback import LOOPBACK
 from imagexplain.serving.metrics import MetricType
 
 BUCKETS = Histogram.DEFAULT_BUCKETS
@@ -47,7 +46,7 @@ class MetricsSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     targets: Path
-    address: str = LOOPBACK
+    address: str = "127.0.0.1"
     table: Path = ROOT / "monitoring" / "metrics.yaml"
 
 

@@ -1,44 +1,32 @@
-"""The Serve config: by Ray's own schema, of archives that there are, and deployed in a short form."""
+"""The Serve config: by Ray's own schema, with the times and queues of the archives, and deployed in a short form."""
 
 from __future__ import annotations
 
-import copy
 import json
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import ray
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from ray import serve
 from ray.cluster_utils import Cluster
-from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
 from imagexplain.archive.spec import load
 from imagexplain.cluster.ray_serve import Settings
 from imagexplain.ops.server import ROOT, free_port
 from imagexplain.serving.rejection import REASONS
+from tests.cluster.serving import config
 from tests.deploy.metric_names import PROMETHEUS, declared, names_in, rules
 from tests.deploy.programs import run
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import write_tensormask, write_timm
-
-CONFIG = ROOT / "deploy" / "ray" / "serve.yaml"
-SHORT = ("resnet", "tensormask")
-
-
-def config() -> dict[str, Any]:
-    """The config as Ray reads it."""
-    content: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
-    return content
 
 
 def test_ray_takes_the_config_and_knows_every_field() -> None:
@@ -67,20 +55,6 @@ def test_timeouts_and_queues_are_the_archives() -> None:
         assert actor["runtime_env"]["env_vars"] == {"OMP_NUM_THREADS": str(actor["num_cpus"])}
 
 
-def short(archives: Mapping[str, Path], port: int, targets: Path) -> dict[str, Any]:
-    """The config with small archives in the place of some of its own, on a port of the loopback."""
-    content = copy.deepcopy(config())
-    content["http_options"] |= {"host": "127.0.0.1", "port": port}
-    content["applications"] = [app for app in content["applications"] if app["name"] in archives]
-    for app in content["applications"]:
-        app["args"] = {
-            "archive": str(archives[app["name"]]),
-            "segmenters": [name for name in archives if name == "tensormask" != app["name"]],
-            "metrics": {"targets": str(targets)},
-        }
-    return content
-
-
 @dataclass(frozen=True)
 class Deployed:
     """The short form, served: its address, and the folder of its replicas' targets."""
@@ -91,40 +65,18 @@ class Deployed:
 
 @pytest.fixture(scope="module")
 def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    store = tmp_path_factory.mktemp("store")
+    store, targets = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("targets")
     archives = {
         "resnet": archived(store, write_timm(tmp_path_factory.mktemp("resnet"), "resnet"), "resnet"),
         "tensormask": archived(store, write_tensormask(tmp_path_factory.mktemp("tensormask")), "tensormask"),
     }
-    targets = tmp_path_factory.mktemp("targets")
-    schema = ServeDeploySchema.model_validate(short(archives, free_port(), targets))
-    options = schema.http_options.model_dump()
-    ray.init(cluster.address, log_to_driver=False)
-    try:
-        serve.start(proxy_location=schema.proxy_location, http_options=options)
-        _get_global_client().deploy_apps(schema)  # all that `serve run` does with a file
-        eventually(lambda: statuses() == dict.fromkeys(archives, "RUNNING"))
-        yield Deployed(f"http://{options['host']}:{options['port']}", targets)
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-    assert not list(targets.iterdir())
-
-
-def statuses() -> dict[str, str]:
-    """The state of each application; a failure, with Ray's message, is one of the test's."""
-    applications = serve.status().applications
-    failed = [app.message for app in applications.values() if app.status.value == "DEPLOY_FAILED"]
-    assert not failed, failed
-    return {name: app.status.value for name, app in applications.items()}
-
-
-def eventually(true: Callable[[], bool], seconds: float = 180.0) -> None:
-    """Wait until something is true."""
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.1)
+    port = free_port()
+    command = [sys.executable, "-m", "tests.cluster.serving", cluster.address, str(port), str(targets)]
+    command += [f"{name}={archive}" for name, archive in archives.items()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None and any(line == b"serving\n" for line in process.stdout)
+        yield Deployed(f"http://127.0.0.1:{port}", targets)
+    assert not list(targets.iterdir())  # replicas that end take their targets with them
 
 
 @pytest.fixture
@@ -135,7 +87,6 @@ def client(deployed: Deployed) -> Iterator[httpx.Client]:
 
 def test_the_config_is_deployed(client: httpx.Client) -> None:
     headers = {"accept": "application/json", "x-explain-options": "steps=4&baseline=black&segments=tensormask"}
-    assert client.post("/tensormask/predictions", content=coarse_png()).status_code == 200
     answer = client.post("/resnet/explanations", content=coarse_png(), headers=headers)
     assert (answer.status_code, answer.json()["model"]) == (200, "resnet"), answer.text
 
@@ -166,18 +117,19 @@ def test_replicas_have_the_metrics_of_torchserves_workers(deployed: Deployed, cl
 
     def value(name: str) -> float:
         (found,) = [found for found in scraped(deployed.targets).values() if answered in found]
-        return found.get(name, 0.0)
+        return found[name]
 
-    before, seen = value(answered), value(slow)
-    assert value(refused) == value(series("explain_rejected_total", reason=REASONS[0])) == 0  # before the first one
+    assert client.post("/resnet/predictions", content=coarse_png()).status_code == 200  # histograms have no 0
+    before, seen, refusals = value(answered), value(slow), value(refused)
+    assert value(series("explain_rejected_total", reason=REASONS[-2])) == 0  # there before the first one
     assert client.post("/resnet/predictions", content=coarse_png(5)).status_code == 200
     headers = {"x-explain-options": "steps=0"}
     assert client.post("/resnet/explanations", content=coarse_png(), headers=headers).status_code == 400
-    assert (value(answered), value(refused), value(slow)) == (before + 1, 1, seen + 1)
+    assert (value(answered), value(refused), value(slow)) == (before + 1, refusals + 1, seen + 1)
     assert value(series("explain_model_load_seconds")) > 0
 
     replicas = scraped(deployed.targets)
-    assert len(replicas) == len(SHORT)
+    assert len(replicas) == 2
     names = {key.partition("{")[0] for found in replicas.values() for key in found}
     read = {
         name for kind in ("recording", "alerting") for rule in rules(kind).values() for name in names_in(rule["expr"])
