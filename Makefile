@@ -23,7 +23,7 @@ $(foreach name,LANET_WEIGHTS LANET_LABELS BIT_WEIGHTS BIT_LABELS TENSORMASK_WEIG
   $(if $(filter undefined,$(origin $(name))),,$(eval export $(name))))
 
 .PHONY: setup setup-ops archives serve serve-edge supervise studio stop demo kernel notebooks docs test test-upstream \
-  torture lint bench evaluate
+  torture torture-cluster lint bench evaluate
 .DEFAULT_GOAL := demo
 
 setup: .venv/.installed
@@ -77,9 +77,11 @@ torture: setup
 	@$(run) -m benchmarks.torture --out benchmarks/results_torture.json
 
 # The pages as a site, which asks nothing of the network: read by `.venv/bin/python -m http.server -d run/site -b 127.0.0.1`.
-.PHONY: docs
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(run) -m mkdocs build --strict --quiet && echo "run/site/index.html"
+
+torture-cluster: setup
+	@$(run) -m pytest -q -m soak tests/cluster
 
 lint: setup
 	@$(run) -m ruff check .

@@ -43,6 +43,8 @@ RUN_ELSEWHERE = {
     "--config.file=deploy/prometheus": "tests/deploy/test_monitoring.py, and Alertmanager's by test_rules.py beside it",
     "deploy.grafana.draw": "tests/deploy/test_monitoring.py, from a Prometheus of its own",
     '"request_id": "mine-1"': "tests/deploy/test_monitoring.py, where the log's lines are waited for",
+    "imagexplain batch --input": "tests/cluster/test_datasets_page.py, the page from top to bottom",
+    '"results/table"': "tests/cluster/test_datasets_page.py, the page from top to bottom",
     "tests.answers.record": "tests/answers/test_record.py, on a part: the whole takes minutes",
 }
 """Commands of blocks that are not run here, each with what runs it or why nothing does."""

@@ -14,7 +14,7 @@ Label: TypeAlias = str | int
 """A class, by its label, one of its synonyms, or its index."""
 
 Quadrature = Literal["gauss_legendre", "midpoint", "left", "right", "trapezoid"]
-Baseline = Literal["zero", "black", "white", "mean", "blur", "uniform", "image", "tensor"]
+Baseline = Literal["zero", "black", "white", "mean", "blur", "uniform", "extremes", "image", "tensor"]
 Picture = Literal["annotated", "plain"]
 Segments = Literal["slic", "grid"]
 Output = Literal[

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 
@@ -58,18 +60,17 @@ async def _parts(body: bytes, request: Request, media: str) -> dict[str, Any]:
     if not media.lower().startswith("multipart/form-data"):
         return {"body": body} if body else {}
 
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
 
+    parser = MultiPartParser(
+        request.headers, stream(), max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=MAX_REQUEST_BYTES
+    )
     try:
-        async with Request(request.scope, receive).form(
-            max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=MAX_REQUEST_BYTES
-        ) as form:
-            return {
-                name: await value.read() if isinstance(value, UploadFile) else value.encode()
-                for name, value in form.items()
-            }
-    except HTTPException as error:
-        raise RequestError(
-            400, "body", f"wanted a multipart form, got one that cannot be read: {error.detail}"
-        ) from None
+        form = await parser.parse()
+        return {
+            name: await value.read() if isinstance(value, UploadFile) else value.encode()
+            for name, value in form.items()
+        }
+    except (MultiPartException, FormParserError) as error:
+        raise RequestError(400, "body", f"wanted a multipart form, got one that cannot be read: {error}") from None

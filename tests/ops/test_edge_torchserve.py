@@ -225,7 +225,8 @@ def test_the_page_from_top_to_bottom(door: Door, tmp_path: Path) -> None:
     """Its blocks in their order, in a copy of what a reader has, but for the start, which has been made."""
     for name in ("imagexplain", "deploy"):  # which find their settings beside them
         shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "archive_specs").symlink_to(ROOT / "archive_specs")
+    for name in ("archive_specs", "studio"):
+        (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "run").symlink_to(door.run)
     settings = tmp_path / "deploy" / "nginx" / "edge.yaml"
     changes = f"port: {door.edge.port}\n", f"legacy: {{bit: {door.settings.legacy['bit']}}}\n"
