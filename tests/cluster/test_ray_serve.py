@@ -1,24 +1,32 @@
-"""The archives behind Ray Serve: the same bytes as TorchServe's handlers give, in every form of request and answer."""
+"""The archives behind Ray Serve, deployed by the Serve config: bytes and metrics as TorchServe's handlers give them."""
 
 from __future__ import annotations
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from ray.cluster_utils import Cluster
 
 from imagexplain.cluster.http import MAX_REQUEST_BYTES
 from imagexplain.ops.server import ROOT, free_port
 from imagexplain.serving.messages import RawRequest
+from imagexplain.serving.rejection import REASONS
 from imagexplain.serving.request_loop import AnyLoop
+from tests.deploy.metric_names import PROMETHEUS, declared, names_in, rules
+from tests.deploy.programs import run
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import classifier_of, segmenter_of, write_tensormask, write_timm
@@ -41,19 +49,33 @@ CASES: list[tuple[str, str, str, str]] = [
 ]
 
 
+@dataclass(frozen=True)
+class Deployed:
+    """The short form, served: its address, and the folder of its replicas' targets."""
+
+    url: str
+    targets: Path
+
+
 @pytest.fixture(scope="module")
-def url(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    store = tmp_path_factory.mktemp("store")
+def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    store, targets = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("targets")
     archives = {
         "resnet": archived(store, write_timm(tmp_path_factory.mktemp("resnet"), "resnet"), "resnet"),
         "tensormask": archived(store, write_tensormask(tmp_path_factory.mktemp("tensormask")), "tensormask"),
     }
     port = free_port()
-    command = [sys.executable, "-m", "tests.cluster.serve_process", cluster.address, str(port)]
+    command = [sys.executable, "-m", "tests.cluster.serving", cluster.address, str(port), str(targets)]
     command += [f"{name}={archive}" for name, archive in archives.items()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None and any(line == b"serving\n" for line in process.stdout)
-        yield f"http://127.0.0.1:{port}"
+        yield Deployed(f"http://127.0.0.1:{port}", targets)
+    assert not list(targets.iterdir())  # replicas that end take their targets with them
+
+
+@pytest.fixture(scope="module")
+def url(deployed: Deployed) -> str:
+    return deployed.url
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +155,62 @@ def test_a_bad_request_of_a_batch_fails_alone(client: httpx.Client) -> None:
 
     with ThreadPoolExecutor(len(options)) as pool:
         assert list(pool.map(status, options)) == [200, 400, 200, 422, 200]
+
+
+def scraped(targets: Path) -> dict[str, dict[str, float]]:
+    """The series of each target: their values by name and labels."""
+    groups = [group for file in sorted(targets.glob("*.json")) for group in json.loads(file.read_text())]
+    texts = [httpx.get(f"http://{group['targets'][0]}/metrics", trust_env=False).text for group in groups]
+    return {
+        group["targets"][0]: {
+            f"{sample.name}{json.dumps(sample.labels, sort_keys=True)}": sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        for group, text in zip(groups, texts, strict=True)
+    }
+
+
+def series(name: str, **labels: str) -> str:
+    """The key of a series."""
+    return name + json.dumps({"model_name": "resnet", "model_version": "1.0", **labels}, sort_keys=True)
+
+
+def test_replicas_have_the_metrics_of_torchserves_workers(deployed: Deployed, client: httpx.Client) -> None:
+    answered = series("explain_requests_total", kind="prediction", outcome="ok")
+    refused = series("explain_requests_total", kind="explanation", outcome="bad_request")
+    slow = series("explain_request_seconds_bucket", kind="prediction", le="10.0")
+
+    def value(name: str) -> float:
+        (found,) = [found for found in scraped(deployed.targets).values() if answered in found]
+        return found[name]
+
+    assert client.post("/resnet/predictions", content=coarse_png()).status_code == 200  # histograms have no 0
+    before, seen, refusals = value(answered), value(slow), value(refused)
+    assert value(series("explain_rejected_total", reason=REASONS[-2])) == 0  # there before the first one
+    assert client.post("/resnet/predictions", content=coarse_png(5)).status_code == 200
+    headers = {"x-explain-options": "steps=0"}
+    assert client.post("/resnet/explanations", content=coarse_png(), headers=headers).status_code == 400
+    assert (value(answered), value(refused), value(slow)) == (before + 1, refusals + 1, seen + 1)
+    assert value(series("explain_model_load_seconds")) > 0
+
+    replicas = scraped(deployed.targets)
+    assert len(replicas) == 2
+    names = {key.partition("{")[0] for found in replicas.values() for key in found}
+    read = {
+        name for kind in ("recording", "alerting") for rule in rules(kind).values() for name in names_in(rule["expr"])
+    }
+    assert {name for name in read if name.startswith("explain_")} <= names <= declared()
+
+
+def test_prometheus_finds_the_replicas(deployed: Deployed, tmp_path: Path) -> None:
+    content = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    (job,) = [job for job in content["scrape_configs"] if job["job_name"] == "replicas"]
+    job["file_sd_configs"][0]["files"] = [str(deployed.targets / "*.json")]
+    file = tmp_path / "prometheus.yml"
+    file.write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    run("promtool", "check", "config", "--lint-fatal", str(file))
+    found = run("promtool", "check", "service-discovery", "--timeout=3s", str(file), "replicas")
+    for target in scraped(deployed.targets):
+        assert target in found
+    assert socket.gethostname() in found

@@ -26,11 +26,12 @@ def prometheus(folder: Path, targets: Mapping[str, str]) -> Iterator[str]:
 
     Args:
         folder: Empty folder for its configuration and data.
-        targets: Host and port of each job.
+        targets: Host and port of each job; those that are not named are left out.
     """
     settings = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     del settings["alerting"]
+    settings["scrape_configs"] = [job for job in settings["scrape_configs"] if job["job_name"] in targets]
     for job in settings["scrape_configs"]:
         job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
     for name in settings["rule_files"]:
