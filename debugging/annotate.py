@@ -26,18 +26,21 @@ MOST_TASKS = 200
 REGIONS = "regionfiles"
 
 
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("results", type=Path, help="folder of results, in which find has written errors.json")
-    parser.add_argument("--most", type=int, default=MOST_TASKS, help=f"tasks, at most (default: {MOST_TASKS})")
-    parser.add_argument("--answers", type=Path, help="answered tasks to read")
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("results", type=Path, help="folder of results, in which find has written errors.json")
+    made.add_argument("--most", type=int, default=MOST_TASKS, help=f"tasks, at most (default: {MOST_TASKS})")
+    made.add_argument("--answers", type=Path, help="answered tasks to read")
+    made.add_argument(
         "--least-rating", type=float, default=LEAST_RATING, help="rating from which contents are in region files"
     )
-    given = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    given = parser(prog).parse_args(arguments)
     if given.answers is not None:
         return read(given.results, given.answers, given.least_rating)
     if given.most < 1:

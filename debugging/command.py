@@ -45,36 +45,30 @@ STEPS = {
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all steps, for a shell that completes them; no step is imported for it."""
-    from imagexplain.cli.parser_source import parser_of
-
-    made = argparse.ArgumentParser(prog=prog)
-    steps = made.add_subparsers(metavar="STEP")
-    for name, step in STEPS.items():
-        steps.add_parser(name, help=step.summary)
-        steps.choices[name] = parser_of(step.module, f"{prog} {name}")
-    return made
-
-
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
+    """The parser of this command, which leaves a step's own arguments to the step."""
     width = max(map(len, STEPS))
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog=prog,
         description=__doc__,
         epilog="\n".join(["steps:", *(f"  {name:{width}}  {each.summary}" for name, each in STEPS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("step", choices=STEPS, metavar="STEP", help="one of the steps below")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the step's own; --help tells them")
-    given = parser.parse_args(arguments)
+    made.add_argument("step", choices=STEPS, metavar="STEP", help="one of the steps below")
+    made.add_argument("arguments", nargs=argparse.REMAINDER, help="the step's own; --help tells them")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    made = parser(prog)
+    given = made.parse_args(arguments)
     module = import_module(STEPS[given.step].module)
     from imagexplain.client import ClientError
     from imagexplain.errors import RequestError
     from imagexplain.ops.server import ServerError
 
     try:
-        status: int = module.main(given.arguments, f"{parser.prog} {given.step}")
+        status: int = module.main(given.arguments, f"{made.prog} {given.step}")
     except (ClientError, ServerError, RequestError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

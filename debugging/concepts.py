@@ -22,16 +22,19 @@ from imagexplain.progress import say
 from imagexplain.vision.html_page import plural
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("results", type=Path, help="folder of results, in which find has written errors.json")
+    made.add_argument("--clusters", type=int, help="number for each class (default: as many as the features show)")
+    made.add_argument("--seed", type=int, default=0, help="seed of the clusters (default: 0)")
+    made.add_argument("--overwrite", action="store_true", help="replace other concepts, with what was edited")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("results", type=Path, help="folder of results, in which find has written errors.json")
-    parser.add_argument("--clusters", type=int, help="number for each class (default: as many as the features show)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the clusters (default: 0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace other concepts, with what was edited")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     if given.clusters is not None and given.clusters < 1:
         raise ArgumentError("clusters", f"wanted at least 1, got {given.clusters}")
     found, settings = read_json(given.results / "errors.json", "find"), read_json(given.results / "find.json", "find")

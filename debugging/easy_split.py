@@ -27,18 +27,21 @@ OPTIMISED = "_opt"
 """End of the name of a split without hard images, after that of the whole."""
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("tasks", type=Path, help="answered tasks")
+    made.add_argument("data", type=Path, help="folder with annotation/ and features/")
+    made.add_argument("--split", required=True, help="split to take images from, such as val_sub")
+    made.add_argument("--name", help=f"name of the new one (default: the split's with {OPTIMISED})")
+    made.add_argument("--threshold", type=float, default=THRESHOLD, help="(default: %(default)s)")
+    made.add_argument("--keep-unrated", action="store_true", help="keep images that nobody rated")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("tasks", type=Path, help="answered tasks")
-    parser.add_argument("data", type=Path, help="folder with annotation/ and features/")
-    parser.add_argument("--split", required=True, help="split to take images from, such as val_sub")
-    parser.add_argument("--name", help=f"name of the new one (default: the split's with {OPTIMISED})")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help="(default: %(default)s)")
-    parser.add_argument("--keep-unrated", action="store_true", help="keep images that nobody rated")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     name = given.name or f"{given.split}{OPTIMISED}"
     folder = CaptionFolder(given.data)
     images = read_split(folder.annotation, given.split).images

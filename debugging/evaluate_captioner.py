@@ -48,19 +48,18 @@ EXPLAINED, STEPS = 400, 50
 """Number of held-out graphs whose captions are explained, and of points of each path."""
 
 
-def _parser(prog: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, nargs="?", help="folder with annotation/ and features/")
-    parser.add_argument("--captioner", type=Path, help="weights (default: the demonstration's, without DATA)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file for all numbers, JSON")
-    parser.add_argument("--no-java", action="store_true", help="leave METEOR and SPICE out")
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("data", type=Path, nargs="?", help="folder with annotation/ and features/")
+    made.add_argument("--captioner", type=Path, help="weights (default: the demonstration's, without DATA)")
+    made.add_argument("--out", type=Path, metavar="FILE", help="file for all numbers, JSON")
+    made.add_argument("--no-java", action="store_true", help="leave METEOR and SPICE out")
+    made.add_argument(
         "--print", type=Path, nargs="?", const=RECORD, dest="shown", metavar="FILE", help="print a file of numbers"
     )
 
-    data = parser.add_argument_group("of DATA")
+    data = made.add_argument_group("of DATA")
     data.add_argument("--split", nargs="+", default=["val_sub"], help="splits to score (default: val_sub)")
     data.add_argument("--tasks", type=Path, help="answered tasks, by which images are easy")
     data.add_argument("--threshold", type=float, default=THRESHOLD, help="least difficulty (default: %(default)s)")
@@ -73,18 +72,18 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     data.add_argument("--captions", type=Path, metavar="FILE", help="score the captions of this file")
     data.add_argument("--n-best", type=Path, metavar="FILE", help="file for all captions that were found")
 
-    scenes = parser.add_argument_group("of the demonstration")
+    scenes = made.add_argument_group("of the demonstration")
     scenes.add_argument("--scenes", type=int, default=demonstration.HELD_OUT, help="(default: %(default)s)")
     scenes.add_argument("--explained", type=int, default=EXPLAINED, metavar="N", help="graphs (default: %(default)s)")
     scenes.add_argument("--steps", type=int, default=STEPS, help="points of a path (default: %(default)s)")
     scenes.add_argument("--processes", type=int, default=1, help="that draw scenes (default: %(default)s)")
     scenes.add_argument("--cache", type=Path, metavar="FOLDER", help="folder in which encoded scenes are kept")
-    return parser
+    return made
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    given = _parser(prog).parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         if given.shown is not None:
             found = json.loads(given.shown.read_text("utf-8"))

@@ -18,15 +18,18 @@ from debugging.results import Record, read_json, same_settings
 from imagexplain.progress import say
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("folder", type=Path, help="images by class, <folder>/<class>/<image>")
+    made.add_argument("results", type=Path, help="folder of results, made if need be")
+    add_model(made)
+    return made
+
+
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="images by class, <folder>/<class>/<image>")
-    parser.add_argument("results", type=Path, help="folder of results, made if need be")
-    add_model(parser)
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     folder = labelled_folder(given.folder)
     model, segmentation = model_of(given), segmentation_of(given)
     same_settings(

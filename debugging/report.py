@@ -44,9 +44,28 @@ EXPLAINED = 200
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("results", type=Path, help="folder of results, in which train has run")
+    made.add_argument("folder", type=Path, help="images by class, <folder>/<class>/<image>, that no run has seen")
+    made.add_argument("--out", type=Path, help="folder of the report (default: RESULTS/report)")
+    made.add_argument("--conflicting", type=Path, metavar="FILE", help="CSV of image,conflicting")
+    made.add_argument("--masks", type=Path, help="folder of label maps, <masks>/<class>/<image>.png")
+    add_path_arguments(made)
+    made.add_argument(
+        "--explained", type=int, default=EXPLAINED, help=f"images with segments, at most (default: {EXPLAINED})"
+    )
+    made.add_argument(
+        "--examples", type=int, default=EXAMPLES, help=f"pictures of each kind, at most (default: {EXAMPLES})"
+    )
+    made.add_argument("--seed", type=int, default=0, help="seed of resamples and of the images with segments")
+    return made
+
+
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    given = _parser(prog).parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     for name in ("examples", "explained"):
         if getattr(given, name) < 0:
             raise ArgumentError(name, f"wanted a number that is not negative, got {getattr(given, name)}")
@@ -79,26 +98,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
     say("\n".join(lines_of(content)))
     say(f"read {out / 'report.html'}; all numbers are in {out / 'report.csv'}")
     return 0
-
-
-def _parser(prog: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("results", type=Path, help="folder of results, in which train has run")
-    parser.add_argument("folder", type=Path, help="images by class, <folder>/<class>/<image>, that no run has seen")
-    parser.add_argument("--out", type=Path, help="folder of the report (default: RESULTS/report)")
-    parser.add_argument("--conflicting", type=Path, metavar="FILE", help="CSV of image,conflicting")
-    parser.add_argument("--masks", type=Path, help="folder of label maps, <masks>/<class>/<image>.png")
-    add_path_arguments(parser)
-    parser.add_argument(
-        "--explained", type=int, default=EXPLAINED, help=f"images with segments, at most (default: {EXPLAINED})"
-    )
-    parser.add_argument(
-        "--examples", type=int, default=EXAMPLES, help=f"pictures of each kind, at most (default: {EXAMPLES})"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of resamples and of the images with segments")
-    return parser
 
 
 def check_unseen(folder: ImageFolder, results: Path) -> None:

@@ -39,23 +39,26 @@ OF_FIND = ("model", "segments", "n_segments", "baseline", "steps")
 """Settings that are those of ``find``."""
 
 
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("results", type=Path, help="folder of results of find, for `concept` and `prompts` of concepts")
-    parser.add_argument("pool", type=Path, nargs="?", help="images, in class folders or without")
-    parser.add_argument("--strategy", choices=(*STRATEGIES, PROMPTS), required=True)
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("results", type=Path, help="folder of results of find, for `concept` and `prompts` of concepts")
+    made.add_argument("pool", type=Path, nargs="?", help="images, in class folders or without")
+    made.add_argument("--strategy", choices=(*STRATEGIES, PROMPTS), required=True)
+    made.add_argument(
         "-k", "--count", type=int, default=DEFAULT_COUNT, help=f"images of each class (default: {DEFAULT_COUNT})"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of random choices (default: 0)")
-    parser.add_argument("--fill", action="store_true", help="fill up with random images where `concept` finds too few")
-    parser.add_argument("--copy-to", type=Path, help="folder to copy the images to, <folder>/<class>/<image>")
-    parser.add_argument("--masks", type=Path, help="label maps of the pool, where find had some")
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
+    made.add_argument("--seed", type=int, default=0, help="seed of random choices (default: 0)")
+    made.add_argument("--fill", action="store_true", help="fill up with random images where `concept` finds too few")
+    made.add_argument("--copy-to", type=Path, help="folder to copy the images to, <folder>/<class>/<image>")
+    made.add_argument("--masks", type=Path, help="label maps of the pool, where find had some")
+    add_arguments(made)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    given = parser(prog).parse_args(arguments)
     if given.strategy == PROMPTS:
         return _write_prompts(given.results)
     if given.pool is None:

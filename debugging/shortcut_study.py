@@ -509,22 +509,25 @@ def _with_interval(values: Sequence[float], sign: str = "") -> str:
     return f"{mean:{sign}.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
 
 
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
     usual = StudySettings()
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=usual.seeds, help=f"wrong models (default: {usual.seeds})")
-    parser.add_argument("--strength", type=float, default=usual.strength, help=f"(default: {usual.strength})")
-    parser.add_argument(
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--seeds", type=int, default=usual.seeds, help=f"wrong models (default: {usual.seeds})")
+    made.add_argument("--strength", type=float, default=usual.strength, help=f"(default: {usual.strength})")
+    made.add_argument(
         "--chosen", type=int, default=usual.chosen, help=f"images of each class (default: {usual.chosen})"
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--quick", action="store_true", help="less than a minute's work that shows whether it runs")
-    parser.add_argument("--out", type=Path, default=RECORD, help="JSON file to write")
-    parser.add_argument("--print", action="store_true", help="only print the tables of that file")
-    given = parser.parse_args(arguments)
+    made.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    made.add_argument("--quick", action="store_true", help="less than a minute's work that shows whether it runs")
+    made.add_argument("--out", type=Path, default=RECORD, help="JSON file to write")
+    made.add_argument("--print", action="store_true", help="only print the tables of that file")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    given = parser(prog).parse_args(arguments)
     if not given.print:
         settings = StudySettings(seeds=given.seeds, strength=given.strength, chosen=given.chosen)
         results = study(QUICK if given.quick else settings, 1 if given.quick else given.workers)

@@ -62,9 +62,25 @@ class Images:
     sets: tuple[DebugSet, ...]
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("results", type=Path, help="folder of results")
+    made.add_argument("photos", type=Path, help="folder with train/<class>/ and val/<class>/")
+    made.add_argument("--sets", nargs="+", required=True, metavar="SET", help="strategies, or folders by class")
+    made.add_argument("--pool", type=Path, help="folder of the selections' images (default: that of select)")
+    made.add_argument("--model", help="name, spec file or archive to begin with (default: that of find)")
+    made.add_argument("-k", "--count", type=int, help="images of each class, at most (default: what every set has)")
+    made.add_argument("--skip-faulty", action="store_true", help="leave out, and name, images that cannot be read")
+    made.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(default: cores)")
+    made.add_argument("--save-every", type=int, default=0, metavar="STEPS", help="(default: at ends of epochs)")
+    add_recipe(made)
+    return made
+
+
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    given = _parser(prog).parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     if given.count is not None and given.count < 1:
         raise ArgumentError("count", f"wanted at least 1, got {given.count}")
     config_of(given)  # whose errors come before the work
@@ -89,23 +105,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
         return 1
     say(f"next: imagexplain debug report {given.results} <folder of images by class that none of this has seen>")
     return 0
-
-
-def _parser(prog: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("results", type=Path, help="folder of results")
-    parser.add_argument("photos", type=Path, help="folder with train/<class>/ and val/<class>/")
-    parser.add_argument("--sets", nargs="+", required=True, metavar="SET", help="strategies, or folders by class")
-    parser.add_argument("--pool", type=Path, help="folder of the selections' images (default: that of select)")
-    parser.add_argument("--model", help="name, spec file or archive to begin with (default: that of find)")
-    parser.add_argument("-k", "--count", type=int, help="images of each class, at most (default: what every set has)")
-    parser.add_argument("--skip-faulty", action="store_true", help="leave out, and name, images that cannot be read")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(default: cores)")
-    parser.add_argument("--save-every", type=int, default=0, metavar="STEPS", help="(default: at ends of epochs)")
-    add_recipe(parser)
-    return parser
 
 
 def model_name(given: argparse.Namespace) -> str:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import textwrap
-from collections.abc import Iterator, Mapping
-from importlib import import_module
-from unittest.mock import patch
+from collections.abc import Iterator
 
-from imagexplain import cli
 from imagexplain.checkout import ROOT
+from imagexplain.cli.parsers import CommandParser, command_parsers
 
 PAGE = ROOT / "docs" / "commands.md"
 
@@ -29,66 +26,27 @@ they do not understand. Scripts of the same names are in [scripts/](../scripts).
 """
 
 
-class _Found(BaseException):
-    """A parser, on its way out of the command that was about to use it."""
-
-    def __init__(self, parser: argparse.ArgumentParser) -> None:
-        self.parser = parser
-
-
-def parser_of(module: str, prog: str) -> argparse.ArgumentParser:
-    """The parser that a command makes.
-
-    Args:
-        module: Name of the module whose ``main(arguments, prog)`` runs the command.
-        prog: Name of the program.
-    """
-
-    def found(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        raise _Found(parser)
-
-    try:
-        with patch.object(argparse.ArgumentParser, "parse_known_args", found):
-            import_module(module).main([], prog)
-    except _Found as caught:
-        return caught.parser
-    raise ValueError(f"module: wanted a command with a parser, got {module}")
-
-
 def page() -> str:
     """The page of today."""
-    sys.path[:0] = [] if str(ROOT) in sys.path else [str(ROOT)]
+    commands = command_parsers()
     lines = [_INTRODUCTION, "| command | |\n| --- | --- |"]
-    lines += [f"| [`{name}`](#imagexplain-{name}) | {each.summary} |" for name, each in cli.COMMANDS.items()]
+    lines += [f"| [`{name}`](#imagexplain-{name}) | {each.summary} |" for name, each in commands.items()]
     lines.append("")
-    for name, command in cli.COMMANDS.items():
-        lines += _section(command.module, f"imagexplain {name}", 2)
+    for each in commands.values():
+        lines += _section(each, 2)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _section(module: str, prog: str, level: int) -> Iterator[str]:
-    """A command's part of the page, and those of its own commands, however it keeps them."""
-    yield from _described(parser_of(module, prog), prog, level)
-    steps = getattr(import_module(module), "STEPS", None)
-    for name, step in steps.items() if isinstance(steps, Mapping) else ():
-        yield from _section(step.module, f"{prog} {name}", level + 1)
-
-
-def _described(parser: argparse.ArgumentParser, prog: str, level: int, summary: str = "") -> Iterator[str]:
+def _section(command: CommandParser, level: int) -> Iterator[str]:
+    """A command's part of the page, and those of its own commands."""
+    prog = command.parser.prog
     yield f"{'#' * level} {prog}\n"
-    yield from _text(parser.description or f"{summary.capitalize()}." * bool(summary), prog.rpartition(" ")[2])
-    rows: list[str] = []
-    commands: list[tuple[str, argparse.ArgumentParser, str]] = []
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            summaries = {each.dest: each.help or "" for each in action._choices_actions}
-            commands += [(name, each, summaries.get(name, "")) for name, each in action.choices.items()]
-        elif not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS:
-            rows.append(f"| {_named(action)} | {_meaning(parser, action)} |")
+    yield from _text(command.parser.description or f"{command.summary.capitalize()}.", prog.rpartition(" ")[2])
+    rows = [f"| {_named(each)} | {_meaning(command, each)} |" for each in command.arguments()]
     if rows:
         yield "\n".join(["| argument | meaning |", "| --- | --- |", *rows, ""])
-    for name, each, said in commands:
-        yield from _described(each, f"{prog} {name}", level + 1, said)
+    for each in command.commands.values():
+        yield from _section(each, level + 1)
 
 
 def _text(description: str, name: str) -> Iterator[str]:
@@ -113,8 +71,8 @@ def _named(action: argparse.Action) -> str:
     return ", ".join(f"`{each}`" for each in action.option_strings or [value])
 
 
-def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    said = [_escaped(" ".join(parser._get_formatter()._expand_help(action).split()))] if action.help else []
+def _meaning(command: CommandParser, action: argparse.Action) -> str:
+    said = [_escaped(command.help_of(action))] if action.help else []
     if action.choices:
         said.append(", ".join(f"`{choice}`" for choice in action.choices))
     if action.option_strings and action.required:

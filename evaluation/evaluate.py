@@ -119,17 +119,20 @@ def _evaluate(
     return found
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--models", nargs="+", default=["lanet", "bit"])
+    made.add_argument("--scenes", type=int, default=100, help="of each kind (default: 100)")
+    made.add_argument("--costly", type=int, default=25, help="for sensitivity and KernelShap (default: 25)")
+    made.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the scenes; by default the held-out series")
+    made.add_argument("--out", type=Path, help="a JSON file to write, with a picture beside it")
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", default=["lanet", "bit"])
-    parser.add_argument("--scenes", type=int, default=100, help="of each kind (default: 100)")
-    parser.add_argument("--costly", type=int, default=25, help="for sensitivity and KernelShap (default: 25)")
-    parser.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the scenes; by default the held-out series")
-    parser.add_argument("--out", type=Path, help="a JSON file to write, with a picture beside it")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     begin = time.perf_counter()
     try:
         results = evaluate(given.models, list(SCENES), given.seed, given.scenes, given.costly, Settings())

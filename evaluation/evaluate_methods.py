@@ -171,25 +171,28 @@ def evaluate(
     return results
 
 
-def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", default=list(MODELS), help=f"(default: {' '.join(MODELS)})")
-    parser.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
-    parser.add_argument("--images", type=int, default=25, help="scenes for each model (default: 25)")
-    parser.add_argument("--redrawn", type=int, default=10, help="images for the randomization check (default: 10)")
-    parser.add_argument("--noisy", type=int, default=2, help="images for max-sensitivity (default: 2)")
-    parser.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the scenes; by default the held-out series")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--models", nargs="+", default=list(MODELS), help=f"(default: {' '.join(MODELS)})")
+    made.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
+    made.add_argument("--images", type=int, default=25, help="scenes for each model (default: 25)")
+    made.add_argument("--redrawn", type=int, default=10, help="images for the randomization check (default: 10)")
+    made.add_argument("--noisy", type=int, default=2, help="images for max-sensitivity (default: 2)")
+    made.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the scenes; by default the held-out series")
+    made.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
+    made.add_argument(
         "--out", type=Path, default=ROOT / "benchmarks/results_methods_evaluation.json", help="a JSON file to write"
     )
-    parser.add_argument("--keep", action="store_true", help="leave that file's results of other models in it")
-    parser.add_argument("--add", action="store_true", help="add these methods to that file's results of the models")
-    parser.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
-    given = parser.parse_args(arguments)
+    made.add_argument("--keep", action="store_true", help="leave that file's results of other models in it")
+    made.add_argument("--add", action="store_true", help="add these methods to that file's results of the models")
+    made.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
+    return made
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    given = parser(prog).parse_args(arguments)
     if not given.print:
         torch.set_num_threads(1)  # seconds are those of one core, however many workers there are
         try:

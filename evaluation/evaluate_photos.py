@@ -266,40 +266,41 @@ def _minutes(begin: float) -> float:
 QUICK = PhotoSettings(mosaics={2: 1}, tile=112, points=2, photos=1, randomized=1, noisy=1, stages=2, superpixels=8)
 
 
-def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
     usual = PhotoSettings()
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="imagenet", help="name of a classifier's archive (default: imagenet)")
-    parser.add_argument("--labels", type=Path, default=LABELS, help="names of its classes, one a line")
-    parser.add_argument(
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--model", default="imagenet", help="name of a classifier's archive (default: imagenet)")
+    made.add_argument("--labels", type=Path, default=LABELS, help="names of its classes, one a line")
+    made.add_argument(
         "--photos", type=Path, action="append", metavar="DIR", help="folders of photos (default: the packages' own)"
     )
-    parser.add_argument("--packaged", action="store_true", help="take the packages' photos beside those of --photos")
-    parser.add_argument("--threshold", type=float, default=usual.threshold, help="least probability (default: 0.5)")
-    parser.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
+    made.add_argument("--packaged", action="store_true", help="take the packages' photos beside those of --photos")
+    made.add_argument("--threshold", type=float, default=usual.threshold, help="least probability (default: 0.5)")
+    made.add_argument("--methods", nargs="+", default=list(library.METHODS), metavar="METHOD", help="(default: all)")
     for side, count in usual.grids.items():
-        parser.add_argument(f"--mosaics-{side}x{side}", type=int, default=count, help=f"how many (default: {count})")
-    parser.add_argument(
+        made.add_argument(f"--mosaics-{side}x{side}", type=int, default=count, help=f"how many (default: {count})")
+    made.add_argument(
         "--affordable", type=int, default=usual.affordable, help="evaluations of a method in 3×3 (default: 14)"
     )
-    parser.add_argument("--tile", type=int, default=usual.tile, help="side of a tile in pixels (default: 224)")
-    parser.add_argument("--points", type=int, default=usual.points, help="points of a path (default: 10)")
-    parser.add_argument("--alone", type=int, default=usual.photos, help="photos scored alone (default: all)")
-    parser.add_argument("--randomized", type=int, default=usual.randomized, help="photos (default: 2)")
-    parser.add_argument("--noisy", type=int, default=usual.noisy, help="photos for max-sensitivity (default: 1)")
-    parser.add_argument("--stages", type=int, default=usual.stages, help="stages of randomization (default: 3)")
-    parser.add_argument("--seed", type=int, default=usual.seed, help="of the mosaics (default: 0)")
-    parser.add_argument("--score-cam-layer", default="blocks.6", help="(default: blocks.6, 320 channels)")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
-    parser.add_argument("--quick", action="store_true", help="a minute's work that shows whether everything runs")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks/results_photos.json", help="a JSON file to write"
-    )
-    parser.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
-    given = parser.parse_args(arguments)
+    made.add_argument("--tile", type=int, default=usual.tile, help="side of a tile in pixels (default: 224)")
+    made.add_argument("--points", type=int, default=usual.points, help="points of a path (default: 10)")
+    made.add_argument("--alone", type=int, default=usual.photos, help="photos scored alone (default: all)")
+    made.add_argument("--randomized", type=int, default=usual.randomized, help="photos (default: 2)")
+    made.add_argument("--noisy", type=int, default=usual.noisy, help="photos for max-sensitivity (default: 1)")
+    made.add_argument("--stages", type=int, default=usual.stages, help="stages of randomization (default: 3)")
+    made.add_argument("--seed", type=int, default=usual.seed, help="of the mosaics (default: 0)")
+    made.add_argument("--score-cam-layer", default="blocks.6", help="(default: blocks.6, 320 channels)")
+    made.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
+    made.add_argument("--quick", action="store_true", help="a minute's work that shows whether everything runs")
+    made.add_argument("--out", type=Path, default=ROOT / "benchmarks/results_photos.json", help="a JSON file to write")
+    made.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
+    return made
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    usual, given = PhotoSettings(), parser(prog).parse_args(arguments)
     if not given.print:
         torch.set_num_threads(1)  # seconds are those of one core, however many workers there are
         settings = replace(

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from debugging.command import STEPS
 from imagexplain.checkout import ROOT
-from imagexplain.cli import COMMANDS
-from imagexplain.cli.parser_source import parser_of
-
-MADE_IN_LOOPS = {"evaluate-photos": 2, "debug train": 15}
-"""Options that completion does not know, by command: their names are put together as the command runs."""
+from imagexplain.cli import completion_table
 
 LINES = {
     "imagexplain mod": ["models"],
@@ -33,6 +26,10 @@ LINES = {
     "imagexplain completion z": ["zsh"],
     "imagexplain debug select results --strategy conc": ["concept"],
     "imagexplain debug find --seg": ["--segments"],
+    "imagexplain debug sp": ["split"],
+    "imagexplain debug train results photos --mixu": ["--mixup"],
+    "imagexplain evaluate-photos --mosaics-3": ["--mosaics-3x3"],
+    "imagexplain finetune photos --precision bf": ["bfloat16"],
     "imagexplain methods --url http": [],
 }
 
@@ -110,57 +107,16 @@ def test_zsh_knows_who_completes(home: Path) -> None:
     assert said_by("zsh", ZSH, home, iter(())) == ["_python_argcomplete"]
 
 
-def test_no_command_takes_long_to_complete() -> None:
-    """None imports what takes seconds, whatever the command itself does."""
+def test_completion_imports_no_command() -> None:
+    """Nor anything else that takes seconds."""
     program = (
-        "import sys\nfrom imagexplain.cli import COMMANDS\nfrom imagexplain.cli.completion import completing\n"
-        "for command in COMMANDS: completing(command)\n"
-        "print(sorted({'torch', 'numpy', 'timm', 'matplotlib', 'PIL'} & {*sys.modules}))"
+        "import sys\nfrom imagexplain.cli.completion import completing, methods\ncompleting(), methods()\n"
+        "print(sorted({'torch', 'numpy', 'timm', 'matplotlib', 'PIL', 'imagexplain.cli.parsers'} & {*sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-class Parsed(Exception):  # noqa: N818
-    """A command has made its parser, and goes no further."""
-
-
-def parser_of_command(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
-    """The parser with which a command reads its arguments."""
-    found: list[argparse.ArgumentParser] = []
-
-    def stop(self: argparse.ArgumentParser, *_: object) -> None:
-        found.append(self)
-        raise Parsed
-
-    main = import_module(module).main
-    with monkeypatch.context() as patched:
-        patched.setattr(argparse.ArgumentParser, "parse_args", stop)
-        with pytest.raises(Parsed):
-            main([], "program")
-    return found[0]
-
-
-def options_of(parser: argparse.ArgumentParser) -> set[str]:
-    """Options of a parser and of all below it."""
-    own = {option for action in parser._actions for option in action.option_strings}
-    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return own.union(*(options_of(each) for action in below for each in action.choices.values()))
-
-
-MODULES = {name: each.module for name, each in COMMANDS.items() if name != "debug"}
-MODULES |= {f"debug {name}": each.module for name, each in STEPS.items()}
-
-
-@pytest.mark.parametrize("command", MODULES)
-def test_completion_knows_the_options_of_the_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it reads them from sources."""
-    own = options_of(parser_of_command(MODULES[command], monkeypatch))
-    known = options_of(parser_of(MODULES[command]))
-    assert known <= own
-    assert len(own - known) == MADE_IN_LOOPS.get(command, 0)
-
-
-def test_the_step_is_completed_by_name() -> None:
-    (steps,) = (each for each in parser_of("debugging.command")._actions if each.choices)
-    assert list(steps.choices or ()) == list(STEPS)
+def test_the_table_is_that_of_the_parsers() -> None:
+    write = "python -m imagexplain.cli.completion_table --write"
+    assert completion_table.TABLE.read_text("utf-8") == completion_table.text(), write

@@ -78,16 +78,19 @@ def report(scores: list[Scored]) -> Iterator[str]:
     yield f"accuracy {right / len(scores):.2%} ({right} of {len(scores)}{without})"
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("folder", type=Path)
+    made.add_argument("--model", required=True, help="name, or name/version")
+    made.add_argument("--connections", type=int, default=8, help="requests under way at once (default: 8)")
+    add_arguments(made)
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", required=True, help="name, or name/version")
-    parser.add_argument("--connections", type=int, default=8, help="requests under way at once (default: 8)")
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         images = labelled(given.folder)
         with connect(given) as client, ThreadPoolExecutor(given.connections) as pool:

@@ -74,6 +74,21 @@ def finished(out: Path) -> list[bytes]:
     return found
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("instances", type=Path, nargs="+", metavar="FILE", help="JSON lines; - for standard input")
+    made.add_argument("--model", action="append", required=True, help="name, name/version or .mar file; repeatable")
+    made.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    made.add_argument("--explanation-spec", type=Path, metavar="FILE", help="JSON of an ExplanationSpec")
+    made.add_argument("--parameters", type=Path, metavar="FILE", help="JSON of the parameters of each call")
+    made.add_argument("--predict", action="store_true", help="predictions alone")
+    made.add_argument("--at-once", type=int, default=batch.AT_ONCE, metavar="N", help="instances held (%(default)s)")
+    made.add_argument("--resume", action="store_true", help="keep what stands in the file and go on after it")
+    made.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -81,19 +96,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         from imagexplain.cli import batch_images  # the table's library is an extra
 
         return batch_images.main(arguments, prog)
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("instances", type=Path, nargs="+", metavar="FILE", help="JSON lines; - for standard input")
-    parser.add_argument("--model", action="append", required=True, help="name, name/version or .mar file; repeatable")
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines to write")
-    parser.add_argument("--explanation-spec", type=Path, metavar="FILE", help="JSON of an ExplanationSpec")
-    parser.add_argument("--parameters", type=Path, metavar="FILE", help="JSON of the parameters of each call")
-    parser.add_argument("--predict", action="store_true", help="predictions alone")
-    parser.add_argument("--at-once", type=int, default=batch.AT_ONCE, metavar="N", help="instances held (%(default)s)")
-    parser.add_argument("--resume", action="store_true", help="keep what stands in the file and go on after it")
-    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         if given.at_once < 1:
             raise ValueError(f"--at-once: wanted at least 1, got {given.at_once}")

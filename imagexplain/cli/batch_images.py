@@ -35,7 +35,7 @@ CHUNKS_OF_ACTOR = 8
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """The command's parser."""
+    """The parser of this command."""
     made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--input", action="append", required=True, metavar="WHERE", help="images; may be repeated")
     made.add_argument("--model", required=True, help="name, name/version or .mar file of a classifier")

@@ -17,15 +17,18 @@ from imagexplain.archive.spec import SpecError
 from imagexplain.checkout import ROOT
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("specs", nargs="*", type=Path, help="spec files (default: archive_specs/*.yaml)")
+    made.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives go")
+    made.add_argument("--force", action="store_true", help="build even what is up to date")
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """Build what the command line names; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("specs", nargs="*", type=Path, help="spec files (default: archive_specs/*.yaml)")
-    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives go")
-    parser.add_argument("--force", action="store_true", help="build even what is up to date")
-    options = parser.parse_args(arguments)
+    options = parser(prog).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
     try:
         build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)

@@ -102,22 +102,25 @@ class Report:
         )
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("source", help="folder, program, Python file, LIBRARY/NAME, or spec")
+    made.add_argument("--weights", help="checkpoint of a model of timm, torchvision or your own")
+    made.add_argument("--labels", help="file of the labels, one a line")
+    made.add_argument("--preprocess", type=_fields, metavar="YAML", help="fields of the spec's preprocess")
+    made.add_argument("--head", type=_fields, metavar="YAML", help="fields of the spec's head")
+    made.add_argument("--arguments", type=_fields, metavar="YAML", help="arguments of the network")
+    made.add_argument("--factory", help="class or function of an own Python file")
+    made.add_argument("--photo", type=Path, help="photo to answer (default: three ramps)")
+    made.add_argument("--write", type=Path, metavar="SPEC", help="keep the spec in this file")
+    made.add_argument("--json", action="store_true", help="print the report as JSON")
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """Check what the command line names; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", help="folder, program, Python file, LIBRARY/NAME, or spec")
-    parser.add_argument("--weights", help="checkpoint of a model of timm, torchvision or your own")
-    parser.add_argument("--labels", help="file of the labels, one a line")
-    parser.add_argument("--preprocess", type=_fields, metavar="YAML", help="fields of the spec's preprocess")
-    parser.add_argument("--head", type=_fields, metavar="YAML", help="fields of the spec's head")
-    parser.add_argument("--arguments", type=_fields, metavar="YAML", help="arguments of the network")
-    parser.add_argument("--factory", help="class or function of an own Python file")
-    parser.add_argument("--photo", type=Path, help="photo to answer (default: three ramps)")
-    parser.add_argument("--write", type=Path, metavar="SPEC", help="keep the spec in this file")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         spec = spec_of(given.source, given.weights, {name: getattr(given, name) for name in OPTIONS})
         photo = given.photo.read_bytes() if given.photo else _example()

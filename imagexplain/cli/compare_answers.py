@@ -25,21 +25,24 @@ from imagexplain.plain_text import printable
 Matches = Iterator[tuple[int, int, Answer, Answer]]
 
 
-def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
-    """Compare the two files that the command line names; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("recorded", type=Path, help="answers of the other service, JSON lines")
-    parser.add_argument("ours", type=Path, help="answers of this one to the same instances")
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("recorded", type=Path, help="answers of the other service, JSON lines")
+    made.add_argument("ours", type=Path, help="answers of this one to the same instances")
+    made.add_argument(
         "--tolerance",
         type=float,
         default=1e-3,
         help="difference that counts as none, as a part of the largest magnitude on record (default: 0.001)",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object for each instance")
-    given = parser.parse_args(arguments)
+    made.add_argument("--json", action="store_true", help="print a JSON object for each instance")
+    return made
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """Compare the two files that the command line names; returns the exit status."""
+    given = parser(prog).parse_args(arguments)
     total, agreeing, why = 0, 0, Counter[str]()
     try:
         for line, place, recorded, ours in matches(given.recorded, given.ours):

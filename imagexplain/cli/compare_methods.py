@@ -332,22 +332,25 @@ def _positive(field: str, value: int) -> int:
     return value
 
 
-def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("image", type=Path)
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("image", type=Path)
+    made.add_argument(
         "--model", required=True, help="name of a classifier in archive_specs/, name/version, or a spec file"
     )
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="which methods (default: all)")
-    parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
-    parser.add_argument("--contrast", help="label or index of a class whose score is taken off: why not this one")
-    parser.add_argument("--out", type=Path, help="the PNG file (default: run/sheets/IMAGE_MODEL.png)")
-    parser.add_argument("--columns", type=int, default=6, help="pictures in a row (default: 6)")
-    parser.add_argument("--steps", type=int, help="of all methods that take steps (default: each one's own)")
-    given = parser.parse_args(arguments)
+    made.add_argument("--methods", nargs="+", metavar="METHOD", help="which methods (default: all)")
+    made.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
+    made.add_argument("--contrast", help="label or index of a class whose score is taken off: why not this one")
+    made.add_argument("--out", type=Path, help="the PNG file (default: run/sheets/IMAGE_MODEL.png)")
+    made.add_argument("--columns", type=int, default=6, help="pictures in a row (default: 6)")
+    made.add_argument("--steps", type=int, help="of all methods that take steps (default: each one's own)")
+    return made
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    given = parser(prog).parse_args(arguments)
     try:
         _positive("columns", given.columns)
         names = named(given.methods)

@@ -105,20 +105,23 @@ def compare_all(
         return list(pool.map(lambda each: compare(client, photo, each, options), combinations))
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("image", type=Path)
+    made.add_argument("--model", action="append", required=True, help="name, or name/version; may be repeated")
+    made.add_argument("--method", action="append", help="of attribution; may be repeated (default: the model's own)")
+    made.add_argument("--target", action="append", help="class; may be repeated (default: the predicted one)")
+    made.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
+    made.add_argument("--out", type=Path, help="the PNG file (default: run/sheets/IMAGE_served.png)")
+    made.add_argument("--columns", type=int, default=4, help="pictures in a row (default: 4)")
+    add_arguments(made)
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("image", type=Path)
-    parser.add_argument("--model", action="append", required=True, help="name, or name/version; may be repeated")
-    parser.add_argument("--method", action="append", help="of attribution; may be repeated (default: the model's own)")
-    parser.add_argument("--target", action="append", help="class; may be repeated (default: the predicted one)")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
-    parser.add_argument("--out", type=Path, help="the PNG file (default: run/sheets/IMAGE_served.png)")
-    parser.add_argument("--columns", type=int, default=4, help="pictures in a row (default: 4)")
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     options = from_text(dict(option.partition("=")[::2] for option in given.option))
     combinations = list(
         itertools.starmap(Combination, itertools.product(given.model, given.method or [None], given.target or [None]))

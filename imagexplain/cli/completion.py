@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from imagexplain.checkout import ROOT
-from imagexplain.cli import COMMANDS
-from imagexplain.cli.parser_source import Source, parser_of
+from imagexplain.cli import completion_table
+from imagexplain.cli.completion_table import Argument, CommandEntry
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -34,19 +33,8 @@ def methods() -> list[str]:
     return list(METHODS)
 
 
-def formats() -> list[str]:
-    """Names of the forms of answers."""
-    return [*(Source.of("imagexplain.cli.forms").named("FORMS") or ()), "csv"]
-
-
-VALUES: Mapping[str, Callable[[], Iterable[str]]] = {
-    "model": models,
-    "models": models,
-    "method": methods,
-    "methods": methods,
-    "format": formats,
-}
-"""Values of arguments of these names that have no choices of their own."""
+KINDS: Mapping[str, Callable[[], Iterable[str]]] = {"models": models, "methods": methods}
+"""Words of a kind that are looked up once a shell asks for them."""
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -60,35 +48,40 @@ def answer() -> None:
     """Answer a shell that asks for words, as argcomplete's environment says, and end this process."""
     import argcomplete
 
-    words = os.environ.get("COMP_LINE", "").split()
-    argcomplete.autocomplete(completing(words[1] if len(words) > 1 else ""), always_complete_options="long")
+    argcomplete.autocomplete(completing(), always_complete_options="long")
 
 
-def completing(command: str) -> argparse.ArgumentParser:
-    """The parser of all commands, in which one has its arguments."""
-    whole = argparse.ArgumentParser(prog="imagexplain")
-    whole.add_argument("--version", action="store_true", help="show the version")
-    commands = whole.add_subparsers(metavar="COMMAND")
-    for name, each in COMMANDS.items():
-        commands.add_parser(name, help=each.summary, add_help=False)
-    if command in COMMANDS:
-        module = COMMANDS[command].module
-        own = parser_of(module, f"imagexplain {command}")
-        if not module.startswith("training."):  # whose models are not served
-            _give_values(own)
-        commands.choices[command] = own
-    return whole
+def completing() -> argparse.ArgumentParser:
+    """A parser with the commands and arguments of the table: for their words alone, without types and defaults."""
+    made = argparse.ArgumentParser(prog="imagexplain")
+    made.add_argument("--version", action="store_true", help="show the version")
+    _add_commands(made, completion_table.read())
+    return made
 
 
-def _give_values(parser: argparse.ArgumentParser) -> None:
-    """Let arguments complete the names of models and methods, in the parsers of subcommands, too."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for each in action.choices.values():
-                _give_values(each)
-        elif action.choices is None and action.dest in VALUES:
-            values = VALUES[action.dest]
-            vars(action)["completer"] = lambda values=values, **_: values()
+def _add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, CommandEntry]) -> None:
+    adding = parser.add_subparsers(metavar="COMMAND")
+    for name, entry in commands.items():
+        command = adding.add_parser(name, help=_literal(entry.summary))
+        for names, argument in entry.arguments.items():
+            _add_argument(command, names.split(), argument)
+        if entry.commands:
+            _add_commands(command, entry.commands)
+
+
+def _add_argument(parser: argparse.ArgumentParser, names: Sequence[str], argument: Argument) -> None:
+    if argument.nargs == 0:
+        parser.add_argument(*names, action="store_true", help=_literal(argument.help))
+        return
+    added = parser.add_argument(*names, nargs=argument.nargs, help=_literal(argument.help))
+    values = argument.values
+    if values != "files":  # argcomplete's own
+        vars(added)["completer"] = lambda **_: KINDS[values]() if isinstance(values, str) else values
+
+
+def _literal(text: str) -> str:
+    """Words of a help, in which a percent sign is one."""
+    return text.replace("%", "%%")
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:

@@ -158,13 +158,18 @@ def _picture(files: list[Path]) -> Path:
     return next(file for file in files if file.suffix == ".png")
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__)
+    made.add_argument("--image", type=Path, help="any photo, for every model (default: two photos, and a scene)")
+    made.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
+    made.add_argument("--out", type=Path, default=OUT, help="directory for the files (default: run/demo)")
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("--image", type=Path, help="any photo, for every model (default: two photos, and a scene)")
-    parser.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
-    parser.add_argument("--out", type=Path, default=OUT, help="directory for the files (default: run/demo)")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         server = find(given.run.resolve())
         if server is None:

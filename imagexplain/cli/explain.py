@@ -76,30 +76,33 @@ def explain(
     return written
 
 
-def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_photos(parser, Path("run/explanations"))
-    parser.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
-    parser.add_argument("--contrast", help="label or index of the class whose score is taken off: why not this one")
-    parser.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
-    parser.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
-    parser.add_argument("--quadrature", help="gauss_legendre, midpoint, left, right or trapezoid")
-    parser.add_argument("--outputs", help="more tensors to return, separated by commas")
-    parser.add_argument("--tolerance", help="relative accuracy to refine to, instead of steps")
-    parser.add_argument("--baseline", help="where the path starts: zero, black, white, mean, blur, uniform, extremes")
-    parser.add_argument("--segments", help="groups to score: slic, grid, or the name of a segmenter")
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_photos(made, Path("run/explanations"))
+    made.add_argument("--target", help="label or index of the class to explain (default: the predicted one)")
+    made.add_argument("--contrast", help="label or index of the class whose score is taken off: why not this one")
+    made.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
+    made.add_argument("--steps", type=int, help="points on the path (default: the archive's)")
+    made.add_argument("--quadrature", help="gauss_legendre, midpoint, left, right or trapezoid")
+    made.add_argument("--outputs", help="more tensors to return, separated by commas")
+    made.add_argument("--tolerance", help="relative accuracy to refine to, instead of steps")
+    made.add_argument("--baseline", help="where the path starts: zero, black, white, mean, blur, uniform, extremes")
+    made.add_argument("--segments", help="groups to score: slic, grid, or the name of a segmenter")
+    made.add_argument(
         "--masks",
         type=Path,
         help="masks to score: COCO run-length masks (.json), a PNG label map, or a folder with one for each photo",
     )
-    parser.add_argument(
+    made.add_argument(
         "--accept", action="append", choices=SUFFIXES, default=[], help="form of the answer; may be repeated"
     )
-    given = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    given = parser(prog).parse_args(arguments)
     options = {
         "target_class": given.target,
         "contrast_class": given.contrast,

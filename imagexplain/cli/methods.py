@@ -89,16 +89,19 @@ class ListedMethod:
     reason: str | None = None
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--model", help="name, or name/version, of a model of the server or the store")
+    made.add_argument("--store", type=Path, default=ROOT / "model_store", help="archives, where no server runs")
+    made.add_argument("--json", action="store_true", help="print JSON")
+    add_arguments(made)
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", help="name, or name/version, of a model of the server or the store")
-    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="archives, where no server runs")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    add_arguments(parser)
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         found = known()
         if given.model:

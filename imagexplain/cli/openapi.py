@@ -54,16 +54,19 @@ def interfaces(store: Path, names: Sequence[str] = ()) -> list[Interface]:
     return [interface_of(model.spec, address, model.methods) for address, model in models.items()]
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--models", nargs="+", metavar="NAME", help="models of the store (default: all)")
+    made.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
+    made.add_argument("--generic", action="store_true", help="paths with the parameter {model}, and no store")
+    made.add_argument("--out", type=Path, help="file to write (default: standard output)")
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="models of the store (default: all)")
-    parser.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
-    parser.add_argument("--generic", action="store_true", help="paths with the parameter {model}, and no store")
-    parser.add_argument("--out", type=Path, help="file to write (default: standard output)")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         if given.generic:
             made = document(GENERIC, generic=True)

@@ -32,13 +32,16 @@ from imagexplain.progress import say, with_progress
 OUT = Path("run/predictions")
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_photos(made, OUT, (*FORMS, *TABLES))
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_photos(parser, OUT, (*FORMS, *TABLES))
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     options = dict(option.partition("=")[::2] for option in given.option)
     try:
         files = named_files(given.file)

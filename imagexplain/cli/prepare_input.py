@@ -38,23 +38,29 @@ def mask_input(photo: Photo, layout: Layout) -> bytes:
     return msgspec.json.encode({"img_data": pixels.tolist()})
 
 
-def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
-    """Run the command line; exits with 2 on wrong usage and 1 on a file that cannot be read or written."""
-    parser = argparse.ArgumentParser(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(
         prog=prog,
         description="Write a photo as the JSON of nested lists that the original servers took.",
         usage="%(prog)s IMAGE CLASS OUT.json\n       %(prog)s IMAGE OUT.json [--layout hwc|chw]",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a JPEG, PNG or WebP file")
-    parser.add_argument(
+    made.add_argument("image", type=Path, metavar="IMAGE", help="a JPEG, PNG or WebP file")
+    made.add_argument(
         "rest", nargs="+", metavar="[CLASS] OUT.json", help="label of the class to explain; file to write"
     )
-    parser.add_argument("--layout", choices=("hwc", "chw"), help="mask servers: channels last (default) or first")
-    given = parser.parse_args(arguments)
+    made.add_argument("--layout", choices=("hwc", "chw"), help="mask servers: channels last (default) or first")
+    return made
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
+    """Run the command line; exits with 2 on wrong usage and 1 on a file that cannot be read or written."""
+    made = parser(prog)
+    given = made.parse_args(arguments)
     if len(given.rest) > 2:
-        parser.error(f"wanted IMAGE CLASS OUT.json or IMAGE OUT.json, got {1 + len(given.rest)} arguments")
+        made.error(f"wanted IMAGE CLASS OUT.json or IMAGE OUT.json, got {1 + len(given.rest)} arguments")
     if len(given.rest) == 2 and given.layout:
-        parser.error("--layout is for the mask servers' form, IMAGE OUT.json; with CLASS the layout is H×W×3")
+        made.error("--layout is for the mask servers' form, IMAGE OUT.json; with CLASS the layout is H×W×3")
     limits = Limits()
     out = Path(given.rest[-1])
     try:

@@ -29,35 +29,39 @@ from imagexplain.ops.supervisor_state import find_supervisor
 from imagexplain.progress import say
 
 
-def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("action", choices=("start", "stop", "status", "supervise", "replace"))
-    parser.add_argument("archive", nargs="?", type=Path, help="replace: the archive with the new version")
-    parser.add_argument("--host", default=LOOPBACK, help="where inference listens (default: the loopback alone)")
-    parser.add_argument("--port", type=int, help="first of five ports (default: those of config.properties)")
-    parser.add_argument("--store", type=Path, default=ROOT / "model_store")
-    parser.add_argument(
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("action", choices=("start", "stop", "status", "supervise", "replace"))
+    made.add_argument("archive", nargs="?", type=Path, help="replace: the archive with the new version")
+    made.add_argument("--host", default=LOOPBACK, help="where inference listens (default: the loopback alone)")
+    made.add_argument("--port", type=int, help="first of five ports (default: those of config.properties)")
+    made.add_argument("--store", type=Path, default=ROOT / "model_store")
+    made.add_argument(
         "--models", nargs="+", action="extend", default=[], metavar="MODEL", help="models to serve (default: all)"
     )
-    parser.add_argument(
+    made.add_argument(
         "--replaceable", action="store_true", help="let the management key's holder load archives while it runs"
     )
-    parser.add_argument("--run", type=Path, default=ROOT / "run", help="directory of the server's state")
-    parser.add_argument("--foreground", action="store_true", help="stay until the server ends; a signal stops it")
-    parser.add_argument(
+    made.add_argument("--run", type=Path, default=ROOT / "run", help="directory of the server's state")
+    made.add_argument("--foreground", action="store_true", help="stay until the server ends; a signal stops it")
+    made.add_argument(
         "--drain",
         type=float,
         default=DRAIN_SECONDS,
         metavar="SECONDS",
         help=f"most to wait for requests in flight before the server is stopped (default: {DRAIN_SECONDS:.0f})",
     )
-    options = parser.parse_args(arguments)
+    return made
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
+    """The command line; returns the exit status."""
+    made = parser(prog)
+    options = made.parse_args(arguments)
     run = options.run.resolve()
     if (options.action == "replace") != (options.archive is not None):
-        parser.error("replace takes an archive, and nothing else does")
+        made.error("replace takes an archive, and nothing else does")
     try:
         if options.action == "supervise":
             return _supervise(options, run)

@@ -29,16 +29,19 @@ CLIENT = "studio-command"
 """Client whose keys at the front door this command makes."""
 
 
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
+    made.add_argument("--port", type=int, default=PORT, help=f"port of the small server, 0 for any (default: {PORT})")
+    made.add_argument("--open", action="store_true", help="open a browser there")
+    made.add_argument("--no-edge", action="store_true", help="the small server, even where the front door runs")
+    return made
+
+
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, default=ROOT / "run", help="state of the server (default: run)")
-    parser.add_argument("--port", type=int, default=PORT, help=f"port of the small server, 0 for any (default: {PORT})")
-    parser.add_argument("--open", action="store_true", help="open a browser there")
-    parser.add_argument("--no-edge", action="store_true", help="the small server, even where the front door runs")
-    given = parser.parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     run = given.run.resolve()
     show: Callable[[str], None] = (lambda address: open_browser(address, run)) if given.open else lambda _: None
     try:

@@ -20,7 +20,7 @@ PAGE, CSV = "summary.html", "summary.csv"
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """The command's parser."""
+    """The parser of this command."""
     made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("folder", type=Path, help="output of imagexplain batch --input")
     made.add_argument("--title", help="heading of the page (default: the folder's name)")

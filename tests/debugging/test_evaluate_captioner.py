@@ -215,7 +215,7 @@ def test_numbers_of_the_page() -> None:
 
 
 def test_options_of_the_page() -> None:
-    parsers = command._parser(None), evaluate_captioner._parser(None)
+    parsers = command.parser(), evaluate_captioner.parser()
     options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", PAGE)) <= options
     usual = CaptionConfig()

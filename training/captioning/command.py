@@ -36,15 +36,14 @@ HIDDEN, DROPOUT = 512, 0.5
 """Width and dropout of the captioner's authors."""
 
 
-def _parser(prog: str | None) -> argparse.ArgumentParser:
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
     usual = CaptionConfig()
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, nargs="?", help="folder with annotation/ and features/")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("data", type=Path, nargs="?", help="folder with annotation/ and features/")
+    made.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
 
-    data = parser.add_argument_group("the data")
+    data = made.add_argument_group("the data")
     data.add_argument("--train", default="trn", help="split to train on (default: %(default)s)")
     data.add_argument("--val", default="val", help="split that chooses the epoch (default: %(default)s)")
     data.add_argument("--global-features", default=CaptionFolder.global_features, help="(default: %(default)s)")
@@ -54,7 +53,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     data.add_argument("--region-encoder", type=Path, default=REGION_ENCODER, help="of the scenes (default: ours)")
     data.add_argument("--processes", type=int, default=1, help="that draw scenes (default: %(default)s)")
 
-    recipe = parser.add_argument_group("the recipe; where nobody says, the authors', or the demonstration's of scenes")
+    recipe = made.add_argument_group("the recipe; where nobody says, the authors', or the demonstration's of scenes")
     recipe.add_argument("--hidden", type=int, help=f"width of the network (default: {HIDDEN})")
     recipe.add_argument("--dropout", type=float, help=f"(default: {DROPOUT})")
     recipe.add_argument("--epochs", type=int, help=f"(default: {usual.epochs})")
@@ -66,12 +65,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     recipe.add_argument("--bucket", type=int, help="batches that are sorted by length (default: 1)")
     recipe.add_argument("--seed", type=int, help=f"(default: {usual.seed})")
     recipe.add_argument("--save-every", type=int, default=0, metavar="STEPS", help="(default: at ends of epochs)")
-    return parser
+    return made
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    given = _parser(prog).parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         if (given.data is None) == (given.scenes is None):
             raise ArgumentError("data", "wanted either a folder of data or a number of scenes")

@@ -41,22 +41,21 @@ CHECKED = "checked.json"
 SPEC = "archive.yaml"
 
 
-def _parser(prog: str | None) -> argparse.ArgumentParser:
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of this command."""
     usual, augmentation = FinetuneConfig(), Augmentation()
-    parser = argparse.ArgumentParser(
-        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("photos", type=Path, help="folder with train/<class>/ and val/<class>/")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("photos", type=Path, help="folder with train/<class>/ and val/<class>/")
+    made.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
 
-    network = parser.add_argument_group("the network")
+    network = made.add_argument_group("the network")
     network.add_argument("--model", default="vit_base_patch16_224", help="its name in timm (default: %(default)s)")
     network.add_argument("--arguments", type=json.loads, default={}, metavar="JSON", help="of timm.create_model")
     network.add_argument("--pooling", choices=("token", "avg"), help="feature of a ViT (default: timm's)")
     network.add_argument("--weights", type=Path, metavar="FILE", help="a checkpoint, with or without its classifier")
     network.add_argument("--drop-path", type=float, default=0.1, help="stochastic depth (default: %(default)s)")
 
-    images = parser.add_argument_group("the photos")
+    images = made.add_argument_group("the photos")
     images.add_argument(
         "--more", type=Path, action="append", default=[], metavar="DIR", help="folder <class>/ of more to train on"
     )
@@ -73,7 +72,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     images.add_argument("--skip-faulty", action="store_true", help="leave out, and name, photos that cannot be read")
     images.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(default: cores)")
 
-    recipe = parser.add_argument_group("the recipe")
+    recipe = made.add_argument_group("the recipe")
     recipe.add_argument("--epochs", type=int, default=usual.epochs, help="(default: %(default)s)")
     recipe.add_argument("--warmup-epochs", type=float, default=usual.warmup_epochs, help="(default: %(default)s)")
     recipe.add_argument("--batch", type=int, default=usual.batch, help="photos at once (default: %(default)s)")
@@ -94,12 +93,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     recipe.add_argument("--precision", choices=PRECISIONS, default=usual.precision, help="(default: %(default)s)")
     recipe.add_argument("--seed", type=int, default=usual.seed, help="(default: %(default)s)")
     recipe.add_argument("--save-every", type=int, default=0, metavar="STEPS", help="(default: at ends of epochs)")
-    return parser
+    return made
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    given = _parser(prog).parse_args(arguments)
+    given = parser(prog).parse_args(arguments)
     try:
         config = _config(given)
         device = local_device()

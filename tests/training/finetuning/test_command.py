@@ -170,7 +170,7 @@ def test_a_refused_run_leaves_the_spec_of_the_one_before(tmp_path: Path) -> None
 
 def test_every_setting_has_its_option(capsys: pytest.CaptureFixture[str]) -> None:
     """The command's defaults are those of the recipe."""
-    given = command._parser(None).parse_args(["photos", "--out", "run"])
+    given = command.parser().parse_args(["photos", "--out", "run"])
     assert command._config(given) == FinetuneConfig()
     with pytest.raises(SystemExit):
         cli.main(["finetune", "--help"])
