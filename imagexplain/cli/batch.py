@@ -1,9 +1,15 @@
-"""Explain the images of JSON lines by models of the store, in this process: an instance a line in, a result a line out.
+"""Explain many images by models of the store, in this process: those of JSON lines, or a data set into a table.
+
+imagexplain batch instances.jsonl --model bit --out results.jsonl
+imagexplain batch --input photos --model resnet --output results
+imagexplain batch --input "shards/*.tar" --model imagenet --segments swin --maps --actors 4 --output results
 
 The lines are those of Vertex AI's batch jobs: {"instance", "prediction", "explanation"}, in the order of the instances;
 one that is refused has its "error". Several models answer each instance in turn, and each result has its "model".
 
-With --input the command explains images into a table: imagexplain batch --input photos --help
+A data set is a folder, a glob, an image, a tar file, a Parquet file with a column of bytes, or a .txt file that lists
+such. Its table has a row for each image, and the same command again goes on where a run stopped. With --actors the work
+is done by Ray's actors, on this machine or on the cluster at an address, whose nodes share the output's folder.
 """
 
 from __future__ import annotations
@@ -77,26 +83,47 @@ def finished(out: Path) -> list[bytes]:
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of this command."""
     made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("instances", type=Path, nargs="+", metavar="FILE", help="JSON lines; - for standard input")
     made.add_argument("--model", action="append", required=True, help="name, name/version or .mar file; repeatable")
-    made.add_argument("--out", type=Path, required=True, help="JSON lines to write")
-    made.add_argument("--explanation-spec", type=Path, metavar="FILE", help="JSON of an ExplanationSpec")
-    made.add_argument("--parameters", type=Path, metavar="FILE", help="JSON of the parameters of each call")
-    made.add_argument("--predict", action="store_true", help="predictions alone")
-    made.add_argument("--at-once", type=int, default=batch.AT_ONCE, metavar="N", help="instances held (%(default)s)")
-    made.add_argument("--resume", action="store_true", help="keep what stands in the file and go on after it")
     made.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
+    lines = made.add_argument_group("JSON lines")
+    lines.add_argument("instances", type=Path, nargs="*", metavar="FILE", help="JSON lines; - for standard input")
+    lines.add_argument("--out", type=Path, help="JSON lines to write")
+    lines.add_argument("--explanation-spec", type=Path, metavar="FILE", help="JSON of an ExplanationSpec")
+    lines.add_argument("--parameters", type=Path, metavar="FILE", help="JSON of the parameters of each call")
+    lines.add_argument("--predict", action="store_true", help="predictions alone")
+    lines.add_argument("--at-once", type=int, default=batch.AT_ONCE, metavar="N", help="instances held (%(default)s)")
+    lines.add_argument("--resume", action="store_true", help="keep what stands in the file and go on after it")
+    images = made.add_argument_group("a data set")
+    images.add_argument("--input", action="append", metavar="WHERE", help="images; may be repeated")
+    images.add_argument("--output", type=Path, metavar="DIR", help="folder of the table and the maps")
+    images.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
+    images.add_argument("--segments", help="groups to score: slic, grid, or the name or .mar file of a segmenter")
+    images.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
+    images.add_argument("--threshold", type=float, help="score that a segmenter's instances must exceed")
+    images.add_argument("--maps", action="store_true", help="keep the tensors of each explanation, as safetensors")
+    images.add_argument("--actors", type=int, default=0, metavar="N", help="Ray's actors (default: this process alone)")
+    images.add_argument(
+        "--segmenters", type=int, default=1, metavar="N", help="actors that find segments (%(default)s)"
+    )
+    images.add_argument("--address", help="address of a Ray cluster (default: a Ray of this command's own)")
+    images.add_argument("--cpus", type=float, default=1, help="cores of each actor (%(default)s)")
+    images.add_argument("--gpus", type=float, default=0, help="GPUs of each actor (%(default)s)")
+    images.add_argument("--chunk", type=int, help="images that are written together (default: 64, of few images fewer)")
     return made
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if any(argument.partition("=")[0] == "--input" for argument in arguments):
-        from imagexplain.cli import batch_images  # the table's library is an extra
+    made = parser(prog)
+    given = made.parse_args(arguments)
+    if given.input:
+        if given.instances or given.out or given.output is None or len(given.model) > 1:
+            made.error("--input wants --output and one --model, and no JSON lines")
+        from imagexplain.cli.batch_images import run  # the table's library is an extra
 
-        return batch_images.main(arguments, prog)
-    given = parser(prog).parse_args(arguments)
+        return run(given)
+    if not given.instances or given.out is None:
+        made.error("wanted JSON lines and --out, or --input and --output")
     try:
         if given.at_once < 1:
             raise ValueError(f"--at-once: wanted at least 1, got {given.at_once}")

@@ -1,13 +1,4 @@
-"""Explain the images of a data set by a model of the store: a table with a row for each, and their maps if wanted.
-
-imagexplain batch --input photos --model resnet --output results
-imagexplain batch --input 'shards/*.tar' --model imagenet --segments swin --maps --actors 4 --output results
-imagexplain batch --input photos.parquet --model vit --method grad_cam --address auto --output /shared/results
-
-An input is a folder, a glob, an image, a tar file, a Parquet file with a column of bytes, or a .txt file that lists
-such. The same command again goes on where a run stopped. With --actors the work is done by Ray's actors, on this
-machine or on the cluster at an address, whose nodes share the output's folder.
-"""
+"""The images of a data set explained into a table, by `imagexplain batch --input`."""
 
 from __future__ import annotations
 
@@ -15,14 +6,12 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from urllib.parse import urlencode
 
 from tqdm import tqdm
 
 from imagexplain.api.options import SEGMENTS
 from imagexplain.archive.store import archive_of
-from imagexplain.checkout import ROOT
 from imagexplain.cluster.inputs import items
 from imagexplain.cluster.job import TABLE, Chunk, Job, Progress, begin, run_here
 from imagexplain.progress import say
@@ -34,30 +23,12 @@ CHUNKS_OF_ACTOR = 8
 """Number of chunks that each actor gets of a small data set, at least, so that none waits long for the last."""
 
 
-def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of this command."""
-    made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--input", action="append", required=True, metavar="WHERE", help="images; may be repeated")
-    made.add_argument("--model", required=True, help="name, name/version or .mar file of a classifier")
-    made.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the table and the maps")
-    made.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
-    made.add_argument("--segments", help="groups to score: slic, grid, or the name or .mar file of a segmenter")
-    made.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="any other option")
-    made.add_argument("--threshold", type=float, help="score that a segmenter's instances must exceed")
-    made.add_argument("--maps", action="store_true", help="keep the tensors of each explanation, as safetensors")
-    made.add_argument("--actors", type=int, default=0, metavar="N", help="Ray's actors (default: this process alone)")
-    made.add_argument("--segmenters", type=int, default=1, metavar="N", help="actors that find segments (%(default)s)")
-    made.add_argument("--address", help="address of a Ray cluster (default: a Ray of this command's own)")
-    made.add_argument("--cpus", type=float, default=1, help="cores of each actor (%(default)s)")
-    made.add_argument("--gpus", type=float, default=0, help="GPUs of each actor (%(default)s)")
-    made.add_argument("--chunk", type=int, help=f"images that are written together (default: {CHUNK}, or fewer)")
-    made.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
-    return made
+def run(given: argparse.Namespace) -> int:
+    """Explain the images of the parsed arguments.
 
-
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """The command line; returns the exit status: 0 also where single images have errors, whose rows say which."""
-    given = parser(prog).parse_args(arguments)
+    Returns:
+        The exit status: 0 also where single images have errors, whose rows say which.
+    """
     try:
         job, chunks = _begin(given)
         images = sum(len(chunk.items) for chunk in chunks)
@@ -67,7 +38,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             for progress in _run(job, chunks, given):
                 done, errors = done + progress.images, errors + progress.errors
                 bar.update(progress.images)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -95,7 +66,7 @@ def _begin(given: argparse.Namespace) -> tuple[Job, list[Chunk]]:
     listed = list(items(given.input))
     chunk = given.chunk or max(1, min(CHUNK, len(listed) // (CHUNKS_OF_ACTOR * max(1, given.actors))))
     job = Job(
-        archive_of(given.model, given.store).resolve(),
+        archive_of(given.model[0], given.store).resolve(),
         given.output.resolve(),
         urlencode(options),
         given.maps,

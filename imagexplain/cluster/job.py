@@ -42,7 +42,8 @@ class Job:
         maps: Flag for the tensors of each explanation, as a safetensors file.
         segmenter: Archive of the segmenter whose instances are the groups, if any.
         segmenter_options: Options of its predictions, form-encoded.
-        chunk: Number of images that are computed and written together; what a death loses of a worker's time.
+        chunk: Number of images that are computed and written together; what a death loses of a worker's time. A job
+            that goes on keeps the size that it began with.
     """
 
     archive: Path
@@ -78,17 +79,19 @@ class Progress:
 def begin(job: Job, inputs: Iterable[Item]) -> list[Chunk]:
     """Begin a job, or go on with one that stopped; the chunks that have no rows yet.
 
-    All images are cut into chunks before those that are done are left out, so that each run has the same chunks, and
-    an actor that a driver left behind writes nothing that the next driver's actors do not write under the same name.
+    All images are cut into chunks, of the size of the first run, before those that are done are left out: so each run
+    has the same chunks, and an actor that a driver left behind writes nothing that the next driver's actors do not
+    write under the same name.
 
     Raises:
         ValueError: a folder that holds another job, two images of one id, or a damaged table.
         OSError: no room, or no such folder.
     """
-    wanted = _settings(job)
+    wanted, size = _settings(job), job.chunk
     path = job.out / SETTINGS
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
+        size = there.pop("chunk")
         other = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
         if other:
             given = ", ".join(f"{name} {there.get(name)!r}, not {wanted.get(name)!r}" for name in other)
@@ -99,13 +102,13 @@ def begin(job: Job, inputs: Iterable[Item]) -> list[Chunk]:
         (job.out / folder).mkdir(parents=True, exist_ok=True)
     if not path.exists():
         with table.written_whole(path) as own:
-            own.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            own.write_text(json.dumps({**wanted, "chunk": size}, indent=2) + "\n", encoding="utf-8")
     done = table.finished(job.out / TABLE)
     items = list(inputs)
     twice = [name for name, times in Counter(item.id for item in items).items() if times > 1]
     if twice:
         raise ValueError(f"{twice[0]}: wanted each image once, got it {'' if len(twice) == 1 else 'and others '}twice")
-    cut = (items[start : start + job.chunk] for start in range(0, len(items), job.chunk))
+    cut = (items[start : start + size] for start in range(0, len(items), size))
     left = (tuple(item for item in chunk if item.id not in done) for chunk in cut)
     return [Chunk(own) for own in left if own]
 
@@ -191,7 +194,6 @@ def _settings(job: Job) -> dict[str, Any]:
         "maps": job.maps,
         "segmenter": None if job.segmenter is None else _sha256(job.segmenter),
         "segmenter_options": job.segmenter_options,
-        "chunk": job.chunk,
     }
 
 
