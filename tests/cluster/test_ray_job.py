@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from imagexplain.cluster import table
 from imagexplain.cluster.job import TABLE
-from tests.cluster.nodes import NODE
+from tests.cluster.nodes import NODE, own_signals
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import write_timm
@@ -79,7 +79,8 @@ def each_once(out: Path) -> None:
 
 @pytest.mark.parametrize("with_node", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_a_killed_actor_a_killed_node_and_a_killed_driver(jobs: Jobs, tmp_path: Path, with_node: bool) -> None:
-    node = jobs.cluster.add_node(**NODE) if with_node else None
+    with own_signals():
+        node = jobs.cluster.add_node(**NODE) if with_node else None
     out = tmp_path / "out"
     first = jobs.start(out)
     until(lambda: written(out) >= 4, first)

@@ -55,7 +55,12 @@ def members(archive: Path) -> dict[str, bytes]:
 def test_an_archive_is_self_contained(spec: Path, tmp_path: Path) -> None:
     (archive,) = build_all([spec], tmp_path / "store")
     files = members(archive)
-    package = {str(path.relative_to(ROOT)) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    package = {
+        str(path.relative_to(ROOT))
+        for name in PACKAGES
+        for kind in ("py", "json")
+        for path in (ROOT / name).rglob(f"*.{kind}")
+    }
     assert set(files) == package | MEMBERS
     manifest: dict[str, Any] = json.loads(files["MAR-INF/MANIFEST.json"])
     assert manifest["model"]["handler"] == "handlers.classifier"
