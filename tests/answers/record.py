@@ -36,9 +36,9 @@ CHUNK = 8
 class Models:
     """The demonstration models by name, each loaded when it is first asked for."""
 
-    def __init__(self, folder: Path, specs: Iterable[Path] | None = None) -> None:
+    def __init__(self, folder: Path, archives: Iterable[Path]) -> None:
         self.folder, self.loaded = folder, dict[str, Any]()
-        for archive in build_all(list(specs or sorted((ROOT / "archive_specs").glob("*.yaml"))), folder, environ={}):
+        for archive in archives:
             with zipfile.ZipFile(archive) as file:
                 file.extractall(folder / archive.stem)
             spec = folder / archive.stem / "spec.json"
@@ -113,7 +113,8 @@ def main() -> int:
     options = parser.parse_args()
     asked = {name: case for name, case in cases().items() if name.startswith(tuple(options.only) or ("",))}
     with tempfile.TemporaryDirectory() as folder:
-        found = record(Models(Path(folder)), asked)
+        archives = build_all(sorted((ROOT / "archive_specs").glob("*.yaml")), Path(folder), environ={})
+        found = record(Models(Path(folder), archives), asked)
     print(f"{sum(map(len, found.values()))} answers to {len(found)} requests")
     if options.out:
         options.out.write_text(json.dumps(found, indent=1) + "\n")

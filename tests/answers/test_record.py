@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from imagexplain.archive.build import ROOT
 from tests.answers.cases import cases, errors
 from tests.answers.record import Models, differences, record
 
@@ -16,10 +15,10 @@ TWICE = ("form: base64", "path: draws, application/json", "groups: slic&n_segmen
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Those that the cases here are for."""
+def models(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """Those that the cases here are for, of the archives that are served: one build serves all files that need them."""
     names = {case.model for name, case in cases().items() if name in errors() or name in TWICE}
-    return Models(tmp_path_factory.mktemp("models"), [ROOT / "archive_specs" / f"{name}.yaml" for name in names])
+    return Models(tmp_path_factory.mktemp("models"), [model_store / f"{name}.mar" for name in names])
 
 
 def test_errors_are_as_recorded(models: Models) -> None:

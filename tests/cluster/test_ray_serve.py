@@ -51,7 +51,7 @@ CASES: list[tuple[str, str, str, str]] = [
 
 @dataclass(frozen=True)
 class Deployed:
-    """The short form, served: its address, and the folder of its replicas' targets."""
+    """The short form in service: its address, and the folder of its replicas' targets."""
 
     url: str
     targets: Path

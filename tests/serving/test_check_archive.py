@@ -83,11 +83,6 @@ def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
             check(path)
 
 
-def test_the_archives_of_this_repository_are_whole(model_store: Path) -> None:
-    found = sorted(model_store.glob("*.mar"))
-    assert [check(path) for path in found] == [(path.stem, "1.0") for path in found]
-
-
 def test_a_version_is_the_manifests(tmp_path: Path) -> None:
     assert check(pack(tmp_path, MODEL | {"modelVersion": "1.10"})) == ("small", "1.10")
     assert identify(tmp_path / "small.mar") == ("small", "1.10")

@@ -15,6 +15,7 @@ from imagexplain.attribution.registry import METHODS
 from imagexplain.cli import methods, models
 from imagexplain.cli.models import ListedModel, of_document
 from imagexplain.cli.openapi import interfaces
+from imagexplain.ops.check_archive import check
 from imagexplain.ops.store import stored
 from tests.conftest import Served
 
@@ -111,3 +112,8 @@ def test_a_model_that_says_nothing_of_methods() -> None:
     assert all(
         method.supported is None for method in methods.of_model(methods.known(), ListedModel("x"), lambda _: None)
     )
+
+
+def test_the_archives_of_this_repository_are_whole(model_store: Path) -> None:
+    found = sorted(model_store.glob("*.mar"))
+    assert [check(path) for path in found] == [(path.stem, "1.0") for path in found]
