@@ -17,24 +17,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from imagexplain.archive.spec import SPEC_FILE
-from imagexplain.archive.store import archive_of
 from imagexplain.checkout import ROOT
-from imagexplain.ops.check_archive import check
+from imagexplain.cluster.archive import load
+from imagexplain.ops.store import archive_of
 from imagexplain.progress import say
 from imagexplain.serving import batch
-from imagexplain.serving.runtime import device
+from imagexplain.serving.metrics import NoMetrics
 from imagexplain.serving.tasks.classifier import Classifier
 from imagexplain.serving.worker import Worker
 
@@ -176,13 +174,8 @@ def _in_turn(
 
 def _worker(archive: Path, stack: ExitStack) -> Worker[Classifier]:
     """The model of an archive, unpacked for the time of the command."""
-    check(archive)
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="imagexplain-batch-")))
-    with zipfile.ZipFile(archive) as content:
-        if SPEC_FILE not in content.namelist() or json.loads(content.read(SPEC_FILE))["handler"] != "classifier":
-            raise ValueError(f"{archive}: wanted the archive of a classifier")
-        content.extractall(folder)
-    return batch.load(folder, device({"gpu_id": 0}))
+    folder = stack.enter_context(TemporaryDirectory(prefix="imagexplain-batch-"))
+    return cast("Worker[Classifier]", load(archive, Path(folder), NoMetrics(), ("classifier",)))
 
 
 def _object(path: Path | None) -> dict[str, Any]:

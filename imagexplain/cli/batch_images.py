@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 from tqdm import tqdm
 
 from imagexplain.api.options import SEGMENTS
-from imagexplain.archive.store import archive_of
 from imagexplain.cluster.inputs import items
 from imagexplain.cluster.job import TABLE, Chunk, Job, Progress, begin, run_here
+from imagexplain.ops.store import archive_of
 from imagexplain.progress import say
 
 CHUNK = 64

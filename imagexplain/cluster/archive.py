@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,29 +30,23 @@ KINDS: Mapping[str, Start] = {
 """Function that starts the worker of an unpacked archive, by its handler."""
 
 
-def handler_of(archive: Path) -> str:
-    """The handler of an archive, a key of :data:`KINDS`.
+def load(archive: Path, folder: Path, sink: MetricSink, kinds: Sequence[str] = tuple(KINDS)) -> AnyLoop:
+    """The worker of an archive, unpacked into a folder that must live as long as it does.
+
+    Args:
+        archive: Archive of a model.
+        folder: Empty folder.
+        sink: Collector of metrics.
+        kinds: Handlers that will do, keys of :data:`KINDS`.
 
     Raises:
-        ValueError: an archive that is damaged, or none of this service's.
-        OSError: a file that cannot be read.
+        ValueError: an archive that is damaged, or of no such kind.
+        OSError: no such archive, or no room for its files.
     """
     check(archive)
     with zipfile.ZipFile(archive) as content:
         handler = json.loads(content.read(SPEC_FILE))["handler"] if SPEC_FILE in content.namelist() else "none of ours"
-    if handler not in KINDS:
-        raise ValueError(f"{archive}: wanted the archive of a {', a '.join(KINDS)}, got handler {handler!r}")
-    return str(handler)
-
-
-def load(archive: Path, folder: tempfile.TemporaryDirectory[str], sink: MetricSink) -> AnyLoop:
-    """The worker of an archive, unpacked into a folder that must live as long as it does.
-
-    Raises:
-        ValueError: an archive that is damaged, or none of this service's.
-        OSError: no room for its files.
-    """
-    handler = handler_of(archive)
-    with zipfile.ZipFile(archive) as content:
-        content.extractall(folder.name)
-    return KINDS[handler](Path(folder.name), device({"gpu_id": 0}), sink)
+        if handler not in kinds:
+            raise ValueError(f"{archive}: wanted the archive of a {' or a '.join(kinds)}, got handler {handler!r}")
+        content.extractall(folder)
+    return KINDS[handler](folder, device({"gpu_id": 0}), sink)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imagexplain.api.request import Kind
-from imagexplain.cluster.archive import handler_of, load
+from imagexplain.cluster.archive import load
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import NoMetrics
@@ -38,10 +38,8 @@ class Explainer:
             ValueError: an archive of another kind, a damaged one, or none of this service's.
             OSError: no such archive, or no room for its files.
         """
-        if (kind := handler_of(archive)) not in kinds:
-            raise ValueError(f"{archive}: wanted the archive of a {' or a '.join(kinds)}, got a {kind}'s")
         folder = tempfile.TemporaryDirectory(prefix="imagexplain-")
-        return cls(load(archive, folder, NoMetrics()), folder)
+        return cls(load(archive, Path(folder.name), NoMetrics(), kinds), folder)
 
     @property
     def batch(self) -> int:

@@ -58,7 +58,7 @@ class ServedArchive:
         self.folder = tempfile.TemporaryDirectory(prefix="imagexplain-")
         watched = settings.metrics
         sink = NoMetrics() if watched is None else ScrapedMetrics(declarations(watched.table))
-        self.worker = load(settings.archive, self.folder, sink)
+        self.worker = load(settings.archive, Path(self.folder.name), sink)
         spec = self.worker.task.spec
         if isinstance(self.worker, Worker):
             before = self.worker.remote_segments

@@ -1,4 +1,4 @@
-"""The models of a store, as their archives describe them: nothing is unpacked."""
+"""A store's archives by the names of their models, and the models as these describe them: nothing is unpacked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from imagexplain.archive.manifest import METHODS_FILE
-from imagexplain.archive.spec import SPEC_FILE, ModelSpec, version_order
+from imagexplain.archive.spec import SPEC_FILE, ModelSpec, in_file_name, version_order
+from imagexplain.errors import unknown
 from imagexplain.ops.check_archive import SPECS
 
 
@@ -61,3 +62,26 @@ def addressed(models: Sequence[StoredModel]) -> dict[str, StoredModel]:
         if versions[model.spec.name] > 1:
             found[f"{model.spec.name}/{model.spec.version}"] = model
     return found
+
+
+def archive_of(model: str, store: Path) -> Path:
+    """The archive of a file's path, or of a name or a name/version in a store, the newest where it has several.
+
+    Raises:
+        ValueError: no such archive.
+    """
+    if model.endswith(".mar"):
+        if not Path(model).is_file():
+            raise ValueError(f"{model}: wanted a model archive, got no file")
+        return Path(model)
+    known = {path.stem: path for path in store.glob("*.mar")}
+    name, _, version = model.partition("/")
+    wanted = in_file_name(f"{name}/{version}") if version else name
+    fitting = {stem: path for stem, path in known.items() if stem == wanted or (not version and _name(stem) == name)}
+    if not fitting:
+        raise ValueError(unknown("model", model, sorted(known)))
+    return fitting[max(fitting, key=lambda stem: version_order(stem.partition("@")[2] or "1.0"))]
+
+
+def _name(stem: str) -> str:
+    return stem.partition("@")[0]

@@ -6,16 +6,13 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 
 from imagexplain.api.request import JSON, Kind
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
-from imagexplain.serving.metrics import NoMetrics
 from imagexplain.serving.protocols import PROTOCOL_HEADER, exchange, respond_all
 from imagexplain.serving.protocols.vertex_request import SPEC
 from imagexplain.serving.tasks.classifier import Classifier
@@ -80,11 +77,6 @@ class Job:
             return result | {"error": answer}
         result["prediction"] = answer["predictions"][0]
         return result | ({"explanation": answer["explanations"][0]} if self.explains else {})
-
-
-def load(folder: Path, device: torch.device) -> Worker[Classifier]:
-    """The model of an unpacked archive of a classifier; raises what keeps a worker from coming up."""
-    return Worker.start(Classifier.load(folder, device), folder, NoMetrics())
 
 
 def _json(line: bytes) -> Any:

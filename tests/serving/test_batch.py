@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from google.cloud.aiplatform_v1.types import Explanation
 
-from imagexplain.archive.store import archive_of
 from imagexplain.cli import batch as command
 from imagexplain.cli import main
+from imagexplain.ops.store import archive_of
 from imagexplain.serving.batch import Job
 from imagexplain.serving.tasks.classifier import Classifier
 from imagexplain.serving.worker import Worker
