@@ -267,7 +267,8 @@ def _drain(server: Server, seconds: float, quiet: bool) -> None:
 def _end(server: Server, process: psutil.Process) -> None:
     run = Path(server.run)
     try:
-        end_all([process, *process.children(recursive=True)])
+        # Once it is told to end, TorchServe answers nobody: Netty only waits four seconds for what may come.
+        end_all([process, *process.children(recursive=True)], patience_s=0)
     except psutil.NoSuchProcess:
         pass
     except psutil.AccessDenied:

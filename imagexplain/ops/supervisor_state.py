@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from imagexplain.ops.processes import alive, birth
+from imagexplain.ops.processes import alive, birth, wait_for_ends
 
 STATE_FILE = "supervisor.json"
 END_SECONDS = 30.0
@@ -44,11 +44,10 @@ class Supervisor:
             return
         for patience in (max(drain_s, 1.0), END_SECONDS):
             process.terminate()  # the second one ends the waiting for requests
-            _, left = psutil.wait_procs([process], timeout=patience)
-            if not left:
+            if not wait_for_ends([process], patience):
                 return
         process.kill()
-        psutil.wait_procs([process], timeout=5)
+        wait_for_ends([process], 5)
 
 
 def find_supervisor(run: Path) -> Supervisor | None:
