@@ -26,7 +26,8 @@ from imagexplain.ops.drain import DRAINING_FILE
 from imagexplain.ops.refusals import CONTENT_SECURITY_POLICY, MAX_BODY_BYTES
 from imagexplain.ops.server import PORTS, Server, free_port
 from imagexplain.ops.studio import Settings, StudioServer, files_of, serving
-from tests.ops.door import Door, error_of, rotate_key, wait_for
+from tests.ops.door import Door, error_of, rotate_key
+from tests.waiting import until
 
 DOCUMENT = b'{"openapi":"3.1.0"}'
 POLICY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -487,7 +488,7 @@ def test_connections_are_bounded(page: Page) -> None:
         finally:
             for connection in idle:
                 connection.close()
-        wait_for(lambda: other.ask("/livez", key=None).status_code == 200)
+        until(lambda: other.ask("/livez", key=None).status_code == 200)
 
 
 # What is passed on, and who goes away
@@ -521,7 +522,7 @@ def test_a_client_that_goes_takes_its_request_with_it(page: Page, monkeypatch: p
             with closing(page.connect()) as client:
                 client.sendall(f"{head}{sent}".encode())
                 passed, _ = upstream.accept()
-                wait_for(lambda passed=passed: b"\r\n\r\nph" in passed.recv(65536, socket.MSG_PEEK))
+                until(lambda passed=passed: b"\r\n\r\nph" in passed.recv(65536, socket.MSG_PEEK))
             assert ended(passed), "the request upstream ends with its client"
             passed.close()
 

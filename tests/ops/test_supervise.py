@@ -25,8 +25,9 @@ from imagexplain.ops.observation import observe
 from imagexplain.ops.processes import birth
 from imagexplain.ops.server import ServerError, free_port, orphaned_workers, sha256_of_file, start, stop
 from imagexplain.ops.supervisor_state import STATE_FILE, Supervisor, find_supervisor, forget
-from tests.ops.supervised import Supervised, supervise, until
+from tests.ops.supervised import Supervised, supervise
 from tests.serving import archives
+from tests.waiting import until
 
 FRAGILE = archives.WORKING.replace(
     "pass", "import pathlib\n        assert not pathlib.Path('{flag}').exists(), 'this worker does not start'"
