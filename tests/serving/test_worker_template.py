@@ -83,7 +83,8 @@ def template(tmp_path: Path) -> Iterator[Template]:
     command = [sys.executable, "-P", worker_template.__file__, str(address), str(tmp_path / "pid"), *modules]
     process = subprocess.Popen(command)
     (tmp_path / fork_workers.PID_FILE).write_text(str(process.pid))
-    until(address.is_socket)
+    with socket.socket(socket.AF_UNIX) as connection:  # the file is there before anything listens
+        until(lambda: connection.connect_ex(str(address)) == 0)
     try:
         yield Template(process, server, address, script)
     finally:
