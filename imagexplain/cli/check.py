@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import yaml
 
 from imagexplain.archive.spec import ClassifierSpec, SpecError, select
 from imagexplain.errors import ArgumentError
+from imagexplain.ops.unpack import unpack
 from imagexplain.plain_text import printable
 from imagexplain.progress import with_progress
 
@@ -164,8 +164,7 @@ def check(source: str, file: Path, photo: bytes, work: Path) -> Report:
     if not isinstance(archive.model, ClassifierSpec):
         raise SpecError(f"{file}: handler: wanted a classifier, got a {archive.model.handler}")
     packed, unpacked = build(archive, work), work / "unpacked"
-    with zipfile.ZipFile(packed) as content:
-        content.extractall(unpacked)
+    unpack(packed, unpacked)
     trial = with_progress("trying it", lambda: try_out(unpacked, photo))
     network = of_sources(archive).network
     refused = find_refusals(network, example_input(trial.spec))

@@ -52,11 +52,15 @@ class Supervisor:
 
 def find_supervisor(run: Path) -> Supervisor | None:
     """The supervisor that runs with this run directory, or None."""
+    supervisor = _read(run)
+    return supervisor if supervisor and supervisor.process() else None
+
+
+def _read(run: Path) -> Supervisor | None:
     try:
-        supervisor = Supervisor(**json.loads((run / STATE_FILE).read_text()))
+        return Supervisor(**json.loads((run / STATE_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return supervisor if supervisor.process() else None
 
 
 def other_supervisor(run: Path) -> Supervisor | None:
@@ -71,6 +75,8 @@ def write(run: Path, port: int) -> None:
     (run / STATE_FILE).write_text(json.dumps(asdict(Supervisor(own.pid, birth(own), port)), indent=2) + "\n")
 
 
-def forget(run: Path) -> None:
-    """Remove this process's state."""
-    (run / STATE_FILE).unlink(missing_ok=True)
+def forget(run: Path, pid: int) -> None:
+    """Remove the state of the supervisor with this process number, and no other's."""
+    supervisor = _read(run)
+    if supervisor and supervisor.pid == pid:
+        (run / STATE_FILE).unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.conftest import Served, metrics
 from tests.pictures import panel
 from tests.serving.over_http import post, worker_pids
 from tests.tensors import unpacked
+from tests.waiting import until
 from tests.wire.photos import bomb, encoded
 from training.scenes import CLASSES, scene
 
@@ -302,11 +302,9 @@ def test_other_masks_cost_no_evaluation(served: Served) -> None:
     )
     path, body, counted = "explanations/lanet", scene_png(77), sample(served, evaluations)
     post(served, path, body, Accept="application/json", X_Explain_Options="segments=grid&steps=9")
-    while sample(served, evaluations) < counted + 9:  # TorchServe counts when the answer has gone
-        time.sleep(0.05)
+    until(lambda: sample(served, evaluations) >= counted + 9)  # TorchServe counts when the answer has gone
     before = sample(served, evaluations), sample(served, hits)
     again = post(served, path, body, Accept="application/json", X_Explain_Options="segments=slic&steps=9").json()
     assert again["evaluations"] == 9  # what the answer rests on, though nothing was evaluated for it now
-    while sample(served, hits) == before[1]:
-        time.sleep(0.05)
+    until(lambda: sample(served, hits) != before[1])
     assert (sample(served, evaluations), sample(served, hits)) == (before[0], before[1] + 1)
