@@ -153,7 +153,8 @@ def check(source: str, file: Path, photo: bytes, work: Path) -> Report:
     """
     from imagexplain.archive.build import build  # which imports torch, and takes seconds
     from imagexplain.archive.classifier_network import of_sources
-    from imagexplain.archive.supported_methods import example_input, find_refusals
+    from imagexplain.archive.supported_methods import example_input, find_refusals, read
+    from imagexplain.attribution import METHODS
     from imagexplain.models.head import Head
     from imagexplain.serving.trial import try_out
 
@@ -167,7 +168,8 @@ def check(source: str, file: Path, photo: bytes, work: Path) -> Report:
     unpack(packed, unpacked)
     trial = with_progress("trying it", lambda: try_out(unpacked, photo))
     network = of_sources(archive).network
-    refused = find_refusals(network, example_input(trial.spec))
+    supported = read(unpacked) or ()
+    refused = find_refusals(network, example_input(trial.spec), [name for name in METHODS if name not in supported])
     head, told = Head(**trial.spec.head.model_dump()), trial.explanation
     return Report(
         source=source,
@@ -179,7 +181,7 @@ def check(source: str, file: Path, photo: bytes, work: Path) -> Report:
         score=head.score_kind,
         activation=head.activation,
         predictions=trial.prediction["predictions"],
-        supported=_supported(refused),
+        supported=supported,
         refused=refused,
         explained=told["target_label"],
         steps=told["steps"],
@@ -238,12 +240,6 @@ def spec_of(source: str, weights: str | None, options: Mapping[str, Any]) -> dic
 
 PROGRAMS = {".pt2": "exported", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript", ".onnx": "onnx"}
 """Architectures of files that are networks by themselves, by their suffix."""
-
-
-def _supported(refused: Mapping[str, str]) -> tuple[str, ...]:
-    from imagexplain.archive.supported_methods import supported
-
-    return supported(refused)
 
 
 def _example() -> bytes:
