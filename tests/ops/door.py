@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psutil
 import requests
@@ -27,19 +27,26 @@ CLIENTS = ("alice", "bob")
 GENEROUS = RateSettings(requests_per_second=10_000, burst=10_000, connections=1000)
 
 
-@dataclass(frozen=True)
-class Door:
-    """A running front door, the server behind it, and the keys of its clients."""
+Behind = TypeVar("Behind", Server, Path)
 
-    server: Server
+
+@dataclass(frozen=True)
+class AnyDoor(Generic[Behind]):
+    """A running front door, what stands behind it, and the keys of its clients.
+
+    Attributes:
+        server: TorchServe, or the directory of the front door's state before nodes of Ray Serve.
+    """
+
+    server: Behind
     settings: EdgeSettings
     edge: Edge
     keys: dict[str, str]
 
     @property
     def run(self) -> Path:
-        """Directory of the server's state."""
-        return Path(self.server.run)
+        """Directory of the state."""
+        return Path(self.edge.folder).parent
 
     @property
     def folder(self) -> Path:
@@ -77,6 +84,10 @@ class Door:
     def requests_logged(self) -> list[dict[str, Any]]:
         """The log of requests."""
         return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
+
+
+Door = AnyDoor[Server]
+RayDoor = AnyDoor[Path]
 
 
 @contextmanager
