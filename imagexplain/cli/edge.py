@@ -48,7 +48,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     actions = made.add_subparsers(required=True, metavar="ACTION")
     for work, parent, summary in (
-        (_start, settings, "start nginx before the running server, or before nodes of Ray Serve"),
+        (_start, settings, "start nginx before the running server, or before nodes of a cluster"),
         (_reload, settings, "take over changed settings without a restart"),
         (_check, settings, "have nginx read its configuration, and start nothing"),
         (_status, state, "say whether it runs, and what its clients may know"),

@@ -21,7 +21,7 @@ APPLICATIONS = (
     *("echo", "echo/2.0", "slow", "slower", "full", "died", "gone", "gone-late", "raised", "absent"),
     *(f"handler-{status}" for status in sorted(WORDS)),
 )
-"""Routes of the applications; `absent` is one that no proxy knows yet."""
+"""Routes of the applications; `absent` is one that a proxy does not know yet."""
 
 
 class Node:
@@ -32,12 +32,14 @@ class Node:
         seen: Paths that it was asked for, in their order.
         failure: Name of an application as which it answers whatever it is asked; None if it does as it should.
         draining: Flag for a node that is being taken away.
+        unknown: Applications that it does not know yet.
     """
 
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.failure: str | None = None
         self.draining = False
+        self.unknown = {"absent"}
         self._connections: set[socket.socket] = set()
         self._server = self._listening(0)
         self.port: int = self._server.server_address[1]
@@ -102,7 +104,7 @@ class _Proxy(Answering):
         elif self.node.draining:
             self.send(503, b"This node is being drained.", "text/plain; charset=utf-8")
         else:
-            routes = {f"/{name}": name for name in APPLICATIONS if name != "absent"}
+            routes = {f"/{name}": name for name in APPLICATIONS if name not in self.node.unknown}
             self.send(200, json.dumps(routes).encode())
 
     def post(self) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 from imagexplain.errors import WORDS
 from imagexplain.ops import edge, edge_keys
-from imagexplain.ops.edge_settings import MAX_BODY_BYTES, EdgeError, EdgeSettings, RaySettings
-from imagexplain.ops.server import free_port
-from tests.ops.door import CLIENTS, GENEROUS, RayDoor, error_of, wait_for
+from imagexplain.ops.edge_settings import MAX_BODY_BYTES, read_settings
+from imagexplain.ops.server import ROOT, free_port
+from tests.ops.door import RayDoor, before_ray, error_of, wait_for
 from tests.ops.fake_nodes import APPLICATIONS, Node, asked
 
 ECHO = "/predictions/echo"
@@ -29,24 +33,11 @@ def nodes() -> Iterator[list[Node]]:
 
 @pytest.fixture(scope="module")
 def door(nodes: list[Node], nginx: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayDoor]:
-    """A front door before them, whose limits no test meets that does not set its own."""
-    run = tmp_path_factory.mktemp("ray") / "run"
-    keys = {client: edge_keys.add(run / edge.FOLDER, client) for client in CLIENTS}
-    ray = RaySettings(nodes=tuple(node.address for node in nodes), applications=APPLICATIONS)
-    port = free_port()
-    settings = EdgeSettings(
-        ray=ray,
-        port=port,
-        client=GENEROUS,
-        address=GENEROUS,
-        legacy={"echo": port + 1},
-        vertex_endpoints={"42": "echo/2.0"},
-    )
-    running = edge.start(run, settings)
-    try:
-        yield RayDoor(run, settings, running, keys)
-    finally:
-        edge.stop(run, drain_s=1, quiet=True)
+    """A front door before them."""
+    run, port = tmp_path_factory.mktemp("ray") / "run", free_port()
+    more: dict[str, Any] = {"port": port, "legacy": {"echo": port + 1}, "vertex_endpoints": {"42": "echo/2.0"}}
+    with before_ray(run, [node.address for node in nodes], APPLICATIONS, **more) as door:
+        yield door
 
 
 @pytest.fixture(autouse=True)
@@ -218,19 +209,38 @@ def test_readiness_of_the_nodes(door: RayDoor, nodes: list[Node]) -> None:
     assert error_of(answer) == (503, "busy", "models")
     assert answer.json()["unready"] == ["absent"] and answer.json()["nodes"] == {"ready": 3, "all": 3}
     assert ask("/v2/models/echo/versions/2.0/ready").json() == {"name": "echo", "ready": True}
-    ray = door.settings.ray
-    assert ray is not None
-    with door.settled(ray=ray.model_copy(update={"applications": ("echo", "slow")}).model_dump()):
-        nodes[0].draining = True
-        with nodes[1].down():
-            assert ask("/readyz").json()["nodes"] == {"ready": 1, "all": 3}
-            assert ask("/v2/health/ready").status_code == ask("/v1/models/echo").status_code == 200
-            assert ask("/v1/models").json() == {"models": ["echo", "slow"]}
-            with nodes[2].down():
-                answer = ask("/readyz")
-                assert error_of(answer)[0] == 503 and answer.json()["message"] == "no node of Ray Serve answers"
-                assert error_of(ask("/v1/models/echo"))[0] == 503 and ask("/livez").status_code == 200
-        nodes[0].draining = False
+    assert error_of(ask("/v1/models/absent"))[0] == 503 and error_of(ask("/v1/models/nobody"))[0] == 404
+    nodes[2].unknown.clear()
+    nodes[0].draining = True
+    with nodes[1].down():
+        assert ask("/readyz").json()["nodes"] == {"ready": 1, "all": 3}
+        assert ask("/v2/health/ready").status_code == ask("/v1/models/absent").status_code == 200
+        assert {*ask("/v1/models").json()["models"]} == {name.partition("/")[0] for name in APPLICATIONS}
+        with nodes[2].down():
+            answer = ask("/readyz")
+            assert error_of(answer)[0] == 503 and answer.json()["message"] == "no node of Ray Serve answers"
+            assert error_of(ask("/v1/models/echo"))[0] == 503 and ask("/livez").status_code == 200
+    nodes[0].draining = False
+    nodes[2].unknown.add("absent")
+
+
+# In a container
+
+
+def test_the_containers_command(nodes: list[Node], nginx: str, tmp_path: Path) -> None:
+    key = edge_keys.add(tmp_path / "clients", "alice")
+    settings, state = tmp_path / "edge.yaml", tmp_path / "state"
+    settings.write_text(f"port: {free_port()}\nray: {{nodes: ['{nodes[0].address}'], applications: [echo]}}\n")
+    script = ROOT / "deploy" / "container" / "edge.sh"
+    command = ["sh", str(script), str(settings), str(state), str(tmp_path / "clients" / "clients.json"), "0"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        wait_for(lambda: edge.find(state), process, 60)
+        running = edge.find(state)
+        assert running is not None
+        door = RayDoor(state, read_settings(settings), running, {"alice": key})
+        assert door.ask(ECHO).status_code == 200
+        process.terminate()
+        assert process.wait(60) == 0 and edge.find(state) is None and running.process() is None
 
 
 # The rest is as before TorchServe
@@ -261,11 +271,3 @@ def test_one_node(door: RayDoor, nodes: list[Node]) -> None:
         with nodes[0].down():
             assert error_of(door.ask(ECHO))[0] == 503
         assert door.ask(ECHO).status_code == 200
-
-
-def test_a_name_without_an_address(door: RayDoor) -> None:
-    ray = {"nodes": ["nobody.invalid:8000"], "applications": ["echo"]}
-    with pytest.raises(EdgeError, match=r"ray\.nodes: nobody\.invalid:8000 has no address"), door.settled(ray=ray):
-        pass
-    with door.settled(ray={"nodes": ["localhost:9"], "applications": ["echo"]}):
-        assert error_of(door.ask(ECHO))[0] == 503
