@@ -1,15 +1,15 @@
 """Explain photos: of one, print the prediction and the explanation's summary, write the tensors and the heat map.
 
-explain.py photo.jpg --model lanet
-explain.py photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
-explain.py photo.jpg --model lanet --masks masks.json --option segments=slic --option n_segments=30
-explain.py photo.jpg --model places/1.0 --model places/2.0 --target kitchen
+imagexplain explain photo.jpg --model lanet
+imagexplain explain photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
+imagexplain explain photo.jpg --model lanet --masks masks.json --option segments=slic --option n_segments=30
+imagexplain explain photo.jpg --model places/1.0 --model places/2.0 --target kitchen
 
 Several photos, a folder, a pattern in quotes, a list of files (.txt, or - for the standard input) are explained at once
 within a bound. The answers lie in OUT/MODEL/PHOTO.FORMAT. The same command again asks only for what is not there.
 
-explain.py photos --model bit --segments slic --format csv --format png --out results
-explain.py "photos/**/*.jpg" --model bit --model lanet --jobs 8 --out results
+imagexplain explain photos --model bit --segments slic --format csv --format png --out results
+imagexplain explain "photos/**/*.jpg" --model bit --model lanet --jobs 8 --out results
 """
 
 from __future__ import annotations

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from tests.cluster.nodes import NODE, own_signals
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import write_timm
+from tests.waiting import until
 
 IMAGES, CHUNK = 40, 2
 
@@ -54,14 +53,6 @@ def written(out: Path) -> int:
     return CHUNK * len(table.parts(out / TABLE))
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.stdout and process.stdout.read().decode()
-        assert time.monotonic() < ends, "took too long"
-        time.sleep(0.2)
-
-
 def ended(process: subprocess.Popen[bytes]) -> str:
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told.decode()
@@ -83,11 +74,11 @@ def test_a_killed_actor_a_killed_node_and_a_killed_driver(jobs: Jobs, tmp_path: 
         node = jobs.cluster.add_node(**NODE) if with_node else None
     out = tmp_path / "out"
     first = jobs.start(out)
-    until(lambda: written(out) >= 4, first)
+    until(lambda: written(out) >= 4, 120, first)
     actors()[0].kill()
     if node is not None:
         jobs.cluster.remove_node(node, allow_graceful=False)
-    until(lambda: written(out) >= 12, first)
+    until(lambda: written(out) >= 12, 120, first)
     first.kill()
     first.wait()
     done = written(out)
