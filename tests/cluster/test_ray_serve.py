@@ -27,6 +27,7 @@ from imagexplain.serving.rejection import REASONS
 from imagexplain.serving.request_loop import AnyLoop
 from tests.deploy.metric_names import PROMETHEUS, declared, names_in, rules
 from tests.deploy.programs import run
+from tests.ops.door import before_ray, error_of, nginx_with_javascript
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import classifier_of, segmenter_of, write_tensormask, write_timm
@@ -144,6 +145,32 @@ def test_errors_are_the_services(client: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
     named = client.post("/resnet/predictions", content=coarse_png(), headers={"x-request-id": "mine"})
     assert named.headers["x-correlation-id"] == "mine"
+
+
+def test_answers_at_the_front_door_are_the_same(deployed: Deployed, client: httpx.Client, tmp_path: Path) -> None:
+    """nginx before the cluster's node, and one that is down: bytes, errors, protocols, readiness."""
+    nginx_with_javascript()
+    nodes = [f"127.0.0.1:{free_port() + 4}", deployed.url.removeprefix("http://")]
+    with before_ray(tmp_path / "run", nodes, ("resnet", "tensormask")) as door:
+        for model, endpoint, accept, options in CASES[::5]:
+            direct = client.post(
+                f"/{model}/{endpoint}", content=coarse_png(), headers={"accept": accept, "x-explain-options": options}
+            )
+            answer = door.ask(f"/{endpoint}/{model}?{options}", coarse_png(), Accept=accept)
+            assert (answer.status_code, answer.content) == (direct.status_code, direct.content)
+            assert answer.headers["content-type"] == direct.headers["content-type"].partition(";")[0]
+        photo = base64.b64encode(coarse_png()).decode()
+        own = door.ask("/predictions/resnet", coarse_png(), Accept="application/json").json()
+        called = door.ask("/v1/models/resnet:predict", json.dumps({"instances": [{"b64": photo}]}).encode())
+        assert called.json() == {"predictions": [own]}
+        told = door.ask("/v2/models/resnet", method="GET").json()
+        assert told["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+        refused = door.ask("/explanations/resnet", b"no photo")
+        assert (refused.status_code, refused.json()["field"]) == (415, "image")
+        assert error_of(door.ask("/predictions/nobody", coarse_png())) == (404, "not_found", "path")
+        assert error_of(door.ask("/-/routes", method="GET")) == (404, "not_found", "path")
+        ready = door.ask("/readyz", method="GET", client=None).json()
+        assert (ready["ready"], ready["nodes"]) == (True, {"ready": 1, "all": 2})
 
 
 def test_a_bad_request_of_a_batch_fails_alone(client: httpx.Client) -> None:

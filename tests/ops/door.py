@@ -7,18 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psutil
+import pytest
 import requests
 
-from imagexplain.ops import edge
+from imagexplain.ops import edge, edge_keys
 from imagexplain.ops.edge import Edge
-from imagexplain.ops.edge_settings import EdgeSettings, RateSettings
+from imagexplain.ops.edge_config import binary, installed
+from imagexplain.ops.edge_settings import EdgeError, EdgeSettings, RateSettings, RaySettings
 from imagexplain.ops.processes import birth
 from imagexplain.ops.server import MAIN_CLASS, PORTS, ROOT, Server, free_port
 from tests.waiting import until
@@ -27,19 +29,26 @@ CLIENTS = ("alice", "bob")
 GENEROUS = RateSettings(requests_per_second=10_000, burst=10_000, connections=1000)
 
 
-@dataclass(frozen=True)
-class Door:
-    """A running front door, the server behind it, and the keys of its clients."""
+Behind = TypeVar("Behind", Server, Path)
 
-    server: Server
+
+@dataclass(frozen=True)
+class AnyDoor(Generic[Behind]):
+    """A running front door, what stands behind it, and the keys of its clients.
+
+    Attributes:
+        server: TorchServe, or the directory of the front door's state before nodes of Ray Serve.
+    """
+
+    server: Behind
     settings: EdgeSettings
     edge: Edge
     keys: dict[str, str]
 
     @property
     def run(self) -> Path:
-        """Directory of the server's state."""
-        return Path(self.server.run)
+        """Directory of the state."""
+        return Path(self.edge.folder).parent
 
     @property
     def folder(self) -> Path:
@@ -77,6 +86,35 @@ class Door:
     def requests_logged(self) -> list[dict[str, Any]]:
         """The log of requests."""
         return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
+
+
+Door = AnyDoor[Server]
+RayDoor = AnyDoor[Path]
+
+
+def nginx_with_javascript() -> str:
+    """Path of nginx; where tests must not be left out, its absence is a failure."""
+    try:
+        found = binary()
+        installed(found)
+        return found
+    except EdgeError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@contextmanager
+def before_ray(run: Path, nodes: Iterable[str], applications: Iterable[str], **more: Any) -> Iterator[RayDoor]:
+    """A front door before nodes of Ray Serve, whose limits no test meets that does not set its own."""
+    keys = {client: edge_keys.add(run / edge.FOLDER, client) for client in CLIENTS}
+    ray = RaySettings(nodes=tuple(nodes), applications=tuple(applications))
+    settings = EdgeSettings(ray=ray, client=GENEROUS, address=GENEROUS, **{"port": free_port(), **more})
+    running = edge.start(run, settings)
+    try:
+        yield RayDoor(run, settings, running, keys)
+    finally:
+        edge.stop(run, drain_s=1, quiet=True)
 
 
 @contextmanager
