@@ -17,7 +17,7 @@ from handlers.segmenter import SegmenterHandler
 from imagexplain.api.request import JSON
 from imagexplain.cli import main
 from imagexplain.cluster import job as jobs
-from imagexplain.cluster import table
+from imagexplain.cluster import lists, table
 from imagexplain.cluster.explainer import Explainer
 from imagexplain.cluster.inputs import items
 from imagexplain.cluster.job import Job, begin, explain_chunk, run_here
@@ -63,6 +63,10 @@ def explainer(store: Path) -> Explainer:
 
 def job(store: Path, out: Path, **settings: Any) -> Job:
     return replace(Job(store / "resnet.mar", out, OPTIONS, chunk=3), **settings)
+
+
+def part_of_another_job(folder: Path) -> bytes:
+    return table.write_part(folder, [{"id": "another"}]).read_bytes()
 
 
 def rows_of(job: Job) -> dict[str, dict[str, Any]]:
@@ -111,7 +115,8 @@ def test_a_stop_at_any_place_leaves_one_row_for_each_image(
     explain_chunk(explainer, own, chunks[0])
     explain_chunk(explainer, own, chunks[0])  # the word of it was lost
     (own.out / jobs.TABLE / ".torn.parquet.1").write_bytes(b"PAR1")  # killed within a file
-    left = begin(replace(own, chunk=2), items([str(photos)]))  # another number of actors has other chunks
+    assert (own.out / jobs.INPUTS / "0000.jsonl").read_bytes().count(b"\n") == 7
+    left = begin(replace(own, chunk=None, workers=7), items([str(photos)]))  # of more actors the same chunks
     assert left == chunks[1:]
     for chunk in left:
         explain_chunk(explainer, own, chunk)
@@ -119,7 +124,8 @@ def test_a_stop_at_any_place_leaves_one_row_for_each_image(
     (photos / "late.png").write_bytes(coarse_png(9))
     try:
         (chunk,) = begin(own, items([str(photos)]))
-        assert [Path(item.id).name for item in chunk.items] == ["late.png"]
+        assert [Path(item.id).name for item in lists.images_of(own.out / jobs.INPUTS, chunk)] == ["late.png"]
+        assert begin(own, items([str(photos / "0.png")])) == [chunk]  # what was listed once is not asked for again
     finally:
         (photos / "late.png").unlink()
 
@@ -167,8 +173,11 @@ def test_a_folder_holds_one_job(store: Path, photos: Path, tmp_path: Path) -> No
         begin(job(store, tmp_path / "out", options="steps=5"), items([str(photos)]))
     with pytest.raises(ValueError, match="wanted an empty folder, or one of a job that stopped"):
         begin(job(store, tmp_path), items([str(photos)]))
-    with pytest.raises(ValueError, match=r"0\.png: wanted each image once, got it twice"):
-        begin(own, items([str(photos / "0.png"), str(photos / "0.png")]))
+    with pytest.raises(ValueError, match=r"another job is there, with chunk 3, not 2"):
+        begin(replace(own, chunk=2), items([str(photos)]))
+    (own.out / jobs.TABLE / "0123.parquet").write_bytes(part_of_another_job(tmp_path))
+    with pytest.raises(ValueError, match=r"0123\.parquet: wanted a part of this job's table, got other images"):
+        begin(own, items([str(photos)]))
     (own.out / jobs.TABLE / "damaged.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"damaged\.parquet: wanted a part of the table, got"):
         begin(own, items([str(photos)]))
@@ -183,7 +192,51 @@ def test_the_command(store: Path, photos: Path, tmp_path: Path, capsys: pytest.C
     assert rows["0.png"]["method"] == "grad_cam" and rows["0.png"]["residual"] is None
     assert main(given) == 0
     assert "0 of 0 images" in capsys.readouterr().out
-    assert main([*given, "--option", "rows=3"]) == 1
+    assert main([*given, "--option", "columns=3"]) == 1
     assert "another job is there" in capsys.readouterr().err
     assert main([*given[:-2], "--actors", "-1"]) == 1
     assert "--actors: wanted at least 0, got -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("--threshold 0.5", "--threshold: wanted a segmenter as --segments beside it, got none"),
+        ("--threshold 0.5 --segments grid", "--threshold: wanted a segmenter as --segments beside it, got none"),
+        ("--segmenters 2", "--segmenters: wanted a segmenter as --segments beside it, got none"),
+        ("--segments tensormask --segmenters 2", "--segmenters: wanted --actors or --address beside it, got none"),
+        ("--cpus 2", "--cpus: wanted --actors or --address beside it, got none"),
+        ("--gpus 1", "--gpus: wanted --actors or --address beside it, got none"),
+        ("--chunk 0", "--chunk: wanted at least 1, got 0"),
+        ("--option steps", "--option: wanted NAME=VALUE, got 'steps'"),
+        ("--option steps=2 --option steps=3", "--option steps=3: wanted steps once, got '2' as well"),
+        ("--segments grid --option segments=slic", "--option segments=slic: wanted segments once, got 'grid' as well"),
+    ],
+)
+def test_no_option_is_ignored(
+    given: str, wanted: str, store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["batch", "--input", str(photos), "--model", "resnet", "--output", str(tmp_path / "out")]
+    assert main([*command, "--store", str(store), *given.split()]) == 1
+    assert capsys.readouterr().err.strip() == f"error: {wanted}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_each_image_would_be_refused_for_stop_the_job(
+    store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["batch", "--input", str(photos), "--model", "resnet", "--output", str(tmp_path / "out")]
+    assert main([*command, "--store", str(store), "--option", "stepz=3"]) == 1
+    assert "error: stepz: unknown option 'stepz' (did you mean 'steps'" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "other")
+    assert main([*command, "--store", str(store), "--segments", "tensormask", "--threshold", "-1"]) == 1
+    assert "error: threshold: wanted a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", [["x.jsonl", "--out", "y", "--chunk", "3"], ["--input", "a", "--output", "b", "--resume"]]
+)
+def test_lines_and_a_data_set_are_not_mixed(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["batch", "--model", "resnet", *given])
+    assert f"got {given[-2] if given[-1] == '3' else given[-1]}" in capsys.readouterr().err
