@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import resource
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,10 @@ from imagexplain.cluster import job as jobs
 from imagexplain.cluster import lists, table
 from imagexplain.cluster.explainer import Explainer
 from imagexplain.cluster.inputs import items
-from imagexplain.cluster.job import Job, begin, explain_chunk, run_here
+from imagexplain.cluster.job import Job, JobStoppedError, begin, explain_chunk, run_here
+from imagexplain.ops.server import ROOT
 from imagexplain.serving.messages import RawRequest
+from tests.disks import fill, mounted
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import classifier_of, segmenter_of, write_tensormask, write_timm
@@ -130,20 +134,55 @@ def test_a_stop_at_any_place_leaves_one_row_for_each_image(
         (photos / "late.png").unlink()
 
 
-def test_where_nothing_can_be_written_the_job_stops_and_goes_on_later(
+def test_a_full_disk_stops_the_job_which_goes_on_with_room(
     store: Path, photos: Path, tmp_path: Path, explainer: Explainer
 ) -> None:
+    with mounted(tmp_path / "disk", 1 << 20) as disk:
+        own, wanted = job(store, disk / "out", maps=True), "out: No space left on device; .* the same command goes on"
+        fill(disk)
+        with pytest.raises(JobStoppedError, match=wanted):
+            begin(own, items([str(photos)]))
+        (disk / "filler").unlink()
+        chunks = begin(own, items([str(photos)]))
+        assert len(chunks) == 3
+        fill(disk)
+        (disk / "filler").open("r+b").truncate((disk / "filler").stat().st_size - 3 * 4096)  # room for a map, or two
+        with pytest.raises(JobStoppedError, match=wanted):
+            [explain_chunk(explainer, own, chunk) for chunk in chunks]
+        (disk / "filler").unlink()
+        left = begin(own, items([str(photos)]))
+        assert left == chunks and table.parts(own.out / jobs.TABLE) == []
+        for chunk in left:
+            explain_chunk(explainer, own, chunk)
+        assert len(rows_of(own)) == 7 and not list(own.out.rglob(".*"))
+
+
+def test_a_kill_between_the_maps_and_the_rows(store: Path, photos: Path, tmp_path: Path, explainer: Explainer) -> None:
+    """A process that ends itself as no handler can prevent, at its second chunk."""
     own = job(store, tmp_path / "out", maps=True)
-    chunks = begin(own, items([str(photos)]))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # a disk with room for 1,000 bytes of a file
-    try:
-        with pytest.raises(OSError, match="too large"):
-            explain_chunk(explainer, own, chunks[0])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not any(path.is_file() for folder in (jobs.TABLE, jobs.MAPS) for path in (own.out / folder).iterdir())
-    assert begin(own, items([str(photos)])) == chunks
+    code = f"""
+import os, signal
+from pathlib import Path
+from imagexplain.cluster import job, table
+from imagexplain.cluster.inputs import items
+write = table.write_part
+def write_or_die(folder, rows):
+    if table.parts(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(folder, rows)
+table.write_part = write_or_die
+own = job.Job(Path({str(own.archive)!r}), Path({str(own.out)!r}), {OPTIONS!r}, True, chunk=3)
+list(job.run_here(own, job.begin(own, items([{str(photos)!r}]))))
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert len(list((own.out / jobs.MAPS).iterdir())) == 6
+    left = begin(own, items([str(photos)]))
+    assert [chunk.images for chunk in left] == [3, 1]
+    for chunk in left:
+        explain_chunk(explainer, own, chunk)
+    rows = rows_of(own)
+    assert len(rows) == 7 and sum(row["maps"] is not None for row in rows.values()) == 6
+    assert len(list((own.out / jobs.MAPS).iterdir())) == 6
 
 
 def test_a_segmenters_instances_are_the_groups(
