@@ -11,11 +11,13 @@ import math
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from imagexplain.cluster.explainer import Explainer
 from imagexplain.cluster.job import Job, Progress, explain_chunk, find_segments, load_explainer, load_segmenter
 from imagexplain.cluster.lists import Chunk
 
@@ -43,10 +45,16 @@ class Actors:
 
 
 class ExplainingActor:
-    """An actor that holds the classifier of a job."""
+    """An actor that holds the classifier of a job, loaded for its first chunk: of what fails before that, Ray keeps no
+    more than the text."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.explainer = job, load_explainer(job)
+        self.job = job
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """The classifier."""
+        return load_explainer(self.job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The progress of a chunk."""
@@ -56,10 +64,15 @@ class ExplainingActor:
 
 
 class SegmentingActor:
-    """An actor that holds the segmenter of a job."""
+    """An actor that holds the segmenter of a job, loaded for its first chunk."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.segmenter = job, load_segmenter(job)
+        self.job = job
+
+    @cached_property
+    def segmenter(self) -> Explainer:
+        """The segmenter."""
+        return load_segmenter(self.job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """A chunk with the masks of its images."""
@@ -87,7 +100,9 @@ def run(job: Job, chunks: Sequence[Chunk], actors: Actors, address: str | None =
     else:
         ray.init(address, **QUIET)
     try:
-        DataContext.get_current().enable_progress_bars = False  # the command has its own
+        context = DataContext.get_current()
+        context.enable_progress_bars = False  # the command has its own
+        context.raise_original_map_exception = True  # else what an actor raises comes as text alone
         rows: Dataset = ray.data.from_items([asdict(chunk) for chunk in chunks], override_num_blocks=len(chunks))
         if job.segmenter is not None:
             rows = _by_actors(rows, SegmentingActor, job, actors.segmenters, actors)
