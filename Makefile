@@ -105,6 +105,8 @@ bench: setup
 	@$(run) -m benchmarks.bench_masks
 	@$(run) -m benchmarks.bench_precision --images 16
 	@$(run) -m benchmarks.bench_methods
+	@$(run) -m benchmarks.bench_jobs
+	@$(run) -m benchmarks.simulate_jobs
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json
