@@ -221,7 +221,9 @@ def _engine(facts: Behind | BehindNodes) -> dict[str, Any]:
         "management": facts.management,
         "exporter": facts.exporter,
         "metrics": {"/metrics": facts.metrics, "/metrics/supervisor": facts.exporter},
-        "engine_statuses": TORCHSERVE_STATUSES,
+        "engine_statuses": {
+            status: {f"$upstream_status = {status}": other} for status, other in TORCHSERVE_STATUSES.items()
+        },
         "lost_statuses": (),
     }
 

@@ -172,9 +172,12 @@ def test_the_log_names_each_attempt(door: RayDoor, nodes: list[Node]) -> None:
         door.ask(ECHO, X_Request_Id="attempts")
     until(lambda: any(line["id"] == "attempts" for line in door.requests_logged()))
     (line,) = [line for line in door.requests_logged() if line["id"] == "attempts"]
-    assert (line["status"], line["node_statuses"]) == (502, "500 : 500")
-    first, second = line["nodes"].split(" : ")
-    assert first != second and {first, second} <= {node.address for node in nodes}
+    assert line["status"] == 502
+    statuses, addresses = line["node_statuses"].split(" : "), line["nodes"].split(" : ")
+    if addresses[0] == "ray":  # where all nodes are left out, none is asked, and nginx says so before it asks them all
+        assert statuses.pop(0) == "502" and addresses.pop(0)
+    first, second = addresses
+    assert statuses == ["500", "500"] and first != second and {first, second} <= {node.address for node in nodes}
 
 
 def test_nodes_that_are_down_are_passed_over(door: RayDoor, nodes: list[Node]) -> None:
