@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.torture.table import Row
+from benchmarks.torture.table import text as text_of
 from debugging import shortcut_study
 from imagexplain.ops.server import ROOT
 from tests.pages import rows
@@ -49,6 +51,11 @@ def check(cell: str, values: Iterable[float | None]) -> None:
     wanted = [value for value in values if value is not None]
     shown = numbers(cell)
     assert len(shown) == len(wanted) and all(map(agrees, shown, wanted)), (cell, wanted)
+
+
+@pytest.mark.parametrize(("where", "name"), [("reliability", "torture"), ("scale", "torture_cluster")])
+def test_tables_of_what_became_of_requests(where: str, name: str) -> None:
+    assert text_of([Row(**each) for each in record(name)["rows"]]) in page(where)
 
 
 @pytest.mark.parametrize(
