@@ -12,6 +12,8 @@ import pytest
 
 from benchmarks import bench_jobs, simulate_jobs
 from benchmarks.tables import with_tables
+from benchmarks.torture.table import Row
+from benchmarks.torture.table import text as text_of
 from debugging import shortcut_study
 from imagexplain.ops.server import ROOT
 from tests.pages import rows
@@ -51,6 +53,12 @@ def check(cell: str, values: Iterable[float | None]) -> None:
     wanted = [value for value in values if value is not None]
     shown = numbers(cell)
     assert len(shown) == len(wanted) and all(map(agrees, shown, wanted)), (cell, wanted)
+
+
+@pytest.mark.parametrize(("where", "name"), [("reliability", "torture"), ("scale", "torture_cluster")])
+def test_tables_of_what_became_of_requests(where: str, name: str) -> None:
+    own = {"survival": text_of([Row(**each) for each in record(name)["rows"]]) + "\n"}
+    assert with_tables(page(where), own) == page(where)
 
 
 @pytest.mark.parametrize(

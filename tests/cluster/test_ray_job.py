@@ -12,9 +12,9 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from benchmarks.torture_cluster.nodes import NODE, own_signals
 from imagexplain.cluster import table
 from imagexplain.cluster.job import TABLE
-from tests.cluster.nodes import NODE, own_signals
 from tests.disks import enlarge, mounted
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
