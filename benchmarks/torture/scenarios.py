@@ -54,7 +54,7 @@ class Size:
     steady: int
 
 
-SHORT = Size(clients=4, calm_s=1.0, flood=60, uploads=16, hostile=120, documented=2, steady=200)
+SHORT = Size(clients=4, calm_s=0.5, flood=60, uploads=16, hostile=60, documented=2, steady=50)
 FULL = Size(clients=6, calm_s=5.0, flood=200, uploads=64, hostile=10_000, documented=1_000, steady=7_200)
 
 

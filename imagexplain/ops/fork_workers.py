@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from imagexplain.ops import worker_launcher, worker_template
+from imagexplain.ops.processes import wait_for_ends
 
 SWITCH = "IMAGEXPLAIN_FORK_WORKERS"
 """Variable of the environment that says 0 for workers that start from nothing, each its own interpreter."""
@@ -71,7 +72,7 @@ def end(scratch: Path) -> None:
     if template is not None:
         with suppress(psutil.Error):
             template.kill()
-            template.wait(timeout=5)
+            wait_for_ends([template], 5)
 
 
 def copies(scratch: Path) -> list[psutil.Process]:

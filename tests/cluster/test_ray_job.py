@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +15,15 @@ from ray.cluster_utils import Cluster
 from benchmarks.torture_cluster.nodes import NODE, own_signals
 from imagexplain.cluster import table
 from imagexplain.cluster.job import TABLE
+from tests.disks import enlarge, mounted
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import write_timm
+from tests.waiting import until
 
 IMAGES, CHUNK = 40, 2
+ROOM = 80 << 10
+"""Bytes of a disk on which the list, the settings and a few parts of the table have room."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,6 @@ def written(out: Path) -> int:
     return CHUNK * len(table.parts(out / TABLE))
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.stdout and process.stdout.read().decode()
-        assert time.monotonic() < ends, "took too long"
-        time.sleep(0.2)
-
-
 def ended(process: subprocess.Popen[bytes]) -> str:
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told.decode()
@@ -78,19 +72,28 @@ def each_once(out: Path) -> None:
 
 
 @pytest.mark.parametrize("with_node", [False, pytest.param(True, marks=pytest.mark.soak)])
-def test_a_killed_actor_a_killed_node_and_a_killed_driver(jobs: Jobs, tmp_path: Path, with_node: bool) -> None:
-    with own_signals():
-        node = jobs.cluster.add_node(**NODE) if with_node else None
-    out = tmp_path / "out"
-    first = jobs.start(out)
-    until(lambda: written(out) >= 4, first)
-    actors()[0].kill()
-    if node is not None:
-        jobs.cluster.remove_node(node, allow_graceful=False)
-    until(lambda: written(out) >= 12, first)
-    first.kill()
-    first.wait()
-    done = written(out)
-    assert 12 <= done < IMAGES
-    assert f"of {IMAGES - done} images, 0 of them errors" in ended(jobs.start(out))
-    each_once(out)
+def test_a_full_disk_a_killed_actor_a_killed_node_and_a_killed_driver(
+    jobs: Jobs, tmp_path: Path, with_node: bool
+) -> None:
+    with mounted(tmp_path / "disk", ROOM) as disk:
+        out = disk / "out"
+        told, _ = (crowded := jobs.start(out)).communicate(timeout=180)
+        assert crowded.returncode == 1, told.decode()
+        assert f"\nerror: {out}: No space left on device; what is finished is kept: make room" in told.decode()
+        before = written(out)
+        assert 0 < before < IMAGES // 2
+        enlarge(disk, 100 * ROOM)
+        with own_signals():
+            node = jobs.cluster.add_node(**NODE) if with_node else None
+        first = jobs.start(out)
+        until(lambda: written(out) >= before + 4, 120, first)
+        actors()[0].kill()
+        if node is not None:
+            jobs.cluster.remove_node(node, allow_graceful=False)
+        until(lambda: written(out) >= before + 12, 120, first)
+        first.kill()
+        first.wait()
+        done = written(out)
+        assert before + 12 <= done < IMAGES
+        assert f"of {IMAGES - done} images, 0 of them errors" in ended(jobs.start(out))
+        each_once(out)

@@ -156,7 +156,7 @@ def test_errors_are_the_services(client: httpx.Client) -> None:
 def test_answers_at_the_front_door_are_the_same(deployed: Deployed, client: httpx.Client, tmp_path: Path) -> None:
     """nginx before the cluster's node, and one that is down: bytes, errors, protocols, readiness."""
     nginx_with_javascript()
-    nodes = [f"127.0.0.1:{free_port()}", deployed.url.removeprefix("http://")]
+    nodes = [f"127.0.0.1:{free_port() + 4}", deployed.url.removeprefix("http://")]
     with before_ray(tmp_path / "run", nodes, ("resnet", "tensormask")) as door:
         for model, endpoint, accept, options in CASES[::5]:
             direct = client.post(

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from imagexplain.ops.edge_config import binary, installed
 from imagexplain.ops.edge_settings import EdgeError, EdgeSettings, RateSettings, RaySettings
 from imagexplain.ops.processes import birth
 from imagexplain.ops.server import MAIN_CLASS, PORTS, ROOT, Server, free_port
+from tests.waiting import until
 
 CLIENTS = ("alice", "bob")
 GENEROUS = RateSettings(requests_per_second=10_000, burst=10_000, connections=1000)
@@ -129,7 +129,7 @@ def faked(run: Path, *models: str) -> Iterator[Server]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
-        wait_for(lambda: (run / "fake.ready").exists(), process)
+        until((run / "fake.ready").exists, process=process)
         ports = dict(zip(PORTS, range(port, port + len(PORTS)), strict=True))
         started = birth(psutil.Process(process.pid))
         server = Server(ports, process.pid, started, str(run), str(run / "tmp"), "", models)
@@ -140,20 +140,11 @@ def faked(run: Path, *models: str) -> Iterator[Server]:
         process.wait()
 
 
-def wait_for(done: Any, process: subprocess.Popen[bytes] | None = None, seconds: float = 20) -> None:
-    """Wait until `done` says so."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        assert process is None or process.poll() is None, "the process has ended"
-        time.sleep(0.02)
-
-
 def rotate_key(server: Server) -> str:
     """Have the fake server change its inference key; returns the new one."""
     before = server.headers()
     os.kill(server.pid, signal.SIGUSR1)
-    wait_for(lambda: _headers(server) not in (None, before))
+    until(lambda: _headers(server) not in (None, before))
     return server.headers()["Authorization"]
 
 

@@ -17,8 +17,9 @@ from imagexplain.errors import WORDS
 from imagexplain.ops import edge, edge_keys
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, read_settings
 from imagexplain.ops.server import ROOT, free_port
-from tests.ops.door import RayDoor, before_ray, error_of, wait_for
+from tests.ops.door import RayDoor, before_ray, error_of
 from tests.ops.fake_nodes import APPLICATIONS, Node, asked
+from tests.waiting import until
 
 ECHO = "/predictions/echo"
 
@@ -169,7 +170,7 @@ def test_what_is_lost_at_a_node_is_retried_at_another(
 def test_the_log_names_each_attempt(door: RayDoor, nodes: list[Node]) -> None:
     with nodes[0].failing("died"), nodes[1].failing("died"), nodes[2].failing("died"):
         door.ask(ECHO, X_Request_Id="attempts")
-    wait_for(lambda: any(line["id"] == "attempts" for line in door.requests_logged()))
+    until(lambda: any(line["id"] == "attempts" for line in door.requests_logged()))
     (line,) = [line for line in door.requests_logged() if line["id"] == "attempts"]
     assert (line["status"], line["node_statuses"]) == (502, "500 : 500")
     first, second = line["nodes"].split(" : ")
@@ -193,7 +194,7 @@ def test_nodes_that_are_down_are_passed_over(door: RayDoor, nodes: list[Node]) -
 def test_a_node_that_dies_under_load_costs_no_request(door: RayDoor, nodes: list[Node]) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(door.ask, path) for path in ["/predictions/slow"] * 8 + [ECHO] * 40]
-        wait_for(lambda: sum(len(node.seen) for node in nodes) >= 8)
+        until(lambda: sum(len(node.seen) for node in nodes) >= 8)
         with nodes[1].down():
             assert {answer.result().status_code for answer in answers} == {200}
 
@@ -234,7 +235,7 @@ def test_the_containers_command(nodes: list[Node], nginx: str, tmp_path: Path) -
     script = ROOT / "deploy" / "container" / "edge.sh"
     command = ["sh", str(script), str(settings), str(state), str(tmp_path / "clients" / "clients.json"), "0"]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        wait_for(lambda: edge.find(state), process, 60)
+        until(lambda: edge.find(state), process=process)
         running = edge.find(state)
         assert running is not None
         door = RayDoor(state, read_settings(settings), running, {"alice": key})
