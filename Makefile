@@ -82,7 +82,7 @@ docs: setup
 
 torture-cluster: setup
 	@$(run) -m pytest -q -m soak tests/cluster
-	@$(run) -m benchmarks.torture_cluster --out benchmarks/results_torture_cluster.json
+	@$(run) -m benchmarks.torture_cluster --out benchmarks/results_torture_cluster.json --write
 
 lint: setup
 	@$(run) -m ruff check .

@@ -1,6 +1,6 @@
 """Torture of Ray Serve: each scenario under load, and a table of what became of the requests.
 
-    python -m benchmarks.torture_cluster [--ways direct] [--only calm roll-out …] [--out FILE]
+    python -m benchmarks.torture_cluster [--ways direct] [--only calm roll-out …] [--out FILE] [--write]
 
 One archive of deploy/ray/serve.yaml has two replicas on two workers, beside a head that takes none. Clients ask
 questions whose answers are known to the last digit, one after the other: the nodes' proxies in turn (`direct`), or the
@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.tables import put
 from benchmarks.torture.answers import Verdict
 from benchmarks.torture.table import Row, records, row, text
 from benchmarks.torture_cluster.scenarios import ONCE, SCENARIOS
@@ -60,10 +61,15 @@ def torture(folder: Path, ways: Sequence[str] = tuple(WAYS), names: Sequence[str
                 yield endure(running, name, way)
 
 
-def tell(rows: Sequence[Row], out: Path | None) -> None:
-    """Print the table, with both ways of a scenario one after the other, and record it, where that is wanted."""
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Rows with both ways of a scenario one after the other."""
     names = list(SCENARIOS)
-    rows = sorted(rows, key=lambda each: names.index(each.scenario.partition(",")[0]))
+    return sorted(rows, key=lambda each: names.index(each.scenario.partition(",")[0]))
+
+
+def tell(rows: Sequence[Row], out: Path | None) -> None:
+    """Print the table, and record it, where that is wanted."""
+    rows = ordered(rows)
     print(text(rows))
     for each in rows:
         if each.examples:
@@ -82,6 +88,7 @@ def main() -> int:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/scale.md, too")
     options = parser.parse_args()
     rows: list[Row] = []
     with ended_by_signals(), tempfile.TemporaryDirectory(prefix="torture-") as folder:
@@ -91,6 +98,8 @@ def main() -> int:
                 print(text([each]).splitlines()[-1], flush=True)
         finally:
             tell(rows, options.out)
+    if options.write:
+        put("scale", {"survival": text(ordered(rows)) + "\n"})
     return int(any(each.wrong for each in rows))
 
 
