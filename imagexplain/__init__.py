@@ -53,6 +53,7 @@ __all__ = [
     "shapley_sampling",
     "smooth",
     "smoothgrad",
+    "transformer_attribution",
     "xgrad_cam",
     "xrai",
 ]

@@ -33,6 +33,7 @@ from imagexplain.attribution import (
     shapley_sampling,
     smooth,
     smoothgrad,
+    transformer_attribution,
     xgrad_cam,
     xrai,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "shapley_sampling",
     "smooth",
     "smoothgrad",
+    "transformer_attribution",
     "xgrad_cam",
     "xrai",
 ]

@@ -41,6 +41,7 @@ PUBLIC = {
         "smoothgrad",
         "xgrad_cam",
     ),
+    "transformer_attribution",
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""

@@ -27,6 +27,7 @@ from imagexplain.attribution.methods.rise import rise
 from imagexplain.attribution.methods.score_cam import score_cam
 from imagexplain.attribution.methods.shapley_sampling import shapley_sampling
 from imagexplain.attribution.methods.smoothgrad import smooth, smoothgrad
+from imagexplain.attribution.methods.transformer_attribution import transformer_attribution
 from imagexplain.attribution.methods.xgrad_cam import xgrad_cam
 from imagexplain.attribution.methods.xrai import xrai
 from imagexplain.attribution.postprocess import iou, localize, normalize
@@ -71,6 +72,7 @@ __all__ = [
     "shapley_sampling",
     "smooth",
     "smoothgrad",
+    "transformer_attribution",
     "xgrad_cam",
     "xrai",
 ]

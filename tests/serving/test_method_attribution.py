@@ -25,6 +25,7 @@ from imagexplain.models.checkpoints import checkpoint
 from imagexplain.ops.server import ROOT
 from imagexplain.serving.cache import Cache
 from imagexplain.vision.preprocess import apply
+from tests.attribution.every_method import OF_ATTENTION
 from tests.pictures import panel
 from tests.rows import rows_through
 from tests.serving.asking import ask, explain_one, explanation, noise_png
@@ -45,7 +46,7 @@ QUICK = {
     "xrai": "steps=4",
 }
 FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad"}
-FOR_TRANSFORMERS = {"attention_rollout", "gradient_rollout"}
+FOR_TRANSFORMERS = OF_ATTENTION
 
 
 @pytest.fixture(scope="module")
