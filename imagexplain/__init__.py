@@ -21,6 +21,7 @@ __all__ = [
     "__version__",
     "ablation_cam",
     "attention_rollout",
+    "attn_lrp",
     "bag_cam",
     "blur_ig",
     "combine",

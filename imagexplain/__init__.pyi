@@ -1,6 +1,7 @@
 from imagexplain.attribution import (
     ablation_cam,
     attention_rollout,
+    attn_lrp,
     bag_cam,
     blur_ig,
     combine,
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "ablation_cam",
     "attention_rollout",
+    "attn_lrp",
     "bag_cam",
     "blur_ig",
     "combine",

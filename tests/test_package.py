@@ -42,6 +42,7 @@ PUBLIC = {
         "xgrad_cam",
     ),
     "transformer_attribution",
+    "attn_lrp",
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""

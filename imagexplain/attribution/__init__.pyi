@@ -1,6 +1,7 @@
 from imagexplain.attribution.differences import contrast
 from imagexplain.attribution.methods.ablation_cam import ablation_cam
 from imagexplain.attribution.methods.attention_rollout import attention_rollout
+from imagexplain.attribution.methods.attn_lrp import attn_lrp
 from imagexplain.attribution.methods.bag_cam import bag_cam
 from imagexplain.attribution.methods.blur_ig import blur_ig
 from imagexplain.attribution.methods.deep_lift import deep_lift
@@ -40,6 +41,7 @@ __all__ = [
     "UTILITIES",
     "ablation_cam",
     "attention_rollout",
+    "attn_lrp",
     "bag_cam",
     "blur_ig",
     "combine",

@@ -90,8 +90,10 @@ class MethodOptions(TypedDict, total=False):
     """The options of single methods."""
 
     cells: int
+    conv_gamma: float
     discard: float
     fraction: float
+    gamma: float
     grad_step: float
     head_fusion: str
     keep: float
@@ -107,6 +109,7 @@ class MethodOptions(TypedDict, total=False):
     statistic: Literal["mean", "square", "variance"]
     std: float
     stride: int
+    through_softmax: bool
 
 
 class ExplainOptions(GraphOptions, GroupOptions, MethodOptions, total=False):

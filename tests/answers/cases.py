@@ -40,6 +40,7 @@ METHODS = {
         "attention_rollout",
         "gradient_rollout",
         "transformer_attribution",
+        "attn_lrp",
         "layer_cam",
     ),
     "swin_classifier": ("hires_cam",),
