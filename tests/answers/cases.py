@@ -41,6 +41,7 @@ METHODS = {
         "gradient_rollout",
         "transformer_attribution",
         "attn_lrp",
+        "libra_grad",
         "layer_cam",
     ),
     "swin_classifier": ("hires_cam",),
