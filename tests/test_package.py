@@ -44,6 +44,7 @@ PUBLIC = {
     "transformer_attribution",
     "attn_lrp",
     "libra_grad",
+    "legrad",
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""

@@ -97,10 +97,12 @@ class MethodOptions(TypedDict, total=False):
     grad_step: float
     head_fusion: str
     keep: float
+    layers: int
     least: int
     max_dist: float
     max_sigma: float
     permutations: int
+    reading: Literal["mean", "model"]
     samples: int
     score: Literal["logit", "probability", "log_probability"]
     scores: Literal["probabilities", "logits"]

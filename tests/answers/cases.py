@@ -42,6 +42,7 @@ METHODS = {
         "transformer_attribution",
         "attn_lrp",
         "libra_grad",
+        "legrad",
         "layer_cam",
     ),
     "swin_classifier": ("hires_cam",),

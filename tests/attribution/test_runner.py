@@ -68,7 +68,7 @@ def test_what_looks_inside_and_what_is_coarse() -> None:
     assert inside.isdisjoint({"gradient", "rise", "guided_backprop"})
     assert {name for name in METHODS if METHODS[name].coarse} == {
         *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
-        "transformer_attribution",
+        *("legrad", "transformer_attribution"),
         *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
     }
 
