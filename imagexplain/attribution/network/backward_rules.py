@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagexplain.attribution.class_activation_maps import quotient
 from imagexplain.attribution.network.attention_capture import is_attention
 from imagexplain.attribution.network.attention_steps import AttentionSteps
 from imagexplain.attribution.network.function_kinds import (
@@ -32,6 +31,7 @@ from imagexplain.attribution.network.function_kinds import (
     dependent,
     no_rule,
 )
+from imagexplain.attribution.quotients import quotient
 
 LINEAR = SUMS | NEGATIONS | MEANS | REARRANGEMENTS | CONVOLUTIONS | {F.linear, F.batch_norm, F.interpolate}
 NEAR_ZERO = 1e-6

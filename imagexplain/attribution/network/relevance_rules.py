@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagexplain.attribution.class_activation_maps import quotient
 from imagexplain.attribution.network.attention_capture import AttentionWatch, is_attention
 from imagexplain.attribution.network.attention_steps import AttentionSteps
 from imagexplain.attribution.network.function_kinds import (
@@ -36,6 +35,7 @@ from imagexplain.attribution.network.function_kinds import (
     no_rule,
 )
 from imagexplain.attribution.network.layers import SOFTMAXES
+from imagexplain.attribution.quotients import quotient
 
 Function = Callable[..., Tensor]
 Rule = Callable[[Tensor, Function, Sequence[Tensor], Tensor], Sequence[Tensor]]
