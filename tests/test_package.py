@@ -41,6 +41,10 @@ PUBLIC = {
         "smoothgrad",
         "xgrad_cam",
     ),
+    "transformer_attribution",
+    "attn_lrp",
+    "libra_grad",
+    "legrad",
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""

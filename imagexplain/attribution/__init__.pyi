@@ -1,6 +1,7 @@
 from imagexplain.attribution.differences import contrast
 from imagexplain.attribution.methods.ablation_cam import ablation_cam
 from imagexplain.attribution.methods.attention_rollout import attention_rollout
+from imagexplain.attribution.methods.attn_lrp import attn_lrp
 from imagexplain.attribution.methods.bag_cam import bag_cam
 from imagexplain.attribution.methods.blur_ig import blur_ig
 from imagexplain.attribution.methods.deep_lift import deep_lift
@@ -22,11 +23,14 @@ from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
 from imagexplain.attribution.methods.layer_cam import layer_cam
+from imagexplain.attribution.methods.legrad import legrad
+from imagexplain.attribution.methods.libra_grad import libra_grad
 from imagexplain.attribution.methods.occlusion import occlusion
 from imagexplain.attribution.methods.rise import rise
 from imagexplain.attribution.methods.score_cam import score_cam
 from imagexplain.attribution.methods.shapley_sampling import shapley_sampling
 from imagexplain.attribution.methods.smoothgrad import smooth, smoothgrad
+from imagexplain.attribution.methods.transformer_attribution import transformer_attribution
 from imagexplain.attribution.methods.xgrad_cam import xgrad_cam
 from imagexplain.attribution.methods.xrai import xrai
 from imagexplain.attribution.postprocess import iou, localize, normalize
@@ -39,6 +43,7 @@ __all__ = [
     "UTILITIES",
     "ablation_cam",
     "attention_rollout",
+    "attn_lrp",
     "bag_cam",
     "blur_ig",
     "combine",
@@ -63,6 +68,8 @@ __all__ = [
     "iou",
     "kernel_shap",
     "layer_cam",
+    "legrad",
+    "libra_grad",
     "localize",
     "normalize",
     "occlusion",
@@ -71,6 +78,7 @@ __all__ = [
     "shapley_sampling",
     "smooth",
     "smoothgrad",
+    "transformer_attribution",
     "xgrad_cam",
     "xrai",
 ]

@@ -81,9 +81,3 @@ def shown(raw: Tensor, images: Tensor, upsample: bool, create_graph: bool = Fals
     if not upsample:
         return positive
     return F.interpolate(positive, images.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Quotient that is 0 where the denominator is 0; its derivative there is 0 too, not NaN."""
-    zero = denominator == 0
-    return torch.where(zero, 0.0, numerator / torch.where(zero, 1.0, denominator))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagexplain.attribution.class_activation_maps import quotient
+from imagexplain.attribution.quotients import quotient
 
 
 def first_component(maps: Tensor) -> Tensor:

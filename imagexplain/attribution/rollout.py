@@ -11,7 +11,8 @@ Own, for Captum has neither method.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,28 @@ from imagexplain.attribution.network.attention_capture import AttentionLayer, at
 from imagexplain.attribution.targets import Targets, check, classes_of, classes_to_explain
 from imagexplain.errors import UnsupportedModelError
 
-Rule = Callable[[Tensor, list[AttentionLayer], Tensor, Tensor], Tensor]
-"""Function from scores (B, classes), layers, classes (B,) and the first row (B, tokens) to the last row."""
+
+@dataclass(frozen=True)
+class AttentionPass:
+    """One pass of some images through a model, as rollouts need it.
+
+    Attributes:
+        images: Images (B, C, H, W).
+        scores: Scores (B, classes), which autograd knows as a function of the layers' outputs.
+        layers: Layers of attention, in order.
+        classes: Classes (B,) to explain.
+        row: Weights (B, tokens) of the tokens that the scores are read from.
+    """
+
+    images: Tensor
+    scores: Tensor
+    layers: list[AttentionLayer]
+    classes: Tensor
+    row: Tensor
+
+
+Rule = Callable[[AttentionPass], Tensor]
+"""Function from a pass, whose row is the first, to the last row (B, tokens)."""
 
 
 def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets, upsample: bool, chunk: int) -> Tensor:
@@ -33,7 +54,7 @@ def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets,
     for rows in torch.arange(len(images), device=images.device).split(chunk):
         scores, layers = attention_layers(model, images[rows])
         classes = classes_of(scores, None if given is None else given[rows])
-        row = rule(scores, layers, classes, _read(scores, layers[-1]))
+        row = rule(AttentionPass(images[rows], scores, layers, classes, _read(scores, layers[-1])))
         maps.append(row[:, layers[0].prefix :].unflatten(1, (1, *layers[0].grid)))
     return shown(torch.cat(maps), images, upsample)
 
@@ -55,6 +76,23 @@ def attention_gradients(scores: Tensor, weights: Tensor, layers: list[AttentionL
     """Gradients of each image's weighted scores with respect to each layer's attention; images do not interact."""
     outputs = [layer.output for layer in layers]
     return torch.autograd.grad(scores, outputs, weights.to(scores), retain_graph=True, materialize_grads=True)
+
+
+def relevance_row(seen: AttentionPass, relevance: Sequence[Tensor]) -> Tensor:
+    """Row of R − I by R ← R + Ā R from R = I, with Ā the mean over heads of each layer's positive relevance.
+
+    Args:
+        seen: Pass whose row the first one is.
+        relevance: Relevance of each layer's attention, of its output's shape.
+    """
+    row, attended = seen.row, torch.zeros_like(seen.row)  # row · (R − I); the row itself is only merged
+    for index in reversed(range(len(seen.layers))):
+        layer = seen.layers[index]
+        relation = split_heads(layer, relevance[index]).relu().mean(2)
+        here = to_windows(row + attended, layer)
+        attended = attended + to_row(times(here, without_padding(relation, layer)), layer)
+        row, attended = (unmerged(part, seen.layers, index) for part in (row, attended))
+    return attended
 
 
 def split_heads(layer: AttentionLayer, values: Tensor) -> Tensor:

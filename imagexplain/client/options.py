@@ -90,15 +90,19 @@ class MethodOptions(TypedDict, total=False):
     """The options of single methods."""
 
     cells: int
+    conv_gamma: float
     discard: float
     fraction: float
+    gamma: float
     grad_step: float
     head_fusion: str
     keep: float
+    layers: int
     least: int
     max_dist: float
     max_sigma: float
     permutations: int
+    reading: Literal["mean", "model"]
     samples: int
     score: Literal["logit", "probability", "log_probability"]
     scores: Literal["probabilities", "logits"]
@@ -107,6 +111,7 @@ class MethodOptions(TypedDict, total=False):
     statistic: Literal["mean", "square", "variance"]
     std: float
     stride: int
+    through_softmax: bool
 
 
 class ExplainOptions(GraphOptions, GroupOptions, MethodOptions, total=False):

@@ -36,7 +36,15 @@ METHODS = {
         *("grad_cam", "grad_cam&layer=layer3", "ablation_cam", "score_cam", "eigen_cam", "full_grad", "deep_lift"),
         *("guided_grad_cam", "input_x_gradient&segments=slic&n_segments=9"),
     ),
-    "vit": ("attention_rollout", "gradient_rollout", "layer_cam"),
+    "vit": (
+        "attention_rollout",
+        "gradient_rollout",
+        "transformer_attribution",
+        "attn_lrp",
+        "libra_grad",
+        "legrad",
+        "layer_cam",
+    ),
     "swin_classifier": ("hires_cam",),
 }
 

@@ -21,5 +21,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Of each method on three images of 8 × 8 pixels, where its defaults do not do."""
 
-OF_ATTENTION = {"attention_rollout", "gradient_rollout"}
+OF_ATTENTION = {"attention_rollout", "attn_lrp", "gradient_rollout", "legrad", "libra_grad", "transformer_attribution"}
 """Methods that need a transformer; all others are tried on a convolutional network."""
+
+OF_TOKEN_ROWS = {"legrad", "libra_grad"}
+"""Of these the ones that want blocks which keep one row of tokens, as Swin's do not."""

@@ -56,7 +56,10 @@ def test_maps_of_differences_are_differences_of_maps(name: str) -> None:
     torch.testing.assert_close(found, first - second)
 
 
-@pytest.mark.parametrize(("name", "make"), [("grad_cam", resnet), ("layer_cam", resnet), ("gradient_rollout", vit)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("grad_cam", resnet), ("layer_cam", resnet), ("gradient_rollout", vit), ("libra_grad", vit), ("legrad", vit)],
+)
 def test_methods_that_look_inside(name: str, make: Callable[[], nn.Module]) -> None:
     """A head of one class whose weights are the difference of two gives the difference as a score of its own."""
     network, images = make(), pictures(2)

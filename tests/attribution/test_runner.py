@@ -16,6 +16,7 @@ import imagexplain.attribution as library
 from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import INPUTS, LIBRARY_ONLY, METHODS
 from imagexplain.attribution.runner import AttributionInputs, channels_of, evaluations, layer_name, refusals, run
+from tests.attribution.every_method import OF_ATTENTION
 from tests.attribution.inputs import float_images, noise
 from tests.attribution.networks import float_cnn
 from tests.rows import rows_through
@@ -51,7 +52,14 @@ def test_every_keyword_of_every_method_is_known(method: str) -> None:
     assert set(METHODS[method].parameters) == set(named) - {*LIBRARY_ONLY}
     for name in set(named) & set(options):
         assert type(named[name].default) is options[name]
-        assert named[name].annotation in (options[name].__name__, "Score", "Scores", "Statistic", "HeadFusion")
+        assert named[name].annotation in (
+            options[name].__name__,
+            "Score",
+            "Scores",
+            "Statistic",
+            "HeadFusion",
+            "Reading",
+        )
 
 
 def test_what_looks_inside_and_what_is_coarse() -> None:
@@ -60,6 +68,7 @@ def test_what_looks_inside_and_what_is_coarse() -> None:
     assert inside.isdisjoint({"gradient", "rise", "guided_backprop"})
     assert {name for name in METHODS if METHODS[name].coarse} == {
         *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
+        *("legrad", "transformer_attribution"),
         *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
     }
 
@@ -144,7 +153,7 @@ OPTIONS_OF_COST: dict[str, tuple[tuple[str, Any], ...]] = {
 }
 
 
-@pytest.mark.parametrize("method", sorted(set(library.METHODS) - {"attention_rollout", "gradient_rollout"}))
+@pytest.mark.parametrize("method", sorted(set(library.METHODS) - OF_ATTENTION))
 def test_the_estimate_of_the_cost_is_that_of_the_rows(method: str, model: nn.Module) -> None:
     groups = (torch.arange(64).view(8, 8) // 2)[None]
     plan = AttributionConfig((method,), OPTIONS_OF_COST.get(method, ()))
@@ -175,7 +184,7 @@ def test_layers_by_name(model: nn.Module) -> None:
 
 
 def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
-    assert set(refusals(model, float_images(), library.METHODS)) == {"attention_rollout", "gradient_rollout"}
+    assert set(refusals(model, float_images(), library.METHODS)) == OF_ATTENTION
     refused = refusals(transformer, noise(3, 3, 16, 16, dtype=torch.float32), library.METHODS)
     assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam"}
     assert "ReLU" in refused["guided_backprop"]

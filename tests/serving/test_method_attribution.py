@@ -25,6 +25,7 @@ from imagexplain.models.checkpoints import checkpoint
 from imagexplain.ops.server import ROOT
 from imagexplain.serving.cache import Cache
 from imagexplain.vision.preprocess import apply
+from tests.attribution.every_method import OF_ATTENTION, OF_TOKEN_ROWS
 from tests.pictures import panel
 from tests.rows import rows_through
 from tests.serving.asking import ask, explain_one, explanation, noise_png
@@ -45,7 +46,7 @@ QUICK = {
     "xrai": "steps=4",
 }
 FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad"}
-FOR_TRANSFORMERS = {"attention_rollout", "gradient_rollout"}
+FOR_TRANSFORMERS = OF_ATTENTION
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
     options = f"method={method}&target_class=dog&segments=grid&rows=2&columns=2"
     options += f"&{QUICK[method]}" if method in QUICK else ""
     status, answer = explain_one(handlers[kind], options, "application/gzip")
-    if method in (FOR_TRANSFORMERS if kind == "resnet" else FOR_CNNS):
+    if method in {"resnet": FOR_TRANSFORMERS, "swin": FOR_CNNS | OF_TOKEN_ROWS}.get(kind, FOR_CNNS):
         assert status == 422 and answer["field"] == "method"
         assert f"{method} is not supported by this model" in answer["message"]
         supported_methods = answer["message"].rpartition("Those that are: ")[2].split(", ")

@@ -11,6 +11,7 @@ from imagexplain.attribution.network.attention_capture import AttentionLayer
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.registry import register
 from imagexplain.attribution.rollout import (
+    AttentionPass,
     rollout_maps,
     split_heads,
     times,
@@ -82,20 +83,14 @@ def attention_rollout(
     )
 
 
-def _rollout(
-    _: Tensor,
-    layers: list[AttentionLayer],
-    __: Tensor,
-    row: Tensor,
-    fuse: Callable[[Tensor], Tensor],
-    discard: float,
-) -> Tensor:
-    for index in reversed(range(len(layers))):
-        layer = layers[index]
+def _rollout(seen: AttentionPass, fuse: Callable[[Tensor], Tensor], discard: float) -> Tensor:
+    row = seen.row
+    for index in reversed(range(len(seen.layers))):
+        layer = seen.layers[index]
         attention = _stronger(without_padding(fuse(split_heads(layer, layer.output.detach())), layer), layer, discard)
         here = to_windows(row, layer) / (1 + attention.sum(-1))
         row = to_row(times(here, attention) + here, layer)
-        row = unmerged(row, layers, index)
+        row = unmerged(row, seen.layers, index)
     return row
 
 

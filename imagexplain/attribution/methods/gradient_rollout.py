@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.network.attention_capture import AttentionLayer
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.registry import register
-from imagexplain.attribution.rollout import (
-    attention_gradients,
-    rollout_maps,
-    split_heads,
-    times,
-    to_row,
-    to_windows,
-    unmerged,
-    without_padding,
-)
+from imagexplain.attribution.rollout import AttentionPass, attention_gradients, relevance_row, rollout_maps
 from imagexplain.attribution.targets import Targets
 
 
@@ -64,13 +53,7 @@ def gradient_rollout(
     return rollout_maps(_gradient_rollout, model, images, targets, upsample, chunk)
 
 
-def _gradient_rollout(scores: Tensor, layers: list[AttentionLayer], classes: Tensor, row: Tensor) -> Tensor:
-    gradients = attention_gradients(scores, F.one_hot(classes, scores.shape[1]), layers)
-    attended = torch.zeros_like(row)  # row · (R − I); the row itself is only merged
-    for index in reversed(range(len(layers))):
-        layer = layers[index]
-        relevance = split_heads(layer, gradients[index] * layer.output.detach()).relu().mean(2)
-        here = to_windows(row + attended, layer)
-        attended = attended + to_row(times(here, without_padding(relevance, layer)), layer)
-        row, attended = (unmerged(part, layers, index) for part in (row, attended))
-    return attended
+def _gradient_rollout(seen: AttentionPass) -> Tensor:
+    gradients = attention_gradients(seen.scores, F.one_hot(seen.classes, seen.scores.shape[1]), seen.layers)
+    pairs = zip(gradients, seen.layers, strict=True)
+    return relevance_row(seen, [gradient * layer.output.detach() for gradient, layer in pairs])

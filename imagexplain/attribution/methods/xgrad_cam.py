@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from imagexplain.attribution.class_activation_maps import activation_map, quotient, weighted
+from imagexplain.attribution.class_activation_maps import activation_map, weighted
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer
+from imagexplain.attribution.quotients import quotient
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets
 

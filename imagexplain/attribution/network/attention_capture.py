@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imagexplain.attribution.network.attention_steps import AttentionSteps
 from imagexplain.attribution.network.forward import class_scores
-from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.layers import SOFTMAXES, depends
 from imagexplain.attribution.network.tokens import layout_of, stated_grids, stated_prefix
 from imagexplain.attribution.network.visibility import check_visible
@@ -25,6 +25,9 @@ WINDOWED = {
 }
 """Blocks with attention within windows, by library, whose ``window_size`` and ``shift_size`` say what :func:`_windows`
 reads. By name: importing a library takes a hundred megabytes, which other models need not have."""
+Note = Callable[[Tensor, Sequence[int]], None]
+"""Function of a softmax's output and its shape (B, heads, T, T)."""
+
 PADS_FIRST = "transformers"
 """Library whose blocks pad the grid before they roll it; in the other the padding stays at the end."""
 
@@ -40,6 +43,8 @@ class AttentionLayer:
         places: Places (windows, T), int64, of each window's tokens in the row of tokens; ``tokens`` for padding.
         grid: Height and width (h, w) of the grid of patch tokens.
         prefix: Number of tokens before them.
+        callers: Modules that run at that time, the outermost first, each with the shape of its first argument, which is
+            empty if that is no tensor.
     """
 
     output: Tensor
@@ -47,13 +52,16 @@ class AttentionLayer:
     places: Tensor
     grid: tuple[int, int]
     prefix: int
+    callers: tuple[tuple[nn.Module, tuple[int, ...]], ...] = ()
 
     @property
     def tokens(self) -> int:
         return self.prefix + self.grid[0] * self.grid[1]
 
 
-def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[AttentionLayer]]:
+def attention_layers(
+    model: nn.Module, images: Tensor, watching: Callable[[Note], AttentionWatch] | None = None
+) -> tuple[Tensor, list[AttentionLayer]]:
     """Run the model and record its attention.
 
     While the model runs, calls of ``scaled_dot_product_attention`` are replaced by the same in steps, those of
@@ -63,6 +71,7 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
     Args:
         model: Module in ``eval()`` that turns (B, C, H, W) into scores (B, classes).
         images: Images (B, C, H, W) of the sides that the model wants.
+        watching: Class of the recorder, which may replace more calls; None for :class:`AttentionWatch`.
 
     Returns:
         (B, classes) scores, which autograd knows as a function of each layer's output, and the layers in order. All
@@ -102,14 +111,14 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
             layer = _windowed(output, shape, len(images), *block)
         if layers and not _follows(layer, layers[-1], merging=block is not None):
             raise _not_such(f"tokens {layers[-1].prefix} + {layers[-1].grid} before {layer.prefix} + {layer.grid}")
-        layers.append(layer)
+        layers.append(replace(layer, callers=tuple((module, _shape(given)) for module, given in running)))
 
     with ExitStack() as stack:
         for module in model.modules():
             stack.callback(module.register_forward_pre_hook(begin).remove)
             stack.callback(module.register_forward_hook(end).remove)
         stack.enter_context(torch.enable_grad())
-        watch = stack.enter_context(_Watch(note))
+        watch = stack.enter_context((watching or AttentionWatch)(note))
         # by which the scores can be differentiated, whether or not the parameters are frozen
         scores = class_scores(model, images.detach().requires_grad_())
     if not layers:
@@ -121,66 +130,53 @@ def attention_layers(model: nn.Module, images: Tensor) -> tuple[Tensor, list[Att
     return scores, layers
 
 
-class _Watch(FunctionCalls):
-    """Recorder of what each attention's softmax puts out, and of convolutions that come after one."""
+class AttentionWatch(AttentionSteps):
+    """Recorder of what each attention's softmax puts out, and of convolutions that come after one.
 
-    def __init__(self, note: Callable[[Tensor, Sequence[int]], None]) -> None:
+    Args:
+        note: Function that is called with each such output and its shape (B, heads, T, T).
+    """
+
+    def __init__(self, note: Note) -> None:
         super().__init__()
         self.note = note
         self.attended = self.convolved = False
 
-    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if function is F.scaled_dot_product_attention:
-            return self._in_steps(*args, **kwargs)
-        if function is F.multi_head_attention_forward:
-            return self._with_weights(*args, **kwargs)
+    def step(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = function(*args, **kwargs)
-        if function in SOFTMAXES and result.ndim > 2 and _dimension(*args, **kwargs) in (-1, result.ndim - 1):
-            self._seen(result, result.shape)
+        if is_attention(function, args, kwargs, result):
+            self.seen(result, result.shape)
         elif function in CONVOLUTIONS and self.attended:
             self.convolved |= any(side > 1 for side in _kernel(*args, **kwargs))
         return result
 
-    def _seen(self, output: Tensor, shape: Sequence[int]) -> None:
+    def seen(self, output: Tensor, shape: Sequence[int]) -> None:
         self.attended = True
         self.note(output, shape)
 
-    def _in_steps(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Tensor:
-        """Compute ``scaled_dot_product_attention`` as documented, step by step."""
-        if enable_gqa:
-            key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], -3) for part in (key, value))
-        logits = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.mT
-        if is_causal:
-            attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            logits = logits.masked_fill(~attn_mask, float("-inf"))
-        elif attn_mask is not None:
-            logits = logits + attn_mask
-        output = logits.softmax(-1)
-        self._seen(output, output.shape)
-        return F.dropout(output, dropout_p) @ value
-
-    def _with_weights(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    def multi_head_attention(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """Call the function by its path that has weights; the mode is off there, so that its softmax is not seen."""
         asked = {"need_weights": True, "average_attn_weights": True} | kwargs
         kwargs |= {"need_weights": True, "average_attn_weights": False}
         result, weights = F.multi_head_attention_forward(*args, **kwargs)
         assert weights is not None
         # a view of the softmax's output (B · heads, N, N), which is what the result is a function of
-        self._seen(weights if weights._base is None else weights._base, weights.shape)
+        self.seen(weights if weights._base is None else weights._base, weights.shape)
         if not asked["need_weights"]:
             return result, None
         return result, weights.mean(1) if asked["average_attn_weights"] else weights
+
+
+def _shape(given: tuple[Any, ...]) -> tuple[int, ...]:
+    """Shape of a module's first argument, empty if that is no tensor."""
+    return tuple(given[0].shape) if given and isinstance(given[0], Tensor) else ()
+
+
+def is_attention(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+    """Tell if a call is that of a softmax over the last of more than two dimensions, as attention's is."""
+    if function not in SOFTMAXES or result.ndim < 3:
+        return False
+    return _dimension(*args, **kwargs) in (-1, result.ndim - 1)
 
 
 def _dimension(input: Tensor, dim: int | None = None, *_: object, **__: object) -> int | None:
