@@ -198,7 +198,6 @@ def ours(method: str, case: Case) -> Tensor:
 def by_grad_cam(kind: str, case: Case) -> Tensor:
     """One CAM object of pytorch-grad-cam, with targets."""
     package = import_module("pytorch_grad_cam")
-    targets = import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     layers = [] if kind == "FullGrad" else [case.network.get_submodule(case.layer)]
     options: dict[str, Any] = {}
     if kind == "AblationCAM":
@@ -209,9 +208,16 @@ def by_grad_cam(kind: str, case: Case) -> Tensor:
         options["reshape_transform"] = partial(_token_maps, side=case.settings.side // 16)
     with getattr(package, kind)(case.network, layers, **options) as cam:
         cam.batch_size = case.settings.chunk
-        maps = cam(case.images.clone(), [targets(target) for target in case.targets.tolist()])
+        wanted = None if kind == "FinerCAM" else [_target(kind)(target) for target in case.targets.tolist()]
+        maps = cam(case.images.clone(), wanted)  # none: the predicted classes, with those that they are told from
     case.network.zero_grad()  # as far as it left any behind
     return torch.from_numpy(maps)
+
+
+def _target(kind: str) -> Any:
+    """The class of pytorch-grad-cam's for the score that one of its methods explains."""
+    targets = import_module("pytorch_grad_cam.utils.model_targets")
+    return targets.ClassifierOutputReST if kind == "ShapleyCAM" else targets.ClassifierOutputTarget
 
 
 def _token_maps(tokens: Tensor, side: int) -> Tensor:

@@ -41,6 +41,7 @@ PUBLIC = {
         "smoothgrad",
         "xgrad_cam",
     ),
+    *("finer_cam", "shapley_cam"),
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""

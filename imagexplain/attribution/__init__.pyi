@@ -8,6 +8,7 @@ from imagexplain.attribution.methods.eigen_cam import eigen_cam
 from imagexplain.attribution.methods.eigen_grad_cam import eigen_grad_cam
 from imagexplain.attribution.methods.expected_gradients import expected_gradients
 from imagexplain.attribution.methods.feature_ablation import feature_ablation
+from imagexplain.attribution.methods.finer_cam import finer_cam
 from imagexplain.attribution.methods.full_grad import full_grad
 from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.methods.grad_cam_plusplus import grad_cam_plusplus
@@ -25,6 +26,7 @@ from imagexplain.attribution.methods.layer_cam import layer_cam
 from imagexplain.attribution.methods.occlusion import occlusion
 from imagexplain.attribution.methods.rise import rise
 from imagexplain.attribution.methods.score_cam import score_cam
+from imagexplain.attribution.methods.shapley_cam import shapley_cam
 from imagexplain.attribution.methods.shapley_sampling import shapley_sampling
 from imagexplain.attribution.methods.smoothgrad import smooth, smoothgrad
 from imagexplain.attribution.methods.xgrad_cam import xgrad_cam
@@ -48,6 +50,7 @@ __all__ = [
     "eigen_grad_cam",
     "expected_gradients",
     "feature_ablation",
+    "finer_cam",
     "full_grad",
     "grad_cam",
     "grad_cam_plusplus",
@@ -68,6 +71,7 @@ __all__ = [
     "occlusion",
     "rise",
     "score_cam",
+    "shapley_cam",
     "shapley_sampling",
     "smooth",
     "smoothgrad",

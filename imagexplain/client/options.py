@@ -90,6 +90,7 @@ class MethodOptions(TypedDict, total=False):
     """The options of single methods."""
 
     cells: int
+    comparisons: int
     discard: float
     fraction: float
     grad_step: float
@@ -106,7 +107,9 @@ class MethodOptions(TypedDict, total=False):
     sqrt: bool
     statistic: Literal["mean", "square", "variance"]
     std: float
+    strength: float
     stride: int
+    utility: Literal["rest", "score"]
 
 
 class ExplainOptions(GraphOptions, GroupOptions, MethodOptions, total=False):

@@ -42,6 +42,10 @@ def maps(
     return run(plan, model, float_images(), TARGETS, material or AttributionInputs(), chunk=chunk)
 
 
+WORDS = ("Score", "Scores", "Statistic", "HeadFusion", "Utility")
+"""Types of options that are one of a few words."""
+
+
 @pytest.mark.parametrize("method", library.METHODS)
 def test_every_keyword_of_every_method_is_known(method: str) -> None:
     signature = inspect.signature(getattr(library, method)).parameters.values()
@@ -51,7 +55,7 @@ def test_every_keyword_of_every_method_is_known(method: str) -> None:
     assert set(METHODS[method].parameters) == set(named) - {*LIBRARY_ONLY}
     for name in set(named) & set(options):
         assert type(named[name].default) is options[name]
-        assert named[name].annotation in (options[name].__name__, "Score", "Scores", "Statistic", "HeadFusion")
+        assert named[name].annotation in (options[name].__name__, *WORDS)
 
 
 def test_what_looks_inside_and_what_is_coarse() -> None:
@@ -61,6 +65,7 @@ def test_what_looks_inside_and_what_is_coarse() -> None:
     assert {name for name in METHODS if METHODS[name].coarse} == {
         *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
         *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
+        *("finer_cam", "shapley_cam"),
     }
 
 
