@@ -251,6 +251,7 @@ def by_captum(kind: str, case: Case) -> Tensor:
         "ShapleyValueSampling": {**groups, "n_samples": PERMUTATIONS, "perturbations_per_eval": each},
         # Captum counts both ends, all groups and none, among its samples; we do not.
         "KernelShap": {**groups, "n_samples": wanted.samples + 2, "perturbations_per_eval": wanted.chunk},
+        "Lime": {**groups, "n_samples": wanted.samples, "perturbations_per_eval": wanted.chunk},
         "GradientShap": {"baselines": case.references, "n_samples": wanted.samples},
     }
     if kind == "NoiseTunnel":

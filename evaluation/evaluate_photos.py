@@ -108,6 +108,7 @@ def options(points: int, size: tuple[int, int]) -> dict[str, dict[str, Any]]:
         "xrai": {"steps": max(1, points // 2)},
         "rise": {"samples": 12 * points},
         "kernel_shap": {"samples": 12 * points},
+        "lime": {"samples": 12 * points},
         "occlusion": {"size": 2 * window, "stride": window},
     }
 

@@ -46,6 +46,7 @@ __all__ = [
     "iou",
     "kernel_shap",
     "layer_cam",
+    "lime",
     "localize",
     "normalize",
     "occlusion",

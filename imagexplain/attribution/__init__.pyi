@@ -23,6 +23,7 @@ from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
 from imagexplain.attribution.methods.layer_cam import layer_cam
+from imagexplain.attribution.methods.lime import lime
 from imagexplain.attribution.methods.occlusion import occlusion
 from imagexplain.attribution.methods.rise import rise
 from imagexplain.attribution.methods.score_cam import score_cam
@@ -66,6 +67,7 @@ __all__ = [
     "iou",
     "kernel_shap",
     "layer_cam",
+    "lime",
     "localize",
     "normalize",
     "occlusion",

@@ -96,10 +96,12 @@ class MethodOptions(TypedDict, total=False):
     grad_step: float
     head_fusion: str
     keep: float
+    kernel_width: float
     least: int
     max_dist: float
     max_sigma: float
     permutations: int
+    ridge: float
     samples: int
     score: Literal["logit", "probability", "log_probability"]
     scores: Literal["probabilities", "logits"]

@@ -29,6 +29,7 @@ METHODS = {
             "kernel_shap&samples=60&n_segments=6",
             "shapley_sampling&permutations=3&n_segments=6",
             "feature_ablation&n_segments=6",
+            "lime&samples=20&n_segments=6",
             "xrai&steps=5",
         ),
     ),

@@ -13,6 +13,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "feature_ablation": {"groups": GROUPS},
     "guided_ig": {"steps": 5},
     "kernel_shap": {"groups": GROUPS},
+    "lime": {"groups": GROUPS, "samples": 16},
     "occlusion": {"size": 3, "stride": 2},
     "rise": {"samples": 20, "cells": 3},
     "shapley_sampling": {"groups": GROUPS, "permutations": 3},

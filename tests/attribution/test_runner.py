@@ -141,6 +141,7 @@ OPTIONS_OF_COST: dict[str, tuple[tuple[str, Any], ...]] = {
     "idgi": (("steps", 30),),
     "integrated_gradients": (("steps", 30),),
     "kernel_shap": (("samples", 30),),
+    "lime": (("samples", 30),),
     "occlusion": (("size", 3), ("stride", 1)),
     "rise": (("samples", 60), ("cells", 3)),
     "shapley_sampling": (("permutations", 2),),

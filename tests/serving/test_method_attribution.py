@@ -39,6 +39,7 @@ QUICK = {
     "idgi": "steps=4",
     "integrated_gradients": "steps=4",
     "kernel_shap": "samples=20",
+    "lime": "samples=20",
     "rise": "samples=20&cells=4",
     "shapley_sampling": "permutations=2",
     "smoothgrad": "samples=3",
