@@ -48,6 +48,7 @@ __all__ = [
     "layer_cam",
     "lime",
     "localize",
+    "lrp",
     "normalize",
     "occlusion",
     "rise",

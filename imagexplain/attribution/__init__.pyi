@@ -24,6 +24,7 @@ from imagexplain.attribution.methods.integrated_gradients import integrated_grad
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
 from imagexplain.attribution.methods.layer_cam import layer_cam
 from imagexplain.attribution.methods.lime import lime
+from imagexplain.attribution.methods.lrp import lrp
 from imagexplain.attribution.methods.occlusion import occlusion
 from imagexplain.attribution.methods.rise import rise
 from imagexplain.attribution.methods.score_cam import score_cam
@@ -69,6 +70,7 @@ __all__ = [
     "layer_cam",
     "lime",
     "localize",
+    "lrp",
     "normalize",
     "occlusion",
     "rise",

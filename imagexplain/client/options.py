@@ -91,8 +91,11 @@ class MethodOptions(TypedDict, total=False):
 
     cells: int
     comparisons: int
+    composite: Literal["epsilon", "epsilon_gamma", "epsilon_plus"]
     discard: float
+    epsilon: float
     fraction: float
+    gamma: float
     grad_step: float
     head_fusion: str
     keep: float

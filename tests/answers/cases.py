@@ -34,7 +34,16 @@ METHODS = {
         ),
     ),
     "resnet": (
-        *("grad_cam", "grad_cam&layer=layer3", "ablation_cam", "score_cam", "eigen_cam", "full_grad", "deep_lift"),
+        *(
+            "grad_cam",
+            "grad_cam&layer=layer3",
+            "ablation_cam",
+            "score_cam",
+            "eigen_cam",
+            "full_grad",
+            "deep_lift",
+            "lrp",
+        ),
         *("guided_grad_cam", "input_x_gradient&segments=slic&n_segments=9"),
     ),
     "vit": ("attention_rollout", "gradient_rollout", "layer_cam"),

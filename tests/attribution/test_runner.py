@@ -42,7 +42,7 @@ def maps(
     return run(plan, model, float_images(), TARGETS, material or AttributionInputs(), chunk=chunk)
 
 
-WORDS = ("Score", "Scores", "Statistic", "HeadFusion", "Utility")
+WORDS = ("Score", "Scores", "Statistic", "HeadFusion", "Utility", "Composite")
 """Types of options that are one of a few words."""
 
 
@@ -183,7 +183,7 @@ def test_layers_by_name(model: nn.Module) -> None:
 def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
     assert set(refusals(model, float_images(), library.METHODS)) == {"attention_rollout", "gradient_rollout"}
     refused = refusals(transformer, noise(3, 3, 16, 16, dtype=torch.float32), library.METHODS)
-    assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam"}
+    assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam", "lrp"}
     assert "ReLU" in refused["guided_backprop"]
     by_function = refusals(lambda rows: model(rows), float_images(), library.METHODS)
     assert set(by_function) == {method for method in library.METHODS if METHODS[method].needs_module}

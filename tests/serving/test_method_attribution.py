@@ -45,7 +45,7 @@ QUICK = {
     "smoothgrad": "samples=3",
     "xrai": "steps=4",
 }
-FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad"}
+FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad", "lrp"}
 FOR_TRANSFORMERS = {"attention_rollout", "gradient_rollout"}
 
 

@@ -33,6 +33,7 @@ def test_a_worker_tries_the_methods_of_an_archive_that_does_not_say(tmp_path: Pa
         "deep_lift",
         "full_grad",
         "gradient_rollout",
+        "lrp",
     }
 
 
