@@ -45,6 +45,7 @@ __all__ = [
     "integrated_gradients",
     "iou",
     "kernel_shap",
+    "kpca_cam",
     "layer_cam",
     "lime",
     "localize",

@@ -22,6 +22,7 @@ from imagexplain.attribution.methods.idgi import idgi
 from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
+from imagexplain.attribution.methods.kpca_cam import kpca_cam
 from imagexplain.attribution.methods.layer_cam import layer_cam
 from imagexplain.attribution.methods.lime import lime
 from imagexplain.attribution.methods.lrp import lrp
@@ -67,6 +68,7 @@ __all__ = [
     "integrated_gradients",
     "iou",
     "kernel_shap",
+    "kpca_cam",
     "layer_cam",
     "lime",
     "localize",

@@ -99,6 +99,8 @@ class MethodOptions(TypedDict, total=False):
     grad_step: float
     head_fusion: str
     keep: float
+    kernel: Literal["sigmoid", "rbf", "linear"]
+    kernel_scale: float
     kernel_width: float
     least: int
     max_dist: float

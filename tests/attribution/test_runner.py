@@ -42,7 +42,7 @@ def maps(
     return run(plan, model, float_images(), TARGETS, material or AttributionInputs(), chunk=chunk)
 
 
-WORDS = ("Score", "Scores", "Statistic", "HeadFusion", "Utility", "Composite")
+WORDS = ("Score", "Scores", "Statistic", "HeadFusion", "Utility", "Kernel", "Composite")
 """Types of options that are one of a few words."""
 
 
@@ -65,7 +65,7 @@ def test_what_looks_inside_and_what_is_coarse() -> None:
     assert {name for name in METHODS if METHODS[name].coarse} == {
         *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
         *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
-        *("finer_cam", "shapley_cam"),
+        *("finer_cam", "shapley_cam", "kpca_cam"),
     }
 
 
