@@ -30,6 +30,7 @@ __all__ = [
     "eigen_grad_cam",
     "expected_gradients",
     "feature_ablation",
+    "fem",
     "finer_cam",
     "full_grad",
     "grad_cam",

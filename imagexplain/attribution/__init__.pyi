@@ -8,6 +8,7 @@ from imagexplain.attribution.methods.eigen_cam import eigen_cam
 from imagexplain.attribution.methods.eigen_grad_cam import eigen_grad_cam
 from imagexplain.attribution.methods.expected_gradients import expected_gradients
 from imagexplain.attribution.methods.feature_ablation import feature_ablation
+from imagexplain.attribution.methods.fem import fem
 from imagexplain.attribution.methods.finer_cam import finer_cam
 from imagexplain.attribution.methods.full_grad import full_grad
 from imagexplain.attribution.methods.grad_cam import grad_cam
@@ -53,6 +54,7 @@ __all__ = [
     "eigen_grad_cam",
     "expected_gradients",
     "feature_ablation",
+    "fem",
     "finer_cam",
     "full_grad",
     "grad_cam",

@@ -92,6 +92,7 @@ class MethodOptions(TypedDict, total=False):
     cells: int
     comparisons: int
     composite: Literal["epsilon", "epsilon_gamma", "epsilon_plus"]
+    deviations: float
     discard: float
     epsilon: float
     fraction: float

@@ -11,6 +11,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "blur_ig": {"steps": 5, "max_sigma": 3.0},
     "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
     "feature_ablation": {"groups": GROUPS},
+    "fem": {"deviations": 1.0},
     "guided_ig": {"steps": 5},
     "kernel_shap": {"groups": GROUPS},
     "lime": {"groups": GROUPS, "samples": 16},
