@@ -59,6 +59,7 @@ __all__ = [
     "shapley_sampling",
     "smooth",
     "smoothgrad",
+    "smoothgrad_cam_plusplus",
     "xgrad_cam",
     "xrai",
 ]

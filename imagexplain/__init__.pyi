@@ -39,6 +39,7 @@ from imagexplain.attribution import (
     shapley_sampling,
     smooth,
     smoothgrad,
+    smoothgrad_cam_plusplus,
     xgrad_cam,
     xrai,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "shapley_sampling",
     "smooth",
     "smoothgrad",
+    "smoothgrad_cam_plusplus",
     "xgrad_cam",
     "xrai",
 ]

@@ -44,6 +44,7 @@ QUICK = {
     "rise": "samples=20&cells=4",
     "shapley_sampling": "permutations=2",
     "smoothgrad": "samples=3",
+    "smoothgrad_cam_plusplus": "samples=3",
     "xrai": "steps=4",
 }
 FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad", "lrp"}
