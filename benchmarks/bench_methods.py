@@ -69,8 +69,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 REST = 0.1
 """Seconds before each turn: NumPy's threads are awake that long after their work, at the cost of whoever comes next."""
 
-SAMPLES = {"rise": 4}
-"""Factors of the settings' samples, for methods that need more."""
+SAMPLES = {"rise": 4, "ss_cam": 1 / 16}
+"""Factors of the settings' samples, for methods that need more, or take as many for each channel."""
 
 PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
@@ -180,7 +180,7 @@ def our_options(method: str, case: Case) -> dict[str, Any]:
         "groups": case.groups,
         "references": case.references,
         "steps": wanted.steps,
-        "samples": wanted.samples * SAMPLES.get(method, 1),
+        "samples": max(1, round(wanted.samples * SAMPLES.get(method, 1))),
         "permutations": PERMUTATIONS,
         "size": wanted.window,
         "stride": wanted.stride,

@@ -60,6 +60,7 @@ __all__ = [
     "smooth",
     "smoothgrad",
     "smoothgrad_cam_plusplus",
+    "ss_cam",
     "xgrad_cam",
     "xrai",
 ]

@@ -40,6 +40,7 @@ from imagexplain.attribution import (
     smooth,
     smoothgrad,
     smoothgrad_cam_plusplus,
+    ss_cam,
     xgrad_cam,
     xrai,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "smooth",
     "smoothgrad",
     "smoothgrad_cam_plusplus",
+    "ss_cam",
     "xgrad_cam",
     "xrai",
 ]

@@ -41,7 +41,7 @@ PUBLIC = {
         "smoothgrad",
         "xgrad_cam",
     ),
-    *("finer_cam", "shapley_cam", "smoothgrad_cam_plusplus", "fem", "kpca_cam", "lrp", "lime"),
+    *("finer_cam", "shapley_cam", "ss_cam", "smoothgrad_cam_plusplus", "fem", "kpca_cam", "lrp", "lime"),
     *("xrai", "combine", "contrast", "iou", "localize", "normalize", "smooth"),
 }
 """A name that leaves this list breaks somebody's program."""

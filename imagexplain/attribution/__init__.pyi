@@ -34,6 +34,7 @@ from imagexplain.attribution.methods.shapley_cam import shapley_cam
 from imagexplain.attribution.methods.shapley_sampling import shapley_sampling
 from imagexplain.attribution.methods.smoothgrad import smooth, smoothgrad
 from imagexplain.attribution.methods.smoothgrad_cam_plusplus import smoothgrad_cam_plusplus
+from imagexplain.attribution.methods.ss_cam import ss_cam
 from imagexplain.attribution.methods.xgrad_cam import xgrad_cam
 from imagexplain.attribution.methods.xrai import xrai
 from imagexplain.attribution.postprocess import iou, localize, normalize
@@ -85,6 +86,7 @@ __all__ = [
     "smooth",
     "smoothgrad",
     "smoothgrad_cam_plusplus",
+    "ss_cam",
     "xgrad_cam",
     "xrai",
 ]

@@ -102,6 +102,13 @@ def shown(raw: Tensor, images: Tensor, upsample: bool, create_graph: bool = Fals
     return F.interpolate(positive, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def channel_masks(maps: Tensor, images: Tensor) -> Tensor:
+    """Masks (n, 1, H, W) of channels (n, h, w): resized to the images, bilinear, scaled to 0..1; 0 for a constant."""
+    masks = F.interpolate(maps.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False)
+    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+    return (masks - low) / torch.where(high > low, high - low, 1.0)
+
+
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Quotient that is 0 where the denominator is 0; its derivative there is 0 too, not NaN."""
     zero = denominator == 0

@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "shapley_sampling": {"groups": GROUPS, "permutations": 3},
     "smoothgrad": {"samples": 4},
     "smoothgrad_cam_plusplus": {"samples": 3},
+    "ss_cam": {"samples": 2},
     "xrai": {"segments": [torch.stack([GROUPS.eq(number) for number in range(4)])] * 3, "steps": 5, "least": 1},
 }
 """Of each method on three images of 8 × 8 pixels, where its defaults do not do."""

@@ -52,6 +52,7 @@ METHODS: dict[str, Method] = {
 }
 BY_MODULE = {name for name in library.METHODS if library.METHODS[name].needs_module}
 WITHOUT_GRADIENTS = {
+    "ss_cam",
     "fem",
     "kpca_cam",
     "lime",

@@ -65,7 +65,7 @@ def test_what_looks_inside_and_what_is_coarse() -> None:
     assert {name for name in METHODS if METHODS[name].coarse} == {
         *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
         *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
-        *("finer_cam", "shapley_cam", "smoothgrad_cam_plusplus", "fem", "kpca_cam"),
+        *("finer_cam", "shapley_cam", "ss_cam", "smoothgrad_cam_plusplus", "fem", "kpca_cam"),
     }
 
 
@@ -147,6 +147,7 @@ OPTIONS_OF_COST: dict[str, tuple[tuple[str, Any], ...]] = {
     "shapley_sampling": (("permutations", 2),),
     "smoothgrad": (("samples", 30),),
     "smoothgrad_cam_plusplus": (("samples", 30),),
+    "ss_cam": (("samples", 3),),
     "xrai": (("steps", 20),),
 }
 

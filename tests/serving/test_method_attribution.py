@@ -45,6 +45,7 @@ QUICK = {
     "shapley_sampling": "permutations=2",
     "smoothgrad": "samples=3",
     "smoothgrad_cam_plusplus": "samples=3",
+    "ss_cam": "samples=1",
     "xrai": "steps=4",
 }
 FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad", "lrp"}
