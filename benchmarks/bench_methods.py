@@ -69,8 +69,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 REST = 0.1
 """Seconds before each turn: NumPy's threads are awake that long after their work, at the cost of whoever comes next."""
 
-SAMPLES = {"rise": 4}
-"""Factors of the settings' samples, for methods that need more."""
+SAMPLES = {"rise": 4, "ss_cam": 1 / 16}
+"""Factors of the settings' samples, for methods that need more, or take as many for each channel."""
 
 PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
@@ -180,7 +180,7 @@ def our_options(method: str, case: Case) -> dict[str, Any]:
         "groups": case.groups,
         "references": case.references,
         "steps": wanted.steps,
-        "samples": wanted.samples * SAMPLES.get(method, 1),
+        "samples": max(1, round(wanted.samples * SAMPLES.get(method, 1))),
         "permutations": PERMUTATIONS,
         "size": wanted.window,
         "stride": wanted.stride,
@@ -198,7 +198,6 @@ def ours(method: str, case: Case) -> Tensor:
 def by_grad_cam(kind: str, case: Case) -> Tensor:
     """One CAM object of pytorch-grad-cam, with targets."""
     package = import_module("pytorch_grad_cam")
-    targets = import_module("pytorch_grad_cam.utils.model_targets").ClassifierOutputTarget
     layers = [] if kind == "FullGrad" else [case.network.get_submodule(case.layer)]
     options: dict[str, Any] = {}
     if kind == "AblationCAM":
@@ -209,9 +208,16 @@ def by_grad_cam(kind: str, case: Case) -> Tensor:
         options["reshape_transform"] = partial(_token_maps, side=case.settings.side // 16)
     with getattr(package, kind)(case.network, layers, **options) as cam:
         cam.batch_size = case.settings.chunk
-        maps = cam(case.images.clone(), [targets(target) for target in case.targets.tolist()])
+        wanted = None if kind == "FinerCAM" else [_target(kind)(target) for target in case.targets.tolist()]
+        maps = cam(case.images.clone(), wanted)  # none: the predicted classes, with those that they are told from
     case.network.zero_grad()  # as far as it left any behind
     return torch.from_numpy(maps)
+
+
+def _target(kind: str) -> Any:
+    """The class of pytorch-grad-cam's for the score that one of its methods explains."""
+    targets = import_module("pytorch_grad_cam.utils.model_targets")
+    return targets.ClassifierOutputReST if kind == "ShapleyCAM" else targets.ClassifierOutputTarget
 
 
 def _token_maps(tokens: Tensor, side: int) -> Tensor:
@@ -245,6 +251,7 @@ def by_captum(kind: str, case: Case) -> Tensor:
         "ShapleyValueSampling": {**groups, "n_samples": PERMUTATIONS, "perturbations_per_eval": each},
         # Captum counts both ends, all groups and none, among its samples; we do not.
         "KernelShap": {**groups, "n_samples": wanted.samples + 2, "perturbations_per_eval": wanted.chunk},
+        "Lime": {**groups, "n_samples": wanted.samples, "perturbations_per_eval": wanted.chunk},
         "GradientShap": {"baselines": case.references, "n_samples": wanted.samples},
     }
     if kind == "NoiseTunnel":

@@ -39,6 +39,16 @@ def deletion(game: CoalitionGame, scores: Tensor, area: Tensor) -> Areas:
     return _areas(game, ~joining(order), order, area)
 
 
+def flipping(game: CoalitionGame, scores: Tensor, area: Tensor) -> Areas:
+    """Areas between the curves of deletion from the lowest score up and from the highest down. Higher is better.
+
+    What deletion from the lowest up leaves are the highest, so that its curve is that of :func:`insertion` backwards,
+    of the same area: pixel flipping in both orders (Samek et al., arXiv 1509.06321) takes no further evaluations.
+    """
+    lowest, highest = insertion(game, scores, area), deletion(game, scores, area)
+    return Areas(lowest.logit - highest.logit, lowest.probability - highest.probability)
+
+
 def _order(scores: Tensor) -> Tensor:
     """The order of the groups, highest score first; of equal scores the first group comes first."""
     return scores.argsort(descending=True, stable=True)

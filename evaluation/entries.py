@@ -26,6 +26,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "guided_ig": {"steps": 50},
     "xrai": {"steps": 25},
     "rise": {"samples": 1000},
+    "ss_cam": {"samples": 2},
 }
 """Options that are not a method's own, so that all methods can be scored in minutes."""
 

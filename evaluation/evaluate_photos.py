@@ -107,7 +107,9 @@ def options(points: int, size: tuple[int, int]) -> dict[str, dict[str, Any]]:
         "smoothgrad": {"samples": points},
         "xrai": {"steps": max(1, points // 2)},
         "rise": {"samples": 12 * points},
+        "ss_cam": {"samples": 1},
         "kernel_shap": {"samples": 12 * points},
+        "lime": {"samples": 12 * points},
         "occlusion": {"size": 2 * window, "stride": window},
     }
 
@@ -121,7 +123,7 @@ def entries_at(
     found = []
     for entry in entries_of(names, options(settings.points, size), smoothed):
         plan = entry.plan
-        if plan and plan.methods == ("score_cam",):
+        if plan and plan.methods in (("score_cam",), ("ss_cam",)):
             plan = replace(plan, layer=score_cam_layer)
         found.append(Entry(entry.name, plan))
     return supported(found, model.network, torch.zeros(1, 3, *size))

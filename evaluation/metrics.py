@@ -46,6 +46,10 @@ DELETION_LOGIT = Metric("deletion AUC of the logit", "lower", "logit")
 DELETION = Metric("deletion AUC", "lower", "probability")
 PIXEL_INSERTION = Metric("insertion AUC by pixel", "higher", "probability")
 PIXEL_DELETION = Metric("deletion AUC by pixel", "lower", "probability")
+PIXEL_FLIPPING = Metric("pixel flipping, both orders", "higher", "probability")
+ROAD_MOST = Metric("ROAD, highest first", "lower", "probability")
+ROAD_LEAST = Metric("ROAD, lowest first", "higher", "probability")
+ROAD = Metric("ROAD, both orders", "higher", "probability")
 SACO = Metric("SaCo", "higher", "coefficient")
 INFIDELITY = Metric("infidelity", "lower", "of zero scores' infidelity")
 NORMALIZED_INFIDELITY = Metric("normalized infidelity", "lower", "of zero scores' infidelity")
@@ -77,6 +81,10 @@ METRICS: tuple[Metric, ...] = (
     DELETION,
     PIXEL_INSERTION,
     PIXEL_DELETION,
+    PIXEL_FLIPPING,
+    ROAD_MOST,
+    ROAD_LEAST,
+    ROAD,
     SACO,
     INFIDELITY,
     NORMALIZED_INFIDELITY,

@@ -12,7 +12,7 @@ from evaluation import metrics
 from evaluation.cases import Case
 from evaluation.coalition_game import CoalitionGame, leave_one_out
 from evaluation.controls import edges, gradients
-from evaluation.curves import deletion, insertion
+from evaluation.curves import deletion, flipping, insertion
 from evaluation.entries import Entry, maps_of
 from evaluation.evaluated_model import EvaluatedModel
 from evaluation.faithfulness import infidelity, removals
@@ -24,6 +24,7 @@ from evaluation.pointing import pointing_game, relevance_mass_accuracy
 from evaluation.randomization import agreement, randomizations
 from evaluation.ranks import spearman
 from evaluation.remembered import remembered
+from evaluation.road import road
 from evaluation.saco import GROUPS, rank_groups, saco
 from evaluation.shapley import kernel_shap
 from imagexplain.attribution.baselines import blurred, image_mean
@@ -82,11 +83,18 @@ class PhotoStudy(MethodStudy):
             groups = rank_groups(pixels, GROUPS)
             by_pixel = CoalitionGame(self.model.network, case.image, mean, groups, case.label)
             order, area = -torch.arange(GROUPS), groups.flatten().bincount(minlength=GROUPS)
+            filled = road(
+                self.model.network, case.image, case.label, pixels, case.generator(4), shares=self.settings.road
+            )
             scored = {
                 metrics.INSERTION: insertion(game, scores, superpixels.area).probability,
                 metrics.DELETION: deletion(game, scores, superpixels.area).probability,
                 metrics.PIXEL_INSERTION: insertion(by_pixel, order, area).probability,
                 metrics.PIXEL_DELETION: deletion(by_pixel, order, area).probability,
+                metrics.PIXEL_FLIPPING: flipping(by_pixel, order, area).probability,
+                metrics.ROAD_MOST: filled.most,
+                metrics.ROAD_LEAST: filled.least,
+                metrics.ROAD: filled.combined,
                 metrics.SACO: saco(by_pixel, pixels, groups),
                 metrics.NORMALIZED_INFIDELITY: infidelity(game, scores, taken, scaled=True),
             }

@@ -17,6 +17,8 @@ ON_PHOTOS = (
     metrics.DELETION,
     metrics.PIXEL_INSERTION,
     metrics.PIXEL_DELETION,
+    metrics.PIXEL_FLIPPING,
+    metrics.ROAD,
     metrics.SACO,
     metrics.NORMALIZED_INFIDELITY,
     metrics.MAX_SENSITIVITY,

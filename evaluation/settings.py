@@ -17,6 +17,7 @@ class Settings:
         blur: Standard deviation of the blurred-image baseline, pixels.
         repeat_steps: Number of midpoint steps of the second opinion on the path integral.
         orders: Number of pairs of orders in which groups join, for the Shapley values of superpixels.
+        road: Shares of the pixels that ROAD removes, each of which takes the solution of a large system, twice.
         samples: KernelShap's numbers of samples.
     """
 
@@ -27,4 +28,5 @@ class Settings:
     blur: float = 4.0
     repeat_steps: int = 64
     orders: int = 50
+    road: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7)
     samples: tuple[int, ...] = (25, 50, 100, 150, 200, 400, 800)

@@ -39,6 +39,7 @@ METHOD_COUNTS: Mapping[str, Count] = {
     "size": Count(),
     "stride": Count(),
     "cells": Count(),
+    "comparisons": Count(least=0),
     "least": Count(),
     "seed": Count(MAX_SEED, least=0),
 }

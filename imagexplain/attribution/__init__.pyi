@@ -9,6 +9,8 @@ from imagexplain.attribution.methods.eigen_cam import eigen_cam
 from imagexplain.attribution.methods.eigen_grad_cam import eigen_grad_cam
 from imagexplain.attribution.methods.expected_gradients import expected_gradients
 from imagexplain.attribution.methods.feature_ablation import feature_ablation
+from imagexplain.attribution.methods.fem import fem
+from imagexplain.attribution.methods.finer_cam import finer_cam
 from imagexplain.attribution.methods.full_grad import full_grad
 from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.methods.grad_cam_plusplus import grad_cam_plusplus
@@ -22,14 +24,20 @@ from imagexplain.attribution.methods.idgi import idgi
 from imagexplain.attribution.methods.input_x_gradient import input_x_gradient
 from imagexplain.attribution.methods.integrated_gradients import integrated_gradients
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
+from imagexplain.attribution.methods.kpca_cam import kpca_cam
 from imagexplain.attribution.methods.layer_cam import layer_cam
 from imagexplain.attribution.methods.legrad import legrad
 from imagexplain.attribution.methods.libra_grad import libra_grad
+from imagexplain.attribution.methods.lime import lime
+from imagexplain.attribution.methods.lrp import lrp
 from imagexplain.attribution.methods.occlusion import occlusion
 from imagexplain.attribution.methods.rise import rise
 from imagexplain.attribution.methods.score_cam import score_cam
+from imagexplain.attribution.methods.shapley_cam import shapley_cam
 from imagexplain.attribution.methods.shapley_sampling import shapley_sampling
 from imagexplain.attribution.methods.smoothgrad import smooth, smoothgrad
+from imagexplain.attribution.methods.smoothgrad_cam_plusplus import smoothgrad_cam_plusplus
+from imagexplain.attribution.methods.ss_cam import ss_cam
 from imagexplain.attribution.methods.transformer_attribution import transformer_attribution
 from imagexplain.attribution.methods.xgrad_cam import xgrad_cam
 from imagexplain.attribution.methods.xrai import xrai
@@ -53,6 +61,8 @@ __all__ = [
     "eigen_grad_cam",
     "expected_gradients",
     "feature_ablation",
+    "fem",
+    "finer_cam",
     "full_grad",
     "grad_cam",
     "grad_cam_plusplus",
@@ -67,17 +77,23 @@ __all__ = [
     "integrated_gradients",
     "iou",
     "kernel_shap",
+    "kpca_cam",
     "layer_cam",
     "legrad",
     "libra_grad",
+    "lime",
     "localize",
+    "lrp",
     "normalize",
     "occlusion",
     "rise",
     "score_cam",
+    "shapley_cam",
     "shapley_sampling",
     "smooth",
     "smoothgrad",
+    "smoothgrad_cam_plusplus",
+    "ss_cam",
     "transformer_attribution",
     "xgrad_cam",
     "xrai",

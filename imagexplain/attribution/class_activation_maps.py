@@ -37,12 +37,15 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.network.forward import check_graph
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
-from imagexplain.attribution.network.tokens import stated_layout
+from imagexplain.attribution.network.tokens import Layout, stated_layout
 from imagexplain.attribution.targets import Targets, target_scores
 from imagexplain.errors import LayerError
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 """Function from A and G, both (B, K, h, w), to a map (B, 1, h, w) before its ReLU."""
+
+ScoreRule = Callable[[Tensor, Targets], Tensor]
+"""Function from scores (B, classes) and targets to the value (B,) of each image whose gradient is G."""
 
 
 def activation_map(
@@ -53,21 +56,37 @@ def activation_map(
     layer: Layer,
     upsample: bool,
     create_graph: bool,
+    score_rule: ScoreRule = target_scores,
 ) -> Tensor:
     """Compute the map that a rule gives, from the arguments that all methods take."""
     module = chosen_layer(model, images, layer)
     scores, activation = scores_and_activation(model, images, module, create_graph=create_graph)
     check_graph(scores.requires_grad)
     with torch.enable_grad():
-        score = target_scores(scores, targets).sum()  # rows do not interact
+        score = score_rule(scores, targets).sum()  # rows do not interact
         (gradient,) = torch.autograd.grad(score, activation, create_graph=create_graph)
-    layout = stated_layout(model, module, activation.shape, images.shape)
-    if layout.prefix and gradient.any() and not layout.maps(gradient).any():
-        read = f"got one of which they read only the {layout.prefix} tokens before the patches"
-        raise LayerError("layer", f"wanted one on whose places the scores depend, {read}")
+    layout = read_layout(model, module, images, gradient)
     with torch.set_grad_enabled(create_graph):
         raw = rule(layout.maps(activation), layout.maps(gradient))
         return shown(raw, images, upsample, create_graph)
+
+
+def read_layout(model: nn.Module, layer: nn.Module, images: Tensor, gradient: Tensor) -> Layout:
+    """Layout of a layer's output, given the gradient (B, …) by it.
+
+    Raises:
+        LayerError: no layout, or a layer of tokens of which the scores read only those before the patches.
+    """
+    layout = stated_layout(model, layer, gradient.shape, images.shape)
+    if layout.prefix and gradient.any() and not layout.maps(gradient).any():
+        read = f"got one of which they read only the {layout.prefix} tokens before the patches"
+        raise LayerError("layer", f"wanted one on whose places the scores depend, {read}")
+    return layout
+
+
+def by_mean_gradient(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Grad-CAM's rule: each channel weighted by its mean gradient."""
+    return weighted(activation, gradient.mean((2, 3)))
 
 
 def weighted(activation: Tensor, weights: Tensor) -> Tensor:
@@ -81,3 +100,10 @@ def shown(raw: Tensor, images: Tensor, upsample: bool, create_graph: bool = Fals
     if not upsample:
         return positive
     return F.interpolate(positive, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def channel_masks(maps: Tensor, images: Tensor) -> Tensor:
+    """Masks (n, 1, H, W) of channels (n, h, w): resized to the images, bilinear, scaled to 0..1; 0 for a constant."""
+    masks = F.interpolate(maps.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False)
+    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
+    return (masks - low) / torch.where(high > low, high - low, 1.0)

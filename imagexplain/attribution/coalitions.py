@@ -7,15 +7,23 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from imagexplain.attribution.network.forward import class_scores
 from imagexplain.attribution.paths.path_integral import Forward
-from imagexplain.attribution.targets import classes_and_scores
+from imagexplain.attribution.targets import target_scores
 
 MOST_MEMBERS = 20_000_000
 """Coalitions times groups of an image, at most, in methods that hold that many numbers a few times."""
 
 
 def coalition_scores(
-    model: Forward, image: Tensor, absent: Tensor, number: Tensor, target: Tensor, coalitions: Iterable[Tensor]
+    model: Forward,
+    image: Tensor,
+    absent: Tensor,
+    number: Tensor,
+    target: Tensor,
+    coalitions: Iterable[Tensor],
+    *,
+    probabilities: bool = False,
 ) -> Tensor:
     """Scores (n,), float64 on the CPU, of an image's class when only a coalition's groups are present.
 
@@ -26,12 +34,15 @@ def coalition_scores(
         number: Group numbers (H, W), int64, from 0 without gaps.
         target: Class, a scalar int64.
         coalitions: Coalitions (m, G), bool, in parts of as many as are evaluated at once.
+        probabilities: Softmax of all scores in place of the class's score.
     """
     found = []
     for members in coalitions:
         if not len(members):  # as tensors without rows are split
             continue
         rows = torch.where(members.to(image.device)[:, number].unsqueeze(1), image, absent)  # (m, C, H, W)
-        _, scores = classes_and_scores(model, rows, target.expand(len(rows)), len(rows))
-        found.append(scores.double().cpu())
+        with torch.no_grad():
+            scores = class_scores(model, rows)
+        own = target_scores(scores.softmax(1) if probabilities else scores, target.expand(len(rows)))
+        found.append(own.double().cpu())
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

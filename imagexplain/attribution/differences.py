@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -16,6 +16,9 @@ from imagexplain.errors import ArgumentError
 Target = int | tuple[int, int]
 """A class whose score is explained, or two, for the first one's score less the second one's."""
 
+OF_ONE_SCORE: Mapping[str, str | int] = {"scores": "logits", "score": "logit", "utility": "score", "comparisons": 0}
+"""Options of methods that else take a softmax of all scores, each with the value for which they take one alone."""
+
 
 @contextmanager
 def contrast(model: Forward, pairs: Sequence[Target]) -> Iterator[tuple[Forward, Tensor]]:
@@ -23,9 +26,8 @@ def contrast(model: Forward, pairs: Sequence[Target]) -> Iterator[tuple[Forward,
 
     Any method explains such a column as it does a class, with the column as its target. A map is then of the
     difference: of a method that is linear in the score, it is the difference of the two maps; path integrals sum to it.
-    Methods that take a softmax of all scores (``rise`` unless ``scores="logits"``, ``blur_ig`` with
-    ``score="probability"``) have none here. A method that looks at a layer is best given its name, for the default is
-    found by the scores.
+    Methods that take a softmax of all scores have none here unless their options are those of :data:`OF_ONE_SCORE`. A
+    method that looks at a layer is best given its name, for the default is found by the scores.
 
     Args:
         model: Module or function from (N, C, H, W) to scores (N, classes).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,14 +30,49 @@ def first_component(maps: Tensor) -> Tensor:
         vector = vector + _vector_change(thin, left, squares)
     if not by_channel:  # from the left vector to the right one
         vector = F.normalize(torch.einsum("bn,bnm->bm", vector, thin), dim=1)
-    component = torch.einsum("bpk,bk->bp", places, vector)
+    component = _with_sign(torch.einsum("bpk,bk->bp", places, vector), places)
+    return component.unflatten(1, maps.shape[2:]).unsqueeze(1)
+
+
+def first_kernel_component(maps: Tensor, kernel: Literal["sigmoid", "rbf", "linear"], scale: float) -> Tensor:
+    """First component (B, 1, h, w) by kernel PCA of the places of maps (B, K, h, w), centred by channel.
+
+    It is √λ₁ v₁ of the matrix of kernels between all places, centred by row and column, in float64; 0 where that matrix
+    has no positive eigenvalue.
+
+    Args:
+        maps: Maps, not differentiated.
+        kernel: Kernel of two places a and b: tanh(γ a·b + 1), exp(−γ ‖a − b‖²) or a·b.
+        scale: Factor γ.
+    """
+    places = maps.detach().flatten(2).transpose(1, 2)
+    places = places - places.mean(1, keepdim=True)
+    finite = places.isfinite().flatten(1).all(1, keepdim=True)
+    exact = places.double().nan_to_num()
+    gram = exact @ exact.mT
+    if kernel == "sigmoid":
+        gram = torch.tanh(scale * gram + 1)
+    elif kernel == "rbf":
+        squares = gram.diagonal(dim1=1, dim2=2)
+        gram = torch.exp(-scale * (squares.unsqueeze(1) + squares.unsqueeze(2) - 2 * gram).clamp(min=0))
+    gram = gram - gram.mean(1, keepdim=True)
+    gram = gram - gram.mean(2, keepdim=True)
+    values, vectors = torch.linalg.eigh(gram)  # in ascending order
+    # What rounding leaves of equal places is no component.
+    told = values[:, -1:] > torch.finfo(gram.dtype).eps * len(gram[0])
+    component = torch.where(told, values[:, -1:].clamp(min=0).sqrt() * vectors[..., -1], 0.0).where(finite, torch.nan)
+    return _with_sign(component.to(maps), places).unflatten(1, maps.shape[2:]).unsqueeze(1)
+
+
+def _with_sign(component: Tensor, places: Tensor) -> Tensor:
+    """Component (B, n) with the sign of its agreement with the places' (B, n, K) mean, or else of its largest value."""
     agreement = (component * places.mean(2)).sum(1, keepdim=True)
     # Behind a layer norm the channels' mean is 0 but for rounding, which would draw the sign by lot.
     most = (component.abs() * places.abs().mean(2)).sum(1, keepdim=True)
     largest = component.gather(1, component.abs().argmax(1, keepdim=True))
     tells = agreement.abs() > torch.finfo(component.dtype).eps ** 0.5 * most
     positive = torch.where(tells, agreement, largest) >= 0
-    return torch.where(positive, component, -component).unflatten(1, maps.shape[2:]).unsqueeze(1)
+    return torch.where(positive, component, -component)
 
 
 def _vector_change(thin: Tensor, left: Tensor, squares: Tensor) -> Tensor:

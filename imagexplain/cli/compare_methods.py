@@ -32,7 +32,7 @@ from imagexplain.archive.find import find_classifier
 from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive
 from imagexplain.attribution.baselines import uniform_noise
 from imagexplain.attribution.config import AttributionConfig, Smoothing
-from imagexplain.attribution.differences import score_of
+from imagexplain.attribution.differences import OF_ONE_SCORE, score_of
 from imagexplain.attribution.groups.directional import directional_gradients
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import Quadrature, quadrature
@@ -212,7 +212,7 @@ def plan(name: str, question: Question) -> AttributionConfig:
     if question.steps is not None:
         options["steps"] = question.steps
     if question.contrast is not None or not question.head.competes:
-        options["scores"] = "logits"  # of which no softmax is a probability
+        options |= OF_ONE_SCORE  # of which no softmax is a probability
     smoothing = Smoothing() if name.startswith(SMOOTH) else None
     methods = tuple(name.removeprefix(SMOOTH).split("*"))
     return AttributionConfig(methods, tuple(options.items()), question.layer, smoothing)

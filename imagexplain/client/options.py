@@ -90,19 +90,27 @@ class MethodOptions(TypedDict, total=False):
     """The options of single methods."""
 
     cells: int
+    comparisons: int
+    composite: Literal["epsilon", "epsilon_gamma", "epsilon_plus"]
     conv_gamma: float
+    deviations: float
     discard: float
+    epsilon: float
     fraction: float
     gamma: float
     grad_step: float
     head_fusion: str
     keep: float
+    kernel: Literal["sigmoid", "rbf", "linear"]
+    kernel_scale: float
+    kernel_width: float
     layers: int
     least: int
     max_dist: float
     max_sigma: float
     permutations: int
     reading: Literal["mean", "model"]
+    ridge: float
     samples: int
     score: Literal["logit", "probability", "log_probability"]
     scores: Literal["probabilities", "logits"]
@@ -110,8 +118,10 @@ class MethodOptions(TypedDict, total=False):
     sqrt: bool
     statistic: Literal["mean", "square", "variance"]
     std: float
+    strength: float
     stride: int
     through_softmax: bool
+    utility: Literal["rest", "score"]
 
 
 class ExplainOptions(GraphOptions, GroupOptions, MethodOptions, total=False):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.attribution.config import AttributionConfig
-from imagexplain.attribution.differences import Target, score_of
+from imagexplain.attribution.differences import OF_ONE_SCORE, Target, score_of
 from imagexplain.attribution.paths.path_integral import Forward, relative_to
 from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
@@ -112,10 +112,6 @@ def resolve_layer(model: Inspected, sample: PreparedRequest) -> PreparedRequest:
     return replace(sample, request=replace(sample.request, plan=replace(plan, layer=name)))
 
 
-OF_PROBABILITIES = {"scores": ("probabilities", "logits"), "score": ("probability", "logit")}
-"""Options of methods that take the softmax of all scores, each with the word for that, and for the score itself."""
-
-
 def resolve_score(model: Inspected, sample: PreparedRequest, target: Target) -> PreparedRequest:
     """The request with methods that would take a softmax of the scores set to the score itself, where that is no
     probability: of a head that has another activation or another score, and of a difference of two.
@@ -127,11 +123,11 @@ def resolve_score(model: Inspected, sample: PreparedRequest, target: Target) -> 
         return sample
     plan = sample.request.plan
     options = dict(plan.options)
-    for name in OF_PROBABILITIES.keys() & plan.takes:
-        probability, itself = OF_PROBABILITIES[name]
-        if options.get(name) == probability:
+    for name in OF_ONE_SCORE.keys() & plan.takes:
+        itself = OF_ONE_SCORE[name]
+        if (given := options.get(name, itself)) != itself:
             what = "a difference of two scores" if model.head.competes else f"this model's {model.head.score_kind}"
-            raise RequestError(422, name, f"wanted {itself}, for a softmax is none of {what}, got {probability}")
+            raise RequestError(422, name, f"wanted {itself}, for a softmax is none of {what}, got {given}")
         options[name] = itself
     return replace(sample, request=replace(sample.request, plan=replace(plan, options=tuple(sorted(options.items())))))
 

@@ -29,11 +29,21 @@ METHODS = {
             "kernel_shap&samples=60&n_segments=6",
             "shapley_sampling&permutations=3&n_segments=6",
             "feature_ablation&n_segments=6",
+            "lime&samples=20&n_segments=6",
             "xrai&steps=5",
         ),
     ),
     "resnet": (
-        *("grad_cam", "grad_cam&layer=layer3", "ablation_cam", "score_cam", "eigen_cam", "full_grad", "deep_lift"),
+        *(
+            "grad_cam",
+            "grad_cam&layer=layer3",
+            "ablation_cam",
+            "score_cam",
+            "eigen_cam",
+            "full_grad",
+            "deep_lift",
+            "lrp",
+        ),
         *("guided_grad_cam", "input_x_gradient&segments=slic&n_segments=9"),
     ),
     "vit": (

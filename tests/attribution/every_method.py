@@ -11,12 +11,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "blur_ig": {"steps": 5, "max_sigma": 3.0},
     "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
     "feature_ablation": {"groups": GROUPS},
+    "fem": {"deviations": 1.0},
     "guided_ig": {"steps": 5},
     "kernel_shap": {"groups": GROUPS},
+    "lime": {"groups": GROUPS, "samples": 16},
     "occlusion": {"size": 3, "stride": 2},
     "rise": {"samples": 20, "cells": 3},
     "shapley_sampling": {"groups": GROUPS, "permutations": 3},
     "smoothgrad": {"samples": 4},
+    "smoothgrad_cam_plusplus": {"samples": 3},
+    "ss_cam": {"samples": 2},
     "xrai": {"segments": [torch.stack([GROUPS.eq(number) for number in range(4)])] * 3, "steps": 5, "least": 1},
 }
 """Of each method on three images of 8 × 8 pixels, where its defaults do not do."""

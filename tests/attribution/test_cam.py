@@ -76,6 +76,7 @@ class Fixed(nn.Module):
         (cam.bag_cam, [8 * 2 + 5 * 2, 8 * 12 + 5 * 6]),  # means of t + 1: 8, 5
         # centred [−1, 1], [2, −2]: along (−1, 2) / √5 the places are ±√5; the mean activation is (1/2, −1/2)
         (cam.eigen_cam, [5**0.5, 0]),
+        (cam.finer_cam, [2 * (3 - 2), 2 * (9 + 2)]),  # the other class has the negative score
         (cam.eigen_grad_cam, [0, 29**0.5]),  # centred [−5, 5], [−2, 2]; the mean is (−7/2, 7/2)
     ],
 )
@@ -218,7 +219,7 @@ def test_tokens_of_a_wide_image_and_other_prefixes() -> None:
         assert cam.hires_cam(model, pictures(1, (16, 32)), 0, upsample=False).shape == (1, 1, 2, 4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, cam.finer_cam, cam.shapley_cam])
 def test_differentiable_maps(method) -> None:
     torch.manual_seed(0)
     model = prepared(

@@ -22,7 +22,7 @@ PAIRS = [(3, 1), (0, 2), (1, 0)]
 
 LINEAR_IN_THE_SCORE = (
     *("gradient", "input_x_gradient", "integrated_gradients", "smoothgrad", "expected_gradients", "deep_lift"),
-    *("blur_ig", "occlusion", "kernel_shap", "shapley_sampling", "feature_ablation", "rise"),
+    *("blur_ig", "occlusion", "kernel_shap", "shapley_sampling", "feature_ablation", "rise", "lime"),
 )
 """Methods whose map of a difference is the difference of the maps."""
 
@@ -46,7 +46,7 @@ def test_a_linear_model_by_hand() -> None:
 def test_maps_of_differences_are_differences_of_maps(name: str) -> None:
     network, images = tiny_cnn(), uneven_images()
     method, options = METHODS[name].function, dict(OPTIONS.get(name, {}))
-    if name == "rise":
+    if name in ("rise", "lime"):
         options["scores"] = "logits"
     before = footprint(network)
     with contrast(network, PAIRS) as (differences, columns):

@@ -16,7 +16,7 @@ FILES = Path(library.__file__).parent / "methods"
 
 def test_a_file_is_a_method_of_its_name() -> None:
     assert list(METHODS) == sorted(path.stem for path in FILES.glob("*.py") if path.stem != "__init__")
-    assert len(METHODS) == 30 and METHODS is library.METHODS
+    assert len(METHODS) >= 30 and METHODS is library.METHODS
     for name, method in METHODS.items():
         assert method.name == name and method.function is getattr(library, name)
         assert method.function.__module__ == f"imagexplain.attribution.methods.{name}"
@@ -28,7 +28,7 @@ def test_a_file_is_a_method_of_its_name() -> None:
 def test_names_are_there_without_torch_and_records_without_what_takes_seconds() -> None:
     program = (
         "import sys, imagexplain.attribution as library;"
-        "assert 'grad_cam' in library.METHODS and len(list(library.METHODS)) == 30;"
+        "assert 'grad_cam' in library.METHODS and len(list(library.METHODS)) >= 30;"
         "print([name for name in ('torch', 'numpy') if name in sys.modules]);"
         "library.METHODS.options;"
         "print([name for name in ('captum', 'skimage', 'scipy.ndimage') if name in sys.modules])"

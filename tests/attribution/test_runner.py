@@ -43,6 +43,10 @@ def maps(
     return run(plan, model, float_images(), TARGETS, material or AttributionInputs(), chunk=chunk)
 
 
+WORDS = ("Score", "Scores", "Statistic", "HeadFusion", "Utility", "Kernel", "Composite", "Reading")
+"""Types of options that are one of a few words."""
+
+
 @pytest.mark.parametrize("method", library.METHODS)
 def test_every_keyword_of_every_method_is_known(method: str) -> None:
     signature = inspect.signature(getattr(library, method)).parameters.values()
@@ -52,14 +56,7 @@ def test_every_keyword_of_every_method_is_known(method: str) -> None:
     assert set(METHODS[method].parameters) == set(named) - {*LIBRARY_ONLY}
     for name in set(named) & set(options):
         assert type(named[name].default) is options[name]
-        assert named[name].annotation in (
-            options[name].__name__,
-            "Score",
-            "Scores",
-            "Statistic",
-            "HeadFusion",
-            "Reading",
-        )
+        assert named[name].annotation in (options[name].__name__, *WORDS)
 
 
 def test_what_looks_inside_and_what_is_coarse() -> None:
@@ -70,6 +67,7 @@ def test_what_looks_inside_and_what_is_coarse() -> None:
         *("ablation_cam", "attention_rollout", "bag_cam", "eigen_cam", "eigen_grad_cam", "full_grad", "grad_cam"),
         *("legrad", "transformer_attribution"),
         *("grad_cam_plusplus", "gradient_rollout", "hires_cam", "layer_cam", "score_cam", "xgrad_cam"),
+        *("finer_cam", "shapley_cam", "ss_cam", "smoothgrad_cam_plusplus", "fem", "kpca_cam"),
     }
 
 
@@ -145,10 +143,13 @@ OPTIONS_OF_COST: dict[str, tuple[tuple[str, Any], ...]] = {
     "idgi": (("steps", 30),),
     "integrated_gradients": (("steps", 30),),
     "kernel_shap": (("samples", 30),),
+    "lime": (("samples", 30),),
     "occlusion": (("size", 3), ("stride", 1)),
     "rise": (("samples", 60), ("cells", 3)),
     "shapley_sampling": (("permutations", 2),),
     "smoothgrad": (("samples", 30),),
+    "smoothgrad_cam_plusplus": (("samples", 30),),
+    "ss_cam": (("samples", 3),),
     "xrai": (("steps", 20),),
 }
 
@@ -186,7 +187,7 @@ def test_layers_by_name(model: nn.Module) -> None:
 def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
     assert set(refusals(model, float_images(), library.METHODS)) == OF_ATTENTION
     refused = refusals(transformer, noise(3, 3, 16, 16, dtype=torch.float32), library.METHODS)
-    assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam"}
+    assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam", "lrp"}
     assert "ReLU" in refused["guided_backprop"]
     by_function = refusals(lambda rows: model(rows), float_images(), library.METHODS)
     assert set(by_function) == {method for method in library.METHODS if METHODS[method].needs_module}

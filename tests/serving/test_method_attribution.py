@@ -36,16 +36,20 @@ from tests.wire.photos import encoded
 QUICK = {
     "blur_ig": "steps=4",
     "expected_gradients": "samples=4&draws=2",
+    "fem": "deviations=1",
     "guided_ig": "steps=4",
     "idgi": "steps=4",
     "integrated_gradients": "steps=4",
     "kernel_shap": "samples=20",
+    "lime": "samples=20",
     "rise": "samples=20&cells=4",
     "shapley_sampling": "permutations=2",
     "smoothgrad": "samples=3",
+    "smoothgrad_cam_plusplus": "samples=3",
+    "ss_cam": "samples=1",
     "xrai": "steps=4",
 }
-FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad"}
+FOR_CNNS = {"deep_lift", "guided_backprop", "guided_grad_cam", "full_grad", "lrp"}
 FOR_TRANSFORMERS = OF_ATTENTION
 
 

@@ -13,8 +13,14 @@ from tests.wire.photos import encoded
 from training.scenes import SceneSettings
 from training.shortcut_scenes import LABELS, shortcut_scene
 
-QUICK = {"kernel_shap": "samples=50", "rise": "samples=50", "expected_gradients": "samples=10"}
-FOR_CNNS = {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam"}
+QUICK = {
+    "expected_gradients": "samples=10",
+    "kernel_shap": "samples=50",
+    "lime": "samples=50",
+    "rise": "samples=50",
+    "ss_cam": "samples=1",
+}
+FOR_CNNS = {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam", "lrp"}
 
 
 @pytest.fixture(scope="module")

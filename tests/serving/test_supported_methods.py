@@ -29,7 +29,7 @@ def test_a_worker_takes_the_archives_word(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_worker_tries_the_methods_of_an_archive_that_does_not_say(tmp_path: Path) -> None:
     facts = served_model.load(write_bit(tmp_path), CPU).facts
-    assert set(METHODS) - set(facts.supported_methods) == {"deep_lift", "full_grad", *OF_ATTENTION}
+    assert set(METHODS) - set(facts.supported_methods) == {"deep_lift", "full_grad", "lrp", *OF_ATTENTION}
 
 
 def test_the_default_layer_is_known_before_the_first_request(tmp_path: Path) -> None:

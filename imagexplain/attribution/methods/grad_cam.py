@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from imagexplain.attribution.class_activation_maps import activation_map, weighted
+from imagexplain.attribution.class_activation_maps import activation_map, by_mean_gradient
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import Layer
 from imagexplain.attribution.registry import Peer, register
@@ -38,8 +38,4 @@ def grad_cam(
         >>> grad_cam(network, rand(2, 3, 8, 8), targets=[1, 4], layer="0", upsample=False).shape
         torch.Size([2, 1, 6, 6])
     """
-    return activation_map(_rule, model, images, targets, layer, upsample, create_graph)
-
-
-def _rule(activation: Tensor, gradient: Tensor) -> Tensor:
-    return weighted(activation, gradient.mean((2, 3)))
+    return activation_map(by_mean_gradient, model, images, targets, layer, upsample, create_graph)

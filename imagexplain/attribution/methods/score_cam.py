@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.class_activation_maps import shown, weighted
+from imagexplain.attribution.class_activation_maps import channel_masks, shown, weighted
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
@@ -72,15 +71,6 @@ def score_cam(
     masked = []
     for rows in torch.arange(count * channels, device=images.device).split(chunk):
         owner = rows // channels
-        masks = _between_0_and_1(_resized(maps[owner, rows % channels].unsqueeze(1), images))
+        masks = channel_masks(maps[owner, rows % channels], images)
         masked.append(target_scores(class_scores(model, images[owner] * masks), classes[owner]))
     return shown(weighted(maps, torch.cat(masked).view(count, channels).softmax(1)), images, upsample)
-
-
-def _resized(maps: Tensor, images: Tensor) -> Tensor:
-    return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _between_0_and_1(masks: Tensor) -> Tensor:
-    low, high = masks.amin((2, 3), keepdim=True), masks.amax((2, 3), keepdim=True)
-    return (masks - low) / torch.where(high > low, high - low, 1.0)

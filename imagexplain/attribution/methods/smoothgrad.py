@@ -82,7 +82,7 @@ def smooth(
     classes = classes_to_explain(model, images, targets, chunk)
     maps = []
     for image, wanted in zip(images if create_graph else images.detach(), classes, strict=True):
-        copies = _noisy(image, samples, std, seed, chunk)
+        copies = noisy_copies(image, samples, std, seed, chunk)
         parts = (method(model, rows, wanted.expand(len(rows))) for rows in copies)
         maps.append(_over(parts if create_graph else (part.detach() for part in parts), statistic))
     return torch.stack(maps)
@@ -136,8 +136,8 @@ def smoothgrad(
     )
 
 
-def _noisy(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> Iterator[Tensor]:
-    """Yield the noisy copies of one image, (C, H, W), as (chunk or fewer, C, H, W)."""
+def noisy_copies(image: Tensor, samples: int, std: float, seed: int, chunk: int) -> Iterator[Tensor]:
+    """Yield the noisy copies of one image, (C, H, W), as (chunk or fewer, C, H, W); the same whatever the chunk."""
     generator = torch.Generator().manual_seed(seed)
     scale = std * (image.max() - image.min())
     for start in range(0, samples, chunk):
