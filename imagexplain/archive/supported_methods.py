@@ -24,16 +24,16 @@ def example_input(model: ClassifierSpec) -> Tensor:
 
 
 def find_refusals(
-    model: Callable[[Tensor], Tensor], image: Tensor, methods: Iterable[str] = tuple(METHODS)
+    model: Callable[[Tensor], Tensor], image: Tensor, methods: Iterable[str] | None = None
 ) -> dict[str, str]:
     """Reasons why a model does not support a method, by the method's name; each is tried once.
 
     Args:
         model: Network as its authors wrote it, or a function of images: (N, 3, H, W) to scores (N, classes).
         image: (3, H, W) model input, of a photo: in one of a single colour there may be nothing to refuse.
-        methods: Names of the methods in question.
+        methods: Names of the methods in question; None for all, those included that lie elsewhere.
     """
-    return refusals(model, image[None], methods)
+    return refusals(model, image[None], METHODS if methods is None else methods)
 
 
 def write(names: Sequence[str], folder: Path) -> None:
