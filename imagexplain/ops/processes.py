@@ -45,8 +45,8 @@ def end_all(processes: list[psutil.Process], patience_s: float = 10) -> None:
 def wait_for_ends(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
     """The processes that have not ended after so many seconds.
 
-    One that has ended, and that its parent has yet to ask about, counts as ended: in a container, the first process may
-    take its time, or never ask.
+    One that has ended with all its threads, and that its parent has yet to ask about, counts as ended: in a container,
+    the first process may take its time, or never ask.
     """
     ends = time.monotonic() + seconds
     while (left := [process for process in processes if _runs(process)]) and time.monotonic() < ends:
@@ -56,6 +56,8 @@ def wait_for_ends(processes: list[psutil.Process], seconds: float) -> list[psuti
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return False
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
