@@ -68,11 +68,11 @@ def command(run: Path, scratch: Path, environment: Mapping[str, str]) -> list[st
 
 def end(scratch: Path) -> None:
     """End a server's template, and with it the copies, if there is one."""
-    template, workers = _template(scratch), copies(scratch)
+    template = _template(scratch)
     if template is not None:
         with suppress(psutil.Error):
             template.kill()
-        wait_for_ends([template, *workers], 5)
+        wait_for_ends([template], 5)
 
 
 def copies(scratch: Path) -> list[psutil.Process]:
