@@ -269,7 +269,7 @@ def _end(server: Server, process: psutil.Process) -> None:
     run = Path(server.run)
     try:
         # Once it is told to end, TorchServe answers nobody: Netty only waits four seconds for what may come.
-        workers = fork_workers.copies(Path(server.scratch))  # whose template ends by itself, once the server has ended
+        workers = fork_workers.family(Path(server.scratch))
         end_all([process, *process.children(recursive=True), *workers], patience_s=0)
     except psutil.NoSuchProcess:
         pass
