@@ -75,16 +75,15 @@ def end(scratch: Path) -> None:
 def family(scratch: Path) -> list[psutil.Process]:
     """The template and its copies, as far as they live; the template ends by itself, once the server has ended."""
     template = _template(scratch)
-    return [template, *copies(scratch)] if template else []
+    try:
+        return [template, *template.children()] if template else []
+    except psutil.Error:
+        return []
 
 
 def copies(scratch: Path) -> list[psutil.Process]:
     """The copies that live, each with the command line that TorchServe meant, see :func:`words_of`."""
-    template = _template(scratch)
-    try:
-        return template.children() if template else []
-    except psutil.Error:
-        return []
+    return family(scratch)[1:]
 
 
 def _template(scratch: Path) -> psutil.Process | None:

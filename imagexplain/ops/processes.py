@@ -22,7 +22,7 @@ def alive(pid: int, started: float) -> psutil.Process | None:
     """The process of that number, or None when it has ended, even if another took its number."""
     try:
         process = psutil.Process(pid)
-        return process if birth(process) == started and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if birth(process) == started and _runs(process) else None
     except (psutil.Error, TypeError, ValueError, OverflowError):  # the last three: no process has such a number
         return None
 
