@@ -67,9 +67,8 @@ kernel: setup
 notebooks: serve
 	@$(run) scripts/execute_notebooks.py
 
-# One process more than cores: each waits now and then for a server that it has started.
 test: setup
-	@$(run) -m pytest -q --durations=20 --numprocesses=$$(($$(nproc) + 1)) --maxprocesses=4 --no-loadscope-reorder
+	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
 
 test-upstream: setup
 	@$(run) -m pytest -q -rs -m upstream

@@ -16,6 +16,7 @@ from benchmarks.torture.found import Found
 from benchmarks.torture.waiting import until
 from benchmarks.torture_cluster.nodes import Node
 from benchmarks.torture_cluster.served import Served
+from imagexplain.ops.processes import wait_for_ends
 
 CALM_S = 10.0
 FLOOD = 200
@@ -168,7 +169,7 @@ def _again(served: Served, what: str, true: Callable[[], object]) -> Iterator[Fo
 
 def _listens(node: Node, killed: psutil.Process) -> bool:
     """Tell whether a node's proxy takes connections again after one was killed."""
-    if killed.is_running():
+    if wait_for_ends([killed], 0):
         return False
     try:
         socket.create_connection(("127.0.0.1", node.port), timeout=1).close()

@@ -22,7 +22,7 @@ def alive(pid: int, started: float) -> psutil.Process | None:
     """The process of that number, or None when it has ended, even if another took its number."""
     try:
         process = psutil.Process(pid)
-        return process if birth(process) == started and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if birth(process) == started and _runs(process) else None
     except (psutil.Error, TypeError, ValueError, OverflowError):  # the last three: no process has such a number
         return None
 
@@ -45,8 +45,8 @@ def end_all(processes: list[psutil.Process], patience_s: float = 10) -> None:
 def wait_for_ends(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
     """The processes that have not ended after so many seconds.
 
-    One that has ended, and that its parent has yet to ask about, counts as ended: in a container, the first process may
-    take its time, or never ask.
+    One that has ended with all its threads, and that its parent has yet to ask about, counts as ended: in a container,
+    the first process may take its time, or never ask.
     """
     ends = time.monotonic() + seconds
     while (left := [process for process in processes if _runs(process)]) and time.monotonic() < ends:
@@ -56,6 +56,8 @@ def wait_for_ends(processes: list[psutil.Process], seconds: float) -> list[psuti
 
 def _runs(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        if not process.is_running():
+            return False
+        return process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False

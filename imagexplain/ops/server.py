@@ -269,7 +269,8 @@ def _end(server: Server, process: psutil.Process) -> None:
     run = Path(server.run)
     try:
         # Once it is told to end, TorchServe answers nobody: Netty only waits four seconds for what may come.
-        end_all([process, *process.children(recursive=True)], patience_s=0)
+        workers = fork_workers.family(Path(server.scratch))
+        end_all([process, *process.children(recursive=True), *workers], patience_s=0)
     except psutil.NoSuchProcess:
         pass
     except psutil.AccessDenied:
