@@ -67,8 +67,9 @@ kernel: setup
 notebooks: serve
 	@$(run) scripts/execute_notebooks.py
 
+# Compiled files are kept: the tests start hundreds of programs that import the package.
 test: setup
-	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
+	@env -u PYTHONDONTWRITEBYTECODE $(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
 
 test-upstream: setup
 	@$(run) -m pytest -q -rs -m upstream
