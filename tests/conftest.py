@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -60,6 +61,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     """Hand tests out by :func:`group_of`."""
     return FixtureScheduling(config, log)
 
+
+# Who starts the tests in the background has this signal ignored, and so would have the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 gc.disable()  # what is collected stays: there is no garbage to look for
 
