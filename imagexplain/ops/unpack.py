@@ -10,9 +10,12 @@ from pathlib import Path
 from imagexplain.archive.spec import SPEC_FILE
 from imagexplain.ops.check_archive import SPECS, ArchiveError, check
 
+CODE = ("imagexplain/", "handlers/")
+"""Folders of an archive with this package's code, hundreds of files: whoever unpacks one runs it with his own."""
+
 
 def unpack(archive: Path, folder: Path, handlers: Collection[str] = SPECS) -> str:
-    """Unpack an archive; returns its handler.
+    """Unpack an archive but for this package's code; returns its handler.
 
     Args:
         archive: Archive of a model.
@@ -29,5 +32,5 @@ def unpack(archive: Path, folder: Path, handlers: Collection[str] = SPECS) -> st
         handler: str = json.loads(content.read(SPEC_FILE))["handler"] if ours else "none of ours"
         if handler not in handlers:
             raise ArchiveError(f"{archive}: wanted the archive of a {' or a '.join(handlers)}, got handler {handler!r}")
-        content.extractall(folder)
+        content.extractall(folder, [name for name in content.namelist() if not name.startswith(CODE)])
     return handler

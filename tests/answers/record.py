@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -23,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 from imagexplain.archive.build import ROOT, build_all
+from imagexplain.ops.unpack import unpack
 from imagexplain.serving import remote_segments
 from tests.answers.cases import Asked, Case, cases
 from tests.listening import listening
@@ -39,8 +39,7 @@ class Models:
     def __init__(self, folder: Path, archives: Iterable[Path]) -> None:
         self.folder, self.loaded = folder, dict[str, Any]()
         for archive in archives:
-            with zipfile.ZipFile(archive) as file:
-                file.extractall(folder / archive.stem)
+            unpack(archive, folder / archive.stem)
             spec = folder / archive.stem / "spec.json"
             content = json.loads(spec.read_text())
             content["serving"]["chunk"] = CHUNK

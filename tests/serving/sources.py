@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from handlers.classifier import ClassifierHandler
 from imagexplain.archive.build import build_all
 from imagexplain.checkout import ROOT
 from imagexplain.models.classifiers import own_module
+from imagexplain.ops.unpack import unpack
 from tests.serving.handlers import classifier_of
 
 SIZE = 32
@@ -89,10 +89,9 @@ def built(folder: Path, spec: str, environ: Mapping[str, str], **changes: Any) -
 
 
 def unpacked(archive: Path) -> Path:
-    """The archive's folder, as TorchServe unpacks it."""
+    """The archive's folder, but for the package's code."""
     folder = archive.with_suffix("")
-    with zipfile.ZipFile(archive) as content:
-        content.extractall(folder)
+    unpack(archive, folder)
     return folder
 
 

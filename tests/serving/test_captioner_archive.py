@@ -21,6 +21,7 @@ from imagexplain.models.captioners import captioner
 from imagexplain.models.captioners.vocabulary import SIGNS
 from imagexplain.models.checkpoints import checkpoint
 from imagexplain.ops.check_archive import check
+from imagexplain.ops.unpack import unpack
 from tests.models.captioning import EGA, small, small_model
 from tests.serving.captions import predicted
 from tests.serving.handlers import CAPTION_WIDTH, CAPTION_WORDS, captioner_of, seeded_captioner, seeded_regions
@@ -49,8 +50,7 @@ def write_own(folder: Path, **changes: Any) -> Path:
 
 def unpacked(archive: Path, folder: Path) -> CaptionerHandler:
     """The handler of a packed archive."""
-    with zipfile.ZipFile(archive) as content:
-        content.extractall(folder)
+    unpack(archive, folder)
     return captioner_of(folder)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from imagexplain.api import schema
 from imagexplain.archive import build, supported_methods
 from imagexplain.archive.spec import ClassifierSpec, SpecError
 from imagexplain.attribution import METHODS
+from imagexplain.ops.unpack import unpack
 from imagexplain.serving import path_attribution
 from tests.pictures import words
 from tests.serving import archives
@@ -311,8 +311,7 @@ def built(
     save_file(network.state_dict(), folder / "small.safetensors")
     (archive,) = build.build_all([path], folder / "store", environ={})
     unpacked = folder / "unpacked"
-    with zipfile.ZipFile(archive) as content:
-        content.extractall(unpacked)
+    unpack(archive, unpacked)
     handler = classifier_of(unpacked)
     (body,), context = ask(handler, (explanation("steps=4"), noise_png()))
     assert context.statuses[0] == 200, body
