@@ -42,6 +42,7 @@ def test_the_commands_run_one_after_the_other(
     for name, (count, seed) in drawn.items():
         write_scenes(tmp_path / "photos" / name, count, masks=tmp_path / "masks" / name, seed=seed)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(segment_table, "COALITIONS", 64)  # for time
     named = [f"{path.parent.name}/{path.name},true" for path in Path("photos/test").glob("*/*")]
     Path("conflicting.csv").write_text("\n".join(["image,conflicting", *named[1:]]))
     lines = [line for block in blocks(FILE) for line in block.code.replace("\\\n", " ").splitlines()]
