@@ -67,8 +67,10 @@ kernel: setup
 notebooks: serve
 	@$(run) scripts/execute_notebooks.py
 
+# Compiled files are kept, for the tests start hundreds of programs that import the package; and one process more than
+# there are cores, for some wait while the servers that they started do the work.
 test: setup
-	@$(run) -m pytest -q --durations=20 --numprocesses=logical --maxprocesses=4 --no-loadscope-reorder
+	@env -u PYTHONDONTWRITEBYTECODE $(run) -m pytest -q --durations=20 --numprocesses=$$(($$(nproc) + 1)) --maxprocesses=4 --no-loadscope-reorder
 
 test-upstream: setup
 	@$(run) -m pytest -q -rs -m upstream

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 import imagexplain.attribution as library
-from evaluation import method_tables
+from evaluation import method_ranks, method_tables
 from evaluation.cases import SCENES, SUPERPIXELS, Case
 from evaluation.entries import CONTROLS, Entry, entries_of, supported
 from evaluation.evaluated_model import EvaluatedModel, as_built
@@ -187,13 +187,14 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     made.add_argument("--keep", action="store_true", help="leave that file's results of other models in it")
     made.add_argument("--add", action="store_true", help="add these methods to that file's results of the models")
     made.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
+    made.add_argument("--ranks", action="store_true", help="only print what each method is good for by that file")
     return made
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     given = parser(prog).parse_args(arguments)
-    if not given.print:
+    if not (given.print or given.ranks):
         torch.set_num_threads(1)  # seconds are those of one core, however many workers there are
         try:
             kept = earlier(given.out, conditions(given.seed, Settings())) if given.keep else {}
@@ -217,5 +218,6 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         print(f"error: out: wanted a file of results, got none at {given.out}", file=sys.stderr)
         return 1
     results = json.loads(given.out.read_text())
-    say("\n".join([*method_tables.legend(results["settings"]), *method_tables.markdown(results)]))
+    tables = [*method_tables.legend(results["settings"]), *method_tables.markdown(results)]
+    say("\n".join(method_ranks.markdown(results) if given.ranks else tables))
     return 0

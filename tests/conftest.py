@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
 from imagexplain.archive.build import build_all
@@ -25,6 +28,9 @@ FOLDERS = ("tests/cluster/", "tests/debugging/")
 
 # The tests' own requests stay on this machine, whatever proxy they are run behind.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
+# Frontends that live for seconds are not worth the JVM's second compiler, which takes a third of their start.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several share the cores: a thread each, in the servers that they start, too
@@ -54,6 +60,19 @@ def group_of(file: str) -> str:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Hand tests out by :func:`group_of`."""
     return FixtureScheduling(config, log)
+
+
+# Who starts the tests in the background has this signal ignored, and so would have the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.disable()  # what is collected stays: there is no garbage to look for
+
+
+def pytest_collection_finish() -> None:
+    """Have the collections of garbage pass over the modules and the tests, or each would look at them anew."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,10 +107,12 @@ def metrics(server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demonstration archives, built by the tests."""
-    store = tmp_path_factory.mktemp("model_store")
-    build_all(sorted((ROOT / "archive_specs").glob("*.yaml")), store)
-    return store
+    """The demonstration archives, built by the tests: once for all workers, as what is built already is kept."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    with FileLock(folder / "model_store.lock"):
+        build_all(sorted((ROOT / "archive_specs").glob("*.yaml")), folder / "model_store")
+    return folder / "model_store"
 
 
 @pytest.fixture(scope="session")

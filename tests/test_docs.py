@@ -49,6 +49,8 @@ def test_the_evaluation_is_the_one_on_record(capsys: pytest.CaptureFixture[str])
     assert evaluate_methods.main(["--print"]) == 0
     page = (ROOT / "docs" / "methods_evaluation.md").read_text(encoding="utf-8")
     assert page.endswith(capsys.readouterr().out.strip() + "\n")
+    assert evaluate_methods.main(["--ranks"]) == 0
+    assert capsys.readouterr().out.strip() in WHOLE
 
 
 def test_the_bounds_of_photos_are_those_of_the_code() -> None:

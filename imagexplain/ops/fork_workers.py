@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from imagexplain.archive.spec import SPEC_FILE
 from imagexplain.ops import worker_launcher, worker_template
 from imagexplain.ops.processes import end_all
 
@@ -25,6 +28,39 @@ PID_FILE = "template.pid"
 
 GPU = Path("/dev/nvidiactl")
 
+SERVER_MODULES = (
+    "psutil",
+    "requests",
+    "setproctitle",
+    "yaml",
+    "ts.async_service",
+    "ts.metrics.metric_cache_yaml_impl",
+    "ts.model_loader",
+)
+"""Modules that TorchServe's worker imports, or whatever it is given to run."""
+
+HANDLER_MODULES = (
+    "torch",
+    "scipy.ndimage",
+    "skimage.segmentation.slic_superpixels",
+    "cv2",
+    "PIL.ImageCms",
+    "PIL.ImageDraw",
+    "cachetools",
+    "fontTools.ttLib",
+    "isal.igzip",
+    "msgspec",
+    "pydantic",
+    "safetensors.torch",
+)
+"""Modules that the handlers of this package import."""
+
+NETWORK_MODULES = ("torchvision", "timm")
+"""Modules that most networks are made of; they take as long as all others."""
+
+WITHOUT_NETWORK_MODULES = ("lanet", "torchscript", "exported", "onnx")
+"""Architectures that need none of :data:`NETWORK_MODULES`."""
+
 START = "import sys; sys.executable = sys.argv.pop(1); from ts.model_server import start; start()"
 """TorchServe's start, which has its workers run by the interpreter that runs it."""
 
@@ -34,20 +70,34 @@ def can_fork() -> bool:
     return hasattr(os, "pidfd_open") and not GPU.exists() and os.environ.get(SWITCH) != "0"
 
 
-def command(run: Path, scratch: Path, environment: Mapping[str, str]) -> list[str]:
+def modules_of(archives: Iterable[Path]) -> tuple[str, ...]:
+    """Names of the modules that workers of these archives will import, as far as their specs tell."""
+    architectures = set()
+    for archive in archives:
+        with zipfile.ZipFile(archive) as content:
+            if SPEC_FILE in content.namelist():
+                architectures.add(json.loads(content.read(SPEC_FILE)).get("architecture"))
+    handlers = HANDLER_MODULES if architectures else ()
+    networks = NETWORK_MODULES if architectures.difference(WITHOUT_NETWORK_MODULES) else ()
+    return (*SERVER_MODULES, *handlers, *networks)
+
+
+def command(run: Path, scratch: Path, environment: Mapping[str, str], archives: Iterable[Path]) -> list[str]:
     """Command line of TorchServe without its arguments; where workers can be copies, their template is started.
 
     Args:
         run: Directory of the server's state, where workers find its key file as their parent's own directory.
         scratch: Directory of the server's temporary files, short of name, with TorchServe's pid file.
         environment: Environment of the server.
+        archives: Archives that it will serve.
     """
     if not can_fork():
         return [sys.executable, "-m", "ts.model_server"]
     address = scratch / "template"
+    program = (sys.executable, "-P", worker_template.__file__)
     with (run / "logs" / "template.log").open("w") as output:
         template = subprocess.Popen(
-            [sys.executable, "-P", worker_template.__file__, str(address), str(scratch / ".model_server.pid")],
+            [*program, str(address), str(scratch / ".model_server.pid"), *modules_of(archives)],
             cwd=run,
             env=environment,
             stdin=subprocess.DEVNULL,

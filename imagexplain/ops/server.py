@@ -327,7 +327,7 @@ def _launched(root: Path, blank: Server, archives: dict[Identity, Path]) -> Serv
     # TorchServe writes its key file where it is started, so it is started in run/, and paths are absolute.
     # Of several versions it takes the first one for requests that name none.
     command = [
-        *fork_workers.command(run, scratch, environment),
+        *fork_workers.command(run, scratch, environment, archives.values()),
         *("--start", "--ncs"),
         *("--models", *(path.name for path in archives.values())),
         *("--model-store", blank.store, "--ts-config", str(root / "config.properties")),

@@ -4,8 +4,9 @@ TorchServe starts an interpreter for each worker, and each imports PyTorch anew:
 before a model is loaded, two thirds of it tables of the CUDA libraries. Copies of one process share those pages until
 they write to them. Python's own ``multiprocessing`` has such a server, but its children run functions, not programs.
 
-Run as a program, ``python -P worker_template.py SOCKET PID_FILE [MODULE …]``: of this package it imports nothing,
-because each archive brings its own. It ends with the process whose number stands in the file, and its workers with it.
+Run as a program, ``python -P worker_template.py SOCKET PID_FILE [MODULE …]``, with the modules to import, of which one
+that is not installed is left out. Of this package it imports nothing, because each archive brings its own. It ends with
+the process whose number stands in the file, and its workers with it.
 """
 
 from __future__ import annotations
@@ -30,31 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-MODULES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "scipy.ndimage",
-    "skimage.segmentation",
-    "cv2",
-    "PIL.ImageCms",
-    "PIL.ImageDraw",
-    "cachetools",
-    "fontTools.ttLib",
-    "isal.igzip",
-    "msgspec",
-    "psutil",
-    "pydantic",
-    "requests",
-    "safetensors.torch",
-    "setproctitle",
-    "yaml",
-    "ts.async_service",
-    "ts.metrics.metric_cache_yaml_impl",
-    "ts.model_loader",
-)
-"""Modules that handlers import; one that is not installed is left out."""
-
 LENGTH = struct.Struct("!I")
 ACCEPTED = 2**32 - 1
 """Word of a worker to its launcher, as :mod:`imagexplain.ops.worker_launcher` has it."""
@@ -77,7 +53,7 @@ class Child:
     launcher: socket.socket
 
 
-def main(address: str, pid_file: str, modules: Sequence[str] = MODULES) -> None:
+def main(address: str, pid_file: str, modules: Sequence[str]) -> None:
     """Serve copies until the server has ended."""
     wakes, wakened = socket.socketpair()
     wakes.setblocking(False)
@@ -234,5 +210,5 @@ def _exit_status(script: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:] or MODULES)
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
     os._exit(0)  # libraries complain of what they have left

@@ -17,7 +17,8 @@ TWICE = ("form: base64", "path: draws, application/json", "groups: slic&n_segmen
 @pytest.fixture(scope="module")
 def models(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
     """Those that the cases here are for, of the archives that are served: one build serves all files that need them."""
-    names = {case.model for name, case in cases().items() if name in errors() or name in TWICE}
+    known = cases()
+    names = {known[name].model for name in (*errors(), *TWICE)}
     return Models(tmp_path_factory.mktemp("models"), [model_store / f"{name}.mar" for name in names])
 
 

@@ -14,6 +14,7 @@ import imagexplain.attribution as library
 FILES = sorted(Path(library.__file__).parent.rglob("*.py"))
 PARTS = {
     "attention_capture.attention_layers",
+    "coalitions.coalition_scores",
     "forward.class_scores",
     "layers.scores_and_activation",
     "path_integral.score_gradients",

@@ -94,6 +94,7 @@ def test_a_full_disk_a_killed_actor_a_killed_node_and_a_killed_driver(jobs: Jobs
         until(lambda: written(out) >= before + 12, 120, first)
         first.kill()
         first.wait()
+        until(lambda: not actors(), 60)  # which may finish a part
         done = written(out)
         assert before + 12 <= done < IMAGES
         assert f"of {IMAGES - done} images, 0 of them errors" in ended(jobs.start(out))

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -247,9 +248,23 @@ def test_others_may_not_connect(template: Template) -> None:
     assert template.socket.stat().st_mode & 0o177 == 0
 
 
+def test_a_template_imports_what_its_archives_need(tmp_path: Path) -> None:
+    def needed(*architectures: str | None) -> set[str]:
+        for number, architecture in enumerate(architectures):
+            with zipfile.ZipFile(tmp_path / f"{number}.mar", "w") as archive:
+                if architecture is not None:
+                    archive.writestr("spec.json", json.dumps({"architecture": architecture}))
+        modules = fork_workers.modules_of(tmp_path / f"{number}.mar" for number in range(len(architectures)))
+        return {"ts.model_loader", "torch", "timm"} & set(modules)
+
+    assert needed(None) == {"ts.model_loader"}
+    assert needed("lanet", "onnx", None) == {"ts.model_loader", "torch"}
+    assert needed("lanet", "bit") == needed("tensormask") == {"ts.model_loader", "torch", "timm"}
+
+
 def test_workers_start_from_nothing_where_they_are_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(fork_workers.SWITCH, "0")
-    command = fork_workers.command(tmp_path, tmp_path, os.environ)
+    command = fork_workers.command(tmp_path, tmp_path, os.environ, [])
     assert command == [sys.executable, "-m", "ts.model_server"]
     assert not list(tmp_path.iterdir())
 

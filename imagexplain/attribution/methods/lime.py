@@ -129,7 +129,7 @@ def _coefficients(coalitions: Tensor, scores: Tensor, kernel_width: float, ridge
         return torch.full((groups,), torch.nan, dtype=torch.float64)
     members = coalitions.double()
     distance = 1 - members.mean(1).sqrt()
-    weights = torch.exp(-(distance**2) / (2 * kernel_width**2))
+    weights = torch.exp(-((distance / kernel_width) ** 2) / 2)
     share = weights / weights.sum()
     centred, offset = members - share @ members, scores - share @ scores
     root = weights.sqrt().unsqueeze(1)
