@@ -15,8 +15,9 @@ groups and chunk are equal on both sides, and few (`settings`), so that all of i
 cores. Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs in place; there both sides explain a
 copy without.
 
-The first call of each way warms up and is counted; then both take turns with a rest between, and the ratio is that of
-the turns. A first call of more than `slow` seconds is its own measurement.
+The first call of each way warms up and is counted; then both take turns with a rest between, each first in every other
+one, and the ratio is that of the turns. Short calls take more turns than `repeats`, as many as fill `least` seconds;
+calls of more than `slow` seconds take one.
     rows       whole: from the pixels on; rest: of a layer's replaced output on; back: gradients from the scores on.
     passes     floating-point operations of convolutions, matrix products and attention, forwards and back, in units of
                one image's forward pass. Gradients of the parameters count too, where a way takes them.
@@ -35,7 +36,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -90,7 +91,8 @@ class Settings:
         samples: Number of noisy copies, references drawn or coalitions; RISE's masks are four times as many.
         window, stride: Lengths of occlusion, in pixels.
         cells: Side of the grid whose cells are the groups.
-        slow: Seconds beyond which a first call is not repeated.
+        slow: Seconds of a call beyond which it takes one turn.
+        least: Seconds that the turns of short calls fill, both ways together.
     """
 
     side: int = 224
@@ -101,6 +103,7 @@ class Settings:
     stride: int = 32
     cells: int = 4
     slow: float = 10.0
+    least: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -386,6 +389,11 @@ def timed(way: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, floa
     return maps, time.perf_counter() - started
 
 
+def turns(first: Collection[float], repeats: int, least: float) -> int:
+    """Number of turns of calls that took these seconds at first: ``repeats``, or as many as fill ``least`` seconds."""
+    return max(repeats, int(least / (sum(first) + REST * len(first)))) if first else repeats
+
+
 def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
     """One method on one case: ours beside the peer's, where there is one."""
     peer, device = METHODS[method].peer, case.images.device
@@ -408,10 +416,10 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
             continue
         result["evaluations"][way] = evaluations.told(unit)
     seconds: dict[str, list[float]] = {way: [] for way in first}
-    for _ in range(repeats):
-        for way, row in seconds.items():
-            slow = first[way] > case.settings.slow
-            row.append(first[way] if slow else timed(ways[way], device)[1])
+    for turn in range(turns(first.values(), repeats, case.settings.least)):
+        for way in list(seconds)[:: 1 if turn % 2 else -1]:
+            row, slow = seconds[way], first[way] > case.settings.slow
+            row.append(row[0] if row and slow else timed(ways[way], device)[1])
     result["seconds"] = {way: statistics.median(row) for way, row in seconds.items()}
     if peer is not None and "peer" in maps:
         ratios = [theirs / own for own, theirs in zip(seconds["ours"], seconds["peer"], strict=True)]
@@ -512,7 +520,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet", "vit"], choices=MODELS)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--repeats", type=int, default=3, help="turns, after a first one that warms up")
+    parser.add_argument("--repeats", type=int, default=3, help="turns at least, after a first one that warms up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=argparse.SUPPRESS)

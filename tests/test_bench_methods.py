@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from benchmarks import bench_methods
-from benchmarks.bench_methods import Evaluations, Settings, difference, ours, part, table
+from benchmarks.bench_methods import Evaluations, Settings, difference, ours, part, table, turns
 
-SETTINGS = Settings(side=64, steps=3, samples=2, window=32, stride=32, cells=2)
+SETTINGS = Settings(side=64, steps=3, samples=2, window=32, stride=32, cells=2, least=0)
 COUNTS = {
     "ablation_cam": ({"whole": 2, "rest": 512 * 2 + 5, "back": 0}, {"whole": 2 * (2 + 512), "rest": 0, "back": 0}),
-    "deep_lift": ({"whole": 4, "rest": 0, "back": 4}, {"whole": 4, "rest": 0, "back": 4}),
+    "deep_lift": ({"whole": 4, "rest": 0, "back": 2}, {"whole": 4, "rest": 0, "back": 4}),
     "feature_ablation": ({"whole": 10, "rest": 0, "back": 0}, {"whole": 10, "rest": 0, "back": 0}),
     "grad_cam": ({"whole": 2, "rest": 0, "back": 2}, {"whole": 2, "rest": 0, "back": 2}),
     "guided_ig": ({"whole": 6, "rest": 0, "back": 6}, {"whole": 6, "rest": 0, "back": 6}),
@@ -73,6 +73,12 @@ def test_evaluations_are_counted() -> None:
         "passes": round((5 * one + 2 * (2 * 4 * 3 * 4 + 2 * 2 * 16 * 5)) / one, 2),
     }
     assert not network._forward_hooks
+
+
+@pytest.mark.parametrize(("first", "expected"), [((0.05, 0.05), 26), ((0.01, 0.01), 36), ((20.0, 0.1), 3), ((), 3)])
+def test_short_calls_take_more_turns(first: tuple[float, ...], expected: int) -> None:
+    """Calls of 0.05 s, each behind a rest of 0.1 s, take 0.3 s a turn."""
+    assert turns(first, 3, 8.0) == expected
 
 
 def test_difference_is_that_of_scaled_maps() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import class_scores
+from imagexplain.attribution.network.forward import scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.targets import target_scores
 
@@ -42,7 +42,7 @@ def coalition_scores(
             continue
         rows = torch.where(members.to(image.device)[:, number].unsqueeze(1), image, absent)  # (m, C, H, W)
         with torch.no_grad():
-            scores = class_scores(model, rows)
+            scores = scores_of_copy(model, rows)
         own = target_scores(scores.softmax(1) if probabilities else scores, target.expand(len(rows)))
         found.append(own.double().cpu())
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

@@ -161,3 +161,10 @@ def test_the_model_is_left_as_it_was_also_after_an_error() -> None:
 def test_what_does_not_fit_names_the_argument(options: dict, named: str) -> None:
     with pytest.raises(ValueError, match=rf"^{named}: "):
         deep_lift(**({"model": with_middle("relu"), "images": noise_images()} | options))
+
+
+@pytest.mark.parametrize("other", [F.gelu, lambda x: x, lambda x: F.relu(x[:, :2]), lambda x: F.relu(F.relu(x))])
+def test_a_model_that_goes_another_way_for_the_images_is_refused(other: Callable[[Tensor], Tensor]) -> None:
+    model = Call(lambda x: (other(x) if x.any() else F.relu(x)).flatten(1)[:, :4])
+    with pytest.raises(ValueError, match=r"^model: wanted one that calls the same functions"):
+        deep_lift(model, noise_images(), 0)

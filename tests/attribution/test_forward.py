@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import imagexplain.attribution as library
 from imagexplain.attribution.captum_adapter import IntegratedDirectionalGradients, IntegratedGradients
 from imagexplain.attribution.methods.gradient import gradient
-from imagexplain.attribution.network.forward import MAX_ITEMS, class_scores, evaluation_mode, modules_of
+from imagexplain.attribution.network.forward import MAX_ITEMS, class_scores, evaluation_mode, modules_of, rows_at_once
 from imagexplain.attribution.paths.adaptive import integrate_adaptive
 from imagexplain.attribution.paths.path_integral import integrate
 from imagexplain.attribution.paths.quadrature import quadrature
@@ -666,3 +666,18 @@ def test_modules_that_a_module_keeps_unregistered_are_found() -> None:
         norm.eval()
     assert torch.equal(library.occlusion(network, images, 0, size=3, stride=3), expected)
     assert all(map(torch.equal, means, before))
+
+
+@pytest.mark.parametrize(
+    ("count", "chunk", "side", "expected"),
+    [(40, 32, 64, 32), (40, 6, 224, 6), (40, 32, 224, 8), (10, 32, 224, 5), (3, 32, 1000, 1), (0, 32, 224, 32)],
+)
+def test_a_cpu_evaluates_fewer_large_images_at_once(count: int, chunk: int, side: int, expected: int, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert rows_at_once(count, chunk, torch.zeros(1, 3, side, side)) == expected
+    assert rows_at_once(count, chunk, torch.zeros(1, 3, side, side, device="meta")) == chunk
+
+
+@pytest.mark.parametrize("made", [vit, lambda: nn.Sequential(one := nn.ReLU(), nn.Sequential(nn.Tanh(), one))])
+def test_modules_are_found_in_the_order_of_torchs_own_search(made: Callable[[], nn.Module]) -> None:
+    assert modules_of(model := made()) == list(model.modules())

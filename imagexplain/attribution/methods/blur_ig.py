@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import isolated, scores_of_copy
+from imagexplain.attribution.network.forward import isolated, rows_at_once, scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 from imagexplain.attribution.registry import Peer, Workload, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
@@ -107,7 +107,8 @@ def blur_ig(
     total = torch.zeros_like(exact.detach())
     per_blur = 4 * exact.element_size() * sum(side**2 for side in exact.shape[2:])  # two blurs, and the kernels' copies
     chunk = max(1, min(chunk, MOST_BYTES // per_blur))
-    for sigma, width in zip(sigmas[:-1].split(chunk), sigmas.diff().split(chunk), strict=True):
+    rows = rows_at_once(len(sigmas) - 1, chunk, images)
+    for sigma, width in zip(sigmas[:-1].split(rows), sigmas.diff().split(rows), strict=True):
         here, further = (_blur_matrices(values, exact.shape[2:]) for values in (sigma, sigma + grad_step))
         for b, image in enumerate(exact):
             blurred = _blur(image, *here)  # (chunk, C, H, W)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.registry import Peer, register
-from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.attribution.targets import Targets, classes_to_explain, target_scores
 from imagexplain.errors import UnsupportedModelError
 
 ELEMENTWISE = {
@@ -58,14 +60,15 @@ POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_p
 def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baselines: Tensor | None = None) -> Tensor:
     """DeepLIFT by the rescale rule: the gradient with Δout/Δin in place of each non-linearity's derivative.
 
-    Images and baselines run together, and calls of the functions that have a rule are replaced while the model runs:
-    as modules, functions or methods, in place or not, once or many times. The model is not touched. A maximum over
-    windows gives what it gained to the image's winner, and what it lost to the baseline's.
+    The baselines run first, without a graph. Then the images do, and calls of the functions that have a rule are
+    replaced, each beside the same call of the baselines: as modules, functions or methods, in place or not, once or
+    many times. The model is not touched. A maximum over windows gives what it gained to the image's winner, and what
+    it lost to the baseline's.
 
     Args:
         model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
             others.
-        images: Images (B, C, H, W) in model-input space; twice as many rows are evaluated at once.
+        images: Images (B, C, H, W) in model-input space.
         targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
         baselines: Baselines (B, C, H, W) with which the images are compared; zeros by default.
 
@@ -93,11 +96,14 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     classes = classes_to_explain(model, images, targets, max(1, len(images)))
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
     check_ends(images, begin, classes)
-    with _Rescaling():
-        scores, multipliers = score_gradients(model, torch.cat([images, begin]), classes.repeat(2))
-    maps = (images.detach() - begin) * multipliers[: len(images)]
-    ends = scores.split(len(images))
-    missing = missing_share(ends[0] - ends[1], [maps], ends).max().item()
+    with torch.no_grad(), _Noting() as baseline:
+        begin_scores = target_scores(class_scores(model, begin), classes)
+    with _Rescaling(baseline.calls):
+        scores, multipliers = score_gradients(model, images, classes)
+    if baseline.calls:
+        raise _other_way()
+    maps = (images.detach() - begin) * multipliers
+    missing = missing_share(scores - begin_scores, [maps], (scores, begin_scores)).max().item()
     if not missing <= LARGEST_SHARE:
         raise UnsupportedModelError(
             "model", f"wanted only non-linearities that have a rule, got maps that miss {missing:.2%} of the score"
@@ -105,52 +111,89 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
     return maps
 
 
-class _Rescaled(torch.autograd.Function):
-    """Function of rows, first the images' and then the baselines', whose backward pass is the rescale rule."""
+class _Call(NamedTuple):
+    """Call of a function that has a rule: the function, and a copy of what it was given."""
 
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, function: Callable[[Tensor], Tensor], pools: bool) -> Tensor:
-        ctx.values = values.detach().clone()  # what follows in the model may overwrite them
-        ctx.function, ctx.pools = function, pools
-        return function(ctx.values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        values = ctx.values.requires_grad_()
-        with torch.enable_grad():
-            results = ctx.function(values)
-        (plain,) = torch.autograd.grad(results, values, gradients[0], retain_graph=ctx.pools)
-        (image, baseline), (image_result, baseline_result) = values.detach().chunk(2), results.detach().chunk(2)
-        if ctx.pools:
-            top = torch.maximum(image_result, baseline_result)
-            parts = torch.cat([top - baseline_result, image_result - top])  # gained by the one, lost by the other
-            (winners,) = torch.autograd.grad(results, values, gradients[0] * parts)
-            change = torch.stack(winners.chunk(2)).sum(0, keepdim=True)  # (1, B, …), the same for both
-        else:
-            change = gradients[0].unflatten(0, (2, -1)) * (image_result - baseline_result)  # (2, B, …)
-        difference = image - baseline
-        # A ratio of rounding errors says nothing; there the derivative is the ratio's limit.
-        tells = difference.abs() > 8 * torch.finfo(values.dtype).eps * _size(values, None if ctx.pools else results)
-        return torch.where(tells, change / difference, plain.unflatten(0, (2, -1))).flatten(0, 1), None, None
+    function: Callable[..., Tensor]
+    values: Tensor
 
 
-def _size(values: Tensor, results: Tensor | None) -> Tensor:
-    """Largest of what rounds in a difference of images and baselines, and in that of their results; for each."""
-    sizes = values.detach().abs()
-    if results is not None:
-        torch.maximum(sizes, results.detach().abs(), out=sizes)
-    return torch.maximum(*sizes.chunk(2))
+class _Noting(FunctionCalls):
+    """Recorder of the calls that have a rule, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: deque[_Call] = deque()
+
+    def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if function in ELEMENTWISE or function in POOLS:
+            values = args[0] if args else kwargs["input"]
+            self.calls.append(_Call(function, values.clone()))  # what follows in the model may overwrite them
+        return function(*args, **kwargs)
 
 
 class _Rescaling(FunctionCalls):
-    """Replacement of calls of the functions that have a rule by :class:`_Rescaled`."""
+    """Replacement of the images' calls that have a rule by :class:`_Rescaled`, each beside the baselines' same call."""
+
+    def __init__(self, baseline: deque[_Call]) -> None:
+        super().__init__()
+        self.baseline = baseline
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        kwargs = dict(kwargs)
         if function not in ELEMENTWISE and function not in POOLS:
             return function(*args, **kwargs)
+        kwargs = dict(kwargs)
         values, *options = args or (kwargs.pop("input"),)
-        copy = values.detach().clone()
-        in_place = function(copy, *options, **kwargs) is copy
-        result = _Rescaled.apply(values, lambda rows: function(rows.clone(), *options, **kwargs), function in POOLS)
-        return values.copy_(result) if in_place else result
+        same = self.baseline.popleft() if self.baseline else None
+        if same is None or same.function is not function or same.values.shape != values.shape:
+            raise _other_way()
+        return _Rescaled.apply(values, same.values, partial(_called, function, options, kwargs), function in POOLS)
+
+
+def _other_way() -> UnsupportedModelError:
+    return UnsupportedModelError("model", "wanted one that calls the same functions for images as for baselines")
+
+
+def _called(function: Callable[..., Any], options: list[Any], named: dict[str, Any], values: Tensor) -> Tensor:
+    result: Tensor = function(values, *options, **named)
+    return result
+
+
+class _Rescaled(torch.autograd.Function):
+    """Function of the images' values, whose backward pass is the rescale rule beside the baselines' values."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, baseline: Tensor, function: Callable[[Tensor], Tensor], pools: bool
+    ) -> Tensor:
+        ctx.values, ctx.baseline = values.detach().clone(), baseline  # what follows may overwrite the values
+        ctx.function, ctx.pools = function, pools
+        result = function(values)
+        ctx.in_place = result is values
+        if ctx.in_place:
+            ctx.mark_dirty(values)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,), values, baseline = gradients, ctx.values.requires_grad_(), ctx.baseline
+        with torch.enable_grad():
+            result = ctx.function(values.clone() if ctx.in_place else values)
+        (plain,) = torch.autograd.grad(result, values, gradient, retain_graph=ctx.pools)
+        size = torch.maximum(values.detach().abs(), baseline.abs())  # of what rounds in a difference
+        if ctx.pools:
+            with torch.enable_grad():
+                baseline_result = ctx.function(baseline.requires_grad_())
+            top = torch.maximum(result, baseline_result).detach()
+            # What the maximum gained goes to the image's winner, what it lost to the baseline's.
+            (change,) = torch.autograd.grad(result, values, gradient * (top - baseline_result.detach()))
+            change += torch.autograd.grad(baseline_result, baseline, gradient * (result.detach() - top))[0]
+        else:
+            result, baseline_result = result.detach(), ctx.function(baseline.clone() if ctx.in_place else baseline)
+            change = (result - baseline_result).mul_(gradient)
+            for of_result in (result, baseline_result):
+                torch.maximum(size, of_result.abs(), out=size)
+        difference = values.detach() - baseline.detach()
+        # A ratio of rounding errors says nothing; there the derivative is the ratio's limit.
+        tells = difference.abs() > size.mul_(8 * torch.finfo(size.dtype).eps)
+        return torch.where(tells, change.div_(difference), plain), None, None, None

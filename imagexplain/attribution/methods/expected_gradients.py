@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
@@ -79,7 +79,8 @@ def expected_gradients(
 
     ends = images if create_graph else images.detach()
     total = torch.zeros_like(images.detach(), dtype=torch.promote_types(images.dtype, torch.float32))
-    for which, share in zip(drawn.split(chunk), alpha.split(chunk), strict=True):
+    rows = rows_at_once(samples, chunk, images)
+    for which, share in zip(drawn.split(rows), alpha.split(rows), strict=True):
         begin = references.detach()[which].to(images)  # (chunk, C, H, W)
         for b, image in enumerate(ends):
             points, wanted = torch.lerp(begin, image, share), classes[b].expand(len(begin))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.network.forward import class_scores, isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, register
@@ -65,6 +65,7 @@ def feature_ablation(
         return scores
 
     absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
+    chunk = rows_at_once(len(images) * int(numbers.max() + 1), chunk, images) if numbers.numel() else chunk
     parts = (tensor.split(chunk) for tensor in (images.detach(), absent, numbers.unsqueeze(1), classes))
     maps = [
         FeatureAblation(scores_of).attribute(

@@ -61,12 +61,9 @@ def guided_backprop(model: Forward, images: Tensor, targets: Targets = None) -> 
         torch.Size([2, 3, 8, 8])
     """
     check_visible(model, "nonlinearities")
-    with _GuidedReLUs() as relus:
+    with GuidedReLUs() as relus:
         maps = gradient(model, images, targets)
-    if not relus.seen:
-        raise UnsupportedModelError(
-            "model", "wanted one with ReLUs, without which guided backpropagation has no meaning, got none"
-        )
+    relus.check_seen()
     return maps
 
 
@@ -74,44 +71,59 @@ class _GuidedReLU(torch.autograd.Function):
     """ReLU, with an upper bound or without, whose backward pass is a ReLU of what the plain one would pass."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, inplace: bool, bound: float) -> Tensor:
+    def forward(ctx: Any, values: Tensor, inplace: bool, bound: float, guided: Callable[[], bool]) -> Tensor:
         if inplace:
             ctx.mark_dirty(values)
         result = values.relu_() if inplace else values.relu()
         if bound < torch.inf:
             result = result.clamp_(max=bound)
         ctx.save_for_backward(result)
-        ctx.bound = bound
+        ctx.bound, ctx.guided = bound, guided
         return result
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (result,) = ctx.saved_tensors
-        passed = torch.ops.aten.threshold_backward(gradients[0].relu(), result, 0)
-        return passed if ctx.bound == torch.inf else passed.masked_fill(result >= ctx.bound, 0), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,), (result,) = gradients, ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(gradient.relu() if ctx.guided() else gradient, result, 0)
+        return passed if ctx.bound == torch.inf else passed.masked_fill(result >= ctx.bound, 0), None, None, None
 
 
-class _GuidedReLUs(FunctionCalls):
-    """Replacement of calls of ReLU by :class:`_GuidedReLU`, which notes whether there were any."""
+class GuidedReLUs(FunctionCalls):
+    """Replacement of calls of ReLU by :class:`_GuidedReLU`.
+
+    Attributes:
+        seen: Whether there were any.
+        guided: Whether a backward pass is the guided one; else it is the plain one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen = False
+        self.seen, self.guided = False, True
+
+    def check_seen(self) -> None:
+        """Raise UnsupportedModelError unless there were any."""
+        if not self.seen:
+            raise UnsupportedModelError(
+                "model", "wanted one with ReLUs, without which guided backpropagation has no meaning, got none"
+            )
 
     def call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if function in RELUS or function in RELUS_IN_PLACE:
             self.seen = True
             values, inplace = _arguments(*args, **kwargs)
-            return _GuidedReLU.apply(values, inplace or function in RELUS_IN_PLACE, torch.inf)
+            return self._apply(values, inplace or function in RELUS_IN_PLACE, torch.inf)
         if function is F.relu6:
             self.seen = True
-            return _GuidedReLU.apply(*_arguments(*args, **kwargs), 6.0)
+            return self._apply(*_arguments(*args, **kwargs), 6.0)
         if function is F.hardtanh:
             values, low, high, inplace = _hardtanh_arguments(*args, **kwargs)
             if low == 0:  # as nn.ReLU6 calls it
                 self.seen = True
-                return _GuidedReLU.apply(values, inplace, high)
+                return self._apply(values, inplace, high)
         return function(*args, **kwargs)
+
+    def _apply(self, values: Tensor, inplace: bool, bound: float) -> Any:
+        return _GuidedReLU.apply(values, inplace, bound, lambda: self.guided)
 
 
 def _arguments(input: Tensor, inplace: bool = False) -> tuple[Tensor, bool]:

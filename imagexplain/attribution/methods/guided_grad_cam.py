@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.grad_cam import grad_cam
-from imagexplain.attribution.network.forward import isolated
-from imagexplain.attribution.network.layers import Layer
+from imagexplain.attribution.class_activation_maps import by_mean_gradient, read_layout, shown
+from imagexplain.attribution.network.forward import check_graph, isolated
+from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
+from imagexplain.attribution.network.visibility import check_visible
+from imagexplain.attribution.paths.path_integral import nan_where_the_score_is
 from imagexplain.attribution.postprocess import normalize
 from imagexplain.attribution.registry import Peer, register
-from imagexplain.attribution.targets import Targets
+from imagexplain.attribution.targets import Targets, target_scores
 from imagexplain.errors import ArgumentError
 
 
@@ -67,7 +69,7 @@ def combine(first_map: Tensor, second_map: Tensor, *, normalized: bool = False) 
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *, layer: Layer = None) -> Tensor:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391, section 3.2).
 
-    The paper keeps the three channels; here :func:`combine` reduces them.
+    The paper keeps the three channels; here :func:`combine` reduces them. One forward pass serves both maps.
 
     Args:
         model, images, targets, layer: Arguments that all class activation maps share, see
@@ -88,6 +90,21 @@ def guided_grad_cam(model: nn.Module, images: Tensor, targets: Targets = None, *
         >>> guided_grad_cam(network, images, 1).equal(product)
         True
     """
-    from imagexplain.attribution.methods.guided_backprop import guided_backprop
+    from imagexplain.attribution.methods.guided_backprop import GuidedReLUs
 
-    return combine(guided_backprop(model, images, targets), grad_cam(model, images, targets, layer=layer))
+    check_visible(model, "nonlinearities")
+    module, points = chosen_layer(model, images, layer), images.detach().requires_grad_()
+    with GuidedReLUs() as relus:
+        scores, activation = scores_and_activation(model, points, module, create_graph=True)
+    relus.check_seen()
+    check_graph(scores.requires_grad)
+    with torch.enable_grad():
+        score = target_scores(scores, targets)
+        relus.guided = False
+        (gradient,) = torch.autograd.grad(score.sum(), activation, retain_graph=True)
+        relus.guided = True
+        (fine,) = torch.autograd.grad(score.sum(), points, allow_unused=True)
+    check_graph(fine is not None)
+    layout, score = read_layout(model, module, images, gradient), score.detach()
+    coarse = by_mean_gradient(layout.maps(activation.detach()), layout.maps(gradient))
+    return combine(nan_where_the_score_is(score, fine), shown(coarse, images, upsample=True))

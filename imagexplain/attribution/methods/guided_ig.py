@@ -17,6 +17,9 @@ from imagexplain.errors import ArgumentError
 TOLERANCE = 1e-9
 """Part of a path's length below which what is left of a step's budget counts as spent."""
 
+ROUNDS = 4
+"""Groups of a step that are looked for one by one, before all values are ranked: a ranking costs ten such rounds."""
+
 
 @register(
     family="paths",
@@ -98,7 +101,7 @@ def _along(
     mean_gradient = torch.zeros_like(alpha)
     for step in range(1, steps + 1):
         points = (start + (alpha * difference).view_as(start)).to(image.dtype)
-        gradients = score_gradients(model, points, kind)[1].flatten(1).double()
+        gradients = score_gradients(model, points, kind)[1].flatten(1)
         moved = _advance(alpha, gradients.abs(), length, total, step / steps, fraction, max_dist)
         mean_gradient += (moved - alpha) * gradients
         alpha = moved
@@ -118,10 +121,29 @@ def _advance(
     """
     low, high = max(straight - max_dist, 0.0), min(straight + max_dist, 1.0)
     alpha = alpha.clamp(min=low)
+    lowest = math.floor(fraction * (alpha.shape[1] - 1)) + 1
+    for _ in range(ROUNDS):
+        excess = (length * (1 - alpha)).sum(1, keepdim=True) - total * (1 - straight)
+        going = (alpha < high) & (excess > TOLERANCE * total)
+        if not going.any():
+            return alpha
+        ranked = size.where(going, math.inf)
+        chosen = going & (ranked <= ranked.kthvalue(lowest, dim=1, keepdim=True).values)
+        gain = (length * (high - alpha)).where(chosen, 0.0).sum(1, keepdim=True)
+        # lerp meets `high` exactly at weight 1.
+        weight = (excess / gain).clamp(max=1.0).where(chosen, 0.0)
+        alpha = torch.lerp(alpha, torch.full_like(alpha, high), weight)
+    return _advance_by_rank(alpha, size, length, total, straight, high, lowest)
+
+
+def _advance_by_rank(
+    alpha: Tensor, size: Tensor, length: Tensor, total: Tensor, straight: float, high: float, lowest: int
+) -> Tensor:
+    """Rest of :func:`_advance`, however many groups it takes: all are found at once, from the values' ranking."""
     excess = (length * (1 - alpha)).sum(1, keepdim=True) - total * (1 - straight)
     free = alpha < high
     ranked, order = size.where(free, math.inf).sort(dim=1)
-    starts, ends = _groups(ranked, math.floor(fraction * (alpha.shape[1] - 1)) + 1)
+    starts, ends = _groups(ranked, lowest)
     gains = (length * (high - alpha)).where(free, 0.0).gather(1, order)
     spent = F.pad(gains.cumsum(1), (1, 0))  # (B, N + 1) by all that rank lower, were they moved up to `high`
     before = spent.gather(1, starts)
@@ -130,7 +152,6 @@ def _advance(
     weight = left / (spent.gather(1, ends) - before).clamp(min=0.0)
     weight = weight.clamp(max=1.0).where(left > TOLERANCE * total, 0.0)
     weight = torch.empty_like(weight).scatter_(1, order, weight).where(free, 0.0)
-    # lerp meets `high` exactly at weight 1.
     return torch.lerp(alpha, torch.full_like(alpha, high), weight)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.registry import register
 from imagexplain.attribution.targets import Targets, classes_to_explain
@@ -84,7 +84,7 @@ def _along(
     """Map of one path, (C, H, W) float64."""
     total = torch.zeros_like(begin, dtype=torch.float64)
     scores, shares = total.new_zeros(0), total.new_zeros(0, *end.shape)
-    for alpha in nodes.split(chunk):
+    for alpha in nodes.split(rows_at_once(len(nodes), chunk, end)):
         points = torch.lerp(begin, end, alpha)  # meets both ends exactly
         more, gradients = score_gradients(model, points, kind.expand(len(points)), create_graph=create_graph)
         gradients = gradients.double()

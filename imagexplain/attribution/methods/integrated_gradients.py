@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.registry import Peer, register
@@ -74,7 +74,8 @@ def integrated_gradients(
     total = torch.zeros_like(begin, dtype=torch.promote_types(end.dtype, torch.float32))
     weights = chosen.weights.to(total).view(-1, 1, 1, 1)
     # Not path.integrate, which evaluates both ends too, to tell how far the quadrature is off.
-    for rows in torch.arange(len(end) * len(nodes), device=end.device).split(chunk):
+    count = len(end) * len(nodes)
+    for rows in torch.arange(count, device=end.device).split(rows_at_once(count, chunk, end)):
         owner, step = rows // len(nodes), rows % len(nodes)
         points = torch.lerp(begin[owner], end[owner], nodes[step])
         _, gradients = score_gradients(model, points, classes[owner], create_graph=create_graph)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
@@ -107,7 +107,7 @@ def kernel_shap(
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, number in enumerate(numbers):
         coalitions, weights = _coalitions(int(number.max()) + 1, samples, seed)
-        parts = coalitions.split(chunk)
+        parts = coalitions.split(rows_at_once(len(coalitions), chunk, images))
         gain = coalition_scores(model, images[b], absent[b], number, classes[b], parts) - absent_scores[b].cpu()
         values = _shapley_values(*_halved(coalitions, weights, gain, totals[b].cpu()), totals[b].cpu())
         maps[b] = values.to(maps)[number]

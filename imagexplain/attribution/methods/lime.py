@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
@@ -108,7 +108,7 @@ def lime(
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, number in enumerate(numbers):
         coalitions = _coalitions(int(number.max()) + 1, samples, seed)
-        parts, of_softmax = coalitions.split(chunk), scores == "probabilities"
+        parts, of_softmax = coalitions.split(rows_at_once(len(coalitions), chunk, images)), scores == "probabilities"
         found = coalition_scores(model, images[b], absent[b], number, classes[b], parts, probabilities=of_softmax)
         maps[b] = _coefficients(coalitions, found, kernel_width, ridge).to(maps)[number]
     return maps.unsqueeze(1)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once, scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import Peer, Workload, register
@@ -82,12 +82,13 @@ def occlusion(
     windows = torch.cartesian_prod(tops, lefts)
     total = images.new_zeros((len(images), height, width), dtype=torch.promote_types(images.dtype, torch.float32))
     with torch.no_grad():
-        for rows in torch.arange(len(images) * len(windows), device=images.device).split(chunk):
+        count = len(images) * len(windows)
+        for rows in torch.arange(count, device=images.device).split(rows_at_once(count, chunk, images)):
             owner = rows // len(windows)
             top, left = windows[rows % len(windows)].unbind(1)
             inside = _inside(top, height, size).unsqueeze(2) & _inside(left, width, size).unsqueeze(1)  # (rows, H, W)
             covered = torch.where(inside.unsqueeze(1), covers[owner], images[owner])
-            drops = scores[owner] - target_scores(class_scores(model, covered), classes[owner])
+            drops = scores[owner] - target_scores(scores_of_copy(model, covered), classes[owner])
             total.index_add_(0, owner, drops.to(total.dtype).view(-1, 1, 1) * inside)
     reach = torch.outer(_inside(tops, height, size).sum(0), _inside(lefts, width, size).sum(0))  # windows on a pixel
     return (total / reach).unsqueeze(1)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once, scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import register
@@ -80,12 +80,12 @@ def rise(
     total = torch.zeros(len(images), height, width, dtype=accumulate, device=images.device)
     shown = torch.zeros_like(total[:1])
     with torch.no_grad():
-        for grids, shifts in _draws(height, width, samples, cells, keep, seed, chunk):
+        for grids, shifts in _draws(height, width, samples, cells, keep, seed, rows_at_once(samples, chunk, images)):
             masks = _masks(grids.to(images.device, accumulate), shifts, height, width)  # (chunk, H, W)
             shown += masks.sum(0)
             for b, (image, absent, target) in enumerate(zip(images, hidden, classes, strict=True)):
                 rows = torch.lerp(absent, image, masks.unsqueeze(1).to(images.dtype))
-                values = class_scores(model, rows)
+                values = scores_of_copy(model, rows)
                 if scores == "probabilities":
                     values = values.to(accumulate).softmax(1)
                 shares = target_scores(values, target.expand(len(rows))).to(accumulate)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain.attribution.class_activation_maps import channel_masks, shown, weighted
-from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once, scores_of_copy
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.registry import Peer, register
@@ -68,9 +68,9 @@ def score_cam(
     classes = classes_of(scores, targets)
     maps = stated_layout(model, module, activation.shape, images.shape).maps(activation).detach()
     count, channels = maps.shape[:2]
-    masked = []
-    for rows in torch.arange(count * channels, device=images.device).split(chunk):
+    masked, size = [], rows_at_once(count * channels, chunk, images)
+    for rows in torch.arange(count * channels, device=images.device).split(size):
         owner = rows // channels
         masks = channel_masks(maps[owner, rows % channels], images)
-        masked.append(target_scores(class_scores(model, images[owner] * masks), classes[owner]))
+        masked.append(target_scores(scores_of_copy(model, images[owner] * masks), classes[owner]))
     return shown(weighted(maps, torch.cat(masked).view(count, channels).softmax(1)), images, upsample)

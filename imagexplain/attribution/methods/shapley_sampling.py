@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
@@ -91,7 +91,8 @@ def shapley_sampling(
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, number in enumerate(numbers):
         orders = _orders(int(number.max()) + 1, permutations, seed)
-        between = coalition_scores(model, images[b], absent[b], number, classes[b], _coalitions(orders, chunk))
+        parts = _coalitions(orders, rows_at_once(permutations * int(number.max()), chunk, images))
+        between = coalition_scores(model, images[b], absent[b], number, classes[b], parts)
         first, last = (end[b].double().cpu().expand(permutations, 1) for end in (absent_scores, scores))
         along = torch.cat([first, between.view(permutations, -1), last], 1)  # (P, G + 1), from nothing to all
         values = torch.zeros(orders.shape, dtype=torch.float64).scatter_(1, orders, along.diff(dim=1)).mean(0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.methods.gradient import gradient
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.registry import Peer, register
 from imagexplain.attribution.targets import Targets, classes_to_explain
@@ -82,7 +82,7 @@ def smooth(
     classes = classes_to_explain(model, images, targets, chunk)
     maps = []
     for image, wanted in zip(images if create_graph else images.detach(), classes, strict=True):
-        copies = noisy_copies(image, samples, std, seed, chunk)
+        copies = noisy_copies(image, samples, std, seed, rows_at_once(samples, chunk, images))
         parts = (method(model, rows, wanted.expand(len(rows))) for rows in copies)
         maps.append(_over(parts if create_graph else (part.detach() for part in parts), statistic))
     return torch.stack(maps)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.class_activation_maps import read_layout, shown, weighted
 from imagexplain.attribution.methods.smoothgrad import noisy_copies
-from imagexplain.attribution.network.forward import check_graph, isolated
+from imagexplain.attribution.network.forward import check_graph, isolated, rows_at_once
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.quotients import quotient
 from imagexplain.attribution.registry import register
@@ -73,7 +73,7 @@ def smoothgrad_cam_plusplus(
     classes, activation = classes_of(scores, targets), activation.detach()
     powers = torch.zeros(3, *activation.shape, dtype=torch.float64, device=activation.device)
     for b, image in enumerate(images.detach()):
-        for copies in noisy_copies(image, samples, std, seed, chunk):
+        for copies in noisy_copies(image, samples, std, seed, rows_at_once(samples, chunk, images)):
             gradient = _gradients(model, module, copies, classes[b]).double()
             for power in (1, 2, 3):
                 powers[power - 1, b] += (gradient**power).sum(0) / samples

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain.attribution.class_activation_maps import channel_masks, shown, weighted
-from imagexplain.attribution.network.forward import class_scores, isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once, scores_of_copy
 from imagexplain.attribution.network.layers import Layer, chosen_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
 from imagexplain.attribution.registry import register
@@ -76,10 +76,10 @@ def ss_cam(
     channels, found = maps.shape[1], []
     for b, image in enumerate(images):
         generator, masked = torch.Generator().manual_seed(seed), []
-        for rows in torch.arange(samples * channels).split(chunk):
+        for rows in torch.arange(samples * channels).split(rows_at_once(samples * channels, chunk, images)):
             # One mask at a time: the draws of a longer tensor need not begin with those of a shorter one.
             noise = torch.stack([torch.randn(image.shape[1:], generator=generator, dtype=torch.float32) for _ in rows])
             masks = channel_masks(maps[b, rows % channels], images) + std * noise.to(maps).unsqueeze(1)
-            masked.append(target_scores(class_scores(model, image * masks), classes[b].expand(len(rows))))
+            masked.append(target_scores(scores_of_copy(model, image * masks), classes[b].expand(len(rows))))
         found.append(torch.cat(masked).view(samples, channels).mean(0))
     return shown(weighted(maps, torch.stack(found).softmax(1)), images, upsample)

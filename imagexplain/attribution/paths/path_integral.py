@@ -221,9 +221,14 @@ def score_gradients(
         # Rows do not interact, so the gradient of the sum holds each row's own gradient.
         (gradients,) = torch.autograd.grad(scores.sum(), points, create_graph=create_graph, allow_unused=True)
     check_graph(gradients is not None)
-    if (unknown := scores.detach().isnan()).any():  # a ReLU lets no NaN back, so that the gradient could pass for one
-        gradients = gradients.masked_fill(_per_row(unknown), torch.nan)
+    gradients = nan_where_the_score_is(scores, gradients)
     return scores if create_graph else scores.detach(), gradients
+
+
+def nan_where_the_score_is(scores: Tensor, gradients: Tensor) -> Tensor:
+    """Gradients (N, C, H, W), NaN for rows whose score (N,) is: a ReLU lets no NaN back, and others could pass."""
+    unknown = scores.detach().isnan()
+    return gradients.masked_fill(_per_row(unknown), torch.nan) if unknown.any() else gradients
 
 
 def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:
