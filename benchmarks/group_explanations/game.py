@@ -78,7 +78,7 @@ class SegmentGame:
         return np.concatenate(values), np.concatenate(gradients)
 
     def _images(self, coefficients: Array) -> Tensor:
-        presence = torch.from_numpy(np.ascontiguousarray(coefficients, np.float32))[:, self._segments]  # (n, H, W)
+        presence = torch.from_numpy(coefficients).to(self._image.dtype)[:, self._segments]  # (n, H, W)
         return torch.lerp(self._baseline, self._image, presence.unsqueeze(1))
 
 

@@ -18,7 +18,7 @@ GRADIENTS = 24
 
 
 def gaussian_process(
-    game: Game, facts: Facts, budget: int, price: float, seed: int, part: float, spread: float = 2.0
+    game: Game, facts: Facts, budget: int, price: float, seed: int, part: float, spread: float = 1.5
 ) -> Estimate:
     """Shapley values by the Gaussian process.
 

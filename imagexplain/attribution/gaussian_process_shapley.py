@@ -62,8 +62,11 @@ SEARCH_STEPS = 15
 SEARCHED = 400
 """Largest number of scores and slopes that the weights are searched by; of more, evenly spaced ones."""
 
-TYPICAL = (-3.0, -1.0, -1.0, -1.0, -3.0, -2.0, -0.5, -10.0, -1.0, -2.0)
-"""Logarithms of the weights of :func:`segment_prior`, of the three kinds of noise last."""
+TYPICAL = (-6.0, -1.5, -3.0, -1.0, -2.0, -4.5, -1.5, -18.0, 1.5, -1.0)
+"""Logarithms of the weights of :func:`segment_prior`, of the three kinds of noise last.
+
+Those of greatest evidence for ten scenes of five networks together, which ``results_group_methods.json`` names.
+"""
 
 
 class Kernel(Protocol):
@@ -273,7 +276,7 @@ class Prior:
     spread: float
 
 
-def segment_prior(squares: Tensor, borders: Tensor, spread: float = 2.0) -> Prior:
+def segment_prior(squares: Tensor, borders: Tensor, spread: float = 1.5) -> Prior:
     """Covariance of a game of image segments, by what is known of them without the model.
 
     Main effects are as likely for each segment, or in proportion to ‖Δ_S‖², as which they may also be shared out; and
