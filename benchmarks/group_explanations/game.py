@@ -84,7 +84,7 @@ class SegmentGame:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of segments without asking the model.
+    """Properties of segments that are known without asking the model.
 
     Attributes:
         area: Pixels (K,).
@@ -124,7 +124,7 @@ class StoredGame:
 
     Attributes:
         players: Number K of segments.
-        facts: What is known of the segments without the model.
+        facts: Properties of the segments.
         file: Place of the store.
         open: Function that makes the game itself, called at the first evaluation that is not in the store.
     """
