@@ -82,6 +82,7 @@ docs: setup
 
 torture-cluster: setup
 	@$(run) -m pytest -q -m soak tests/cluster
+	@$(run) -m benchmarks.torture_cluster --out benchmarks/results_torture_cluster.json --write
 
 lint: setup
 	@$(run) -m ruff check .
@@ -105,6 +106,8 @@ bench: setup
 	@$(run) -m benchmarks.bench_masks
 	@$(run) -m benchmarks.bench_precision --images 16
 	@$(run) -m benchmarks.bench_methods
+	@$(run) -m benchmarks.bench_jobs
+	@$(run) -m benchmarks.simulate_jobs
 
 evaluate: setup
 	@$(run) scripts/evaluate.py --out benchmarks/results_evaluation.json

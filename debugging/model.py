@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,12 +14,15 @@ from torch import Tensor, nn
 from debugging import features
 from debugging.segment_table import SegmentTable, table_of
 from evaluation.evaluated_model import EvaluatedModel, of_archive
+from imagexplain.archive.classifier_network import own_code, weights_file
 from imagexplain.archive.find import find_classifier
-from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec, ResolvedArchive
+from imagexplain.archive.spec import ClassifierSpec, ResolvedArchive
 from imagexplain.attribution.baselines import blurred, image_mean
 from imagexplain.attribution.network.layers import default_layer
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.errors import ArgumentError, listed
+from imagexplain.ops.check_archive import ArchiveError
+from imagexplain.ops.unpack import unpack
 from imagexplain.vision.decode import Photo
 from imagexplain.vision.preprocess import ModelInput, preprocess
 
@@ -117,18 +119,17 @@ def open_model(name: str, specs: Path, baseline: str = DEFAULT_BASELINE, steps: 
 
 
 def unpacked(file: Path, folder: Path) -> ResolvedArchive:
-    """The resolved classifier in an archive's file, with its weights in a folder.
+    """The resolved classifier in an archive's file, with its files in an empty folder.
 
     Raises:
         ArgumentError: no archive of a classifier.
     """
     try:
-        with zipfile.ZipFile(file) as content:
-            for part in (SPEC_FILE, WEIGHTS_FILE):
-                content.extract(part, folder)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise ArgumentError("model", f"wanted the archive of a classifier, got {file}: {error}") from None
-    return ResolvedArchive(file, ClassifierSpec.read(folder), folder / WEIGHTS_FILE)
+        unpack(file, folder, ("classifier",))
+    except (OSError, ArchiveError) as error:
+        raise ArgumentError("model", f"wanted the archive of a classifier: {error}") from None
+    spec = ClassifierSpec.read(folder)
+    return ResolvedArchive(file, spec, folder / weights_file(spec), module=own_code(spec, folder))
 
 
 def _opened(archive: ResolvedArchive, baseline: str, steps: int | None) -> DebuggedModel:

@@ -22,7 +22,7 @@ _INTRODUCTION = """<!-- Made of the commands' parsers: python -m docsite.command
 
 `imagexplain COMMAND` runs them in the active environment, `.venv/bin/imagexplain` without one, and
 `imagexplain COMMAND --help` says the same as this page. They return 0, 1 for what failed, and 2 for a command line that
-they do not understand. Scripts of the same names are in [scripts/](../scripts).
+they do not understand. Some are scripts in [scripts/](../scripts), too.
 """
 
 

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks import bench_jobs, simulate_jobs
+from benchmarks.tables import with_tables
+from benchmarks.torture.table import Row
+from benchmarks.torture.table import text as text_of
 from debugging import shortcut_study
 from imagexplain.ops.server import ROOT
 from tests.pages import rows
@@ -49,6 +53,12 @@ def check(cell: str, values: Iterable[float | None]) -> None:
     wanted = [value for value in values if value is not None]
     shown = numbers(cell)
     assert len(shown) == len(wanted) and all(map(agrees, shown, wanted)), (cell, wanted)
+
+
+@pytest.mark.parametrize(("where", "name"), [("reliability", "torture"), ("scale", "torture_cluster")])
+def test_tables_of_what_became_of_requests(where: str, name: str) -> None:
+    own = {"survival": text_of([Row(**each) for each in record(name)["rows"]]) + "\n"}
+    assert with_tables(page(where), own) == page(where)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +219,22 @@ def test_strategies_of_debugging(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(lines) > 10 and "\n".join(line for line in lines if line.startswith("|")) in text
     for line in lines:
         assert line.startswith("|") or " ".join(line.split()) in " ".join(text.split()), line
+
+
+def test_jobs() -> None:
+    """The tables are the records', and the simulation is of what was measured."""
+    jobs, simulated = record("jobs"), record("simulation")
+    assert simulated["measured"] == {name: jobs[name] for name in simulated["measured"]}
+    texts = {
+        "datasets": {"jobs": bench_jobs.table(jobs)},
+        "scale": {
+            "jobs by simulation": simulate_jobs.job_table(simulated),
+            "replicas by simulation": simulate_jobs.serving_table(simulated),
+            "memory of a job": bench_jobs.memory(jobs),
+        },
+    }
+    for name, own in texts.items():
+        assert with_tables(page(name), own) == page(name)
 
 
 def test_the_readme() -> None:

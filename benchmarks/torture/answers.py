@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -44,49 +45,25 @@ class Question:
     body: bytes
     options: str = ""
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that ask for JSON, computed anew."""
+        asked = {"X-Explain-Options": self.options} if self.options else {}
+        return {"Accept": "application/json", "Cache-Control": "no-cache", "Content-Type": "image/jpeg", **asked}
+
     def ask(self, session: requests.Session, url: str, timeout: float = 60) -> requests.Response:
-        """The answer, in JSON, computed anew."""
-        headers = {"Accept": "application/json", "Cache-Control": "no-cache", "Content-Type": "image/jpeg"}
-        if self.options:
-            headers["X-Explain-Options"] = self.options
-        return session.post(f"{url}{self.path}", data=self.body, headers=headers, timeout=timeout)
+        """The answer."""
+        return session.post(f"{url}{self.path}", data=self.body, headers=self.headers, timeout=timeout)
 
 
 def questions() -> tuple[Question, ...]:
     """One request of each kind, of the demonstration's small models."""
     return (
-        Question("/predictions/bit", _photo(1)),
-        Question("/explanations/bit", _photo(2), "steps=8&target_class=star"),
-        Question("/explanations/vit", _photo(3), "method=grad_cam"),
-        Question("/explanations/vit", _photo(4), "steps=6&segments=tensormask&fallback=grid"),
-        Question("/predictions/tensormask", _photo(5)),
-    )
-
-
-def verdict_on(answer: requests.Response, wanted: Any) -> Verdict:
-    """The verdict on an answer that has come.
-
-    Args:
-        answer: Answer.
-        wanted: Content of the right one.
-    """
-    try:
-        content = answer.json()
-    except ValueError:
-        return Verdict.UNCLEAR
-    if answer.status_code == 200:
-        return Verdict.RIGHT if same(_of_any_version(content), _of_any_version(wanted)) else Verdict.WRONG
-    return Verdict.CLEAR if is_clear(answer, content) else Verdict.UNCLEAR
-
-
-def is_clear(answer: requests.Response, content: Any) -> bool:
-    """Tell whether an error is in the service's form: its status, a word, a field, a message, and when to come back."""
-    if not isinstance(content, dict) or not {"code", "error", "field", "message"} <= content.keys():
-        return False
-    if answer.status_code == 500:  # "its log says why" is clear to nobody
-        return False
-    return content["code"] == answer.status_code and (
-        answer.status_code not in RETRY or "Retry-After" in answer.headers
+        Question("/predictions/bit", photo(1)),
+        Question("/explanations/bit", photo(2), "steps=8&target_class=star"),
+        Question("/explanations/vit", photo(3), "method=grad_cam"),
+        Question("/explanations/vit", photo(4), "steps=6&segments=tensormask&fallback=grid"),
+        Question("/predictions/tensormask", photo(5)),
     )
 
 
@@ -103,6 +80,36 @@ def same(given: Any, wanted: Any) -> bool:
     return bool(given == wanted)
 
 
+def verdict_on(answer: requests.Response, *wanted: Any, equal: Callable[[Any, Any], bool] = same) -> Verdict:
+    """The verdict on an answer that has come.
+
+    Args:
+        answer: Answer.
+        wanted: Contents of right ones.
+        equal: Function that tells whether two contents are the same.
+    """
+    try:
+        content = answer.json()
+    except ValueError:
+        return Verdict.UNCLEAR
+    if answer.status_code == 200:
+        given = _of_any_version(content)
+        right = any(equal(given, _of_any_version(each)) for each in wanted)
+        return Verdict.RIGHT if right else Verdict.WRONG
+    return Verdict.CLEAR if is_clear(answer, content) else Verdict.UNCLEAR
+
+
+def is_clear(answer: requests.Response, content: Any) -> bool:
+    """Tell whether an error is in the service's form: its status, a word, a field, a message, and when to come back."""
+    if not isinstance(content, dict) or not {"code", "error", "field", "message"} <= content.keys():
+        return False
+    if answer.status_code == 500:  # "its log says why" is clear to nobody
+        return False
+    return content["code"] == answer.status_code and (
+        answer.status_code not in RETRY or "Retry-After" in answer.headers
+    )
+
+
 def _of_any_version(content: Any) -> Any:
     """An answer without the version of the model that gave it, which a replacement changes."""
     if isinstance(content, dict) and isinstance(content.get("model"), str):
@@ -110,7 +117,8 @@ def _of_any_version(content: Any) -> Any:
     return content
 
 
-def _photo(seed: int) -> bytes:
+def photo(seed: int) -> bytes:
+    """An encoded photo of a scene."""
     file = io.BytesIO()
     Image.fromarray(scene(seed, 0, SceneSettings(size=(120, 160))).image).save(file, "JPEG", quality=90)
     return file.getvalue()

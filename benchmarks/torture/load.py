@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
-from benchmarks.torture.answers import Question, Verdict, verdict_on
+from benchmarks.torture.answers import Question, Verdict, same, verdict_on
+from benchmarks.torture.waiting import until
 
 
 @dataclass(frozen=True)
@@ -31,24 +33,35 @@ class Load:
     """The clients' side of the service.
 
     Attributes:
-        url: Address of the front door.
-        key: Key of the client.
-        certificate: File of the certificate to believe.
-        known: Right answers by their questions.
+        urls: Addresses, which are asked in turn. Where nobody listens the next one is asked, and nothing else is asked
+            twice.
+        key: Key of the client; empty where none is wanted.
+        certificate: File of the certificate to believe, where there is one.
+        equal: Function that tells whether an answer's content is a right one's.
+        known: Contents of the right answers by their questions; more than one where a model is being replaced.
         outcomes: All requests that are settled.
     """
 
-    url: str
-    key: str
-    certificate: str
-    known: dict[Question, Any] = field(default_factory=dict)
+    urls: Sequence[str]
+    key: str = ""
+    certificate: str | None = None
+    equal: Callable[[Any, Any], bool] = same
+    known: dict[Question, tuple[Any, ...]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
+    _turns: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def url(self) -> str:
+        """The first address."""
+        return self.urls[0]
 
     def session(self) -> requests.Session:
         """A client's connection."""
         session = requests.Session()
-        session.headers["Authorization"] = f"Bearer {self.key}"
-        session.verify = self.certificate
+        if self.key:
+            session.headers["Authorization"] = f"Bearer {self.key}"
+        if self.certificate:
+            session.verify = self.certificate
         session.trust_env = False
         return session
 
@@ -63,19 +76,57 @@ class Load:
                 first, second = (question.ask(session, self.url) for _ in range(2))
                 if first.status_code != 200 or verdict_on(second, first.json()) != Verdict.RIGHT:
                     raise RuntimeError(f"{question.path}: wanted the same answer twice, got {first.text:.300}")
-                self.known[question] = first.json()
+                self.known[question] = (first.json(),)
 
     def ask(self, session: requests.Session, question: Question, timeout: float = 60) -> Outcome:
         """Ask one question, and record what becomes of it."""
         asked = time.monotonic()
         try:
-            answer = question.ask(session, self.url, timeout)
-            verdict, said = verdict_on(answer, self.known[question]), f"{answer.status_code} {answer.text[:200]}"
+            answer = self._answer(session, question, timeout)
+            verdict = verdict_on(answer, *self.known[question], equal=self.equal)
+            said = f"{answer.status_code} {answer.text[:200]}"
         except requests.RequestException as error:
             verdict, said = Verdict.LOST, type(error).__name__
         outcome = Outcome(question, verdict, asked, time.monotonic(), said)
         self.outcomes.append(outcome)
         return outcome
+
+    def _answer(self, session: requests.Session, question: Question, timeout: float) -> requests.Response:
+        first = next(self._turns)
+        for place in range(len(self.urls) - 1):
+            try:
+                return question.ask(session, self.urls[(first + place) % len(self.urls)], timeout)
+            except requests.ConnectionError as error:
+                if not _refused(error):
+                    raise
+        return question.ask(session, self.urls[(first - 1) % len(self.urls)], timeout)
+
+    def flood(self, question: Question, times: int) -> None:
+        """Ask one question many times at once, each on a connection of its own."""
+
+        def one() -> None:
+            with self.session() as session:
+                self.ask(session, question)
+
+        threads = [threading.Thread(target=one) for _ in range(times)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def until_right(self, seconds: float) -> None:
+        """Wait until each question, asked from now on, has been answered right.
+
+        Raises:
+            TimeoutError: one is not within the time.
+        """
+        began = time.monotonic()
+
+        def all_right() -> bool:
+            late = [each for each in list(self.outcomes) if each.asked > began and each.verdict == Verdict.RIGHT]
+            return {each.question for each in late} == self.known.keys()
+
+        until(all_right, seconds)
 
     @contextmanager
     def running(self, clients: int, *, pause_s: float) -> Iterator[None]:
@@ -102,3 +153,8 @@ class Load:
             stopped.set()
             for thread in threads:
                 thread.join()
+
+
+def _refused(error: requests.ConnectionError) -> bool:
+    """Tell whether nobody listened, so that nothing was sent."""
+    return isinstance(getattr(error.args[0] if error.args else None, "reason", None), NewConnectionError)

@@ -8,21 +8,21 @@ import shutil
 import signal
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
 import yaml
 
 from benchmarks.torture import hostile
-from benchmarks.torture.answers import Verdict, is_clear
+from benchmarks.torture.answers import Verdict
 from benchmarks.torture.documented import explanations_document, fuzz
-from benchmarks.torture.service import MODELS, Service, is_ready, until
+from benchmarks.torture.found import Found
+from benchmarks.torture.service import MODELS, Service, is_ready
+from benchmarks.torture.waiting import until
 from imagexplain.archive.build import build_all
 from imagexplain.checkout import ROOT
 from imagexplain.ops.replace import replace
@@ -54,43 +54,8 @@ class Size:
     steady: int
 
 
-SHORT = Size(clients=4, calm_s=1.0, flood=60, uploads=16, hostile=120, documented=2, steady=200)
+SHORT = Size(clients=4, calm_s=0.5, flood=60, uploads=16, hostile=60, documented=2, steady=50)
 FULL = Size(clients=6, calm_s=5.0, flood=200, uploads=64, hostile=10_000, documented=1_000, steady=7_200)
-
-
-@dataclass
-class Found:
-    """Findings of a scenario beside the verdicts of its load.
-
-    Attributes:
-        since: Clock reading at which it went wrong; None for what lasts as long as the scenario.
-        clear: Number of further requests that got a clear error, as they should.
-        unclear: Texts of further answers that nobody understands.
-        told: Numbers and words for the table.
-    """
-
-    since: float | None = None
-    clear: int = 0
-    unclear: list[str] = field(default_factory=list)
-    told: str = ""
-
-    def post(self, session: requests.Session, url: str, body: bytes, headers: dict[str, str]) -> None:
-        """Post what should get a clear error, or a fine answer, and count what comes."""
-        try:
-            self.note(session.post(url, data=body, headers=headers, timeout=120))
-        except requests.RequestException as error:
-            self.unclear.append(f"{type(error).__name__} for {url[:100]}")
-
-    def note(self, answer: requests.Response) -> None:
-        """Count an answer that should be a clear error, or fine."""
-        try:
-            content = answer.json()
-        except ValueError:
-            content = None
-        if answer.status_code == 200 or is_clear(answer, content):
-            self.clear += answer.status_code != 200
-        else:
-            self.unclear.append(f"{answer.status_code} {answer.text[:200]!r}")
 
 
 Scenario = Callable[[Service, Size], Found]
@@ -131,17 +96,8 @@ def killed_frontend(service: Service, size: Size) -> Found:
 
 def flood(service: Service, size: Size) -> Found:
     """More requests at once than the queue holds."""
-    (question, *_), load = service.load.known, service.load
-
-    def one() -> None:
-        with load.session() as session:
-            load.ask(session, question)
-
-    threads = [threading.Thread(target=one) for _ in range(size.flood)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    question, *_ = service.load.known
+    service.load.flood(question, size.flood)
     return Found(told=f"{size.flood} at once")
 
 
@@ -302,14 +258,7 @@ def _recovered(service: Service, changed: Callable[[], bool], seconds: float = 1
             return False
 
     until(seen, seconds)
-    ready = time.monotonic()
-    paths = {question.path for question in service.load.known}
-
-    def all_right() -> bool:
-        right = [each for each in list(service.load.outcomes) if each.asked > ready and each.verdict == Verdict.RIGHT]
-        return {each.question.path for each in right} == paths
-
-    until(all_right, seconds)
+    service.load.until_right(seconds)
 
 
 def _connected(service: Service) -> ssl.SSLSocket:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from urllib.request import Request
 import psutil
 
 from benchmarks.torture.load import Load
+from benchmarks.torture.waiting import until
 from imagexplain.archive.build import build_all
 from imagexplain.checkout import ROOT
 from imagexplain.client.loopback import urlopen
@@ -98,7 +98,7 @@ def service(folder: Path, models: Sequence[str] = MODELS, *, door: RateSettings 
         running = edge.start(server, settings)
         key = edge_keys.add(run / edge.FOLDER, CLIENT)
         edge.reload_keys(run)
-        yield Service(supervisor, folder, Load(running.url, key, running.certificate))
+        yield Service(supervisor, folder, Load((running.url,), key, running.certificate))
     finally:
         edge.stop(run, drain_s=5, quiet=True)
         supervisor.terminate()
@@ -117,16 +117,3 @@ def is_ready(run: Path) -> bool:
             return bool(about["ready"])
     except (OSError, ValueError, KeyError):
         return False
-
-
-def until(true: Callable[[], object], seconds: float, process: subprocess.Popen[bytes] | None = None) -> None:
-    """Wait until something holds.
-
-    Raises:
-        TimeoutError: it does not within the time, or the process that it is expected of has ended.
-    """
-    ends = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > ends or (process is not None and process.poll() is not None):
-            raise TimeoutError(f"waited {seconds:.0f} s in vain")
-        time.sleep(0.1)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.torture.answers import Verdict
+from benchmarks.torture.found import Found
 from benchmarks.torture.load import Outcome
-from benchmarks.torture.scenarios import Found
 
 NOTICE_SECONDS = 1.0
 """Time in which TorchServe may hand requests to a worker whose end it has not seen yet."""
@@ -22,11 +22,11 @@ class Row:
         scenario: Its name.
         sent: Number of requests with known answers.
         right, wrong, clear, unclear, lost: Number of them by verdict; clear and unclear count the scenario's own too.
-        in_flight: Number of lost ones that were asked before, or within :data:`NOTICE_SECONDS` of, what went wrong.
         recovery_s: Seconds from what went wrong to the last request that was not answered right, without those that
             were lost in flight; None where nothing in particular went wrong.
         told: Further words.
         examples: Texts of what was wrong, unclear or lost, with their numbers.
+        in_flight: Number of lost ones that were asked before, or within :data:`NOTICE_SECONDS` of, what went wrong.
     """
 
     scenario: str
@@ -36,10 +36,10 @@ class Row:
     clear: int
     unclear: int
     lost: int
-    in_flight: int
     recovery_s: float | None
     told: str
     examples: dict[str, int]
+    in_flight: int = 0
 
 
 def row(scenario: str, outcomes: Sequence[Outcome], found: Found) -> Row:
@@ -70,10 +70,10 @@ def row(scenario: str, outcomes: Sequence[Outcome], found: Found) -> Row:
         clear=counts[Verdict.CLEAR] + found.clear,
         unclear=counts[Verdict.UNCLEAR] + len(found.unclear),
         lost=counts[Verdict.LOST],
-        in_flight=in_flight,
         recovery_s=recovery,
         told=found.told,
         examples=dict(examples.most_common(5)),
+        in_flight=in_flight,
     )
 
 

@@ -1,9 +1,10 @@
-// What nginx cannot say by itself: keys, whose answer an error is, and readiness.
+// What nginx cannot say by itself: keys, readiness, and the time that is left.
 
 import crypto from 'crypto';
 import fs from 'fs';
 
 const STOPPED = 'TorchServe does not run';
+const NO_NODE = 'no node of Ray Serve answers';
 
 function parsed(path) {
     try {
@@ -70,8 +71,31 @@ async function ofManagement(r) {
     return {ready: names.length > 0 && unready.length == 0, models: models, unready: unready};
 }
 
+// An application is ready when a node that takes requests has its route; how many nodes do is told as well.
+async function ofNodes(r) {
+    const names = r.variables.ray_applications.split(' ');
+    const asking = [];
+    for (let index = 0; index < Number(r.variables.ray_nodes); index++) {
+        asking.push(asked(r, `/-/nodes/${index}`));
+    }
+    const answers = await Promise.all(asking);
+    const routes = answers.filter((answer) => answer.status == 200 && answer.body).map((answer) => answer.body);
+    const models = {};
+    names.forEach((name) => {
+        models[name] = routes.some((known) => known[`/${name}`]) ? 'READY' : 'UNAVAILABLE';
+    });
+    const unready = names.filter((name) => models[name] != 'READY');
+    return {ready: unready.length == 0, models: models, unready: unready,
+            nodes: {ready: routes.length, all: answers.length}};
+}
+
+// Whether less than half of the time is left, in which a retry would have to answer.
+function late(r) {
+    return Date.now() / 1000 - Number(r.variables.began) > Number(r.variables.deadline_s) / 2 ? '1' : '';
+}
+
 async function states(r) {
-    const found = await ofSupervisor(r) || await ofManagement(r);
+    const found = r.variables.ray_nodes ? await ofNodes(r) : await ofSupervisor(r) || await ofManagement(r);
     r.headersOut['Content-Type'] = 'application/json';
     return found;
 }
@@ -88,7 +112,8 @@ async function readiness(r) {
         return;
     }
     const unready = found.unready || [];
-    busy(r, unready.length ? `not ready: ${unready.join(', ')}` : STOPPED, found);
+    const silent = found.nodes && !found.nodes.ready ? NO_NODE : '';
+    busy(r, silent || (unready.length ? `not ready: ${unready.join(', ')}` : STOPPED), found);
 }
 
 // The names of the models, as KServe's protocols list them.
@@ -124,4 +149,4 @@ async function modelReadiness(r) {
     }
 }
 
-export default {keyHash, inferenceKey, managementKey, unauthorized, readiness, models, modelReadiness};
+export default {keyHash, inferenceKey, managementKey, late, unauthorized, readiness, models, modelReadiness};

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
@@ -58,9 +58,17 @@ SPEC_FIELDS = (
 LISTED = 8  # labels or tensors that a message names
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
+Check = Callable[[ModelSpec], None]
+"""Function that raises SpecError for a resolved spec that a worker would refuse."""
+
 
 def build_all(
-    specs: list[Path], store: Path, *, force: bool = False, environ: Mapping[str, str] = os.environ
+    specs: list[Path],
+    store: Path,
+    *,
+    force: bool = False,
+    environ: Mapping[str, str] = os.environ,
+    check: Check = lambda _: None,
 ) -> list[Path]:
     """Build every archive that the specs ask for; returns their paths.
 
@@ -78,7 +86,7 @@ def build_all(
     built = []
     for archive in archives:
         try:
-            built.append(build(archive, store, force=force))
+            built.append(build(archive, store, force=force, check=check))
         except (SpecError, OSError) as error:
             say(f"{archive.model.file_name}: not built, see below")
             failures.append(error if isinstance(error, SpecError) else SpecError(f"{archive.source}: {error}"))
@@ -87,8 +95,8 @@ def build_all(
     return built
 
 
-def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path:
-    """Build one archive, unless it stands in the store already; returns its path."""
+def build(archive: ResolvedArchive, store: Path, *, force: bool = False, check: Check = lambda _: None) -> Path:
+    """Build one archive, unless it stands in the store already; returns its path. Raises SpecError."""
     name = archive.model.file_name
     target = store / f"{name}.mar"
     stamp, key = store / f".{name}.inputs", with_progress(f"{name}: reading", lambda: _inputs(archive))
@@ -103,7 +111,7 @@ def build(archive: ResolvedArchive, store: Path, *, force: bool = False) -> Path
         content, packed, final = Path(work, "content"), Path(work, "packed"), Path(work, "final.mar")
         for directory in (content, packed):
             directory.mkdir()
-        weights = with_progress(f"{name}: checking the weights", lambda: _stage(archive, content))
+        weights = with_progress(f"{name}: checking the weights", lambda: _stage(archive, content, check))
         with_progress(f"{name}: packing", lambda: _sealed(_pack(archive.model, weights, content, packed), final))
         partial = target.with_suffix(".partial")
         try:
@@ -165,7 +173,7 @@ def _sources(path: Path) -> tuple[FileSource | NameSource, ...]:
         return ()
 
 
-def _stage(archive: ResolvedArchive, content: Path) -> Path:
+def _stage(archive: ResolvedArchive, content: Path, check: Check) -> Path:
     """Write the files of the archive, as the archiver wants them, into an empty directory; returns the weights."""
     from imagexplain.archive import classifier_network
 
@@ -177,6 +185,10 @@ def _stage(archive: ResolvedArchive, content: Path) -> Path:
         shutil.copyfile(file, content / "extra" / name)
     weights = content / classifier_network.weights_file(archive.model)
     model = _weights(archive, weights)
+    try:
+        check(model)
+    except SpecError as error:
+        raise SpecError(f"{archive.source}: {error}") from error
     (content / "extra" / SPEC_FILE).write_text(model.to_json(), encoding="utf-8")
     return weights
 

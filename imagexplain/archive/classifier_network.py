@@ -74,14 +74,13 @@ def of_archive(spec: ClassifierSpec, model_dir: Path, device: torch.device) -> n
         model_dir: Folder of the archive.
         device: Device on which it will run; only a program is put there, for it may name another one.
     """
-    file, own = model_dir / weights_file(spec), model_dir / OWN_MODULE
+    file = model_dir / weights_file(spec)
     if spec.architecture in models.PROGRAMS:
         logger.warning("%s runs the program %s, which its operator trusts like the service", spec.name, file.name)
         network = _network(spec, {}, file, device)
     else:
-        code = None
-        if spec.module is not None:
-            code = own if own.is_dir() else own.with_suffix(".py")
+        code = own_code(spec, model_dir)
+        if code is not None:
             logger.warning(
                 "%s runs code of its own, %s, which its operator trusts like the service", spec.name, code.name
             )
@@ -92,6 +91,14 @@ def of_archive(spec: ClassifierSpec, model_dir: Path, device: torch.device) -> n
 def weights_file(spec: ModelSpec) -> str:
     """Name of the file in an archive that has the model's weights."""
     return FILES.get(spec.architecture, WEIGHTS_FILE) if isinstance(spec, ClassifierSpec) else WEIGHTS_FILE
+
+
+def own_code(spec: ClassifierSpec, model_dir: Path) -> Path | None:
+    """Folder or file of a classifier's own code in an unpacked archive; None for other architectures."""
+    if spec.module is None:
+        return None
+    own = model_dir / OWN_MODULE
+    return own if own.is_dir() else own.with_suffix(".py")
 
 
 def _network(spec: ClassifierSpec, state: Mapping[str, Tensor], code: Path | None, device: torch.device) -> nn.Module:

@@ -408,7 +408,8 @@ class VertexSpec(_Strict):
     Attributes:
         deployed_model_id: Identifier that their requests may name, and answers have; None for the model's name.
         explanation_spec: ``ExplanationSpec`` of google.cloud.aiplatform.v1, in its JSON: parameters and metadata of
-            explanations where a request says nothing; None for the service's own. A worker checks it as it starts.
+            explanations where a request says nothing; None for the service's own. `imagexplain build` checks it,
+            and so does a worker as it starts.
     """
 
     deployed_model_id: str | None = Field(default=None, min_length=1, max_length=128)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -23,14 +23,17 @@ def example_input(model: ClassifierSpec) -> Tensor:
     return apply(Image.fromarray(example_photo()), Preprocess(**model.preprocess.model_dump()))[0]
 
 
-def find_refusals(model: Callable[[Tensor], Tensor], image: Tensor) -> dict[str, str]:
+def find_refusals(
+    model: Callable[[Tensor], Tensor], image: Tensor, methods: Iterable[str] | None = None
+) -> dict[str, str]:
     """Reasons why a model does not support a method, by the method's name; each is tried once.
 
     Args:
         model: Network as its authors wrote it, or a function of images: (N, 3, H, W) to scores (N, classes).
         image: (3, H, W) model input, of a photo: in one of a single colour there may be nothing to refuse.
+        methods: Names of the methods in question; None for all, those included that lie elsewhere.
     """
-    return refusals(model, image[None], METHODS)
+    return refusals(model, image[None], METHODS if methods is None else methods)
 
 
 def write(names: Sequence[str], folder: Path) -> None:

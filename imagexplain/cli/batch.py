@@ -39,6 +39,9 @@ from imagexplain.serving.worker import Worker
 MAX_LINE = 64_000_000
 """Bytes of a line, at most: a photo of the size that requests may have, in base64."""
 
+LINES, IMAGES = "JSON lines", "a data set"
+"""Groups of arguments, of which a call has those of one."""
+
 
 def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
     """Yield the lines of files in turn, without those that are blank; ``-`` is standard input.
@@ -83,7 +86,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", action="append", required=True, help="name, name/version or .mar file; repeatable")
     made.add_argument("--store", type=Path, default=ROOT / "model_store", help="where the archives are")
-    lines = made.add_argument_group("JSON lines")
+    lines = made.add_argument_group(LINES)
     lines.add_argument("instances", type=Path, nargs="*", metavar="FILE", help="JSON lines; - for standard input")
     lines.add_argument("--out", type=Path, help="JSON lines to write")
     lines.add_argument("--explanation-spec", type=Path, metavar="FILE", help="JSON of an ExplanationSpec")
@@ -91,7 +94,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     lines.add_argument("--predict", action="store_true", help="predictions alone")
     lines.add_argument("--at-once", type=int, default=batch.AT_ONCE, metavar="N", help="instances held (%(default)s)")
     lines.add_argument("--resume", action="store_true", help="keep what stands in the file and go on after it")
-    images = made.add_argument_group("a data set")
+    images = made.add_argument_group(IMAGES)
     images.add_argument("--input", action="append", metavar="WHERE", help="images; may be repeated")
     images.add_argument("--output", type=Path, metavar="DIR", help="folder of the table and the maps")
     images.add_argument("--method", help="of attribution, see docs/methods.md (default: the archive's)")
@@ -100,12 +103,10 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     images.add_argument("--threshold", type=float, help="score that a segmenter's instances must exceed")
     images.add_argument("--maps", action="store_true", help="keep the tensors of each explanation, as safetensors")
     images.add_argument("--actors", type=int, default=0, metavar="N", help="Ray's actors (default: this process alone)")
-    images.add_argument(
-        "--segmenters", type=int, default=1, metavar="N", help="actors that find segments (%(default)s)"
-    )
+    images.add_argument("--segmenters", type=int, metavar="N", help="actors that find segments (default: 1)")
     images.add_argument("--address", help="address of a Ray cluster (default: a Ray of this command's own)")
-    images.add_argument("--cpus", type=float, default=1, help="cores of each actor (%(default)s)")
-    images.add_argument("--gpus", type=float, default=0, help="GPUs of each actor (%(default)s)")
+    images.add_argument("--cpus", type=float, help="cores of each actor (default: 1)")
+    images.add_argument("--gpus", type=float, help="GPUs of each actor (default: 0)")
     images.add_argument("--chunk", type=int, help="images that are written together (default: 64, of few images fewer)")
     return made
 
@@ -114,17 +115,20 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     made = parser(prog)
     given = made.parse_args(arguments)
+    of_lines, of_images = (_given(made, given, title) for title in (LINES, IMAGES))
     if given.input:
-        if given.instances or given.out or given.output is None or len(given.model) > 1:
-            made.error("--input wants --output and one --model, and no JSON lines")
+        if of_lines or given.output is None or len(given.model) > 1:
+            made.error(f"--input wants --output and one --model, and no JSON lines{_but(of_lines)}")
         from imagexplain.cli.batch_images import run  # the table's library is an extra
 
         return run(given)
-    if not given.instances or given.out is None:
-        made.error("wanted JSON lines and --out, or --input and --output")
+    if not given.instances or given.out is None or of_images:
+        made.error(f"wanted JSON lines and --out, or --input and --output{_but(of_images)}")
     try:
         if given.at_once < 1:
             raise ValueError(f"--at-once: wanted at least 1, got {given.at_once}")
+        if given.predict and given.explanation_spec is not None:
+            raise ValueError("--explanation-spec: wanted explanations, got --predict")
         if given.out.exists() and not given.resume:
             raise ValueError(f"{given.out} is there: --resume goes on after it")
         job = batch.Job(not given.predict, _object(given.parameters), _object(given.explanation_spec), given.at_once)
@@ -136,6 +140,17 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         return 1
     say(f"{given.out}: {done} results, {failed} of them errors")
     return 0
+
+
+def _given(made: argparse.ArgumentParser, given: argparse.Namespace, title: str) -> list[str]:
+    """The names of a group's arguments that were given."""
+    (group,) = (group for group in made._action_groups if group.title == title)
+    actions = (each for each in group._group_actions if getattr(given, each.dest) not in (each.default, []))
+    return [each.option_strings[0] if each.option_strings else str(each.metavar) for each in actions]
+
+
+def _but(names: list[str]) -> str:
+    return f"; got {', '.join(names)}" if names else ""
 
 
 def _write(job: batch.Job, workers: list[Worker[Classifier]], given: argparse.Namespace) -> tuple[int, int]:

@@ -11,16 +11,12 @@ from urllib.parse import urlencode
 from tqdm import tqdm
 
 from imagexplain.api.options import SEGMENTS
+from imagexplain.cli.named_options import named_options
 from imagexplain.cluster.inputs import items
-from imagexplain.cluster.job import TABLE, Chunk, Job, Progress, begin, run_here
+from imagexplain.cluster.job import TABLE, Job, Progress, begin, run_here
+from imagexplain.cluster.lists import Chunk
 from imagexplain.ops.store import archive_of
 from imagexplain.progress import say
-
-CHUNK = 64
-"""Number of images that are computed and written together, where the data set is large enough."""
-
-CHUNKS_OF_ACTOR = 8
-"""Number of chunks that each actor gets of a small data set, at least, so that none waits long for the last."""
 
 
 def run(given: argparse.Namespace) -> int:
@@ -30,16 +26,21 @@ def run(given: argparse.Namespace) -> int:
         The exit status: 0 also where single images have errors, whose rows say which.
     """
     try:
-        job, chunks = _begin(given)
-        images = sum(len(chunk.items) for chunk in chunks)
+        job = _job(given)
+        with tqdm(items(given.input), "listed", unit="image", disable=None, leave=False) as listed:
+            chunks = begin(job, listed)
+        images = sum(chunk.images for chunk in chunks)
         started = time.monotonic()
         errors = done = 0
         with tqdm(total=images, unit="image", disable=None) as bar:
             for progress in _run(job, chunks, given):
                 done, errors = done + progress.images, errors + progress.errors
                 bar.update(progress.images)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        print(f"error: {error}\nthe same command goes on with what {given.output} lacks", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"stopped: the same command goes on with what {given.output} lacks", file=sys.stderr)
@@ -49,32 +50,32 @@ def run(given: argparse.Namespace) -> int:
     return 0
 
 
-def _begin(given: argparse.Namespace) -> tuple[Job, list[Chunk]]:
-    for name in ("actors", "segmenters"):
-        if getattr(given, name) < (least := 0 if name == "actors" else 1):
-            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(given, name)}")
-    if given.chunk is not None and given.chunk < 1:
-        raise ValueError(f"--chunk: wanted at least 1, got {given.chunk}")
-    options = dict(option.partition("=")[::2] for option in given.option)
-    if given.method is not None:
-        options["method"] = given.method
-    segmenter = None
-    if given.segments in SEGMENTS:
-        options["segments"] = given.segments
-    elif given.segments is not None:
-        segmenter = archive_of(given.segments, given.store).resolve()
-    listed = list(items(given.input))
-    chunk = given.chunk or max(1, min(CHUNK, len(listed) // (CHUNKS_OF_ACTOR * max(1, given.actors))))
-    job = Job(
+def _job(given: argparse.Namespace) -> Job:
+    for name, least in {"actors": 0, "segmenters": 1, "chunk": 1}.items():
+        if (number := getattr(given, name)) is not None and number < least:
+            raise ValueError(f"--{name}: wanted at least {least}, got {number}")
+    is_segmenter = given.segments is not None and given.segments not in SEGMENTS
+    on_ray = given.actors > 0 or given.address is not None
+    for name, wanted, holds in (
+        ("threshold", "a segmenter as --segments", is_segmenter),
+        ("segmenters", "a segmenter as --segments", is_segmenter),
+        ("segmenters", "--actors or --address", on_ray),
+        ("cpus", "--actors or --address", on_ray),
+        ("gpus", "--actors or --address", on_ray),
+    ):
+        if getattr(given, name) is not None and not holds:
+            raise ValueError(f"--{name}: wanted {wanted} beside it, got none")
+    segments = None if is_segmenter else given.segments
+    return Job(
         archive_of(given.model[0], given.store).resolve(),
         given.output.resolve(),
-        urlencode(options),
+        urlencode(named_options({"method": given.method, "segments": segments}, given.option)),
         given.maps,
-        segmenter,
+        archive_of(given.segments, given.store).resolve() if is_segmenter else None,
         "" if given.threshold is None else urlencode({"threshold": given.threshold}),
-        chunk,
+        given.chunk,
+        max(1, given.actors),
     )
-    return job, begin(job, listed)
 
 
 def _run(job: Job, chunks: Sequence[Chunk], given: argparse.Namespace) -> Iterator[Progress]:
@@ -85,5 +86,10 @@ def _run(job: Job, chunks: Sequence[Chunk], given: argparse.Namespace) -> Iterat
         return
     from imagexplain.cluster import ray_job  # Ray is an extra
 
-    actors = ray_job.Actors(max(1, given.actors), given.segmenters, given.cpus, given.gpus)
+    actors = ray_job.Actors(
+        max(1, given.actors),
+        1 if given.segmenters is None else given.segmenters,
+        1 if given.cpus is None else given.cpus,
+        given.gpus or 0,
+    )
     yield from ray_job.run(job, chunks, actors, given.address)

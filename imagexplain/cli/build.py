@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from imagexplain.archive.build import build_all
-from imagexplain.archive.spec import SpecError
+from imagexplain.archive.spec import ClassifierSpec, ModelSpec, SpecError
 from imagexplain.checkout import ROOT
 
 
@@ -30,9 +30,18 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """Build what the command line names; returns the exit status."""
     options = parser(prog).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
+    specs = options.specs or sorted((ROOT / "archive_specs").glob("*.yaml"))
     try:
-        build_all(options.specs or sorted((ROOT / "archive_specs").glob("*.yaml")), options.store, force=options.force)
+        build_all(specs, options.store, force=options.force, check=check_served)
     except (SpecError, OSError) as error:  # a full disk, or a store that cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def check_served(spec: ModelSpec) -> None:
+    """Raise SpecError for a spec that its worker would refuse once it starts."""
+    if isinstance(spec, ClassifierSpec) and spec.vertex.explanation_spec is not None:
+        from imagexplain.serving.protocols.vertex import check_deployed  # which imports torch, and takes seconds
+
+        check_deployed(spec)

@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import yaml
 
 from imagexplain.archive.spec import ClassifierSpec, SpecError, select
 from imagexplain.errors import ArgumentError
+from imagexplain.ops.unpack import unpack
 from imagexplain.plain_text import printable
 from imagexplain.progress import with_progress
 
@@ -153,7 +153,8 @@ def check(source: str, file: Path, photo: bytes, work: Path) -> Report:
     """
     from imagexplain.archive.build import build  # which imports torch, and takes seconds
     from imagexplain.archive.classifier_network import of_sources
-    from imagexplain.archive.supported_methods import example_input, find_refusals
+    from imagexplain.archive.supported_methods import example_input, find_refusals, read
+    from imagexplain.attribution import METHODS
     from imagexplain.models.head import Head
     from imagexplain.serving.trial import try_out
 
@@ -164,11 +165,11 @@ def check(source: str, file: Path, photo: bytes, work: Path) -> Report:
     if not isinstance(archive.model, ClassifierSpec):
         raise SpecError(f"{file}: handler: wanted a classifier, got a {archive.model.handler}")
     packed, unpacked = build(archive, work), work / "unpacked"
-    with zipfile.ZipFile(packed) as content:
-        content.extractall(unpacked)
+    unpack(packed, unpacked)
     trial = with_progress("trying it", lambda: try_out(unpacked, photo))
     network = of_sources(archive).network
-    refused = find_refusals(network, example_input(trial.spec))
+    supported = read(unpacked) or ()
+    refused = find_refusals(network, example_input(trial.spec), [name for name in METHODS if name not in supported])
     head, told = Head(**trial.spec.head.model_dump()), trial.explanation
     return Report(
         source=source,
@@ -180,7 +181,7 @@ def check(source: str, file: Path, photo: bytes, work: Path) -> Report:
         score=head.score_kind,
         activation=head.activation,
         predictions=trial.prediction["predictions"],
-        supported=_supported(refused),
+        supported=supported,
         refused=refused,
         explained=told["target_label"],
         steps=told["steps"],
@@ -239,12 +240,6 @@ def spec_of(source: str, weights: str | None, options: Mapping[str, Any]) -> dic
 
 PROGRAMS = {".pt2": "exported", ".pt": "torchscript", ".pth": "torchscript", ".ts": "torchscript", ".onnx": "onnx"}
 """Architectures of files that are networks by themselves, by their suffix."""
-
-
-def _supported(refused: Mapping[str, str]) -> tuple[str, ...]:
-    from imagexplain.archive.supported_methods import supported
-
-    return supported(refused)
 
 
 def _example() -> bytes:

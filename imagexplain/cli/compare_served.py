@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from imagexplain.cli.answer_rows import in_short
 from imagexplain.cli.connection import add_arguments, connect
+from imagexplain.cli.named_options import named_options
 from imagexplain.client import Client, ClientError, StatusError
 from imagexplain.client.answers import write
 from imagexplain.client.build import from_text
@@ -122,12 +123,12 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     given = parser(prog).parse_args(arguments)
-    options = from_text(dict(option.partition("=")[::2] for option in given.option))
     combinations = list(
         itertools.starmap(Combination, itertools.product(given.model, given.method or [None], given.target or [None]))
     )
     out = given.out or OUT / f"{given.image.stem}_served.png"
     try:
+        options = from_text(named_options({}, given.option))
         with connect(given) as client:
             found = with_progress("comparing", lambda: compare_all(client, given.image, combinations, options))
         sheet = contact_sheet([each.tile() for each in found], given.columns, given.image.name, FOOTER)

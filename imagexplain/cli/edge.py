@@ -1,8 +1,8 @@
 """Start, stop or check the front door: nginx with TLS and keys of its own before the server on this machine.
 
-`start` wants a running server (`make serve`). `reload` takes over changed settings without a restart, `key` does so by
-itself. `stop` answers what has been accepted, for `--drain` seconds at most. `check` has nginx read the configuration,
-and starts nothing. State, logs and keys are under run/edge/.
+`start` wants a running server (`make serve`), or settings that name nodes of Ray Serve. `reload` takes over changed
+settings without a restart, `key` does so by itself. `stop` answers what has been accepted, for `--drain` seconds at
+most. `check` has nginx read the configuration, and starts nothing. State, logs and keys are under run/edge/.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from imagexplain.checkout import ROOT
 from imagexplain.ops import edge, edge_keys
 from imagexplain.ops.edge_config import behind, unstarted
-from imagexplain.ops.edge_settings import SETTINGS_FILE, EdgeError, read_settings
-from imagexplain.ops.server import DRAIN_SECONDS, Server, ServerError, find
+from imagexplain.ops.edge_settings import SETTINGS_FILE, read_settings
+from imagexplain.ops.server import DRAIN_SECONDS, ServerError, find
 from imagexplain.ops.signals import ended_by_signals
 from imagexplain.progress import say
 
@@ -48,7 +48,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     actions = made.add_subparsers(required=True, metavar="ACTION")
     for work, parent, summary in (
-        (_start, settings, "start nginx before the running server"),
+        (_start, settings, "start nginx before the running server, or before nodes of a cluster"),
         (_reload, settings, "take over changed settings without a restart"),
         (_check, settings, "have nginx read its configuration, and start nothing"),
         (_status, state, "say whether it runs, and what its clients may know"),
@@ -72,16 +72,8 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     return made
 
 
-def _server(run: Path) -> Server:
-    server = find(run)
-    if server is None:
-        raise EdgeError(f"no server runs with {run}: make serve, or both at once: make serve-edge")
-    return server
-
-
 def _start(options: argparse.Namespace, run: Path) -> int:
-    server, settings = _server(run), read_settings(options.settings)
-    edge.start(server, settings)
+    edge.start(find(run) or run, read_settings(options.settings))
     if run.owner() == "root":
         print("warning: nginx's workers run as root, who owns the server's state", file=sys.stderr, flush=True)
     if not edge_keys.listed(run / edge.FOLDER):
@@ -90,7 +82,7 @@ def _start(options: argparse.Namespace, run: Path) -> int:
 
 
 def _reload(options: argparse.Namespace, run: Path) -> int:
-    running = edge.reload(_server(run), read_settings(options.settings))
+    running = edge.reload(find(run) or run, read_settings(options.settings))
     say(f"the front door at {running.url} has taken the settings over")
     return 0
 
@@ -98,8 +90,8 @@ def _reload(options: argparse.Namespace, run: Path) -> int:
 def _check(options: argparse.Namespace, run: Path) -> int:
     server = find(run)
     settings = read_settings(options.settings)
-    edge.check(behind(server) if server else unstarted(run), settings)
-    if server:
+    edge.check(behind(server or run, settings) if server or settings.ray else unstarted(run), settings)
+    if server and not settings.ray:
         edge.check_private(server)
     say(f"{options.settings}: nginx takes it")
     return 0

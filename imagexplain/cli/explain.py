@@ -1,15 +1,15 @@
 """Explain photos: of one, print the prediction and the explanation's summary, write the tensors and the heat map.
 
-explain.py photo.jpg --model lanet
-explain.py photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
-explain.py photo.jpg --model lanet --masks masks.json --option segments=slic --option n_segments=30
-explain.py photo.jpg --model places/1.0 --model places/2.0 --target kitchen
+imagexplain explain photo.jpg --model lanet
+imagexplain explain photo.jpg --model bit --target star --steps 100 --accept application/x-safetensors --out results
+imagexplain explain photo.jpg --model lanet --masks masks.json --option segments=slic --option n_segments=30
+imagexplain explain photo.jpg --model places/1.0 --model places/2.0 --target kitchen
 
 Several photos, a folder, a pattern in quotes, a list of files (.txt, or - for the standard input) are explained at once
 within a bound. The answers lie in OUT/MODEL/PHOTO.FORMAT. The same command again asks only for what is not there.
 
-explain.py photos --model bit --segments slic --format csv --format png --out results
-explain.py "photos/**/*.jpg" --model bit --model lanet --jobs 8 --out results
+imagexplain explain photos --model bit --segments slic --format csv --format png --out results
+imagexplain explain "photos/**/*.jpg" --model bit --model lanet --jobs 8 --out results
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from imagexplain.cli.answer_rows import best, told
 from imagexplain.cli.bulk import TABLES, Bulk, Order
 from imagexplain.cli.connection import add_arguments, address, connect
 from imagexplain.cli.forms import FORMS, SUFFIXES
+from imagexplain.cli.named_options import named_options
 from imagexplain.cli.photos import gather, is_one
 from imagexplain.client import Client, ClientError
 from imagexplain.client.build import from_text
@@ -103,7 +104,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     given = parser(prog).parse_args(arguments)
-    options = {
+    flags = {
         "target_class": given.target,
         "contrast_class": given.contrast,
         "method": given.method,
@@ -114,12 +115,10 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         "segments": given.segments,
         "outputs": given.outputs,
     }
-    options = {name: str(value) for name, value in options.items() if value is not None}
-    options |= dict(option.partition("=")[::2] for option in given.option)
     try:
-        files = named_files(given.file)
-        if given.masks and not given.masks.is_dir():
-            files["masks"] = given.masks
+        options = named_options(flags, given.option)
+        masks = given.masks if given.masks and not given.masks.is_dir() else None
+        files = {name: Path(file) for name, file in named_options({"masks": masks}, given.file, "file").items()}
         if is_bulk(given) or (given.masks and given.masks.is_dir()):
             return explain_all(given, options, files)
         media = tuple(FORMS[form].accept.partition(";")[0] for form in given.format)
@@ -165,17 +164,6 @@ def is_bulk(given: argparse.Namespace) -> bool:
     """Tell whether the arguments are about several photos, or want what only several have."""
     wants_more = given.jobs is not None or given.redo or any(form in TABLES for form in given.format)
     return wants_more or not is_one(given.image)
-
-
-def named_files(given: list[str]) -> dict[str, Path]:
-    """Options that are files. Raises ValueError for one without a name or a file."""
-    files = {}
-    for each in given:
-        name, _, file = each.partition("=")
-        if not name or not file:
-            raise ValueError(f"file: wanted NAME=FILE, got {each}")
-        files[name] = Path(file)
-    return files
 
 
 def bulk(given: argparse.Namespace, order: Order) -> int:

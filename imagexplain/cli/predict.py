@@ -20,8 +20,9 @@ from pathlib import Path
 from imagexplain.cli.answer_rows import best
 from imagexplain.cli.bulk import TABLES, Order
 from imagexplain.cli.connection import connect
-from imagexplain.cli.explain import add_photos, bulk, is_bulk, named_files
+from imagexplain.cli.explain import add_photos, bulk, is_bulk
 from imagexplain.cli.forms import FORMS
+from imagexplain.cli.named_options import named_options
 from imagexplain.client import ClientError
 from imagexplain.client.answers import write
 from imagexplain.client.build import from_text
@@ -42,9 +43,9 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
     given = parser(prog).parse_args(arguments)
-    options = dict(option.partition("=")[::2] for option in given.option)
     try:
-        files = named_files(given.file)
+        options = named_options({}, given.option)
+        files = {name: Path(file) for name, file in named_options({}, given.file, "file").items()}
         if is_bulk(given):
             forms = tuple(given.format) or ("csv",)
             order = Order("predictions", tuple(given.model), forms, options, files, given.out, None, given.redo)

@@ -22,7 +22,8 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 from imagexplain.checkout import ROOT
 from imagexplain.ops.server import Server, ServerError, find
 from imagexplain.ops.signals import ended_by_signals
-from imagexplain.ops.studio import PORT, PREFIX, Settings, StudioServer
+from imagexplain.ops.studio import PORT, Settings, StudioServer
+from imagexplain.ops.studio_application import PREFIX
 from imagexplain.progress import say
 
 CLIENT = "studio-command"

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             raise ValueError(f"{folder}: wanted the output of imagexplain batch --input, got no {SETTINGS}")
         found = summarize(table.rows(folder / TABLE))
         if found.images == 0:
-            raise ValueError(f"{folder}: the table has no rows yet")
+            raise ValueError(f"{folder}: wanted a table with rows, got none: the job has not written any yet")
         for name, text in {
             PAGE: summary_page.page(found, folder, given.title or folder.resolve().name),
             CSV: summary_page.table(found),
@@ -44,6 +44,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> int
             with table.written_whole(folder / name) as own:
                 own.write_text(text, encoding="utf-8")
             say(f"{folder / name}")
+        if not found.classes:
+            say(f"none of {found.images} images was explained: the page says why")
+        elif not any(one.segments for one in found.classes):
+            say("the explanations have no groups: imagexplain batch --segments shows which carry the score")
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from imagexplain.archive.spec import SPEC_FILE
-from imagexplain.ops.check_archive import check
+from imagexplain.ops.unpack import unpack
 from imagexplain.serving.caption_worker import CaptionWorker
 from imagexplain.serving.metrics import MetricSink
 from imagexplain.serving.request_loop import AnyLoop
@@ -40,13 +37,7 @@ def load(archive: Path, folder: Path, sink: MetricSink, kinds: Sequence[str] = t
         kinds: Handlers that will do, keys of :data:`KINDS`.
 
     Raises:
-        ValueError: an archive that is damaged, or of no such kind.
-        OSError: no such archive, or no room for its files.
+        ArchiveError: no such archive, or one that is damaged or of no such kind.
+        OSError: no room for its files.
     """
-    check(archive)
-    with zipfile.ZipFile(archive) as content:
-        handler = json.loads(content.read(SPEC_FILE))["handler"] if SPEC_FILE in content.namelist() else "none of ours"
-        if handler not in kinds:
-            raise ValueError(f"{archive}: wanted the archive of a {' or a '.join(kinds)}, got handler {handler!r}")
-        content.extractall(folder)
-    return KINDS[handler](folder, device({"gpu_id": 0}), sink)
+    return KINDS[unpack(archive, folder, kinds)](folder, device({"gpu_id": 0}), sink)

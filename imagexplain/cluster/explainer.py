@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,17 @@ class Explainer:
     def batch(self) -> int:
         """Number of photos that are computed at once."""
         return self.worker.task.spec.serving.batch_size
+
+    def check_options(self, kind: Kind, accept: str, options: str) -> None:
+        """Refuse options that every photo would be refused for: a request checks them before its image.
+
+        Raises:
+            ValueError: an option that is unknown, malformed, or not for this model.
+        """
+        (answer,) = self.answer([{"image": b"none"}], kind, accept, options)
+        refused = json.loads(answer.body)
+        if refused["field"] != "image":
+            raise ValueError(f"{refused['field']}: {refused['message']}")
 
     def answer(
         self, bodies: Sequence[Mapping[str, bytes]], kind: Kind, accept: str, options: str = ""

@@ -107,7 +107,10 @@ def read(chunk: Sequence[Item], limit: int) -> Iterator[bytes | OSError]:
 
 
 def _of_folder(folder: Path) -> Iterator[Item]:
-    for directory, inner, names in os.walk(folder):
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for directory, inner, names in os.walk(folder, onerror=refuse):
         inner.sort()
         for name in sorted(names):
             yield from _of_file(Path(directory, name), named=False)
@@ -123,14 +126,16 @@ def _of_file(path: Path, *, named: bool) -> Iterator[Item]:
     elif suffix == ".parquet":
         yield from _of_parquet(path)
     elif suffix == ".txt" and named:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        yield from items([str(path.parent / line.strip()) for line in lines if line.strip()])
+        with path.open(encoding="utf-8") as lines:
+            for line in filter(None, map(str.strip, lines)):
+                yield from items([str(path.parent / line)])
 
 
 def _of_tar(path: Path) -> Iterator[Item]:
     try:
         with tarfile.open(path, "r:") as tar:
-            for member in tar:
+            while member := tar.next():
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep all
                 if member.isfile() and Path(member.name).suffix.lower() in IMAGES:
                     yield Item(f"{path}/{member.name}", str(path), member.offset_data, member.size)
     except tarfile.TarError as error:

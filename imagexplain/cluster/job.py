@@ -7,9 +7,11 @@ images alone, so that a chunk that is computed twice is in the table once.
 
 from __future__ import annotations
 
+import errno
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
@@ -19,9 +21,10 @@ import msgspec
 from safetensors import safe_open
 
 from imagexplain.api.request import JSON, SAFETENSORS, Kind
-from imagexplain.cluster import table
+from imagexplain.cluster import lists, table
 from imagexplain.cluster.explainer import Explainer
 from imagexplain.cluster.inputs import Item, read
+from imagexplain.cluster.lists import Chunk
 from imagexplain.errors import RequestError
 from imagexplain.serving.messages import Response
 
@@ -31,19 +34,41 @@ MAPS = "maps"
 SETTINGS = "job.json"
 
 
+INPUTS = "inputs"
+
+CHUNK = 64
+"""Number of images that are computed and written together, where the data set is large enough."""
+
+CHUNKS_OF_WORKER = 8
+"""Number of chunks that each worker gets of a small data set, at least, so that none waits long for the last."""
+
+Masks = tuple[bytes | Response, ...]
+"""Segments that were found in the images of a chunk: each as the option ``masks`` has them, in JSON, or the refusal of
+an image that has none."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class JobStoppedError(OSError):
+    """No room for what was found; the message says where, and how the job goes on."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Settings of a job.
 
     Attributes:
         archive: Archive of the classifier.
-        out: Folder of the table, the maps and the settings; on several machines one that they share.
+        out: Folder of the table, the maps, the lists of images and the settings; on several machines one that they
+            share.
         options: Options of the explanations, form-encoded.
         maps: Flag for the tensors of each explanation, as a safetensors file.
         segmenter: Archive of the segmenter whose instances are the groups, if any.
         segmenter_options: Options of its predictions, form-encoded.
-        chunk: Number of images that are computed and written together; what a death loses of a worker's time. A job
-            that goes on keeps the size that it began with.
+        chunk: Number of images that are computed and written together, what a death loses of a worker's time; if not
+            given, :data:`CHUNK`, or fewer of a small data set. A job that goes on has that with which it began.
+        workers: Number of workers that a small data set is cut for.
     """
 
     archive: Path
@@ -52,20 +77,8 @@ class Job:
     maps: bool = False
     segmenter: Path | None = None
     segmenter_options: str = ""
-    chunk: int = 64
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Images that are explained and written together, and the segments that were found in them, where they were.
-
-    Attributes:
-        items: Images.
-        masks: Masks as an option has them, in JSON, or the refusal of an image that has none.
-    """
-
-    items: tuple[Item, ...]
-    masks: tuple[bytes | Response, ...] | None = None
+    chunk: int | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,64 +92,108 @@ class Progress:
 def begin(job: Job, inputs: Iterable[Item]) -> list[Chunk]:
     """Begin a job, or go on with one that stopped; the chunks that have no rows yet.
 
-    All images are cut into chunks, of the size of the first run, before those that are done are left out: so each run
-    has the same chunks, and an actor that a driver left behind writes nothing that the next driver's actors do not
-    write under the same name.
+    The images are listed on the disk before any is explained; of those that a job which goes on has listed, only new
+    ones are added. So each run has the same chunks, and an actor that a driver left behind writes nothing that the next
+    driver's actors do not write under the same name.
 
     Raises:
         ValueError: a folder that holds another job, two images of one id, or a damaged table.
-        OSError: no room, or no such folder.
+        JobStoppedError: no room.
+        OSError: an input that cannot be read.
     """
-    wanted, size = _settings(job), job.chunk
+    settings = _settings(job)
     path = job.out / SETTINGS
     if path.exists():
         there = json.loads(path.read_text(encoding="utf-8"))
-        size = there.pop("chunk")
-        other = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
-        if other:
-            given = ", ".join(f"{name} {there.get(name)!r}, not {wanted.get(name)!r}" for name in other)
+        wanted = {**settings, **({} if job.chunk is None else {"chunk": job.chunk})}
+        known = sorted(name for name in wanted if name in settings or name in there)
+        if other := [name for name in known if there.get(name) != wanted[name]]:
+            given = ", ".join(f"{name} {there.get(name)!r}, not {wanted[name]!r}" for name in other)
             raise ValueError(f"{job.out}: another job is there, with {given}: give another folder")
+        chunk = there.get("chunk")
     elif job.out.exists() and any(job.out.iterdir()):
         raise ValueError(f"{job.out}: wanted an empty folder, or one of a job that stopped")
-    for folder in (TABLE, *([MAPS] if job.maps else [])):
-        (job.out / folder).mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        with table.written_whole(path) as own:
-            own.write_text(json.dumps({**wanted, "chunk": size}, indent=2) + "\n", encoding="utf-8")
+    else:
+        chunk = None
+    with _room(job):
+        job.out.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _write(path, settings)  # so that the folder is known as this job's if it stops before it is listed
+        for folder in (INPUTS, TABLE, *([MAPS] if job.maps else [])):
+            (job.out / folder).mkdir(exist_ok=True)
+        images = lists.extend(job.out / INPUTS, inputs)
+        if chunk is None:
+            chunk = job.chunk or max(1, min(CHUNK, images // (CHUNKS_OF_WORKER * job.workers)))
+            _write(path, {**settings, "chunk": chunk})
     done = table.finished(job.out / TABLE)
-    items = list(inputs)
-    twice = [name for name, times in Counter(item.id for item in items).items() if times > 1]
-    if twice:
-        raise ValueError(f"{twice[0]}: wanted each image once, got it {'' if len(twice) == 1 else 'and others '}twice")
-    cut = (items[start : start + size] for start in range(0, len(items), size))
-    left = (tuple(item for item in chunk if item.id not in done) for chunk in cut)
-    return [Chunk(own) for own in left if own]
+    left: list[Chunk] = []
+    for own, name in lists.chunks(job.out / INPUTS, chunk):
+        if name in done:
+            done.remove(name)
+        else:
+            left.append(own)
+    if done:
+        part = job.out / TABLE / f"{min(done)}.parquet"
+        raise ValueError(f"{part}: wanted a part of this job's table, got other images: move it away")
+    return left
 
 
-def find_segments(segmenter: Explainer, job: Job, chunk: Chunk) -> Chunk:
-    """The chunk with the instances that the segmenter finds in each of its images."""
-    found = _answers(segmenter, chunk, "prediction", JSON, job.segmenter_options)
-    return Chunk(chunk.items, tuple(_masks(answer) for _, answer in found))
-
-
-def explain_chunk(explainer: Explainer, job: Job, chunk: Chunk) -> Progress:
-    """Explain the images of a chunk, and write their rows, and their maps before them.
+def load_explainer(job: Job) -> Explainer:
+    """The model that a job explains.
 
     Raises:
-        OSError: what was found cannot be written; nothing of the chunk is in the table then.
+        ValueError: an archive that is no classifier's and no segmenter's, or is damaged, or options that it refuses.
+    """
+    explainer = Explainer.load(job.archive, "classifier", "segmenter")
+    explainer.check_options("explanation", SUMMARY if job.maps else JSON, job.options)
+    return explainer
+
+
+def load_segmenter(job: Job) -> Explainer:
+    """The model whose instances are the groups of a job that has such.
+
+    Raises:
+        ValueError: an archive that is no segmenter's, or is damaged, or options that it refuses.
+    """
+    assert job.segmenter is not None
+    segmenter = Explainer.load(job.segmenter, "segmenter")
+    segmenter.check_options("prediction", JSON, job.segmenter_options)
+    return segmenter
+
+
+def find_segments(segmenter: Explainer, job: Job, chunk: Chunk) -> Masks:
+    """The instances that the segmenter finds in each image of a chunk."""
+    images = lists.images_of(job.out / INPUTS, chunk)
+    return tuple(_masks(answer) for _, answer in _answers(segmenter, images, "prediction", JSON, job.segmenter_options))
+
+
+def explain_chunk(explainer: Explainer, job: Job, chunk: Chunk, masks: Masks | None = None) -> Progress:
+    """Explain the images of a chunk, and write their rows, and their maps before them.
+
+    Args:
+        explainer: Model.
+        job: Settings of the job.
+        chunk: Chunk, as :func:`begin` returns it.
+        masks: Segments of each image, as :func:`find_segments` returns them.
+
+    Raises:
+        JobStoppedError: no room for what was found; nothing of the chunk is in the table then.
+        OSError: what was found cannot be written for another reason, or the list is gone.
     """
     rows: list[dict[str, Any]] = []
-    answers = _answers(explainer, chunk, "explanation", SUMMARY if job.maps else JSON, job.options)
-    for item, (size, answer) in zip(chunk.items, answers, strict=True):
-        maps, told = None, answer.body
-        if answer.media_type == SAFETENSORS:
-            maps = f"{MAPS}/{table.digest([item.id])}.safetensors"
-            with table.written_whole(job.out / maps) as own:
-                own.write_bytes(answer.body)
-            with safe_open(job.out / maps, "pt") as file:
-                told = file.metadata()["result"].encode()
-        rows.append(table.row(item, size, json.loads(told), maps))
-    table.write_part(job.out / TABLE, rows)
+    images = lists.images_of(job.out / INPUTS, chunk)
+    answers = _answers(explainer, images, "explanation", SUMMARY if job.maps else JSON, job.options, masks)
+    with _room(job):
+        for item, (size, answer) in zip(images, answers, strict=True):
+            maps, told = None, answer.body
+            if answer.media_type == SAFETENSORS:
+                maps = f"{MAPS}/{table.digest([item.id])}.safetensors"
+                with table.written_whole(job.out / maps) as own:
+                    own.write_bytes(answer.body)
+                with safe_open(job.out / maps, "pt") as file:
+                    told = file.metadata()["result"].encode()
+            rows.append(table.row(item, size, json.loads(told), maps))
+        table.write_part(job.out / TABLE, rows)
     return Progress(len(rows), sum("error" in one for one in rows))
 
 
@@ -144,24 +201,25 @@ def run_here(job: Job, chunks: Iterable[Chunk]) -> Iterator[Progress]:
     """Compute chunks in this process, one after another; yields the progress of each.
 
     Raises:
-        ValueError: an archive that is no classifier's or no segmenter's, or is damaged.
-        OSError: what was found cannot be written. The job goes on with the next run.
+        ValueError: an archive that is no classifier's or no segmenter's, or is damaged, or options that it refuses.
+        JobStoppedError: no room for what was found. The job goes on with the next run.
     """
-    explainer = Explainer.load(job.archive, "classifier", "segmenter")
-    segmenter = None if job.segmenter is None else Explainer.load(job.segmenter, "segmenter")
+    explainer = load_explainer(job)
+    segmenter = None if job.segmenter is None else load_segmenter(job)
     for chunk in chunks:
-        yield explain_chunk(explainer, job, chunk if segmenter is None else find_segments(segmenter, job, chunk))
+        masks = None if segmenter is None else find_segments(segmenter, job, chunk)
+        yield explain_chunk(explainer, job, chunk, masks)
 
 
 def _answers(
-    explainer: Explainer, chunk: Chunk, kind: Kind, accept: str, options: str
+    explainer: Explainer, images: Sequence[Item], kind: Kind, accept: str, options: str, masks: Masks | None = None
 ) -> Iterator[tuple[int | None, Response]]:
     """Yield the size in bytes of each image and the answer to it; no more than a batch of them is held."""
-    masks = chunk.masks or (None,) * len(chunk.items)
-    for start in range(0, len(chunk.items), explainer.batch):
+    for start in range(0, len(images), explainer.batch):
         batch = slice(start, start + explainer.batch)
-        photos = list(read(chunk.items[batch], explainer.worker.limits.max_bytes))
-        asked = [_parts(photo, own) for photo, own in zip(photos, masks[batch], strict=True)]
+        photos = list(read(images[batch], explainer.worker.limits.max_bytes))
+        segments = masks[batch] if masks else (None,) * len(photos)
+        asked = [_parts(photo, own) for photo, own in zip(photos, segments, strict=True)]
         parts = [one for one in asked if not isinstance(one, Response)]
         answered = iter(explainer.answer(parts, kind, accept, options))
         for photo, one in zip(photos, asked, strict=True):
@@ -195,6 +253,23 @@ def _settings(job: Job) -> dict[str, Any]:
         "segmenter": None if job.segmenter is None else _sha256(job.segmenter),
         "segmenter_options": job.segmenter_options,
     }
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    with table.written_whole(path) as own:
+        own.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _room(job: Job) -> Iterator[None]:
+    """Tell of a disk that is full how the job goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        kept = "what is finished is kept: make room, and the same command goes on"
+        raise JobStoppedError(f"{job.out}: {os.strerror(error.errno)}; {kept}") from error
 
 
 def _sha256(path: Path) -> str:

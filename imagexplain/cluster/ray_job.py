@@ -10,14 +10,16 @@ import logging
 import math
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from imagexplain.cluster.explainer import Explainer
-from imagexplain.cluster.job import Chunk, Job, Progress, explain_chunk, find_segments
+from imagexplain.cluster.job import Job, Progress, explain_chunk, find_segments, load_explainer, load_segmenter
+from imagexplain.cluster.lists import Chunk
 
 OBJECT_STORE_BYTES = 200_000_000
 """Memory of the object store of a Ray that is started here: chunks are names, and masks as run lengths."""
@@ -43,27 +45,38 @@ class Actors:
 
 
 class ExplainingActor:
-    """An actor that holds the classifier of a job."""
+    """An actor that holds the classifier of a job, loaded for its first chunk: of what fails before that, Ray keeps no
+    more than the text."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.explainer = job, Explainer.load(job.archive, "classifier", "segmenter")
+        self.job = job
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """The classifier."""
+        return load_explainer(self.job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The progress of a chunk."""
-        progress = explain_chunk(self.explainer, self.job, pickle.loads(row["chunk"]))
+        masks = pickle.loads(row["masks"]) if "masks" in row else None
+        progress = explain_chunk(self.explainer, self.job, _chunk(row), masks)
         return {"images": progress.images, "errors": progress.errors}
 
 
 class SegmentingActor:
-    """An actor that holds the segmenter of a job."""
+    """An actor that holds the segmenter of a job, loaded for its first chunk."""
 
     def __init__(self, job: Job) -> None:
-        assert job.segmenter is not None
-        self.job, self.segmenter = job, Explainer.load(job.segmenter, "segmenter")
+        self.job = job
+
+    @cached_property
+    def segmenter(self) -> Explainer:
+        """The segmenter."""
+        return load_segmenter(self.job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The chunk with the masks of its images."""
-        return {"chunk": pickle.dumps(find_segments(self.segmenter, self.job, pickle.loads(row["chunk"])))}
+        """A chunk with the masks of its images."""
+        return {**row, "masks": pickle.dumps(find_segments(self.segmenter, self.job, _chunk(row)))}
 
 
 def run(job: Job, chunks: Sequence[Chunk], actors: Actors, address: str | None = None) -> Iterator[Progress]:
@@ -78,18 +91,19 @@ def run(job: Job, chunks: Sequence[Chunk], actors: Actors, address: str | None =
     Raises:
         ConnectionError: no cluster at the address.
         ValueError: an archive that an actor cannot load.
-        OSError: what an actor found cannot be written. The job goes on with the next run.
+        JobStoppedError: no room for what an actor found. The job goes on with the next run.
     """
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if address is None:
         cores = _cores(job, actors)
-        ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **QUIET)
+        ray.init("local", num_cpus=cores, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **QUIET)
     else:
         ray.init(address, **QUIET)
     try:
-        DataContext.get_current().enable_progress_bars = False  # the command has its own
-        packed = [{"chunk": pickle.dumps(chunk)} for chunk in chunks]
-        rows: Dataset = ray.data.from_items(packed, override_num_blocks=len(chunks))
+        context = DataContext.get_current()
+        context.enable_progress_bars = False  # the command has its own
+        context.raise_original_map_exception = True  # else what an actor raises comes as text alone
+        rows: Dataset = ray.data.from_items([asdict(chunk) for chunk in chunks], override_num_blocks=len(chunks))
         if job.segmenter is not None:
             rows = _by_actors(rows, SegmentingActor, job, actors.segmenters, actors)
         rows = _by_actors(rows, ExplainingActor, job, actors.count, actors)
@@ -99,6 +113,10 @@ def run(job: Job, chunks: Sequence[Chunk], actors: Actors, address: str | None =
         raise _cause(error) from error
     finally:
         ray.shutdown()
+
+
+def _chunk(row: dict[str, Any]) -> Chunk:
+    return Chunk(row["file"], row["offset"], row["images"])
 
 
 def _cores(job: Job, actors: Actors) -> int:

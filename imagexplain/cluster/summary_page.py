@@ -52,6 +52,9 @@ def page(summary: Summary, out: Path, title: str) -> str:
     if summary.errors:
         rows = [(escape(message), str(times)) for message, times in summary.errors[:SEGMENTS]]
         parts.append(_table(("refused because", "images"), rows))
+    if not summary.classes:
+        parts.append("<p>No image was explained.</p>")
+        return document(title, STYLE, "\n".join(parts))
     parts.append(_classes(summary.classes))
     parts += [_class(one, out) for one in summary.classes[:CLASSES]]
     if len(summary.classes) > CLASSES:
@@ -68,11 +71,13 @@ def page(summary: Summary, out: Path, title: str) -> str:
 
 
 def table(summary: Summary) -> str:
-    """The CSV table, a row for each class and label of segments."""
+    """The CSV table, a row for each class and label of segments; one for a class without segments."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for one in summary.classes:
+        if not one.segments:
+            writer.writerow((one.label, one.images, *[""] * (len(COLUMNS) - 2)))
         for own in one.segments:
             numbers = (own.images, own.share, own.signed, own.dividend, own.largest)
             writer.writerow((one.label, one.images, own.label, *("" if each is None else each for each in numbers)))
@@ -148,7 +153,7 @@ def _images(heading: str, rows: Sequence[tuple[float, Row]], out: Path, form: st
 
 
 def thumbnail(row: Row, out: Path) -> Image.Image | None:
-    """The part of a row's photo that the model saw, under its heat map where the job kept maps.
+    """The part of a row's photo that the model saw, under its heat map where the job kept maps and they are there.
 
     None where the photo cannot be read any more.
     """
@@ -161,7 +166,7 @@ def thumbnail(row: Row, out: Path) -> Image.Image | None:
     except RequestError:
         return None
     seen = upright.convert("RGB").crop(tuple(round(edge) for edge in row["frame"]))
-    if row["maps"] is None:
+    if row["maps"] is None or not (out / row["maps"]).is_file():
         return seen
     kept = load_file(out / row["maps"])
     seen.thumbnail((512, 512))

@@ -112,7 +112,7 @@ def parts(folder: Path) -> list[Path]:
 
 
 def finished(folder: Path) -> set[str]:
-    """The ids of the images that have a row.
+    """The names of the parts that are there.
 
     Raises:
         ValueError: a part that cannot be read, which is damage: none is left half-written.
@@ -120,16 +120,31 @@ def finished(folder: Path) -> set[str]:
     found: set[str] = set()
     for part in parts(folder):
         try:
-            found.update(pq.read_table(part, columns=["id"]).column("id").to_pylist())
+            pq.read_metadata(part)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"{part}: wanted a part of the table, got {error}: move it away to explain anew") from None
+        found.add(part.stem)
     return found
 
 
 def rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table, part by part."""
+    """Yield the rows of a table, part by part.
+
+    Raises:
+        ValueError: a part that cannot be read, or lacks a column that others have, as one of another version does.
+    """
+    names = list(columns or SCHEMA.names)
     for part in parts(folder):
-        yield from pq.read_table(part, columns=columns and list(columns)).to_pylist()
+        try:
+            with pq.ParquetFile(part) as file:
+                types = {field.name: field.type for field in file.schema_arrow}
+                if other := [name for name in names if types.get(name) != SCHEMA.field(name).type]:
+                    got = ", ".join(f"{name} {types.get(name, 'missing')}" for name in other)
+                    wanted = "wanted the columns of this version"
+                    raise ValueError(f"{part}: {wanted}, got {got}: explain anew to another folder")
+                yield from file.read(columns=names).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{part}: wanted a part of the table, got {error}") from None
 
 
 def digest(ids: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The front door of a server on this machine: nginx's start, its end, its state."""
+"""The front door of a server on this machine, or of Ray Serve's nodes: nginx's start, its end, its state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import psutil
 
 from imagexplain.client.loopback import ANYWHERE, LOOPBACK, is_loopback
 from imagexplain.ops.edge_certificate import ensure_certificate
-from imagexplain.ops.edge_config import Behind, behind, binary, render
+from imagexplain.ops.edge_config import Behind, BehindNodes, behind, binary, render
 from imagexplain.ops.edge_keys import write_map, write_private
 from imagexplain.ops.edge_settings import EdgeError, EdgeSettings
 from imagexplain.ops.processes import alive, birth
@@ -95,22 +95,26 @@ def find(run: Path) -> Edge | None:
     return edge if edge.process() else None
 
 
-def start(server: Server, settings: EdgeSettings) -> Edge:
-    """Start nginx before a server, and return once it takes connections; one that runs takes the settings over.
+def start(server: Server | Path, settings: EdgeSettings) -> Edge:
+    """Start nginx, and return once it takes connections; one that runs takes the settings over.
+
+    Args:
+        server: Running TorchServe; before Ray Serve, the directory in which the front door's state has a folder.
+        settings: Settings, which name Ray Serve's nodes if they stand behind it.
 
     Raises:
-        EdgeError: the server can be reached past the front door, a port is taken, nginx is not installed, or it
-            refuses its configuration (with its own words).
+        EdgeError: there is no server, or it can be reached past the front door, a port is taken, nginx is not
+            installed, or it refuses its configuration (with its own words).
     """
-    check_private(server)
-    running = find(Path(server.run))
+    facts = _checked(server, settings)
+    running = find(facts.run)
     if running:
         say(f"already running at {running.url}: taking the settings over")
         return reload(server, settings)
-    folder = Path(server.run) / FOLDER
+    folder = facts.run / FOLDER
     _check_free(settings)
     with _alone(folder):
-        fresh = _written(behind(server), settings, folder, "nginx.conf.new")
+        fresh = _written(facts, settings, folder, "nginx.conf.new")
         (folder / "nginx.pid").unlink(missing_ok=True)
         done = _nginx(fresh.replace(folder / "nginx.conf"), folder)
         if done.returncode:
@@ -120,22 +124,22 @@ def start(server: Server, settings: EdgeSettings) -> Edge:
     return edge
 
 
-def reload(server: Server, settings: EdgeSettings) -> Edge:
-    """Let the running nginx take over settings, keys, certificate and the server's addresses.
+def reload(server: Server | Path, settings: EdgeSettings) -> Edge:
+    """Let the running nginx take over settings, keys, certificate and the addresses of what stands behind it.
 
     What it has begun goes on with the old ones. On return, whoever connects meets the new ones.
 
     Raises:
         EdgeError: no front door runs, or nginx refuses the new configuration: the old one remains.
     """
-    check_private(server)
-    folder = Path(server.run) / FOLDER
-    running = find(Path(server.run))
+    facts = _checked(server, settings)
+    folder = facts.run / FOLDER
+    running = find(facts.run)
     if running is None:
-        raise EdgeError(f"no front door runs with {server.run}: make serve-edge")
+        raise EdgeError(f"no front door runs with {facts.run}: imagexplain edge start")
     _check_free(settings, running)
     with _alone(folder):
-        fresh = _written(behind(server), settings, folder, "nginx.conf.new")
+        fresh = _written(facts, settings, folder, "nginx.conf.new")
         configuration = folder / "nginx.conf"
         before = configuration.read_text()
         fresh.replace(configuration)
@@ -192,7 +196,7 @@ def stop(run: Path, *, drain_s: float = DRAIN_SECONDS, quiet: bool = False) -> b
     return True
 
 
-def check(facts: Behind, settings: EdgeSettings) -> None:
+def check(facts: Behind | BehindNodes, settings: EdgeSettings) -> None:
     """Let nginx read the configuration that these settings make, and start nothing.
 
     Raises:
@@ -203,7 +207,17 @@ def check(facts: Behind, settings: EdgeSettings) -> None:
         _written(facts, settings, folder, "nginx.conf.check").unlink()
 
 
-def _written(facts: Behind, settings: EdgeSettings, folder: Path, name: str) -> Path:
+def _checked(server: Server | Path, settings: EdgeSettings) -> Behind | BehindNodes:
+    """The facts of what stands behind the front door, which nobody may reach past it.
+
+    Ray's nodes are on other machines, of whose network nothing is known here.
+    """
+    if settings.ray is None and not isinstance(server, Path):
+        check_private(server)
+    return behind(server, settings)
+
+
+def _written(facts: Behind | BehindNodes, settings: EdgeSettings, folder: Path, name: str) -> Path:
     try:
         (folder / "tmp").mkdir(exist_ok=True, mode=0o700)
         write_map(folder)

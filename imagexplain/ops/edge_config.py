@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -21,12 +22,14 @@ from imagexplain import __version__
 from imagexplain.checkout import ROOT
 from imagexplain.client.loopback import urlopen
 from imagexplain.errors import WORDS
-from imagexplain.ops.edge_settings import EdgeError, EdgeSettings
+from imagexplain.ops.edge_settings import EdgeError, EdgeSettings, RaySettings
 from imagexplain.ops.refusals import (
     CONTENT_SECURITY_POLICY,
     MODEL,
     NAME,
     NAMED_REFUSALS,
+    RAY_LOST_STATUSES,
+    RAY_STATUSES,
     TORCHSERVE_STATUSES,
     Refusal,
     by_status,
@@ -61,7 +64,7 @@ def refusals(settings: EdgeSettings) -> list[Refusal]:
 
 @dataclass(frozen=True)
 class Behind:
-    """Facts of the server behind the front door: addresses, state and times.
+    """Facts of the TorchServe behind the front door: addresses, state and times.
 
     Attributes:
         inference: Host and port of predictions and explanations.
@@ -80,8 +83,36 @@ class Behind:
     slowest_s: int
 
 
-def behind(server: Server) -> Behind:
-    """The facts of a running server."""
+@dataclass(frozen=True)
+class BehindNodes:
+    """Facts of the Ray Serve behind the front door.
+
+    Attributes:
+        nodes: Addresses and ports of the nodes' proxies.
+        run: Directory in which the front door's state has a folder.
+        slowest_s: Seconds that the slowest archive may take for a batch.
+    """
+
+    nodes: tuple[str, ...]
+    run: Path
+    slowest_s: int
+
+
+def behind(server: Server | Path, settings: EdgeSettings) -> Behind | BehindNodes:
+    """The facts of what stands behind the front door.
+
+    Args:
+        server: Running TorchServe, or the directory in which none has its state.
+        settings: Settings of the front door.
+
+    Raises:
+        EdgeError: no TorchServe runs, and the settings name no Ray Serve; or a node has no address.
+    """
+    if settings.ray:
+        run = server if isinstance(server, Path) else Path(server.run)
+        return BehindNodes(addresses(settings.ray), run, settings.ray.response_timeout_s)
+    if isinstance(server, Path):
+        raise EdgeError(f"no server runs with {server}: make serve, or both at once: make serve-edge")
     return Behind(
         inference=server.inference.removeprefix("http://"),
         management=server.management,
@@ -97,14 +128,32 @@ def unstarted(run: Path) -> Behind:
     return Behind("127.0.0.1:8080", "http://127.0.0.1:8081", 8082, 8085, run, RESPONSE_TIMEOUT_S)
 
 
+def addresses(ray: RaySettings) -> tuple[str, ...]:
+    """The addresses and ports of nodes, each once. Raises EdgeError for a name that has none."""
+    found: dict[str, None] = {}
+    for node in ray.nodes:
+        host, _, port = node.rpartition(":")
+        try:
+            known = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise EdgeError(f"ray.nodes: {node} has no address: {error.strerror or error}") from None
+        for ip in sorted({str(address[0]) for *_, address in known}):
+            found[f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"] = None
+    return tuple(found)
+
+
 def render(
-    settings: EdgeSettings, facts: Behind, certificate: tuple[Path, Path], nginx: str, folder: Path | None = None
+    settings: EdgeSettings,
+    facts: Behind | BehindNodes,
+    certificate: tuple[Path, Path],
+    nginx: str,
+    folder: Path | None = None,
 ) -> str:
     """The text of nginx's configuration.
 
     Args:
         settings: Settings of the front door.
-        facts: Facts of the server behind it.
+        facts: Facts of what stands behind it.
         certificate: Files of the certificate and of its key.
         nginx: Path of nginx.
         folder: Directory of the front door's state; `edge` in the server's, if not given.
@@ -120,10 +169,14 @@ def render(
         keep_trailing_newline=True,
     )
     environment.filters.update(
-        quoted=quoted, within=lambda name: quoted(folder / name), regex=lambda name: re.escape(str(name))
+        quoted=quoted,
+        within=lambda name: quoted(folder / name),
+        regex=lambda name: re.escape(str(name)),
+        pattern=lambda text: f'"{text}"'.replace("\\", "\\\\"),
     )
     modules, types = installed(nginx)
     known = {refusal.caught: refusal for refusal in refusals(settings)}
+    unheard = {408} if settings.ray else set()  # nginx would close the connection
     values: dict[str, Any] = {
         "settings": settings,
         "template": (TEMPLATES / TEMPLATE).relative_to(ROOT),
@@ -132,10 +185,7 @@ def render(
         "modules": modules,
         "media_types": types,
         "run": facts.run,
-        "inference": facts.inference,
-        "management": facts.management,
-        "exporter": facts.exporter,
-        "metrics": {"/metrics": facts.metrics, "/metrics/supervisor": facts.exporter},
+        **_engine(facts),
         "slowest_s": facts.slowest_s,
         "wait_s": facts.slowest_s + settings.queue_s,
         "listen": f"[{settings.listen}]" if ":" in settings.listen else settings.listen,
@@ -149,11 +199,33 @@ def render(
         "package_version": __version__,
         "refusals_by_status": list(known.values()),
         "refusals_by_name": NAMED_REFUSALS,
-        "other_statuses": sorted({status for status in HTTPStatus if status >= 400} - {507, *known}),
+        "other_statuses": sorted({status for status in HTTPStatus if status >= 400} - {507, *known, *unheard}),
         "handler_statuses": set(WORDS),
-        "torchserve_statuses": TORCHSERVE_STATUSES,
     }
     return environment.get_template(TEMPLATE).render(values)
+
+
+def _engine(facts: Behind | BehindNodes) -> dict[str, Any]:
+    """The values that differ between what may stand behind the front door."""
+    if isinstance(facts, BehindNodes):
+        return {
+            "engine": "Ray",
+            "nodes": facts.nodes,
+            "engine_statuses": RAY_STATUSES,
+            "lost_statuses": RAY_LOST_STATUSES,
+        }
+    return {
+        "engine": "TorchServe",
+        "nodes": (),
+        "inference": facts.inference,
+        "management": facts.management,
+        "exporter": facts.exporter,
+        "metrics": {"/metrics": facts.metrics, "/metrics/supervisor": facts.exporter},
+        "engine_statuses": {
+            status: {f"$upstream_status = {status}": other} for status, other in TORCHSERVE_STATUSES.items()
+        },
+        "lost_statuses": (),
+    }
 
 
 def quoted(value: object) -> str:

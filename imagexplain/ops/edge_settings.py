@@ -19,6 +19,7 @@ SETTINGS_FILE = ROOT / "deploy" / "nginx" / "edge.yaml"
 STUDIO = ROOT / "studio"
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?")
+_NODE = re.compile(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})")
 
 
 class EdgeError(ServerError):
@@ -41,6 +42,19 @@ def _origin(value: str) -> str:
     return value
 
 
+def _node(value: str) -> str:
+    found = _NODE.fullmatch(value)
+    if not found or not 0 < int(found["port"]) < 2**16:
+        raise ValueError("wants a host and the port of Ray Serve's proxy, such as 10.0.0.5:8000")
+    return value
+
+
+def _different(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"wants each once, got {', '.join(values)}")
+    return values
+
+
 def _resolved(value: Path, info: ValidationInfo) -> Path:
     """A path relative to the settings file, which must be one that nginx can be told."""
     folder = info.context["folder"] if info.context else Path()
@@ -55,6 +69,7 @@ Port = Annotated[int, Field(gt=0, lt=2**16)]
 Address = Annotated[str, AfterValidator(_address)]
 Network = Annotated[str, AfterValidator(_network)]
 Origin = Annotated[str, AfterValidator(_origin)]
+Node = Annotated[str, AfterValidator(_node)]
 Served = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[0-9]+(\.[0-9]+)*)?$")]
 Located = Annotated[Path, AfterValidator(_resolved)]
 
@@ -84,10 +99,25 @@ class RateSettings(_Strict):
     connections: Positive
 
 
+class RaySettings(_Strict):
+    """Ray Serve behind the front door, in the place of TorchServe.
+
+    Attributes:
+        nodes: Hosts and ports of the nodes' proxies. A name that has several addresses is several nodes.
+        applications: Routes of the applications without their first slash: names of models, or name/version.
+        response_timeout_s: Seconds that the slowest archive may take for a batch.
+    """
+
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1), AfterValidator(_different)]
+    applications: Annotated[tuple[Served, ...], Field(min_length=1), AfterValidator(_different)]
+    response_timeout_s: Positive = 120
+
+
 class EdgeSettings(_Strict):
     """Settings of the front door, as `deploy/nginx/edge.yaml` explains them.
 
     Attributes:
+        ray: Ray Serve, if that is what stands behind the front door; None for TorchServe.
         listen: Address of this machine on which clients come.
         port: Port of clients.
         tls: Certificate.
@@ -105,6 +135,7 @@ class EdgeSettings(_Strict):
         workers: Number of nginx's processes.
     """
 
+    ray: RaySettings | None = None
     listen: Address = "127.0.0.1"
     port: Port = 8443
     tls: TlsSettings = TlsSettings()
@@ -126,6 +157,15 @@ class EdgeSettings(_Strict):
         ports = [self.port, *self.legacy.values()]
         if len(set(ports)) < len(ports):
             raise ValueError(f"wants different ports, got {', '.join(map(str, ports))}")
+        return self
+
+    @model_validator(mode="after")
+    def _models_are_applications(self) -> Self:
+        known = self.ray.applications if self.ray else ()
+        for field, models in (("legacy", self.legacy.keys()), ("vertex_endpoints", self.vertex_endpoints.values())):
+            for model in models if known else ():
+                if model not in known:
+                    raise ValueError(f"{field}: wants one of ray.applications ({', '.join(known)}), got {model}")
         return self
 
     @model_validator(mode="after")

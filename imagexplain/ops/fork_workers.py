@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from imagexplain.ops import worker_launcher, worker_template
+from imagexplain.ops.processes import end_all
 
 SWITCH = "IMAGEXPLAIN_FORK_WORKERS"
 """Variable of the environment that says 0 for workers that start from nothing, each its own interpreter."""
@@ -67,20 +68,22 @@ def command(run: Path, scratch: Path, environment: Mapping[str, str]) -> list[st
 
 def end(scratch: Path) -> None:
     """End a server's template, and with it the copies, if there is one."""
+    with suppress(psutil.Error):
+        end_all(family(scratch), patience_s=0)
+
+
+def family(scratch: Path) -> list[psutil.Process]:
+    """The template and its copies, as far as they live; the template ends by itself, once the server has ended."""
     template = _template(scratch)
-    if template is not None:
-        with suppress(psutil.Error):
-            template.kill()
-            template.wait(timeout=5)
+    try:
+        return [template, *template.children()] if template else []
+    except psutil.Error:
+        return []
 
 
 def copies(scratch: Path) -> list[psutil.Process]:
     """The copies that live, each with the command line that TorchServe meant, see :func:`words_of`."""
-    template = _template(scratch)
-    try:
-        return template.children() if template else []
-    except psutil.Error:
-        return []
+    return family(scratch)[1:]
 
 
 def _template(scratch: Path) -> psutil.Process | None:

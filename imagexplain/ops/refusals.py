@@ -81,6 +81,18 @@ TORCHSERVE_STATUSES = {400: 503, 500: 502}
 """Statuses of TorchServe's own errors that become others: a 400 is a key that has just been changed, and a 500 a worker
 that ended. 507 becomes 503, and what is not among `refusals` 502."""
 
+RAY_STATUSES = {
+    404: {"$ray_status = 404": 503},
+    500: {"$ray_status = 500": 502},
+    502: {"$unreached": 503},
+    504: {"$unreached": 503},
+}
+"""The same of Ray Serve, by nginx's condition: a 404 is an application that no node has yet, a 500 a replica that
+ended, and where no connection was made, no node answers."""
+
+RAY_LOST_STATUSES = (404, 500, 502, 504)
+"""Statuses with which a first attempt at a node may be lost: `deploy/nginx/ray.conf.j2` says when."""
+
 NAMED_REFUSALS = {
     "options-twice": Refusal(
         400, "bad_request", "options", "wanted options in the address or in X-Explain-Options, got both"

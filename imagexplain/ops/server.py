@@ -32,7 +32,7 @@ from imagexplain.ops.check_archive import ArchiveError, Identity, check, has_sum
 from imagexplain.ops.drain import DRAINING_FILE, drain
 from imagexplain.ops.processes import alive, birth, end_all
 from imagexplain.ops.signals import ended_by_signals, undisturbed
-from imagexplain.ops.supervisor_state import other_supervisor
+from imagexplain.ops.supervisor_state import forget, other_supervisor
 from imagexplain.progress import EVERY_SECONDS, say
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
@@ -232,6 +232,7 @@ def stop(run: Path, *, quiet: bool = False, drain_s: float = DRAIN_SECONDS) -> b
             supervisor.end(drain_s)
         except psutil.AccessDenied:
             raise ServerError(f"the supervisor, process {supervisor.pid}, is another user's") from None
+        forget(run, supervisor.pid)  # which it does itself, unless it had to be killed
         if not quiet:
             say(f"stopped the supervisor, process {supervisor.pid}, and its server")
         if not find(run):
@@ -267,7 +268,9 @@ def _drain(server: Server, seconds: float, quiet: bool) -> None:
 def _end(server: Server, process: psutil.Process) -> None:
     run = Path(server.run)
     try:
-        end_all([process, *process.children(recursive=True)])
+        # Once it is told to end, TorchServe answers nobody: Netty only waits four seconds for what may come.
+        workers = fork_workers.family(Path(server.scratch))
+        end_all([process, *process.children(recursive=True), *workers], patience_s=0)
     except psutil.NoSuchProcess:
         pass
     except psutil.AccessDenied:

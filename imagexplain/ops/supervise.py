@@ -12,6 +12,7 @@ process manager: it tells systemd when it is ready and that it is at work, ends 
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -99,21 +100,22 @@ def supervise(settings: Settings, started: Callable[[Server], None] = lambda _: 
         SystemExit: a signal has ended the supervision, and the server was stopped.
     """
     run = settings.run
-    _become_supervisor(settings)
-    status = Status()
-    try:
-        with exported(status, _exporter_port(settings)), ended_by_signals():
-            supervision = _Supervision(settings, status, started)
-            try:
-                supervision.go()
-            finally:
-                status.draining = True
-                notify("STOPPING=1")
-                if supervision.began:
-                    stop(run, drain_s=settings.drain_s)
-    finally:
-        with undisturbed():
-            supervisor_state.forget(run)
+    with ended_by_signals():  # until nothing is left to clean up: a second signal comes at any time of the end
+        try:
+            _become_supervisor(settings)
+            status = Status()
+            with exported(status, _exporter_port(settings)):
+                supervision = _Supervision(settings, status, started)
+                try:
+                    supervision.go()
+                finally:
+                    status.draining = True
+                    notify("STOPPING=1")
+                    if supervision.began:
+                        stop(run, drain_s=settings.drain_s)
+        finally:
+            with undisturbed():
+                supervisor_state.forget(run, os.getpid())
 
 
 def _become_supervisor(settings: Settings) -> None:

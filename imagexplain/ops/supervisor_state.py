@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from imagexplain.ops.processes import alive, birth
+from imagexplain.ops.processes import alive, birth, wait_for_ends
 
 STATE_FILE = "supervisor.json"
 END_SECONDS = 30.0
@@ -44,20 +44,23 @@ class Supervisor:
             return
         for patience in (max(drain_s, 1.0), END_SECONDS):
             process.terminate()  # the second one ends the waiting for requests
-            _, left = psutil.wait_procs([process], timeout=patience)
-            if not left:
+            if not wait_for_ends([process], patience):
                 return
         process.kill()
-        psutil.wait_procs([process], timeout=5)
+        wait_for_ends([process], 5)
 
 
 def find_supervisor(run: Path) -> Supervisor | None:
     """The supervisor that runs with this run directory, or None."""
+    supervisor = _read(run)
+    return supervisor if supervisor and supervisor.process() else None
+
+
+def _read(run: Path) -> Supervisor | None:
     try:
-        supervisor = Supervisor(**json.loads((run / STATE_FILE).read_text()))
+        return Supervisor(**json.loads((run / STATE_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return supervisor if supervisor.process() else None
 
 
 def other_supervisor(run: Path) -> Supervisor | None:
@@ -72,6 +75,8 @@ def write(run: Path, port: int) -> None:
     (run / STATE_FILE).write_text(json.dumps(asdict(Supervisor(own.pid, birth(own), port)), indent=2) + "\n")
 
 
-def forget(run: Path) -> None:
-    """Remove this process's state."""
-    (run / STATE_FILE).unlink(missing_ok=True)
+def forget(run: Path, pid: int) -> None:
+    """Remove the state of the supervisor with this process number, and no other's."""
+    supervisor = _read(run)
+    if supervisor and supervisor.pid == pid:
+        (run / STATE_FILE).unlink(missing_ok=True)

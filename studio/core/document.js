@@ -49,6 +49,19 @@ export function models(document) {
 }
 
 /**
+ * The model to begin with: the classifier of the most classes, which tells the most photos apart; the first of
+ * several such. Where there is no classifier, the first segmenter.
+ * @param {Model[]} models
+ * @returns {Model|undefined}
+ */
+export function first(models) {
+    const count = (/** @type {Model} */ model) => model.labels?.length ?? 0;
+    const classifiers = models.filter(({kind}) => kind === "classifier");
+    const most = Math.max(...classifiers.map(count));
+    return classifiers.find((model) => count(model) === most) ?? models.find(({kind}) => kind === "segmenter");
+}
+
+/**
  * A method as the document describes it.
  * @param {any} document
  * @param {string} name

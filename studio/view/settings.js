@@ -1,6 +1,6 @@
 // The settings of one pane.
 
-import {schemas} from "../core/document.js";
+import {first, schemas} from "../core/document.js";
 import {choice, field, html} from "./dom.js";
 import {MethodPicker} from "./method_picker.js";
 import {Painting} from "./painting.js";
@@ -92,8 +92,7 @@ export class Settings {
             models.filter(({kind}) => kind === "segmenter").map(({name}) => name),
             (name) => schemas(document, name, "prediction").threshold?.default ?? 0.5,
         );
-        const shown = models.filter(({kind}) => kind !== "captioner");
-        const next = shown.find(({name}) => name === before) ?? shown[0];
+        const next = models.find(({name}) => name === before) ?? first(models);
         if (next) this.choose(next.name);
     }
 

@@ -23,6 +23,7 @@ from imagexplain.cli.photos import gather, is_one
 from imagexplain.client import InputError, Retry
 from imagexplain.ops.server import free_port
 from tests.client.stub import CLASSES, EXPLAINED, Asked, Said, Stub, of, refusal, tensors
+from tests.waiting import until
 
 GROUP = {"label": "cell, one", "kind": "segment", "attribution": 1.5, "area": 4, "directional": 0.5}
 
@@ -298,9 +299,7 @@ def test_an_interruption_keeps_what_is_done_and_says_how_to_go_on(command: Comma
     running = subprocess.Popen(
         [*program, *given], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
     )
-    file, ends = command.out / "bit" / "0.jpeg.json", time.monotonic() + 30
-    while not file.exists() and time.monotonic() < ends:
-        time.sleep(0.02)
+    until((command.out / "bit" / "0.jpeg.json").exists, 30)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=10)
     assert running.returncode == 130, err

@@ -1,28 +1,15 @@
-"""The Serve config with small archives, deployed on the tests' cluster as `serve run` does it.
-
-python -m tests.cluster.serving CLUSTER PORT TARGETS NAME=ARCHIVE … serves until its input ends: a process of its own,
-for ray.init leaves its marks on one.
-"""
+"""The Serve config, and a short form of it with small archives."""
 
 from __future__ import annotations
 
 import copy
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 import yaml
-from ray import serve
-from ray.serve.context import _get_global_client
-from ray.serve.schema import ServeDeploySchema
 
-from imagexplain.ops.server import ROOT
-
-CONFIG = ROOT / "deploy" / "ray" / "serve.yaml"
-MAX_START_S = 300.0
+from benchmarks.torture_cluster.served import CONFIG
 
 
 def config() -> dict[str, Any]:
@@ -43,41 +30,3 @@ def short(archives: Mapping[str, Path], port: int, targets: Path) -> dict[str, A
             "metrics": {"targets": str(targets)},
         }
     return content
-
-
-def deploy(archives: Mapping[str, Path], port: int, targets: Path) -> None:
-    """Serve the short form until Serve is shut down; all that `serve run` does with a file."""
-    schema = ServeDeploySchema.model_validate(short(archives, port, targets))
-    serve.start(proxy_location=schema.proxy_location, http_options=schema.http_options.model_dump())
-    client = _get_global_client()
-    assert client is not None
-    client.deploy_apps(schema)
-    ends = time.monotonic() + MAX_START_S
-    while statuses() != dict.fromkeys(archives, "RUNNING"):
-        assert time.monotonic() < ends, serve.status()
-        time.sleep(0.1)
-
-
-def statuses() -> dict[str, str]:
-    """The state of each application; a failure, with Ray's message, is one of the test's."""
-    applications = serve.status().applications
-    failed = [app.message for app in applications.values() if app.status.value == "DEPLOY_FAILED"]
-    assert not failed, failed
-    return {name: app.status.value for name, app in applications.items()}
-
-
-def main(cluster: str, port: str, targets: str, *archives: str) -> None:
-    """Serve archives, and say so."""
-    ray.init(cluster, log_to_driver=False)
-    try:
-        named = dict(given.split("=", 1) for given in archives)
-        deploy({name: Path(archive) for name, archive in named.items()}, int(port), Path(targets))
-        print("serving", flush=True)
-        sys.stdin.read()
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import resource
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from handlers.segmenter import SegmenterHandler
 from imagexplain.api.request import JSON
 from imagexplain.cli import main
 from imagexplain.cluster import job as jobs
-from imagexplain.cluster import table
+from imagexplain.cluster import lists, table
 from imagexplain.cluster.explainer import Explainer
 from imagexplain.cluster.inputs import items
-from imagexplain.cluster.job import Job, begin, explain_chunk, run_here
+from imagexplain.cluster.job import Job, JobStoppedError, begin, explain_chunk, run_here
+from imagexplain.ops.server import ROOT
 from imagexplain.serving.messages import RawRequest
+from tests.disks import fill, mounted
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import classifier_of, segmenter_of, write_tensormask, write_timm
@@ -63,6 +67,10 @@ def explainer(store: Path) -> Explainer:
 
 def job(store: Path, out: Path, **settings: Any) -> Job:
     return replace(Job(store / "resnet.mar", out, OPTIONS, chunk=3), **settings)
+
+
+def part_of_another_job(folder: Path) -> bytes:
+    return table.write_part(folder, [{"id": "another"}]).read_bytes()
 
 
 def rows_of(job: Job) -> dict[str, dict[str, Any]]:
@@ -111,7 +119,8 @@ def test_a_stop_at_any_place_leaves_one_row_for_each_image(
     explain_chunk(explainer, own, chunks[0])
     explain_chunk(explainer, own, chunks[0])  # the word of it was lost
     (own.out / jobs.TABLE / ".torn.parquet.1").write_bytes(b"PAR1")  # killed within a file
-    left = begin(replace(own, chunk=2), items([str(photos)]))  # another number of actors has other chunks
+    assert (own.out / jobs.INPUTS / "0000.jsonl").read_bytes().count(b"\n") == 7
+    left = begin(replace(own, chunk=None, workers=7), items([str(photos)]))  # of more actors the same chunks
     assert left == chunks[1:]
     for chunk in left:
         explain_chunk(explainer, own, chunk)
@@ -119,25 +128,61 @@ def test_a_stop_at_any_place_leaves_one_row_for_each_image(
     (photos / "late.png").write_bytes(coarse_png(9))
     try:
         (chunk,) = begin(own, items([str(photos)]))
-        assert [Path(item.id).name for item in chunk.items] == ["late.png"]
+        assert [Path(item.id).name for item in lists.images_of(own.out / jobs.INPUTS, chunk)] == ["late.png"]
+        assert begin(own, items([str(photos / "0.png")])) == [chunk]  # what was listed once is not asked for again
     finally:
         (photos / "late.png").unlink()
 
 
-def test_where_nothing_can_be_written_the_job_stops_and_goes_on_later(
+def test_a_full_disk_stops_the_job_which_goes_on_with_room(
     store: Path, photos: Path, tmp_path: Path, explainer: Explainer
 ) -> None:
+    with mounted(tmp_path / "disk", 1 << 20) as disk:
+        own, wanted = job(store, disk / "out", maps=True), "out: No space left on device; .* the same command goes on"
+        fill(disk)
+        with pytest.raises(JobStoppedError, match=wanted):
+            begin(own, items([str(photos)]))
+        (disk / "filler").unlink()
+        chunks = begin(own, items([str(photos)]))
+        assert len(chunks) == 3
+        fill(disk)
+        (disk / "filler").open("r+b").truncate((disk / "filler").stat().st_size - 3 * 4096)  # room for a map, or two
+        with pytest.raises(JobStoppedError, match=wanted):
+            [explain_chunk(explainer, own, chunk) for chunk in chunks]
+        (disk / "filler").unlink()
+        left = begin(own, items([str(photos)]))
+        assert left == chunks and table.parts(own.out / jobs.TABLE) == []
+        for chunk in left:
+            explain_chunk(explainer, own, chunk)
+        assert len(rows_of(own)) == 7 and not list(own.out.rglob(".*"))
+
+
+def test_a_kill_between_the_maps_and_the_rows(store: Path, photos: Path, tmp_path: Path, explainer: Explainer) -> None:
+    """A process that ends itself as no handler can prevent, at its second chunk."""
     own = job(store, tmp_path / "out", maps=True)
-    chunks = begin(own, items([str(photos)]))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # a disk with room for 1,000 bytes of a file
-    try:
-        with pytest.raises(OSError, match="too large"):
-            explain_chunk(explainer, own, chunks[0])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not any(path.is_file() for folder in (jobs.TABLE, jobs.MAPS) for path in (own.out / folder).iterdir())
-    assert begin(own, items([str(photos)])) == chunks
+    code = f"""
+import os, signal
+from pathlib import Path
+from imagexplain.cluster import job, table
+from imagexplain.cluster.inputs import items
+write = table.write_part
+def write_or_die(folder, rows):
+    if table.parts(folder):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(folder, rows)
+table.write_part = write_or_die
+own = job.Job(Path({str(own.archive)!r}), Path({str(own.out)!r}), {OPTIONS!r}, True, chunk=3)
+list(job.run_here(own, job.begin(own, items([{str(photos)!r}]))))
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert len(list((own.out / jobs.MAPS).iterdir())) == 6
+    left = begin(own, items([str(photos)]))
+    assert [chunk.images for chunk in left] == [3, 1]
+    for chunk in left:
+        explain_chunk(explainer, own, chunk)
+    rows = rows_of(own)
+    assert len(rows) == 7 and sum(row["maps"] is not None for row in rows.values()) == 6
+    assert len(list((own.out / jobs.MAPS).iterdir())) == 6
 
 
 def test_a_segmenters_instances_are_the_groups(
@@ -167,8 +212,11 @@ def test_a_folder_holds_one_job(store: Path, photos: Path, tmp_path: Path) -> No
         begin(job(store, tmp_path / "out", options="steps=5"), items([str(photos)]))
     with pytest.raises(ValueError, match="wanted an empty folder, or one of a job that stopped"):
         begin(job(store, tmp_path), items([str(photos)]))
-    with pytest.raises(ValueError, match=r"0\.png: wanted each image once, got it twice"):
-        begin(own, items([str(photos / "0.png"), str(photos / "0.png")]))
+    with pytest.raises(ValueError, match=r"another job is there, with chunk 3, not 2"):
+        begin(replace(own, chunk=2), items([str(photos)]))
+    (own.out / jobs.TABLE / "0123.parquet").write_bytes(part_of_another_job(tmp_path))
+    with pytest.raises(ValueError, match=r"0123\.parquet: wanted a part of this job's table, got other images"):
+        begin(own, items([str(photos)]))
     (own.out / jobs.TABLE / "damaged.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"damaged\.parquet: wanted a part of the table, got"):
         begin(own, items([str(photos)]))
@@ -183,7 +231,51 @@ def test_the_command(store: Path, photos: Path, tmp_path: Path, capsys: pytest.C
     assert rows["0.png"]["method"] == "grad_cam" and rows["0.png"]["residual"] is None
     assert main(given) == 0
     assert "0 of 0 images" in capsys.readouterr().out
-    assert main([*given, "--option", "rows=3"]) == 1
+    assert main([*given, "--option", "columns=3"]) == 1
     assert "another job is there" in capsys.readouterr().err
     assert main([*given[:-2], "--actors", "-1"]) == 1
     assert "--actors: wanted at least 0, got -1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("--threshold 0.5", "--threshold: wanted a segmenter as --segments beside it, got none"),
+        ("--threshold 0.5 --segments grid", "--threshold: wanted a segmenter as --segments beside it, got none"),
+        ("--segmenters 2", "--segmenters: wanted a segmenter as --segments beside it, got none"),
+        ("--segments tensormask --segmenters 2", "--segmenters: wanted --actors or --address beside it, got none"),
+        ("--cpus 2", "--cpus: wanted --actors or --address beside it, got none"),
+        ("--gpus 1", "--gpus: wanted --actors or --address beside it, got none"),
+        ("--chunk 0", "--chunk: wanted at least 1, got 0"),
+        ("--option steps", "--option: wanted NAME=VALUE, got 'steps'"),
+        ("--option steps=2 --option steps=3", "--option steps=3: wanted steps once, got '2' as well"),
+        ("--segments grid --option segments=slic", "--option segments=slic: wanted segments once, got 'grid' as well"),
+    ],
+)
+def test_no_option_is_ignored(
+    given: str, wanted: str, store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["batch", "--input", str(photos), "--model", "resnet", "--output", str(tmp_path / "out")]
+    assert main([*command, "--store", str(store), *given.split()]) == 1
+    assert capsys.readouterr().err.strip() == f"error: {wanted}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_each_image_would_be_refused_for_stop_the_job(
+    store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["batch", "--input", str(photos), "--model", "resnet", "--output", str(tmp_path / "out")]
+    assert main([*command, "--store", str(store), "--option", "stepz=3"]) == 1
+    assert "error: stepz: unknown option 'stepz' (did you mean 'steps'" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "other")
+    assert main([*command, "--store", str(store), "--segments", "tensormask", "--threshold", "-1"]) == 1
+    assert "error: threshold: wanted a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", [["x.jsonl", "--out", "y", "--chunk", "3"], ["--input", "a", "--output", "b", "--resume"]]
+)
+def test_lines_and_a_data_set_are_not_mixed(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["batch", "--model", "resnet", *given])
+    assert f"got {given[-2] if given[-1] == '3' else given[-1]}" in capsys.readouterr().err

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +13,18 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from benchmarks.torture_cluster.nodes import NODE, own_signals
 from imagexplain.cluster import table
 from imagexplain.cluster.job import TABLE
-from tests.cluster.nodes import NODE, own_signals
+from tests.disks import enlarge, mounted
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import write_timm
+from tests.waiting import until
 
 IMAGES, CHUNK = 40, 2
+ROOM = 80 << 10
+"""Bytes of a disk on which the list, the settings and a few parts of the table have room."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,6 @@ def written(out: Path) -> int:
     return CHUNK * len(table.parts(out / TABLE))
 
 
-def until(true: Callable[[], object], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert process.poll() is None, process.stdout and process.stdout.read().decode()
-        assert time.monotonic() < ends, "took too long"
-        time.sleep(0.2)
-
-
 def ended(process: subprocess.Popen[bytes]) -> str:
     told, _ = process.communicate(timeout=180)
     assert process.returncode == 0, told.decode()
@@ -77,20 +72,29 @@ def each_once(out: Path) -> None:
     assert len(found) == IMAGES and set(found.values()) == {1}
 
 
-@pytest.mark.parametrize("with_node", [False, pytest.param(True, marks=pytest.mark.soak)])
-def test_a_killed_actor_a_killed_node_and_a_killed_driver(jobs: Jobs, tmp_path: Path, with_node: bool) -> None:
-    with own_signals():
-        node = jobs.cluster.add_node(**NODE) if with_node else None
-    out = tmp_path / "out"
-    first = jobs.start(out)
-    until(lambda: written(out) >= 4, first)
-    actors()[0].kill()
-    if node is not None:
-        jobs.cluster.remove_node(node, allow_graceful=False)
-    until(lambda: written(out) >= 12, first)
-    first.kill()
-    first.wait()
-    done = written(out)
-    assert 12 <= done < IMAGES
-    assert f"of {IMAGES - done} images, 0 of them errors" in ended(jobs.start(out))
-    each_once(out)
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_full_disk_a_killed_actor_a_killed_node_and_a_killed_driver(jobs: Jobs, tmp_path: Path, whole: bool) -> None:
+    """The short form leaves out what test_job.py has in one process, the full disk, and the node."""
+    with mounted(tmp_path / "disk", ROOM) if whole else nullcontext(tmp_path) as disk:
+        out, before, node = disk / "out", 0, None
+        if whole:
+            told, _ = (crowded := jobs.start(out)).communicate(timeout=180)
+            assert crowded.returncode == 1, told.decode()
+            assert f"\nerror: {out}: No space left on device; what is finished is kept: make room" in told.decode()
+            before = written(out)
+            assert 0 < before < IMAGES // 2
+            with own_signals():
+                node = jobs.cluster.add_node(**NODE)
+            enlarge(disk, 100 * ROOM)
+        first = jobs.start(out)
+        until(lambda: written(out) >= before + 4, 120, first)
+        actors()[0].kill()
+        if node is not None:
+            jobs.cluster.remove_node(node, allow_graceful=False)
+        until(lambda: written(out) >= before + 12, 120, first)
+        first.kill()
+        first.wait()
+        done = written(out)
+        assert before + 12 <= done < IMAGES
+        assert f"of {IMAGES - done} images, 0 of them errors" in ended(jobs.start(out))
+        each_once(out)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import operator
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,13 +19,20 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from ray.cluster_utils import Cluster
 
+from benchmarks.torture.load import Load
+from benchmarks.torture_cluster.__main__ import CLIENTS, endure
+from benchmarks.torture_cluster.driver import Driver, driver
+from benchmarks.torture_cluster.nodes import Node, Nodes
+from benchmarks.torture_cluster.served import Served, answers, questions
 from imagexplain.cluster.http import MAX_REQUEST_BYTES
-from imagexplain.ops.server import ROOT, free_port
+from imagexplain.ops.server import free_port
 from imagexplain.serving.messages import RawRequest
 from imagexplain.serving.rejection import REASONS
 from imagexplain.serving.request_loop import AnyLoop
+from tests.cluster.serving import short
 from tests.deploy.metric_names import PROMETHEUS, declared, names_in, rules
 from tests.deploy.programs import run
+from tests.ops.door import before_ray, error_of, nginx_with_javascript
 from tests.serving.archives import archived
 from tests.serving.asking import coarse_png
 from tests.serving.handlers import classifier_of, segmenter_of, write_tensormask, write_timm
@@ -51,10 +57,12 @@ CASES: list[tuple[str, str, str, str]] = [
 
 @dataclass(frozen=True)
 class Deployed:
-    """The short form in service: its address, and the folder of its replicas' targets."""
+    """The short form in service: its address, the folder of its replicas' targets, its config, and who deploys it."""
 
     url: str
     targets: Path
+    config: dict[str, Any]
+    driver: Driver
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +73,10 @@ def deployed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "tensormask": archived(store, write_tensormask(tmp_path_factory.mktemp("tensormask")), "tensormask"),
     }
     port = free_port()
-    command = [sys.executable, "-m", "tests.cluster.serving", cluster.address, str(port), str(targets)]
-    command += [f"{name}={archive}" for name, archive in archives.items()]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
-        assert process.stdout is not None and any(line == b"serving\n" for line in process.stdout)
-        yield Deployed(f"http://127.0.0.1:{port}", targets)
+    config = short(archives, port, targets)
+    with driver(cluster.address) as own:
+        own.deploy(config)
+        yield Deployed(f"http://127.0.0.1:{port}", targets, config, own)
     assert not list(targets.iterdir())  # replicas that end take their targets with them
 
 
@@ -146,6 +153,32 @@ def test_errors_are_the_services(client: httpx.Client) -> None:
     assert named.headers["x-correlation-id"] == "mine"
 
 
+def test_answers_at_the_front_door_are_the_same(deployed: Deployed, client: httpx.Client, tmp_path: Path) -> None:
+    """nginx before the cluster's node, and one that is down: bytes, errors, protocols, readiness."""
+    nginx_with_javascript()
+    nodes = [f"127.0.0.1:{free_port() + 4}", deployed.url.removeprefix("http://")]
+    with before_ray(tmp_path / "run", nodes, ("resnet", "tensormask")) as door:
+        for model, endpoint, accept, options in CASES[::5]:
+            direct = client.post(
+                f"/{model}/{endpoint}", content=coarse_png(), headers={"accept": accept, "x-explain-options": options}
+            )
+            answer = door.ask(f"/{endpoint}/{model}?{options}", coarse_png(), Accept=accept)
+            assert (answer.status_code, answer.content) == (direct.status_code, direct.content)
+            assert answer.headers["content-type"] == direct.headers["content-type"].partition(";")[0]
+        photo = base64.b64encode(coarse_png()).decode()
+        own = door.ask("/predictions/resnet", coarse_png(), Accept="application/json").json()
+        called = door.ask("/v1/models/resnet:predict", json.dumps({"instances": [{"b64": photo}]}).encode())
+        assert called.json() == {"predictions": [own]}
+        told = door.ask("/v2/models/resnet", method="GET").json()
+        assert told["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+        refused = door.ask("/explanations/resnet", b"no photo")
+        assert (refused.status_code, refused.json()["field"]) == (415, "image")
+        assert error_of(door.ask("/predictions/nobody", coarse_png())) == (404, "not_found", "path")
+        assert error_of(door.ask("/-/routes", method="GET")) == (404, "not_found", "path")
+        ready = door.ask("/readyz", method="GET", client=None).json()
+        assert (ready["ready"], ready["nodes"]) == (True, {"ready": 1, "all": 2})
+
+
 def test_a_bad_request_of_a_batch_fails_alone(client: httpx.Client) -> None:
     options = ["steps=4", "steps=0", "method=grad_cam", "steps=4&target_class=9", "segments=grid&steps=4"]
 
@@ -214,3 +247,22 @@ def test_prometheus_finds_the_replicas(deployed: Deployed, tmp_path: Path) -> No
     for target in scraped(deployed.targets):
         assert target in found
     assert socket.gethostname() in found
+
+
+def test_a_killed_replica_and_a_roll_out_under_load(deployed: Deployed, cluster: Cluster, tmp_path: Path) -> None:
+    """The last one: it leaves another version, as it would be with all of benchmarks/torture_cluster."""
+    (app,) = [app for app in deployed.config["applications"] if app["name"] == "resnet"]
+    folder = tmp_path / "resnet"
+    folder.mkdir()
+    newer = archived(tmp_path, write_timm(folder, "resnet", preprocess={"mean": (0.4, 0.4, 0.4)}), "resnet", "2.0")
+    asked = questions("/{name}/{endpoint}", "resnet")
+    older, known = answers(Path(app["args"]["archive"]), asked), answers(newer, asked)
+    assert all(older[question] != known[question] for question in asked)
+    load = Load((deployed.url,), equal=operator.eq, known=dict(older))
+    nodes = Nodes(cluster, Node(cluster.head_node, int(deployed.url.rpartition(":")[2])))
+    served = Served(nodes, deployed.driver, deployed.config, "resnet", 1, load, (newer, known))
+    killed = endure(served, "kill -9 of a replica", lead_s=0.5)
+    assert (killed.wrong, killed.right > 0) == (0, True), killed
+    assert killed.sent - killed.right <= CLIENTS, killed  # what was in flight in it; Ray's own words for it
+    rolled = endure(served, "roll-out", lead_s=0.5)
+    assert rolled.right == rolled.sent > 0, rolled

@@ -38,8 +38,9 @@ FEW = {name: replace(part, count=count) for (name, part), count in zip(PARTS.ite
 def test_the_commands_run_one_after_the_other(
     served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, count in {"train": 40, "val": 20, "pool": 8, "test": 8}.items():  # the first two have every class
-        write_scenes(tmp_path / "photos" / name, count, masks=tmp_path / "masks" / name, seed=len(name))
+    drawn = {"train": (24, 5), "val": (12, 82), "pool": (8, 4), "test": (8, 4)}  # the first two have every class
+    for name, (count, seed) in drawn.items():
+        write_scenes(tmp_path / "photos" / name, count, masks=tmp_path / "masks" / name, seed=seed)
     monkeypatch.chdir(tmp_path)
     named = [f"{path.parent.name}/{path.name},true" for path in Path("photos/test").glob("*/*")]
     Path("conflicting.csv").write_text("\n".join(["image,conflicting", *named[1:]]))

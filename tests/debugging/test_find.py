@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,14 @@ from debugging.segment_table import entropy, responsible
 from debugging.segmentation import LabelMaps, Superpixels
 from evaluation.evaluated_model import EvaluatedModel
 from imagexplain import cli
-from imagexplain.archive.spec import SPEC_FILE, WEIGHTS_FILE, ClassifierSpec
+from imagexplain.archive.spec import WEIGHTS_FILE, ClassifierSpec
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.checkout import ROOT
 from imagexplain.errors import ArgumentError
 from imagexplain.vision.preprocess_settings import Preprocess
 from imagexplain.vision.superpixels import SlicSettings
 from tests.debugging.scene_folder import write_png, write_scenes
+from tests.serving.archives import archived
 from tests.serving.handlers import write_timm
 
 SPECS = ROOT / "archive_specs"
@@ -160,10 +160,7 @@ def test_the_background_is_named_where_it_decides(tmp_path: Path) -> None:
 
 
 def test_a_model_from_its_archive(tmp_path: Path) -> None:
-    folder = write_timm(tmp_path, "resnet")
-    with zipfile.ZipFile(tmp_path / "resnet.mar", "w") as archive:
-        for name in (SPEC_FILE, WEIGHTS_FILE):
-            archive.write(folder / name, name)
+    archived(tmp_path, write_timm(tmp_path, "resnet"), "resnet")
     model = open_model(str(tmp_path / "resnet.mar"), SPECS, steps=3)
     assert model.labels == ("cat", "dog", "fox", "owl")
     assert len(model.served.rule) == 3

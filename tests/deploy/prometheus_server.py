@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import yaml
 from deploy.grafana.draw import ask
 from tests.deploy.metric_names import PROMETHEUS
 from tests.deploy.programs import program
+from tests.waiting import until
 
 Result = list[dict[str, Any]]
 
@@ -70,14 +70,6 @@ def query(address: str, expression: str) -> Result:
         if isinstance(getattr(error, "reason", None), ConnectionError) or getattr(error, "code", 0) == 503:
             return []
         raise
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something is true; fail where it does not become so."""
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, "it never became true"
-        time.sleep(0.2)
 
 
 def free_port() -> int:

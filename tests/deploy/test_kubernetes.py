@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from imagexplain.ops.edge_settings import EdgeSettings
 from imagexplain.ops.server import ROOT
 
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -34,7 +35,8 @@ def ray_service() -> dict[str, Any]:
 
 def pods() -> Iterator[dict[str, Any]]:
     """The templates of all pods."""
-    yield objects()["Deployment", "imagexplain-torchserve"]["spec"]["template"]
+    for name in ("imagexplain-torchserve", "imagexplain-front-door"):
+        yield objects()["Deployment", name]["spec"]["template"]
     cluster = ray_service()["rayClusterConfig"]
     yield cluster["headGroupSpec"]["template"]
     yield from (group["template"] for group in cluster["workerGroupSpecs"])
@@ -124,8 +126,9 @@ def test_nothing_reaches_a_pod_but_what_is_named() -> None:
     torchserve = objects()["NetworkPolicy", "imagexplain-torchserve"]["spec"]
     assert "egress" not in torchserve
     assert [port["port"] for rule in torchserve["ingress"] for port in rule["ports"]] == [8443]
-    for rule in objects()["NetworkPolicy", "imagexplain-ray"]["spec"]["ingress"]:
-        assert rule["from"]
+    for name in ("imagexplain-ray", "imagexplain-front-door"):
+        policy = objects()["NetworkPolicy", name]["spec"]
+        assert all(rule["from"] for rule in policy["ingress"]) and all(rule["to"] for rule in policy["egress"])
 
 
 def test_probes_ask_the_supervisor_as_the_image_does() -> None:
@@ -143,8 +146,37 @@ def test_probes_ask_the_supervisor_as_the_image_does() -> None:
     assert edge["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
+def test_the_front_door_leads_to_what_ray_serves() -> None:
+    settings = yaml.safe_load(objects()["ConfigMap", "imagexplain-front-door"]["data"]["edge.yaml"])
+    del settings["tls"]  # files of the pod's
+    ray = EdgeSettings.model_validate(settings).ray
+    assert ray is not None
+    served = yaml.safe_load(ray_service()["serveConfigV2"])
+    assert ray.nodes == (f"imagexplain-ray-serve-svc:{served['http_options']['port']}",)
+    assert [f"/{name}" for name in ray.applications] == [app["route_prefix"] for app in served["applications"]]
+    assert ray.response_timeout_s == served["http_options"]["request_timeout_s"]
+    (rule,) = objects()["NetworkPolicy", "imagexplain-front-door"]["spec"]["egress"][:1]
+    (peer,) = rule["to"]
+    for group in ray_service()["rayClusterConfig"]["workerGroupSpecs"]:
+        assert peer["podSelector"]["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
+    (admitted,) = [
+        rule
+        for rule in objects()["NetworkPolicy", "imagexplain-ray"]["spec"]["ingress"]
+        if "imagexplain-front-door" in str(rule["from"])
+    ]
+    assert admitted["ports"] == rule["ports"] == [{"port": 8000, "protocol": "TCP"}]
+
+
 def test_selectors_find_the_pods() -> None:
     found = objects()
+    front = found["Deployment", "imagexplain-front-door"]["spec"]
+    for selector in (
+        front["selector"]["matchLabels"],
+        found["Service", "imagexplain-front-door"]["spec"]["selector"],
+        found["PodDisruptionBudget", "imagexplain-front-door"]["spec"]["selector"]["matchLabels"],
+        found["NetworkPolicy", "imagexplain-front-door"]["spec"]["podSelector"]["matchLabels"],
+    ):
+        assert selector.items() <= front["template"]["metadata"]["labels"].items()
     deployment = found["Deployment", "imagexplain-torchserve"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     for selector in (

@@ -23,9 +23,10 @@ from imagexplain.archive.build import build_all
 from imagexplain.ops.server import ROOT, Server, free_port, start, stop
 from imagexplain.serving.headers import ANSWERED_ID
 from tests.conftest import metrics
-from tests.deploy.prometheus_server import prometheus, query, until
+from tests.deploy.prometheus_server import prometheus, query
 from tests.deploy.supervisor_metrics import supervisor_metrics
 from tests.serving.asking import noise_png
+from tests.waiting import until
 
 MODEL = "bit"
 WAITED = 6.0

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imagexplain.ops import edge, edge_keys
-from imagexplain.ops.edge_config import binary, installed
-from imagexplain.ops.edge_settings import EdgeError, EdgeSettings
+from imagexplain.ops.edge_settings import EdgeSettings
 from imagexplain.ops.server import Server
-from tests.ops.door import CLIENTS, GENEROUS, Door, faked
+from tests.ops.door import CLIENTS, GENEROUS, Door, faked, nginx_with_javascript
 
 
 @pytest.fixture(scope="session")
 def nginx() -> str:
-    """nginx with JavaScript; where tests must not be left out, its absence is a failure."""
-    try:
-        found = binary()
-        installed(found)
-        return found
-    except EdgeError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    """nginx with JavaScript, without which the test is left out."""
+    return nginx_with_javascript()
 
 
 @pytest.fixture(scope="module")

@@ -7,39 +7,48 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import psutil
+import pytest
 import requests
 
-from imagexplain.ops import edge
+from imagexplain.ops import edge, edge_keys
 from imagexplain.ops.edge import Edge
-from imagexplain.ops.edge_settings import EdgeSettings, RateSettings
+from imagexplain.ops.edge_config import binary, installed
+from imagexplain.ops.edge_settings import EdgeError, EdgeSettings, RateSettings, RaySettings
 from imagexplain.ops.processes import birth
 from imagexplain.ops.server import MAIN_CLASS, PORTS, ROOT, Server, free_port
+from tests.waiting import until
 
 CLIENTS = ("alice", "bob")
 GENEROUS = RateSettings(requests_per_second=10_000, burst=10_000, connections=1000)
 
 
-@dataclass(frozen=True)
-class Door:
-    """A running front door, the server behind it, and the keys of its clients."""
+Behind = TypeVar("Behind", Server, Path)
 
-    server: Server
+
+@dataclass(frozen=True)
+class AnyDoor(Generic[Behind]):
+    """A running front door, what stands behind it, and the keys of its clients.
+
+    Attributes:
+        server: TorchServe, or the directory of the front door's state before nodes of Ray Serve.
+    """
+
+    server: Behind
     settings: EdgeSettings
     edge: Edge
     keys: dict[str, str]
 
     @property
     def run(self) -> Path:
-        """Directory of the server's state."""
-        return Path(self.server.run)
+        """Directory of the state."""
+        return Path(self.edge.folder).parent
 
     @property
     def folder(self) -> Path:
@@ -79,6 +88,35 @@ class Door:
         return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
 
 
+Door = AnyDoor[Server]
+RayDoor = AnyDoor[Path]
+
+
+def nginx_with_javascript() -> str:
+    """Path of nginx; where tests must not be left out, its absence is a failure."""
+    try:
+        found = binary()
+        installed(found)
+        return found
+    except EdgeError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@contextmanager
+def before_ray(run: Path, nodes: Iterable[str], applications: Iterable[str], **more: Any) -> Iterator[RayDoor]:
+    """A front door before nodes of Ray Serve, whose limits no test meets that does not set its own."""
+    keys = {client: edge_keys.add(run / edge.FOLDER, client) for client in CLIENTS}
+    ray = RaySettings(nodes=tuple(nodes), applications=tuple(applications))
+    settings = EdgeSettings(ray=ray, client=GENEROUS, address=GENEROUS, **{"port": free_port(), **more})
+    running = edge.start(run, settings)
+    try:
+        yield RayDoor(run, settings, running, keys)
+    finally:
+        edge.stop(run, drain_s=1, quiet=True)
+
+
 @contextmanager
 def faked(run: Path, *models: str) -> Iterator[Server]:
     """A fake TorchServe of `tests/ops/fake_upstream.py`, with its state in `run`."""
@@ -91,7 +129,7 @@ def faked(run: Path, *models: str) -> Iterator[Server]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
-        wait_for(lambda: (run / "fake.ready").exists(), process)
+        until((run / "fake.ready").exists, process=process)
         ports = dict(zip(PORTS, range(port, port + len(PORTS)), strict=True))
         started = birth(psutil.Process(process.pid))
         server = Server(ports, process.pid, started, str(run), str(run / "tmp"), "", models)
@@ -102,20 +140,11 @@ def faked(run: Path, *models: str) -> Iterator[Server]:
         process.wait()
 
 
-def wait_for(done: Any, process: subprocess.Popen[bytes] | None = None, seconds: float = 20) -> None:
-    """Wait until `done` says so."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "waited in vain"
-        assert process is None or process.poll() is None, "the process has ended"
-        time.sleep(0.02)
-
-
 def rotate_key(server: Server) -> str:
     """Have the fake server change its inference key; returns the new one."""
     before = server.headers()
     os.kill(server.pid, signal.SIGUSR1)
-    wait_for(lambda: _headers(server) not in (None, before))
+    until(lambda: _headers(server) not in (None, before))
     return server.headers()["Authorization"]
 
 

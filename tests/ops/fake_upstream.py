@@ -16,12 +16,12 @@ import sys
 import threading
 import time
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 from imagexplain.errors import WORDS
+from tests.ops.answering import Answering, Server
 
 RUN, PORT = Path(sys.argv[1]), int(sys.argv[2])
 RESPONSE_TIMEOUT_S = 120
@@ -37,50 +37,14 @@ def write_keys(*_: object) -> None:
     (RUN / "key_file.json").write_text(json.dumps(content))
 
 
-class Answering(BaseHTTPRequestHandler):
-    """A connection that stays open."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    disable_nagle_algorithm = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def send(self, status: int, body: bytes, media: str | None = "application/json", **headers: str) -> None:
-        """Send a whole answer; in the names of headers ``_`` stands for ``-``."""
-        self.send_response(status)
-        if media:
-            self.send_header("Content-Type", media)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("x-request-id", "of-torchserve")
-        self.send_header("Content-Length", str(len(body)))
-        if status >= 400:
-            self.send_header("Connection", "close")
-            self.close_connection = True
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-
+class OfTorchServe(Answering):
     def refuse(self, status: int, kind: str, message: str) -> None:
         """Send an error in TorchServe's form."""
         self.send(status, json.dumps({"code": status, "type": kind, "message": message}).encode())
 
-    def body(self) -> bytes:
-        """The body, by its length or in chunks."""
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        whole = b""
-        while size := int(self.rfile.readline(), 16):
-            whole += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return whole
 
-
-class Inference(Answering):
-    def do_POST(self) -> None:
+class Inference(OfTorchServe):
+    def post(self) -> None:
         body = self.body()
         if self.headers.get("Authorization") != f"Bearer {KEYS['inference']}":
             self.refuse(400, "InvalidKeyException", "Token Authorization failed.")
@@ -112,12 +76,9 @@ class Inference(Answering):
         else:
             self.refuse(404, "ModelNotFoundException", f"Model not found: {model}")
 
-    def do_PUT(self) -> None:
-        self.do_POST()
 
-
-class Management(Answering):
-    def do_GET(self) -> None:
+class Management(OfTorchServe):
+    def get(self) -> None:
         states = json.loads((RUN / "states.json").read_text())
         model = self.path.removeprefix("/models/")
         if self.headers.get("Authorization") != f"Bearer {KEYS['management']}":
@@ -130,22 +91,17 @@ class Management(Answering):
 
 
 class Metrics(Answering):
-    def do_GET(self) -> None:
+    def get(self) -> None:
         self.send(200, b"# of TorchServe\n", "text/plain")
 
 
 class Exporter(Answering):
-    def do_GET(self) -> None:
+    def get(self) -> None:
         if self.path == "/readyz":
             told: dict[str, Any] = json.loads((RUN / "readiness.json").read_text())
             self.send(200 if told["ready"] else 503, json.dumps(told).encode())
         else:
             self.send(200, b"# of the supervisor\n", "text/plain")
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 512
 
 
 def main() -> None:

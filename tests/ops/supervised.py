@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,6 @@ from imagexplain.checkout import ROOT
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.exporter import EXPORTER_PORT
 from imagexplain.ops.server import Server, find
-
-
-def until(true: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something holds, and fail if it does not."""
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, true
-        time.sleep(0.05)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -78,6 +79,19 @@ def test_the_command_is_one_that_there_is(where: str, monkeypatch: pytest.Monkey
     assert serve.main(commands()[where]) == 0
     state = {"unit": "/var/lib/imagexplain", "container": "/state"}[where]
     assert given == [(f"{PLACE}/model_store", state, 60.0)]
+
+
+def test_the_front_doors_container_is_the_same_with_nginx() -> None:
+    text = (CONTAINERFILE.parent / "Containerfile.edge").read_text()
+    (packages,) = re.findall(r"--no-install-recommends (.*) \\$", text, re.MULTILINE)
+    assert {*packages.split()} == {"nginx", "libnginx-mod-http-js", "openssl"}
+    assert {*packages.split()} <= {*(ROOT / "scripts" / "setup_ops.sh").read_text().split("(")[1].split(")")[0].split()}
+    assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["root", "10001:10001"]
+    (script,) = re.findall(rf'"{PLACE}/(\S+\.sh)"', text)
+    assert (ROOT / script).is_file()
+    pods = [(ROOT / "deploy" / "kubernetes" / name).read_text() for name in ("torchserve.yaml", "front_door.yaml")]
+    for path in json.loads(re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0]):
+        assert all(f"mountPath: /{path.split('/')[1]}" in pod for pod in pods), path
 
 
 def test_the_container_runs_as_nobody_in_particular_and_asks_the_exporter() -> None:

@@ -25,7 +25,8 @@ from imagexplain.ops.edge_config import refusals
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, EdgeError, EdgeSettings
 from imagexplain.ops.refusals import NAMED_REFUSALS
 from imagexplain.ops.server import ROOT, free_port
-from tests.ops.door import Door, error_of, faked, rotate_key, wait_for
+from tests.ops.door import Door, error_of, faked, rotate_key
+from tests.waiting import until
 
 ECHO = "/predictions/echo"
 
@@ -737,7 +738,7 @@ def test_a_number_that_is_none_is_replaced(door: Door, given: str) -> None:
 
 def test_the_log_names_client_and_request_and_no_secret(door: Door) -> None:
     door.ask("/explanations/echo?target_class=secret", X_Request_Id="logged", client="bob")
-    wait_for(lambda: any(line["id"] == "logged" for line in door.requests_logged()))  # once the connection is closed
+    until(lambda: any(line["id"] == "logged" for line in door.requests_logged()))  # once the connection is closed
     (line,) = [line for line in door.requests_logged() if line["id"] == "logged"]
     assert (line["client"], line["path"], line["status"]) == ("bob", "/explanations/echo", 200)
     assert line["seconds"] >= 0 and float(line["torchserve_seconds"]) >= 0
@@ -751,9 +752,9 @@ def test_logs_are_rotated_by_the_file_for_it(door: Door) -> None:
     old = (door.folder / "access.log").rename(door.folder / "access.log.1")
     before = old.read_text()
     subprocess.run(after, shell=True, check=True)
-    wait_for((door.folder / "access.log").exists)
+    until((door.folder / "access.log").exists)
     assert door.ask(ECHO).status_code == 200
-    wait_for(lambda: len(door.requests_logged()) == 1)
+    until(lambda: len(door.requests_logged()) == 1)
     assert old.read_text() == before
 
 

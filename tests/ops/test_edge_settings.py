@@ -14,7 +14,14 @@ from imagexplain.api.openapi import EDGE_WORDS
 from imagexplain.ops import edge_config, edge_keys
 from imagexplain.ops.edge_certificate import ensure_certificate
 from imagexplain.ops.edge_config import binary, installed, quoted, refusals
-from imagexplain.ops.edge_settings import MAX_BODY_BYTES, SETTINGS_FILE, EdgeError, EdgeSettings, read_settings
+from imagexplain.ops.edge_settings import (
+    MAX_BODY_BYTES,
+    SETTINGS_FILE,
+    EdgeError,
+    EdgeSettings,
+    RaySettings,
+    read_settings,
+)
 from imagexplain.ops.refusals import NAMED_REFUSALS
 from imagexplain.ops.server import ROOT
 from tests.pages import rows
@@ -63,6 +70,14 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("openapi: none.json", "openapi: there is no file .*none.json"),
         ("tls: {certificate: edge.yaml}", "tls: .*both a certificate and its key"),
         ("tls: {certificate: no.pem, key: no.key}", "there is no file .*no.pem"),
+        ("ray: {nodes: ['10.0.0.5:8000']}", "ray.applications: Field required"),
+        ("ray: {nodes: [], applications: [bit]}", "ray.nodes: .*at least 1 item"),
+        ("ray: {nodes: ['http://a:8000'], applications: [bit]}", "ray.nodes.0: .*a host and the port"),
+        ("ray: {nodes: [a], applications: [bit]}", "ray.nodes.0: .*a host and the port"),
+        ("ray: {nodes: ['a:70000'], applications: [bit]}", "ray.nodes.0: .*a host and the port"),
+        ("ray: {nodes: ['a:1', 'a:1'], applications: [bit]}", "ray.nodes: .*wants each once"),
+        ("ray: {nodes: ['a:1'], applications: [/bit]}", "ray.applications.0: .*should match pattern"),
+        ("ray: {nodes: ['a:1'], applications: [bit]}\nlegacy: {vit: 9080}", "legacy: wants one of .*bit.*got vit"),
         ("[1, 2]", "Input should be .*EdgeSettings"),
         ("port: [", "cannot be read as YAML"),
     ],
@@ -71,6 +86,18 @@ def test_a_fault_is_named_with_file_and_field(tmp_path: Path, text: str, fault: 
     path = written(tmp_path, text)
     with pytest.raises(EdgeError, match=rf"(?s)^{path}: .*{fault}"):
         read_settings(path)
+
+
+def test_nodes_are_found_by_name_and_each_once(tmp_path: Path) -> None:
+    nodes = ("127.0.0.1:8000", "localhost:8000", "[::1]:8001", "localhost:8002")
+    known = edge_config.addresses(RaySettings(nodes=nodes, applications=("bit",)))
+    assert known[0] == "127.0.0.1:8000" and {"[::1]:8001", "127.0.0.1:8002"} <= set(known)
+    assert len(known) == len(set(known))
+    settings = EdgeSettings(ray=RaySettings(nodes=("nobody.invalid:8000",), applications=("bit",)))
+    with pytest.raises(EdgeError, match=r"ray\.nodes: nobody\.invalid:8000 has no address"):
+        edge_config.behind(tmp_path, settings)
+    with pytest.raises(EdgeError, match="no server runs with"):
+        edge_config.behind(tmp_path, EdgeSettings())
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -23,8 +23,9 @@ from imagexplain.client.loopback import urlopen
 from imagexplain.ops import edge, edge_keys
 from imagexplain.ops.edge_settings import MAX_BODY_BYTES, EdgeSettings
 from imagexplain.ops.server import ROOT, free_port, start, stop
-from tests.ops.door import GENEROUS, Door, error_of, wait_for
+from tests.ops.door import GENEROUS, Door, error_of
 from tests.pages import blocks
+from tests.waiting import until
 from tests.wire.photos import encoded
 from training.scenes import SceneSettings, scene
 
@@ -263,9 +264,9 @@ def test_a_server_that_is_stopped_under_load_gives_clear_errors(door: Door) -> N
     threads = [threading.Thread(target=load) for _ in range(2)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: seen[200] > 5)
+    until(lambda: seen[200] > 5)
     assert stop(door.run, drain_s=30, quiet=True)
-    wait_for(lambda: seen[502] > 0 or seen[503] > 5)
+    until(lambda: seen[502] > 0 or seen[503] > 5)
     done.set()
     for thread in threads:
         thread.join()

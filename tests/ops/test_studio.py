@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from imagexplain.checkout import ROOT
 from imagexplain.cli import main
 from imagexplain.cli import studio as command
 from imagexplain.client.loopback import LOOPBACK
-from imagexplain.ops import edge, edge_keys, studio, studio_relay
+from imagexplain.ops import edge, edge_keys, studio, studio_application, studio_relay
 from imagexplain.ops.drain import DRAINING_FILE
 from imagexplain.ops.refusals import CONTENT_SECURITY_POLICY, MAX_BODY_BYTES
 from imagexplain.ops.server import PORTS, Server, free_port
-from imagexplain.ops.studio import Settings, StudioServer, files_of, serving
-from tests.ops.door import Door, error_of, rotate_key, wait_for
+from imagexplain.ops.studio import Settings, StudioServer, serving
+from imagexplain.ops.studio_application import files_of
+from tests.ops.door import Door, error_of, rotate_key
+from tests.waiting import until
 
 DOCUMENT = b'{"openapi":"3.1.0"}'
 POLICY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -471,7 +474,7 @@ def test_a_body_is_waited_for_where_the_client_wants_to_be_told(page: Page) -> N
 
 def test_a_body_in_chunks_is_bounded_while_it_is_read(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     assert page.ask("/predictions/echo", iter([b"pho", b"to"])).json()["bytes"] == 5
-    monkeypatch.setattr(studio, "MAX_BODY_BYTES", 100_000)
+    monkeypatch.setattr(studio_application, "MAX_BODY_BYTES", 100_000)
     with serving(page.server.settings) as server:
         large = Page(server, page.fake).ask("/predictions/echo", iter([bytes(60_000)] * 2))
     assert error_of(large) == (413, "too_large", "body")
@@ -487,7 +490,7 @@ def test_connections_are_bounded(page: Page) -> None:
         finally:
             for connection in idle:
                 connection.close()
-        wait_for(lambda: other.ask("/livez", key=None).status_code == 200)
+        until(lambda: other.ask("/livez", key=None).status_code == 200)
 
 
 # What is passed on, and who goes away
@@ -499,6 +502,11 @@ def listening() -> Iterator[socket.socket]:
     with closing(socket.create_server((LOOPBACK, 0))) as listener:
         listener.settimeout(10)
         yield listener
+
+
+def begun(connection: socket.socket) -> bool:
+    """Tell whether the body of a request has begun to come."""
+    return b"\r\n\r\nph" in connection.recv(65536, socket.MSG_PEEK)
 
 
 def ended(connection: socket.socket) -> bool:
@@ -515,13 +523,13 @@ def ended(connection: socket.socket) -> bool:
 def test_a_client_that_goes_takes_its_request_with_it(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as upstream:
         ports = {**page.fake.ports, "inference": upstream.getsockname()[1]}
-        monkeypatch.setattr(studio, "find", lambda _: replace(page.fake, ports=ports))
+        monkeypatch.setattr(studio_application, "find", lambda _: replace(page.fake, ports=ports))
         head = HEAD.replace("{host}", page.host).replace("{key}", page.server.settings.key)
         for sent in ("Content-Length: 5\r\n\r\nphoto", "Content-Length: 5\r\n\r\nph"):  # whole, and not
             with closing(page.connect()) as client:
                 client.sendall(f"{head}{sent}".encode())
                 passed, _ = upstream.accept()
-                wait_for(lambda passed=passed: b"\r\n\r\nph" in passed.recv(65536, socket.MSG_PEEK))
+                until(partial(begun, passed))
             assert ended(passed), "the request upstream ends with its client"
             passed.close()
 
@@ -529,7 +537,7 @@ def test_a_client_that_goes_takes_its_request_with_it(page: Page, monkeypatch: p
 def test_a_client_that_has_begun_to_read_may_go_too(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as upstream:
         ports = {**page.fake.ports, "inference": upstream.getsockname()[1]}
-        monkeypatch.setattr(studio, "find", lambda _: replace(page.fake, ports=ports))
+        monkeypatch.setattr(studio_application, "find", lambda _: replace(page.fake, ports=ports))
         head = HEAD.replace("{host}", page.host).replace("{key}", page.server.settings.key)
         with closing(page.connect()) as client:
             client.sendall(f"{head}Content-Length: 5\r\n\r\nphoto".encode())
@@ -545,7 +553,7 @@ def test_an_answer_that_breaks_off_is_no_whole_one(
 ) -> None:
     with listening() as upstream:
         ports = {**page.fake.ports, "inference": upstream.getsockname()[1]}
-        monkeypatch.setattr(studio, "find", lambda _: replace(page.fake, ports=ports))
+        monkeypatch.setattr(studio_application, "find", lambda _: replace(page.fake, ports=ports))
 
         def answer(said: bytes) -> None:
             passed, _ = upstream.accept()
@@ -576,10 +584,11 @@ def test_a_silent_torchserve_is_told(page: Page, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(studio_relay, "WAIT_S", 0.1)
     with listening() as upstream:
         ports = {**page.fake.ports, "inference": upstream.getsockname()[1]}
-        monkeypatch.setattr(studio, "find", lambda _: replace(page.fake, ports=ports))
+        monkeypatch.setattr(studio_application, "find", lambda _: replace(page.fake, ports=ports))
         answer = page.ask("/predictions/bit", b"photo")
     assert error_of(answer) == (504, "timeout", "server") and answer.headers["Retry-After"] == "30"
-    monkeypatch.setattr(studio, "find", lambda _: replace(page.fake, ports=dict.fromkeys(PORTS, free_port())))
+    nowhere = dict.fromkeys(PORTS, free_port())
+    monkeypatch.setattr(studio_application, "find", lambda _: replace(page.fake, ports=nowhere))
     assert error_of(page.ask("/predictions/bit", b"photo"))[0] == 502
 
 

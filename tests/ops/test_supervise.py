@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from urllib.request import Request
 
@@ -21,9 +22,12 @@ import pytest
 from imagexplain.checkout import ROOT
 from imagexplain.client.loopback import urlopen
 from imagexplain.ops.observation import observe
+from imagexplain.ops.processes import birth
 from imagexplain.ops.server import ServerError, free_port, orphaned_workers, sha256_of_file, start, stop
-from tests.ops.supervised import Supervised, supervise, until
+from imagexplain.ops.supervisor_state import STATE_FILE, Supervisor, find_supervisor, forget
+from tests.ops.supervised import Supervised, supervise
 from tests.serving import archives
+from tests.waiting import until
 
 FRAGILE = archives.WORKING.replace(
     "pass", "import pathlib\n        assert not pathlib.Path('{flag}').exists(), 'this worker does not start'"
@@ -181,3 +185,42 @@ def test_a_server_that_runs_is_taken_over_and_not_stopped_by_a_failure(tmp_path:
         assert server.process() is None and [path.name for path in run.iterdir()] == ["logs"]
     finally:
         stop(run, quiet=True, drain_s=0)
+
+
+ENDED_TWICE = """
+import signal, sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from imagexplain.ops import supervise
+
+@contextmanager
+def ended_late(*_):
+    try:
+        yield
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+
+supervise.exported = ended_late
+supervise._Supervision.go = lambda _: signal.raise_signal(signal.SIGTERM)
+root, folder = map(Path, sys.argv[1:])
+supervise.supervise(supervise.Settings(root, folder / "store", folder / "run", "127.0.0.1"))
+"""
+
+
+def test_a_second_signal_after_the_server_has_ended_leaves_no_state(tmp_path: Path) -> None:
+    """The exporter takes half a second to end: by then whoever stops the supervisor may have lost patience."""
+    command = [sys.executable, "-c", ENDED_TWICE, str(ROOT), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_the_state_of_a_supervisor_that_had_to_be_killed_is_removed_by_whoever_stops_it(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        other = Supervisor(process.pid, birth(psutil.Process(process.pid)), 1)
+        (tmp_path / STATE_FILE).write_text(json.dumps(asdict(other)))
+        forget(tmp_path, other.pid + 1)
+        assert find_supervisor(tmp_path) == other, "nobody else removes it"
+        assert stop(tmp_path, quiet=True, drain_s=0)
+    assert list(tmp_path.iterdir()) == []

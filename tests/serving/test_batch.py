@@ -56,7 +56,8 @@ def run(store: Path, tmp_path: Path, loaded: dict[Path, Worker[Classifier]], mon
         texts = (line if isinstance(line, str) else json.dumps(line) for line in lines)
         given.write_text("".join(f"{text}\n" for text in texts))
         named = [word for model in models for word in ("--model", model)]
-        where = ["--out", str(out), "--store", str(store), "--explanation-spec", str(spec), *named]
+        explained = [] if "--predict" in options else ["--explanation-spec", str(spec)]
+        where = ["--out", str(out), "--store", str(store), *explained, *named]
         status = main(["batch", str(given), *where, *options])
         return status, [json.loads(line) for line in out.read_text().splitlines()] if status == 0 else []
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.conftest import Served, metrics
 from tests.tensors import unpacked
+from tests.waiting import until
 from tests.wire.photos import encoded
 from training.captioning.named_scenes import NamedScene, named_scene
 
@@ -87,8 +88,8 @@ def test_good_and_bad_requests_side_by_side(served: Served) -> None:
         answers = list(pool.map(lambda one: ask(served, one[0], json=one[1]), bodies))
     assert [answer.status_code for answer in answers] == [status for *_, status in bodies]
     assert answers[0].json()["graphs"][0]["caption"] == answers[5].json()["graphs"][0]["caption"]
-    text = metrics(served.server)
-    assert 'explain_requests_total{model_name="captioner",kind="prediction",outcome="ok"' in text
+    counted = 'explain_requests_total{model_name="captioner",kind="prediction",outcome="ok"'
+    until(lambda: counted in metrics(served.server))
 
 
 def test_a_form_of_a_hundred_megabytes(served: Served) -> None:

@@ -19,6 +19,7 @@ from imagexplain.checkout import ROOT
 from imagexplain.cli.check import main, spec_of
 from imagexplain.errors import ArgumentError
 from imagexplain.models.example_photo import example_photo
+from imagexplain.serving import trial
 from tests.models.huggingface_folders import write
 from tests.pages import blocks
 
@@ -92,6 +93,7 @@ def test_a_spec(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_pages_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Every line, on files of these names."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trial, "MAX_SEARCH_SECONDS", 1.0)
     folder_of(tmp_path / "folder", "vit")
     Image.fromarray(example_photo()).save("photo.jpg")
     torch.manual_seed(0)

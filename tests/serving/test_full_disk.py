@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,34 +15,16 @@ from imagexplain.client.loopback import urlopen
 from imagexplain.ops.key_renewal import renew
 from imagexplain.ops.observation import READY, observe
 from imagexplain.ops.server import SPARE_BYTES, Server, ServerError, free_port, start, stop
+from tests.disks import fill, mounted
 from tests.serving import archives
 
 
 @pytest.fixture
 def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A disk in memory, with as many bytes as the test asks for."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(place)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount a disk")
-    yield place
-    stop(place / "run", quiet=True, drain_s=0)
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    """A file that takes all that is left."""
-    path = disk / "filler"
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1 << 12)):
-                pass
-        except OSError:
-            pass
-    return path
+    with mounted(tmp_path / "disk", request.param) as place:
+        yield place
+        stop(place / "run", quiet=True, drain_s=0)
 
 
 def ask(server: Server, body: bytes = b"x") -> bytes:

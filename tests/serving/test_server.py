@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from imagexplain.ops import server
-from imagexplain.ops.processes import birth
+from imagexplain.ops.processes import birth, wait_for_ends
 from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
 from tests.serving import archives
 
@@ -40,7 +40,7 @@ def test_starts_answers_and_stops(tmp_path: Path, run: Path, capsys: pytest.Capt
     family = [process, *process.children(recursive=True)]
     assert len(family) == 2
     assert stop(run)
-    assert not any(member.is_running() for member in family)
+    assert wait_for_ends(family, 0) == []
     assert sorted(path.name for path in run.iterdir()) == ["logs"]
     assert not stop(run)
 

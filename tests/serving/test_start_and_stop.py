@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +29,7 @@ from imagexplain.ops import server
 from imagexplain.ops.server import PORTS, ROOT, Server, ServerError, find, free_port, start, stop
 from imagexplain.ops.signals import ended_by_signals, undisturbed
 from tests.serving import archives
+from tests.waiting import until
 
 SLOW = archives.WORKING.replace('return [b"fine"', 'import time; time.sleep(1); return [b"fine"')
 BUSY = archives.WORKING.replace(
@@ -72,13 +73,6 @@ def answer(running: Server, model: str, key: str | None = None) -> str:
         return type(error.reason).__name__
     except OSError as error:
         return type(error).__name__
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.02)
 
 
 def accepted(running: Server) -> int:

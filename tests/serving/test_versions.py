@@ -21,6 +21,7 @@ from imagexplain.client import Client
 from imagexplain.ops.server import ServerError, UnknownModelError, chosen_archives, free_port, start
 from tests.conftest import metrics
 from tests.serving import archives
+from tests.waiting import until
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 CLASSES = ("attic", "hall", "kitchen")
@@ -94,7 +95,7 @@ def test_two_versions_are_served_at_once(
     counted = (
         r'^explain_requests_total{model_name="places",kind="explanation",outcome="ok",model_version="(.*?)".*} (.*)$'
     )
-    assert sorted(re.findall(counted, metrics(server), re.MULTILINE)) == [("1.0", "1.0"), ("2.0", "1.0")]
+    until(lambda: sorted(re.findall(counted, metrics(server), re.MULTILINE)) == [("1.0", "1.0"), ("2.0", "1.0")])
 
 
 def test_methods_are_compared_on_a_version(

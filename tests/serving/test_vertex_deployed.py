@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from google.cloud.aiplatform_v1.types import ExplanationSpec
 
 from handlers.classifier import ClassifierHandler
 from imagexplain.archive.spec import SpecError, load, select
+from imagexplain.checkout import ROOT
+from imagexplain.cli import build
 from tests.serving.asking import base64_png
 from tests.serving.fake_torchserve import Context
 from tests.serving.handlers import classifier_of, write_timm
@@ -125,6 +128,19 @@ def test_a_faulty_one_keeps_the_worker_from_coming_up(tmp_path: Path, spec: dict
     with pytest.raises(SpecError, match=r"^vertex\.explanation_spec: ") as caught:
         classifier_of(write_timm(tmp_path, "resnet", vertex={"explanation_spec": spec}))
     assert message in str(caught.value)
+
+
+def test_a_faulty_one_keeps_the_archive_from_being_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = yaml.safe_load((ROOT / "archive_specs" / "bit.yaml").read_text())
+    for name in ("weights", "labels"):
+        spec[name] = str(ROOT / "archive_specs" / spec[name])
+    (tmp_path / "deployed.json").write_text(json.dumps({"parameters": {"outputIndices": [400]}}))
+    (tmp_path / "bit.yaml").write_text(yaml.safe_dump(spec | {"vertex": {"explanation_spec": "deployed.json"}}))
+    assert build.main([str(tmp_path / "bit.yaml"), "--store", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    fault = "vertex.explanation_spec: parameters.outputIndices: wanted class indices below"
+    assert f"error: {tmp_path / 'bit.yaml'}: {fault}" in said
+    assert not list(tmp_path.glob("*.mar"))
 
 
 def test_it_stands_in_a_file_that_the_archives_spec_names(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from imagexplain.ops import fork_workers, worker_launcher, worker_template
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="workers are copies on Linux alone")
 
@@ -83,21 +83,14 @@ def template(tmp_path: Path) -> Iterator[Template]:
     command = [sys.executable, "-P", worker_template.__file__, str(address), str(tmp_path / "pid"), *modules]
     process = subprocess.Popen(command)
     (tmp_path / fork_workers.PID_FILE).write_text(str(process.pid))
-    eventually(address.is_socket)
+    with socket.socket(socket.AF_UNIX) as connection:  # the file is there before anything listens
+        until(lambda: connection.connect_ex(str(address)) == 0)
     try:
         yield Template(process, server, address, script)
     finally:
         for each in (server, process):
             each.kill()
             each.wait()
-
-
-def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait until a condition holds."""
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it never came to be"
-        time.sleep(0.02)
 
 
 def told(launcher: subprocess.Popen[str]) -> dict[str, object]:
@@ -137,7 +130,7 @@ def test_the_end_of_the_launcher_is_that_of_its_worker_alone(template: Template)
     one, other = template.launch("60", "0"), template.launch("60", "0")
     ended, goes_on = told(one)["pid"], told(other)["pid"]
     one.kill()
-    eventually(lambda: [worker.pid for worker in template.workers()] == [goes_on])
+    until(lambda: [worker.pid for worker in template.workers()] == [goes_on])
     assert ended != goes_on
     assert other.poll() is None
 
@@ -161,7 +154,7 @@ def test_a_stopped_template_holds_up_no_worker(template: Template) -> None:
     assert started.returncode == 7
     assert not json.loads(output.read_text())["decimal"]  # an interpreter of its own
     template.process.send_signal(signal.SIGCONT)
-    eventually(lambda: not template.workers())
+    until(lambda: not template.workers())
     assert told(template.launch("0", "0"))["decimal"]
 
 
@@ -176,7 +169,7 @@ def test_the_launcher_holds_the_connection_of_a_killed_worker_until_something_is
         assert server.recv(4) == b"here"
         launcher.send_signal(signal.SIGSTOP)  # so that its patience does not end
         os.kill(worker, signal.SIGKILL)
-        eventually(lambda: not template.workers())
+        until(lambda: not template.workers())
         server.settimeout(0.3)
         with pytest.raises(TimeoutError):
             server.recv(1)
@@ -192,7 +185,7 @@ def test_a_stopped_worker_ends_with_its_launcher(template: Template) -> None:
     launcher = template.launch("60", "0")
     os.kill(int(str(told(launcher)["pid"])), signal.SIGSTOP)
     launcher.kill()
-    eventually(lambda: not template.workers())
+    until(lambda: not template.workers())
 
 
 @pytest.mark.parametrize("ends", ["server", "process"])

@@ -426,6 +426,21 @@ def test_the_models_of_a_document(core: Modules) -> None:
         core.value("document", "m.schemas(a[0], 'none', 'prediction')", DOCUMENT)
 
 
+def test_the_model_to_begin_with_is_the_classifier_of_the_most_classes(core: Modules) -> None:
+    def model(name: str, kind: str, count: int | None) -> dict[str, Any]:
+        return {"name": name, "kind": kind, "labels": None if count is None else ["a"] * count}
+
+    words, shapes, own = (model(name, "classifier", count) for name, count in (("w", None), ("a", 9), ("b", 1000)))
+    segmenter, captioner = model("s", "segmenter", 2000), model("c", "captioner", 3000)
+    for models, wanted in (
+        ([captioner, segmenter, words, shapes, own, own | {"name": "c"}], "b"),
+        ([words, words | {"name": "x"}], "w"),
+        ([captioner, segmenter], "s"),
+        ([captioner], None),
+    ):
+        assert core.value("document", "m.first(a[0])?.name ?? null", models) == wanted
+
+
 def every_control(core: Modules, model: Interface) -> dict[Any, dict[str, dict[str, Any]]]:
     """The controls of a model's explanations, by method."""
     methods = [None] if model.kind == "captioner" else [None, *METHODS]

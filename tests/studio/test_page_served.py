@@ -93,6 +93,7 @@ def test_a_segmenters_instance_is_explained(page: Studio) -> None:
 
 def test_two_models_side_by_side_on_a_phone(browser: Browser, server: StudioServer) -> None:
     with studio(browser, server.address, PHONE, color_scheme="dark") as shown:
+        expect(shown.page.get_by_label("Model", exact=True)).to_have_value("imagenet")
         shown.choose("Model", "bit")
         shown.give(SCENE, "scene.png")
         shown.explain()
