@@ -4,7 +4,9 @@ Each estimator gets the score of partial images, and where it takes them gradien
 passes, a gradient counted by its measured cost. Scores are stored in --games and asked for once, so that an estimator
 is tried without the network where its coalitions were evaluated before.
 
-bench_group_methods.py --games DIR --models bit lanet --cases 12 --out benchmarks/results_group_methods.json
+The Gaussian process has typical weights, which for the games of one model are fitted to those of all others.
+
+bench_group_methods.py --games DIR --out benchmarks/results_group_methods.json
 bench_group_methods.py --show benchmarks/results_group_methods.json
 """
 
@@ -15,7 +17,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,7 @@ from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, NotStoredError, StoredGame
 from benchmarks.group_explanations.gaussian_process import gaussian_process
 from benchmarks.group_explanations.reference import converged
+from benchmarks.group_explanations.typical import known_of, without_each
 from evaluation.machine import machine
 from evaluation.pointing import pointing_game
 from evaluation.ranks import spearman
@@ -37,8 +42,24 @@ BUDGETS = (20, 50, 150, 400, 800)
 PRICES = {"lanet": 2.66, "bit": 2.40, "resnet": 2.84, "vit": 2.58, "swin_classifier": 2.44, "imagenet": 2.43}
 """Processor time of a gradient in that of a forward pass, batches of 32 (photographs 8), on one thread."""
 
-REFERENCES = (4400, 2000, 1100)
-"""Coalitions along orders for the converged values, the most that a store has, else the first."""
+REDRAWN = 150
+"""Largest cost at which all seeds are tried; at larger ones the first alone."""
+
+REFERENCES = {"lanet": 4400, "bit": 4400, "resnet": 2000, "vit": 4400, "swin_classifier": 4400, "imagenet": 1100}
+"""Coalitions along orders for the converged values."""
+
+PHOTOS = 6
+"""Number of photographs, at most."""
+
+KERNELS = (
+    "each segment by ‖Δ‖²",
+    "like colours alike",
+    "all together, weak",
+    "all together, strong",
+    "neighbours together",
+    "noise",
+)
+"""Parts of the prior, in the order of their weights."""
 
 PACKAGES = ("torch", "captum", "shap", "scikit-learn", "numpy")
 RIVALS = (
@@ -55,14 +76,16 @@ RIVALS = (
 """What people use; the best of them at each cost is what a candidate has to beat."""
 
 
-def estimators(game: StoredGame, price: float, seed: int) -> Mapping[str, Callable[[int], Estimate]]:
+def estimators(
+    game: StoredGame, price: float, seed: int, weights: Array | None = None
+) -> Mapping[str, Callable[[int], Estimate]]:
     """All estimators by name, each a function of the cost."""
 
     def shap(regularization: object) -> Callable[[int], Estimate]:
         return lambda cost: rivals.shap_kernel_explainer(game, cost, seed, regularization)
 
-    def process(part: float) -> Callable[[int], Estimate]:
-        return lambda cost: gaussian_process(game, game.facts, cost, price, seed, part)
+    def process(chosen: bool) -> Callable[[int], Estimate]:
+        return lambda cost: gaussian_process(game, game.facts, cost, seed, weights, chosen)
 
     def to_the_path(cost: int) -> Estimate:
         path = rivals.straight_path(game, int(7 * price) + 1, price).values
@@ -84,9 +107,8 @@ def estimators(game: StoredGame, price: float, seed: int) -> Mapping[str, Callab
         "boosted trees": lambda cost: candidates.boosted_trees(game, cost, seed),
         "regression-adjusted, quadratic": lambda cost: candidates.adjusted(game, cost, seed, candidates.quadratic),
         "regression-adjusted, trees": lambda cost: candidates.adjusted(game, cost, seed, candidates.trees),
-        "Gaussian process": process(0.0),
-        "Gaussian process, 0.4 on gradients": process(0.4),
-        "Gaussian process, 0.8 on gradients": process(0.8),
+        "Gaussian process, sizes drawn evenly": process(False),
+        "Gaussian process": process(True),
     }
 
 
@@ -112,54 +134,41 @@ def measured(game: StoredGame, found: Estimate, reference: Estimate, effects: Ar
     return scores
 
 
-def reference_of(game: StoredGame, stored_only: bool) -> Estimate:
-    """Converged values, by the longest series of orders that the store has."""
-    for count in REFERENCES:
-        try:
-            return converged(game, game.facts, count)
-        except NotStoredError:
-            if not stored_only or count == REFERENCES[-1]:
-                raise
-    raise NotStoredError
-
-
 def scored(
-    game: StoredGame, price: float, names: list[str], budgets: list[int], seeds: int
+    game: StoredGame, model: str, names: list[str], costs: list[int], seeds: int, weights: Array | None
 ) -> Iterator[dict[str, Any]]:
     """Yield the scores of every estimator at every cost; what the store lacks and nobody evaluates is left out."""
-    reference = reference_of(game, True)
+    reference = converged(game, game.facts, REFERENCES[model])
     _, full = ends(game)
     effects = full - game.values(1 - np.eye(game.players))
     error = float(np.linalg.norm(reference.errors) / np.linalg.norm(reference.values))  # type: ignore[arg-type]
     yield {"estimator": "converged values", "cost": 0, **measured(game, reference, reference, effects), "error": error}
     for seed in range(seeds):
-        for name, estimator in estimators(game, price, seed).items():
-            for cost in budgets:
-                if name not in names:
-                    continue
-                begin = time.process_time()
-                try:
-                    found = estimator(cost)
-                except NotStoredError:
-                    continue
-                seconds = time.process_time() - begin
-                yield {
-                    "estimator": name,
-                    "cost": cost,
-                    **measured(game, found, reference, effects),
-                    "seconds": seconds,
-                }
+        ways = estimators(game, PRICES[model], seed, weights)
+        for name, cost in product(names, costs):
+            if seed and cost > REDRAWN:
+                continue
+            begin = time.process_time()
+            try:
+                found = ways[name](cost)
+            except NotStoredError:
+                continue
+            seconds = time.process_time() - begin
+            yield {"estimator": name, "cost": cost, **measured(game, found, reference, effects), "seconds": seconds}
 
 
-def table(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Means by estimator and cost, with the number of cases."""
+def table(cases: list[list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Means by estimator and cost over the seeds and the cases, with the standard error of the rank over the cases."""
+    rows = [{**row, "case": case} for case, own in enumerate(cases) for row in own]
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for name in dict.fromkeys(row["estimator"] for row in rows):
-        for cost in dict.fromkeys(row["cost"] for row in rows if row["estimator"] == name):
-            own = [row for row in rows if row["estimator"] == name and row["cost"] == cost]
-            keys = [key for key in own[0] if key not in ("estimator", "cost")]
-            means = {key: round(float(np.mean([row[key] for row in own if key in row])), 4) for key in keys}
-            found.setdefault(name, {})[str(cost)] = {**means, "cases": len(own)}
+    for key in dict.fromkeys((row["estimator"], row["cost"]) for row in rows):
+        own = [row for row in rows if (row["estimator"], row["cost"]) == key]
+        each = [np.mean([row["rank"] for row in own if row["case"] == case]) for case in {row["case"] for row in own}]
+        names = [name for name in own[0] if name not in ("estimator", "cost", "case")]
+        means = {name: round(float(np.mean([row[name] for row in own if name in row])), 4) for name in names}
+        if len(each) > 1:
+            means["rank_error"] = round(float(np.std(each, ddof=1) / np.sqrt(len(each))), 4)
+        found.setdefault(key[0], {})[str(key[1])] = {**means, "cases": len(each)}
     return found
 
 
@@ -185,15 +194,28 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--games", type=Path, help="folder of the stores")
     made.add_argument("--models", nargs="+", default=[*SCENE_MODELS, PHOTO_MODEL])
-    made.add_argument("--cases", type=int, default=12, help="scenes or photographs of each model (default: 12)")
-    made.add_argument("--first", type=int, default=0, help="number of the first")
+    made.add_argument("--cases", type=int, default=12, help="scenes of each model (default: 12)")
     made.add_argument("--costs", type=int, nargs="+", default=list(BUDGETS))
-    made.add_argument("--seeds", type=int, default=1)
+    made.add_argument("--seeds", type=int, default=3, help="series of draws of each estimator (default: 3)")
     made.add_argument("--only", nargs="+", help="names of estimators; by default all")
     made.add_argument("--stored", action="store_true", help="evaluate nothing: leave out what the stores lack")
     made.add_argument("--out", type=Path, help="a JSON file to write")
     made.add_argument("--show", type=Path, help="print the tables of a record, and do nothing else")
     return made
+
+
+def games_of(model: str, given: argparse.Namespace) -> Iterator[StoredGame]:
+    """Yield the games of a model, as many as are wanted and there are."""
+    for index in range(PHOTOS if model == PHOTO_MODEL else given.cases):
+        if given.stored and not (given.games / f"{model}-superpixels-{index}.npz").exists():
+            continue
+        try:
+            game = game_of(model, index, "superpixels", given.games)
+        except IndexError:  # fewer photographs
+            return
+        if given.stored:
+            game.open = _nobody
+        yield game
 
 
 def main() -> int:
@@ -207,42 +229,46 @@ def main() -> int:
         return 2
     given.games.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    weights = without_each(_known(given), SCENE_MODELS)
     results: dict[str, Any] = {
         "budgets": given.costs,
         "prices": PRICES,
         "seeds": given.seeds,
         "machine": machine(),
         "versions": {name: version(name) for name in PACKAGES},
+        "kernels": KERNELS,
+        "weights without": {model: found.round(2).tolist() for model, found in weights.items()},
         "models": {},
     }
     for model in given.models:
-        rows: list[dict[str, Any]] = []
-        games, players = 0, []
-        for index in range(given.first, given.first + given.cases):
-            file = given.games / f"{model}-superpixels-{index}.npz"
-            if given.stored and not file.exists():
-                continue
-            try:
-                game = game_of(model, index, "superpixels", given.games)
-            except IndexError:  # fewer photographs
-                break
-            if given.stored:
-                game.open = _nobody
+        cases, players = [], []
+        for game in games_of(model, given):
             names = given.only or list(estimators(game, 1.0, 0))
             try:
-                rows += scored(game, PRICES[model], names, given.costs, given.seeds)
+                own = scored(game, model, names, given.costs, given.seeds, weights.get(model, weights[""]))
+                cases.append(list(own))
             except NotStoredError:
                 continue
             game.save()
-            games += 1
             players.append(game.players)
-            say(f"{model} {index}")
-        if games:
-            results["models"][model] = {"games": games, "segments": players, "estimators": table(rows)}
+            say(f"{model} {len(cases)}")
+        if cases:
+            results["models"][model] = {"games": len(cases), "segments": players, "estimators": table(cases)}
         if given.out:
             given.out.write_text(json.dumps(results, indent=1) + "\n")
     say("\n".join(lines(results)))
     return 0
+
+
+def _known(given: argparse.Namespace) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """What is known of the scenes of each model after a few coalitions, to fit typical weights to."""
+    found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for model in SCENE_MODELS:
+        for game in games_of(model, given):
+            with suppress(NotStoredError):
+                found.setdefault(model, []).append(known_of(game))
+                game.save()
+    return found
 
 
 def _nobody() -> Any:

@@ -1,6 +1,8 @@
-"""The Gaussian process of the library, at a given cost: its draws, and the part of the cost that goes to gradients."""
+"""The Gaussian process of the library, at a given cost, and variants of it that were tried."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,17 +10,16 @@ import torch
 from benchmarks.group_explanations import draws
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, Facts, Game
-from imagexplain.attribution.gaussian_process_shapley import Slopes, segment_prior, shapley_posterior
-
-UNPAIRED = 200
-"""Coalitions up to which none is drawn with its complement: twice as many different ones tell more."""
-
-GRADIENTS = 24
-"""Largest number of gradients, whatever the cost: their bias stays."""
+from imagexplain.attribution.gaussian_process_shapley import (
+    Prior,
+    chosen_coalitions,
+    segment_prior,
+    shapley_posterior,
+)
 
 
 def gaussian_process(
-    game: Game, facts: Facts, budget: int, price: float, seed: int, part: float, spread: float = 1.5
+    game: Game, facts: Facts, budget: int, seed: int, weights: Array | None = None, chosen: bool = True
 ) -> Estimate:
     """Shapley values by the Gaussian process.
 
@@ -26,27 +27,29 @@ def gaussian_process(
         game: Game.
         facts: Facts of its segments.
         budget: Forward passes.
-        price: Forward passes that a gradient takes.
         seed: Seed of the coalitions.
-        part: Part of the budget that goes to gradients, 0 … 1.
-        spread: Spread of the weights.
+        weights: Typical weights, None for those of the library.
+        chosen: Choice of the coalitions; else their sizes are drawn evenly.
     """
     empty, full = ends(game)
-    count = min(GRADIENTS, int(part * (budget - 2) / price))
-    slopes = None
-    if count:
-        presence = draws.coefficients(game.players, 64, seed)[:count]
-        slopes = Slopes(torch.from_numpy(presence), torch.from_numpy(game.gradients(presence)[1]))
-    rows = coalitions(game.players, int(budget - 2 - count * price), seed)
-    prior = segment_prior(torch.from_numpy(facts.squares), torch.from_numpy(facts.borders), spread)
-    scores = torch.from_numpy(game.values(rows))
-    found = shapley_posterior(torch.from_numpy(rows > 0), scores, empty, full, prior, slopes)
+    prior = prior_of(facts, weights)
+    count = (budget - 2) // 2
+    if chosen:
+        rows = chosen_coalitions(prior, game.players, count, seed)
+    else:
+        rows = torch.from_numpy(draws.uniform_size_pairs(game.players, 2 * count, seed)[::2] > 0)
+    found = shapley_posterior(rows, torch.from_numpy(odd(game, rows.numpy().astype(float))), full - empty, prior)
     return Estimate(found.values.numpy(), found.errors.numpy())
 
 
-def coalitions(players: int, count: int, seed: int) -> Array:
-    """Coalitions (count, K): first without their complements, then with them."""
-    if count <= UNPAIRED:
-        return draws.kernel_pairs(players, 2 * count, seed)[::2]
-    rows = draws.kernel_pairs(players, max(count, 2 * UNPAIRED), seed)
-    return np.concatenate([rows[::2], rows[1::2]])[:count]
+def prior_of(facts: Facts, weights: Array | None = None) -> Prior:
+    """The prior of segments with these facts, with other typical weights where they are given."""
+    squares, colours, borders = (torch.from_numpy(part) for part in (facts.squares, facts.colours, facts.borders))
+    prior = segment_prior(squares, colours, borders)
+    return prior if weights is None else replace(prior, weights=torch.from_numpy(weights))
+
+
+def odd(game: Game, rows: Array) -> Array:
+    """Half the differences (n,) of the values of coalitions (n, K) and of their complements."""
+    values = game.values(np.concatenate([rows, 1 - rows]))
+    return np.asarray((values[: len(rows)] - values[len(rows) :]) / 2)

@@ -8,12 +8,9 @@ import torch
 from benchmarks.group_explanations import draws
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, Facts, Game
-from imagexplain.attribution.gaussian_process_shapley import Interactions, MainEffects, segment_prior
+from benchmarks.group_explanations.gaussian_process import prior_of
 
 SEED = 99
-WEIGHTS = (-3.0, -1.0, 0.0, -1.0, 0.0, -1.0)
-"""Logarithms of the weights of main effects and of interactions; the control variate may have any."""
-
 NOISE = 1e-4
 
 
@@ -51,8 +48,8 @@ def _gains(rows: Array, along: Array) -> Array:
 def _surrogate(facts: Facts, rows: Array, odd: Array, total: float, others: Array) -> tuple[Array, Array]:
     """Shapley values of a Gaussian process's mean, and the odd part (orders, K − 1) that it foretells of others."""
     players = rows.shape[-1]
-    prior = segment_prior(torch.from_numpy(facts.squares), torch.from_numpy(facts.borders))
-    kernels = [kernel for kernel in prior.kernels if isinstance(kernel, MainEffects | Interactions)]
+    prior = prior_of(facts)
+    weights = prior.weights.exp().tolist()[:-1]  # the control variate may have any
 
     def signs(points: Array) -> torch.Tensor:
         return torch.from_numpy(2 * points.reshape(-1, players) - 1)
@@ -61,17 +58,15 @@ def _surrogate(facts: Facts, rows: Array, odd: Array, total: float, others: Arra
     known = torch.from_numpy(np.append(odd.ravel(), total / 2))
 
     def covariance(points: torch.Tensor) -> torch.Tensor:
-        parts = [
-            np.exp(weight) * (kernel.gram(points, own) - kernel.gram(points, -own)) / 2
-            for weight, kernel in zip(WEIGHTS, kernels, strict=True)
-        ]
-        return torch.stack(parts).sum(0)
+        return torch.stack(
+            [w * kernel.gram(points, own) for w, kernel in zip(weights, prior.kernels, strict=True)]
+        ).sum(0)
 
     gram = covariance(own)
     noise = torch.full((len(own),), NOISE * gram.diagonal().mean().item(), dtype=torch.float64)
     noise[-1] /= 1000
     solved = torch.cholesky_solve(known.unsqueeze(1), torch.linalg.cholesky(gram + noise.diag())).squeeze(1)
-    cross = [np.exp(weight) * kernel.cross(own) for weight, kernel in zip(WEIGHTS, kernels, strict=True)]
+    cross = [weight * kernel.cross(own) for weight, kernel in zip(weights, prior.kernels, strict=True)]
     values = torch.stack(cross).sum(0) @ solved
     values += (total - values.sum()) / players
     return values.numpy(), (covariance(signs(others)) @ solved).numpy().reshape(others.shape[:2])

@@ -1,12 +1,12 @@
-r"""Shapley values of groups by Gaussian-process regression on the scores of coalitions, with standard errors.
+r"""Shapley values of groups by Gaussian-process regression on chosen coalitions, with standard errors.
 
-A game v of G groups is a function of signs s ∈ {−1, 1}^G, 1 where a group is present. A priori it is a Gaussian process
-with mean 0 and covariance Σ_m w_m k_m(s, t), a sum of
+A game v of G groups is a function of signs s ∈ {−1, 1}^G, 1 where a group is present. Its Shapley values depend only on
+its odd part u(s) = (v(s) − v(−s)) / 2, which a coalition and its complement tell. A priori u is a Gaussian process of
+mean 0 and covariance Σ_m w_m k_m(s, t), a sum of
 
-- *main effects* sᵀ A t: the values of groups, with covariance A;
-- *interactions* Π_{i∈N} (1 + c_i s_i t_i) / (1 + c_i), a mean over neighbourhoods N: all sets of groups within N act
-  together, each further group with a weight smaller by the coupling c_i. It is the diffusion kernel of the hypercube.
-- a constant.
+- *main effects* sᵀ A t: groups that act one by one, with covariance A of their effects;
+- *interactions*, the odd part of Π_{i∈N} (1 + c_i s_i t_i), a mean over neighbourhoods N: all sets of groups within N
+  act together, each further group with a weight smaller by the coupling c_i. It is the diffusion kernel of the cube.
 
 The Shapley value is a linear functional of the game. With x = 2τ − 1, and each group present by the chance τ (Owen),
 
@@ -20,25 +20,25 @@ so that it is itself Gaussian, and of these kernels known in closed form:
                  = 4 c_i ¼∫∫ Π_{l≠i} (1 + c_l x y) dx dy                   i = j
                  = 4 c_i c_j ¼∫∫ x y Π_{l≠i,j} (1 + c_l x y) dx dy         i ≠ j
 
-Gauss and Legendre integrate these polynomials exactly. Of the scores y of coalitions, with K_w their covariance,
+Gauss and Legendre integrate these polynomials exactly. Of the odd parts y of coalitions, with K_w their covariance,
 Φ = φ k(·, coalitions) and C = φ φ k,
 
-    E[φ | y] = Φ K_w⁻¹ y                 Cov[φ | y] = σ² (C − Φ K_w⁻¹ Φᵀ),   σ² = yᵀ K_w⁻¹ y / n
+    E[φ | y] = Φ K_w⁻¹ y                 Cov[φ | y] = σ² (C − Φ K_w⁻¹ Φᵀ)
 
-The empty and the full coalition are among them, without noise: the values sum to the difference of their scores. The
-weights w are those of greatest evidence near typical ones, so that an image whose groups act one by one is fitted
-as kernel SHAP does, and one whose groups act together is shrunk as far as its scores bear out.
+The full coalition is among them, without noise: the values sum to the difference of the scores of both ends. The
+weights w are those of greatest evidence near typical ones. The scale σ² is the larger of yᵀ K_w⁻¹ y / n, that of
+greatest evidence, and of the mean square of what each odd part misses of its prediction from all others, in units of
+the standard error of that prediction.
 
-Where the model has gradients, those of partial images count, too: one backward pass holds the derivatives by the
-presence of all groups. The kernels are polynomials in s, linear in each s_i, and have derivatives within the cube. A
-network's are others, since a half-faded group is none that is there by one half: by noise from point to point, and by
-a bias that all points share. The evidence finds the weights of both as well, so that gradients tell much where the
-score is smooth between coalitions, and nothing where it is not.
+Cov[φ | y] / σ² does not depend on the scores, so coalitions are chosen before any is evaluated: one after the other
+that which leaves the smallest sum of variances, from some whose sizes are drawn evenly. What they tell of single groups
+is nearly orthogonal, where random coalitions, about as many as groups, leave a regression that is nearly singular.
 
 Sources: Owen 1972, "Multilinear Extensions of Games"; Kondor, Lafferty 2002, "Diffusion Kernels on Graphs and Other
-Discrete Input Spaces"; O'Hagan 1991, "Bayes–Hermite Quadrature", for integrals of Gaussian processes; Mitchell et al.,
-arXiv 2104.12199, who take a Gaussian process over orders in place of coalitions; Mohammadi et al., arXiv 2505.16516,
-for Shapley values of product kernels.
+Discrete Input Spaces"; O'Hagan 1991, "Bayes–Hermite Quadrature", for integrals of Gaussian processes and the choice of
+their points; Sundararajan, Keerthi 2001, for predictions from all others; Mitchell et al., arXiv 2104.12199, who take a
+Gaussian process over orders in place of coalitions; Mohammadi et al., arXiv 2505.16516, for Shapley values of product
+kernels; Musco, Witter 2024, arXiv 2410.01917, for sizes drawn evenly.
 """
 
 from __future__ import annotations
@@ -53,42 +53,35 @@ from torch import Tensor
 
 from imagexplain.errors import ArgumentError
 
-JITTER = 1e-9
-"""Variance that is added to every score's, as a part of the mean variance: what float64 needs to factorise."""
+JITTER = 1e-8
+"""Variance that is added to every odd part's, as a part of the mean variance: what float64 needs to factorise."""
 
-SEARCH_STEPS = 15
+SEARCH_STEPS = 12
 """Iterations of the search for the weights."""
 
-SEARCHED = 400
-"""Largest number of scores and slopes that the weights are searched by; of more, evenly spaced ones."""
+SEARCHED = 300
+"""Largest number of odd parts that the weights are searched by; of more, evenly spaced ones."""
 
-TYPICAL = (-6.0, -1.5, -3.0, -1.0, -2.0, -4.5, -1.5, -18.0, 1.5, -1.0)
-"""Logarithms of the weights of :func:`segment_prior`, of the three kinds of noise last.
+CANDIDATES = 600
+"""Coalitions that the next is chosen from; with as many again as are chosen."""
 
-Those of greatest evidence for ten scenes of five networks together, which ``results_group_methods.json`` names.
+MOST_CHOSEN = 400
+"""Largest number of chosen coalitions; further ones are as they were drawn."""
+
+TYPICAL = (-2.4, -0.4, -2.4, -3.9, -2.1, -8.8)
+"""Logarithms of the weights of :func:`segment_prior`, of the noise last: those of greatest evidence for scenes of four
+networks together, which ``results_group_methods.json`` names.
 """
 
 
 class Kernel(Protocol):
-    """Covariance of a part of the game, with its Shapley values in closed form.
-
-    Scores are known at signs, slopes ∂v/∂s at points within −1 … 1; those of one point follow each other.
-    """
+    """Covariance of an odd part of the game, with its Shapley values in closed form."""
 
     def gram(self, one: Tensor, other: Tensor) -> Tensor:
-        """Covariance (n, m) of the scores at signs (n, G) and (m, G)."""
-
-    def gram_slopes(self, signs: Tensor, points: Tensor) -> Tensor:
-        """Covariance (n, m · G) of the scores at signs (n, G) and the slopes at points (m, G)."""
-
-    def slopes_gram(self, points: Tensor) -> Tensor:
-        """Covariance (m · G, m · G) of the slopes at points (m, G)."""
+        """Covariance (n, m) of the odd parts at signs (n, G) and (m, G)."""
 
     def cross(self, signs: Tensor) -> Tensor:
-        """Covariance (G, n) of the Shapley values and the scores at signs (n, G)."""
-
-    def cross_slopes(self, points: Tensor) -> Tensor:
-        """Covariance (G, m · G) of the Shapley values and the slopes at points (m, G)."""
+        """Covariance (G, n) of the Shapley values and the odd parts at signs (n, G)."""
 
     def covariance(self) -> Tensor:
         """Covariance (G, G) of the Shapley values."""
@@ -96,7 +89,7 @@ class Kernel(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MainEffects:
-    """Groups that act one by one: v(s) = βᵀ s with β ~ N(0, A).
+    """Groups that act one by one: u(s) = βᵀ s with β ~ N(0, A).
 
     Attributes:
         effects: Covariance A (G, G), float64, symmetric and positive semidefinite.
@@ -105,24 +98,12 @@ class MainEffects:
     effects: Tensor
 
     def gram(self, one: Tensor, other: Tensor) -> Tensor:
-        """Covariance (n, m) of the scores at signs (n, G) and (m, G)."""
+        """Covariance (n, m) of the odd parts at signs (n, G) and (m, G)."""
         return one @ self.effects @ other.T
 
-    def gram_slopes(self, signs: Tensor, points: Tensor) -> Tensor:
-        """Covariance (n, m · G) of the scores at signs (n, G) and the slopes at points (m, G)."""
-        return (signs @ self.effects).repeat(1, len(points))
-
-    def slopes_gram(self, points: Tensor) -> Tensor:
-        """Covariance (m · G, m · G) of the slopes at points (m, G)."""
-        return self.effects.repeat(len(points), len(points))
-
     def cross(self, signs: Tensor) -> Tensor:
-        """Covariance (G, n) of the Shapley values and the scores at signs (n, G)."""
+        """Covariance (G, n) of the Shapley values and the odd parts at signs (n, G)."""
         return 2 * self.effects @ signs.T
-
-    def cross_slopes(self, points: Tensor) -> Tensor:
-        """Covariance (G, m · G) of the Shapley values and the slopes at points (m, G)."""
-        return (2 * self.effects).repeat(1, len(points))
 
     def covariance(self) -> Tensor:
         """Covariance (G, G) of the Shapley values."""
@@ -140,122 +121,57 @@ class Interactions:
     couplings: Tensor
 
     @cached_property
-    def _nodes(self) -> tuple[Tensor, Tensor]:
-        """Nodes x on −1 … 1 and weights of ½∫ dx, exact for polynomials of degree G."""
-        nodes, weights = np.polynomial.legendre.leggauss(self.couplings.shape[1] // 2 + 1)
-        return torch.from_numpy(nodes), torch.from_numpy(weights / 2)
-
-    @cached_property
-    def _scale(self) -> Tensor:
-        """Logarithm (N,) of each neighbourhood's divisor Π (1 + c_i)."""
-        return self.couplings.log1p().sum(1)
+    def _parts(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Members (G′,) of each neighbourhood, their couplings (G′,), and the divisor that makes the variance 1."""
+        inside = [coupling.nonzero().squeeze(1) for coupling in self.couplings]
+        own = [coupling[members] for coupling, members in zip(self.couplings, inside, strict=True)]
+        odd = [(1 - ((-coupling).log1p() - coupling.log1p()).sum().exp()) / 2 for coupling in own]
+        whole = torch.stack(odd).sum()
+        return [(m, c, c.log1p().sum() + whole.log()) for m, c in zip(inside, own, strict=True)]
 
     def gram(self, one: Tensor, other: Tensor) -> Tensor:
-        """Covariance (n, m) of the scores at signs (n, G) and (m, G)."""
+        """Covariance (n, m) of the odd parts at signs (n, G) and (m, G)."""
         found = one.new_zeros(len(one), len(other))
-        for coupling, scale in zip(self.couplings, self._scale, strict=True):
-            # log(1 + c s t) = (log(1 + c) + log(1 − c)) / 2 + s t (log(1 + c) − log(1 − c)) / 2
+        for members, coupling, scale in self._parts:
+            # log(1 + c s t) = (log(1 + c) + log(1 − c)) / 2 + s t artanh c
             level = (coupling.log1p() + (-coupling).log1p()).sum() / 2 - scale
-            found += (level + (one * coupling.atanh()) @ other.T).exp()
-        return found / len(self.couplings)
-
-    def gram_slopes(self, signs: Tensor, points: Tensor) -> Tensor:
-        """Covariance (n, m · G) of the scores at signs (n, G) and the slopes at points (m, G)."""
-        found = signs.new_zeros(len(signs), *points.shape)
-        for coupling, scale in zip(self.couplings, self._scale, strict=True):
-            share = coupling * signs.unsqueeze(1)  # (n, 1, G)
-            factor = 1 + share * points  # (n, m, G)
-            found += share / factor * (factor.log().sum(2, keepdim=True) - scale).exp()
-        return found.flatten(1) / len(self.couplings)
-
-    def slopes_gram(self, points: Tensor) -> Tensor:
-        """Covariance (m · G, m · G) of the slopes at points (m, G)."""
-        count, groups = points.shape
-        found = points.new_zeros(count, groups, count, groups)
-        for coupling, scale in zip(self.couplings, self._scale, strict=True):
-            inside = coupling.nonzero().squeeze(1)
-            part, own = coupling[inside], points[:, inside]
-            factor = 1 + part * own.unsqueeze(1) * own  # (m, m, G′)
-            product = (factor.log().sum(2, keepdim=True) - scale).exp()
-            left, right = part * own / factor, part * own.unsqueeze(1) / factor
-            each = left.unsqueeze(3) * right.unsqueeze(2) * product.unsqueeze(3)  # (m, m, G′, G′)
-            each.diagonal(dim1=2, dim2=3).copy_(part / factor * product)
-            found[:, inside[:, None], :, inside] += each.permute(2, 3, 0, 1)
-        return found.reshape(count * groups, count * groups) / len(self.couplings)
+            together = (one[:, members] * coupling.atanh()) @ other[:, members].T
+            found += ((level + together).exp() - (level - together).exp()) / 2
+        return found
 
     def cross(self, signs: Tensor) -> Tensor:
-        """Covariance (G, n) of the Shapley values and the scores at signs (n, G)."""
-        (nodes, weights), found = self._nodes, torch.zeros_like(signs.T)
-        present, absent = (signs > 0).double(), (signs < 0).double()
-        for coupling, scale in zip(self.couplings, self._scale, strict=True):
-            along = coupling.unsqueeze(1) * nodes  # (G, Q)
+        """Covariance (G, n) of the Shapley values and the odd parts at signs (n, G)."""
+        found = torch.zeros_like(signs.T)
+        for members, coupling, scale in self._parts:
+            nodes, weights = _gauss(len(members))
+            own = signs[:, members]
+            along = coupling.unsqueeze(1) * nodes  # (G′, Q)
+            present, absent = (own > 0).double(), (own < 0).double()
             product = (present @ along.log1p() + absent @ (-along).log1p() - scale).exp() * weights  # (n, Q)
             # of each group's own factor the product is freed again
-            others = torch.where(signs.T > 0, (1 / (1 + along)) @ product.T, (1 / (1 - along)) @ product.T)
-            found += 2 * coupling.unsqueeze(1) * signs.T * others
-        return found / len(self.couplings)
-
-    def cross_slopes(self, points: Tensor) -> Tensor:
-        """Covariance (G, m · G) of the Shapley values and the slopes at points (m, G)."""
-        (nodes, weights), (count, groups) = self._nodes, points.shape
-        found = points.new_zeros(groups, count, groups)
-        for coupling, scale in zip(self.couplings, self._scale, strict=True):
-            factor = 1 + coupling * points.unsqueeze(1) * nodes.unsqueeze(1)  # (m, Q, G)
-            product = (factor.log().sum(2) - scale).exp() * weights  # (m, Q)
-            own = 2 * coupling * points.unsqueeze(1) / factor
-            each = torch.einsum("mq,mqi,mql->iml", product * nodes, own, coupling / factor)
-            each.diagonal(dim1=0, dim2=2).copy_(torch.einsum("mq,mqi->mi", product, 2 * coupling / factor))
-            found += each
-        return found.flatten(1) / len(self.couplings)
+            others = torch.where(own.T > 0, (1 / (1 + along)) @ product.T, (1 / (1 - along)) @ product.T)
+            found[members] += 2 * coupling.unsqueeze(1) * own.T * others
+        return found
 
     def covariance(self) -> Tensor:
         """Covariance (G, G) of the Shapley values."""
-        nodes, weights = self._nodes
-        found = torch.zeros(self.couplings.shape[1], self.couplings.shape[1], dtype=torch.float64)
-        square, weight = torch.outer(nodes, nodes).flatten(), torch.outer(weights, weights).flatten()
-        for coupling, scale in zip(self.couplings, self._scale, strict=True):
-            factor = 1 + coupling.unsqueeze(1) * square  # (G, Q²)
+        found = self.couplings.new_zeros(self.couplings.shape[1], self.couplings.shape[1])
+        for members, coupling, scale in self._parts:
+            nodes, weights = _gauss(len(members))
+            square, weight = torch.outer(nodes, nodes).flatten(), torch.outer(weights, weights).flatten()
+            factor = 1 + coupling.unsqueeze(1) * square  # (G′, Q²)
             product = (factor.log().sum(0) - scale).exp() * weight
             share = coupling.unsqueeze(1) / factor
             each = share * (product * square) @ share.T
             each.diagonal().copy_(share @ product)
-            found += 4 * each
-        return found / len(self.couplings)
+            found[members.unsqueeze(1), members] += 4 * each
+        return found
 
 
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A score that all coalitions share, of variance 1; no group has a part in it.
-
-    Attributes:
-        groups: Number G of groups.
-    """
-
-    groups: int
-
-    def gram(self, one: Tensor, other: Tensor) -> Tensor:
-        """Covariance (n, m) of the scores at signs (n, G) and (m, G)."""
-        return one.new_ones(len(one), len(other))
-
-    def gram_slopes(self, signs: Tensor, points: Tensor) -> Tensor:
-        """Covariance (n, m · G) of the scores at signs (n, G) and the slopes at points (m, G)."""
-        return signs.new_zeros(len(signs), points.numel())
-
-    def slopes_gram(self, points: Tensor) -> Tensor:
-        """Covariance (m · G, m · G) of the slopes at points (m, G)."""
-        return points.new_zeros(points.numel(), points.numel())
-
-    def cross(self, signs: Tensor) -> Tensor:
-        """Covariance (G, n) of the Shapley values and the scores at signs (n, G)."""
-        return torch.zeros_like(signs.T)
-
-    def cross_slopes(self, points: Tensor) -> Tensor:
-        """Covariance (G, m · G) of the Shapley values and the slopes at points (m, G)."""
-        return points.new_zeros(self.groups, points.numel())
-
-    def covariance(self) -> Tensor:
-        """Covariance (G, G) of the Shapley values."""
-        return torch.zeros(self.groups, self.groups, dtype=torch.float64)
+def _gauss(degree: int) -> tuple[Tensor, Tensor]:
+    """Nodes x on −1 … 1 and weights of ½∫ dx, exact for polynomials of this degree."""
+    nodes, weights = np.polynomial.legendre.leggauss(degree // 2 + 1)
+    return torch.from_numpy(nodes), torch.from_numpy(weights / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,45 +180,63 @@ class Prior:
 
     Attributes:
         kernels: Kernels, of about equal variance.
-        weights: Typical logarithms (M + 3,), float64, of the weights of the kernels, of the noise of scores, of the
-            noise of slopes from point to point, and of their bias, the same at all points.
-        slope_noise: Relative variance (G,), float64, of noise and bias of each group's slopes.
+        weights: Typical logarithms (M + 1,), float64, of the weights of the kernels, and of the noise.
         spread: Standard deviation of an image's logarithms around the typical ones; 0 keeps these.
     """
 
     kernels: tuple[Kernel, ...]
     weights: Tensor
-    slope_noise: Tensor
     spread: float
 
 
-def segment_prior(squares: Tensor, borders: Tensor, spread: float = 1.5) -> Prior:
+def segment_prior(squares: Tensor, colours: Tensor, touching: Tensor, spread: float = 1.0) -> Prior:
     """Covariance of a game of image segments, by what is known of them without the model.
 
-    Main effects are as likely for each segment, or in proportion to ‖Δ_S‖², as which they may also be shared out; and
-    segments interact all with all, or with those that they touch, the more the larger ‖Δ_S‖ is: one that equals the
-    baseline has no effect.
+    The larger ‖Δ_S‖², the larger may the effect of a segment be: one that equals the baseline has none. The effects of
+    segments of like colour are alike, in proportion to ‖Δ_S‖². And segments interact all with all, or with those that
+    they touch, the more the larger ‖Δ_S‖ is.
 
     Args:
         squares: Squared norms ‖Δ_S‖² (G,) of the segments' differences from the baseline.
-        borders: Touching (G, G), bool or lengths, symmetric: above 0 where two segments touch.
+        colours: Mean inputs (G, C) of the segments.
+        touching: Touching (G, G), bool or lengths, symmetric: above 0 where two segments touch.
         spread: Standard deviation of the logarithms of an image's weights around the typical ones.
     """
     groups = len(squares)
     share = squares.detach().cpu().double()
     share = share / share.sum() if share.sum() > 0 else torch.full((groups,), 1 / groups, dtype=torch.float64)
     strength = share.sqrt() / share.sqrt().mean()
-    near = (borders.cpu() > 0) | torch.eye(groups, dtype=torch.bool)
+    near = (touching.cpu() > 0) | torch.eye(groups, dtype=torch.bool)
+    centred = colours.detach().cpu().double()
+    centred = centred - centred.mean(0)
+    distances = (centred.unsqueeze(1) - centred).square().sum(2)
+    alike = (-distances / (8 * centred.square().mean().clamp(min=1e-12))).exp()
+    alike = alike * torch.outer(share, share)
+    strong = (1.2 * strength).tanh()
     kernels = (
-        MainEffects(torch.eye(groups, dtype=torch.float64) / groups),
         MainEffects(share.diag()),
-        MainEffects(torch.outer(share, share) / share.square().sum()),
-        Constant(groups),
+        MainEffects(alike / alike.trace()),
         Interactions((0.2 * strength).tanh().unsqueeze(0)),
-        Interactions((0.6 * strength).tanh().unsqueeze(0)),
-        Interactions((0.6 * strength).tanh() * near),
+        Interactions(strong.unsqueeze(0)),
+        Interactions(strong * near),
     )
-    return Prior(kernels, torch.tensor(TYPICAL, dtype=torch.float64), share, spread)
+    return Prior(kernels, torch.tensor(TYPICAL, dtype=torch.float64), spread)
+
+
+def prior_of_segments(image: Tensor, baseline: Tensor, segments: Tensor) -> Prior:
+    """Covariance of the game of the segments (H, W), 0 … G−1 without gaps, of an image and its baseline (C, H, W)."""
+    number, groups = segments.cpu(), int(segments.max()) + 1
+    flat, pixels = number.flatten(), image.detach().cpu().double()
+    squares = (pixels - baseline.detach().cpu().double()).square().sum(0).flatten()
+    sums = torch.zeros(groups, len(image), dtype=torch.float64).index_add_(0, flat, pixels.flatten(1).T)
+    touching = torch.zeros(groups, groups, dtype=torch.bool)
+    for one, other in ((number[1:], number[:-1]), (number[:, 1:], number[:, :-1])):
+        touching[one, other] = touching[other, one] = True
+    return segment_prior(
+        torch.zeros(groups, dtype=torch.float64).index_add_(0, flat, squares),
+        sums / flat.bincount(minlength=groups).unsqueeze(1),
+        touching,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,7 +246,7 @@ class ShapleyPosterior:
     Attributes:
         values: Values (G,), whose sum is the difference of the full and the empty coalition's scores.
         errors: Standard errors (G,).
-        weights: Logarithms (M + 3,) of the weights that were found.
+        weights: Logarithms (M + 1,) of the weights that were found.
     """
 
     values: Tensor
@@ -320,91 +254,116 @@ class ShapleyPosterior:
     weights: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Slopes:
-    """Derivatives of the score by the presence of each group, 0 … 1, at partial images.
+def chosen_coalitions(prior: Prior, groups: int, count: int, seed: int) -> Tensor:
+    """Coalitions (n, G), bool, of which each stands for its complement, too; the first are those that tell most.
 
-    Attributes:
-        presence: Presence (m, G) of the groups, 0 … 1.
-        slopes: Derivatives (m, G).
+    n is the count, or 2^(G−1) − 1 where there are no more pairs of complements.
     """
+    candidates = 2 * _candidates(groups, count, seed).double() - 1
+    count = min(count, len(candidates))
+    signs = torch.cat([candidates, candidates.new_ones(1, groups)])  # of which the full one is known
+    weights = prior.weights.exp()
+    gram = sum((w * k.gram(signs, signs) for w, k in zip(weights, prior.kernels, strict=False)), signs.new_zeros(()))
+    cross = sum((w * k.cross(signs) for w, k in zip(weights, prior.kernels, strict=False)), signs.new_zeros(()))
+    noise = weights[-1] + JITTER * gram.diagonal().mean()
+    variances = gram.diagonal() + noise
+    left = torch.ones(len(signs), dtype=torch.bool)
+    factor = signs.new_zeros(len(signs), min(count, MOST_CHOSEN) + 1)
+    chosen, newest = [], len(signs) - 1
+    for step in range(factor.shape[1]):
+        left[newest] = False
+        chosen.append(newest)
+        column = gram[:, newest] - factor[:, :step] @ factor[newest, :step]
+        column[newest] = variances[newest]
+        column = column / variances[newest].sqrt()
+        factor[:, step] = column
+        cross = cross - torch.outer(cross[:, newest] / variances[newest].sqrt(), column)
+        variances = variances - column.square()
+        gains = cross.square().sum(0) / variances.clamp(min=noise)
+        newest = int(gains.where(left, -1.0).argmax())
+    chosen += left[:-1].nonzero().squeeze(1).tolist()
+    return candidates[chosen[1 : 1 + count]] > 0
 
-    presence: Tensor
-    slopes: Tensor
+
+def _candidates(groups: int, count: int, seed: int) -> Tensor:
+    """Different coalitions (P, G), bool, of sizes drawn evenly from 1 … G−1, none of them another's complement."""
+    wanted = CANDIDATES + count
+    if groups <= 62 and 2 ** (groups - 1) - 1 <= wanted:
+        return (torch.arange(1, 2 ** (groups - 1)).unsqueeze(1) >> torch.arange(groups)) % 2 == 1
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.randint(1, groups, (wanted, 1), generator=generator)
+    ranks = torch.rand(wanted, groups, generator=generator, dtype=torch.float64).argsort(1).argsort(1)
+    drawn = ranks < sizes
+    drawn = drawn ^ drawn[:, -1:]  # of a pair that without the last group
+    seen: dict[bytes, int] = {}
+    for n, row in enumerate(drawn.numpy()):
+        seen.setdefault(row.tobytes(), n)
+    return drawn[list(seen.values())]
 
 
-def shapley_posterior(
-    coalitions: Tensor, scores: Tensor, empty: float, full: float, prior: Prior, slopes: Slopes | None = None
-) -> ShapleyPosterior:
-    """Estimate Shapley values from the scores of some coalitions, and from slopes at partial images.
+def shapley_posterior(coalitions: Tensor, odd: Tensor, total: float, prior: Prior) -> ShapleyPosterior:
+    """Estimate Shapley values from the scores of some coalitions and of their complements.
 
     Args:
         coalitions: Coalitions (n, G), bool, neither empty nor full; each may come once or more often.
-        scores: Scores (n,) of the coalitions.
-        empty: Score of the empty coalition.
-        full: Score of the full coalition.
+        odd: Half the differences (n,) of the score of each coalition and that of its complement.
+        total: Difference of the scores of the full and the empty coalition.
         prior: Covariance of the game.
-        slopes: Slopes of the score, None for none.
 
     Returns:
-        Values and their standard errors. Scores or slopes that are not finite make all of them NaN.
+        Values and their standard errors. Scores that are not finite make all of them NaN.
 
     Raises:
         ArgumentError: arguments that do not fit, by name.
 
     Example:
-        >>> from torch import eye, ones, tensor
+        >>> from torch import eye, tensor
         >>> from imagexplain.attribution.gaussian_process_shapley import MainEffects, Prior, shapley_posterior
-        >>> weights = tensor([0.0, -20.0, 0.0, 0.0]).double()  # of one kernel, and hardly any noise
-        >>> prior = Prior((MainEffects(eye(3).double()),), weights, ones(3).double(), spread=0.0)
-        >>> alone = eye(3).bool()  # a game that adds 1, 2 and 4, of which two scores are known
-        >>> found = shapley_posterior(alone[:2], tensor([1.0, 2.0]), 0.0, 7.0, prior)
+        >>> prior = Prior((MainEffects(eye(3).double()),), tensor([0.0, -20.0]).double(), spread=0.0)
+        >>> alone = eye(3).bool()  # a game that adds 1, 2 and 4: of the first alone 1, of the others 6
+        >>> found = shapley_posterior(alone[:2], tensor([1.0 - 6.0, 2.0 - 5.0]) / 2, 7.0, prior)
         >>> found.values.round(decimals=3).tolist()
         [1.0, 2.0, 4.0]
     """
-    groups = _check(coalitions, scores, prior, slopes)
-    ends = torch.tensor([empty, full], dtype=torch.float64)
-    presence = torch.zeros(0, groups) if slopes is None else slopes.presence
-    rates = torch.zeros(0, groups) if slopes is None else slopes.slopes
-    points = 2 * presence.detach().cpu().double() - 1
-    signs = torch.cat([2 * coalitions.cpu().double() - 1, torch.tensor([[-1.0], [1.0]]).double().expand(2, groups)])
-    known = torch.cat([scores.detach().cpu().double(), ends]) - ends.mean()
-    known = torch.cat([known, rates.detach().cpu().double().flatten() / 2])  # by a sign, which changes by 2
+    groups = _check(coalitions, odd, prior)
+    known, parts = covariances(coalitions, odd, total, prior)
+    signs = _with_full(coalitions)
     scale = known.abs().max()
     if not known.isfinite().all() or scale == 0:
         nothing = torch.zeros(groups, dtype=torch.float64) * scale  # NaN stays NaN
         return ShapleyPosterior(nothing, nothing, prior.weights)
-    parts = _covariances(signs, points, prior)
     weights = _most_evident(known / scale, parts, prior)
     inverse = torch.cholesky_inverse(_factor(weights, parts))
     coefficients = inverse @ known
-    cross, before = (known.new_zeros(groups, width) for width in (len(known), groups))
+    cross, before = known.new_zeros(groups, len(known)), known.new_zeros(groups, groups)
     for weight, kernel in zip(weights.exp(), prior.kernels, strict=False):  # noise has no Shapley values
-        cross += weight * torch.cat([kernel.cross(signs), kernel.cross_slopes(points)], 1)
+        cross += weight * kernel.cross(signs)
         before += weight * kernel.covariance()
-    variance = (before - cross @ inverse @ cross.T).diagonal().clamp(min=0)
     values = cross @ coefficients
-    values += (full - empty - values.sum()) / groups  # what the jitter has moved
-    return ShapleyPosterior(values, (variance * (known @ coefficients) / len(known)).sqrt(), weights)
+    values += (total - values.sum()) / groups  # what the jitter has moved
+    variances = (before - cross @ inverse @ cross.T).diagonal().clamp(min=0)
+    missed = (coefficients.square() / inverse.diagonal())[:-1]  # (n,), of each from all others, standardised
+    size = known @ coefficients / len(known)
+    size = torch.maximum(size, missed.mean()) if len(missed) else size
+    return ShapleyPosterior(values, (variances * size).sqrt(), weights)
 
 
-def _covariances(signs: Tensor, points: Tensor, prior: Prior) -> Tensor:
-    """Covariances (M + 3, N, N) of scores and slopes, the last three of noise, of which ends have none."""
-    found = []
-    for kernel in prior.kernels:
-        both = kernel.gram_slopes(signs, points)
-        upper = torch.cat([kernel.gram(signs, signs), both], 1)
-        found.append(torch.cat([upper, torch.cat([both.T, kernel.slopes_gram(points)], 1)]))
-    noise = torch.zeros(2, len(signs) + points.numel(), dtype=torch.float64)
-    noise[0, : len(signs) - 2] = 1
-    noise[1, len(signs) :] = prior.slope_noise.repeat(len(points))
-    bias = torch.zeros_like(found[0])
-    bias[len(signs) :, len(signs) :] = prior.slope_noise.diag().repeat(len(points), len(points))
-    return torch.stack([*found, *noise.diag_embed(), bias])
+def covariances(coalitions: Tensor, odd: Tensor, total: float, prior: Prior) -> tuple[Tensor, Tensor]:
+    """Odd parts (n + 1,) with the full coalition's, and their covariances (M + 1, n + 1, n + 1), the last of noise."""
+    signs = _with_full(coalitions)
+    noise = torch.ones(len(signs), dtype=torch.float64)
+    noise[-1] = 0
+    known = torch.cat([odd.detach().cpu().double(), torch.tensor([total / 2], dtype=torch.float64)])
+    return known, torch.stack([*(kernel.gram(signs, signs) for kernel in prior.kernels), noise.diag()])
+
+
+def _with_full(coalitions: Tensor) -> Tensor:
+    """Signs (n + 1, G) of coalitions (n, G) and of the full one."""
+    return 2 * torch.cat([coalitions.cpu(), torch.ones(1, coalitions.shape[1], dtype=torch.bool)]).double() - 1
 
 
 def _factor(weights: Tensor, parts: Tensor) -> Tensor:
-    """Cholesky factor (N, N) of the weighted covariance."""
+    """Cholesky factor (n, n) of the weighted covariance."""
     covariance = torch.einsum("m,mij->ij", weights.exp(), parts)
     jitter = JITTER * covariance.diagonal().mean()
     return torch.linalg.cholesky(covariance + jitter * torch.eye(len(covariance), dtype=torch.float64))
@@ -413,7 +372,7 @@ def _factor(weights: Tensor, parts: Tensor) -> Tensor:
 def evidence(known: Tensor, parts: Tensor, weights: Tensor) -> Tensor:
     """Logarithm of the evidence for weights, but for a constant, with the scale σ² of the scores at its best.
 
-    −log p(y | w) = N/2 log(yᵀ K⁻¹ y / N) + ½ log |K|
+    −log p(y | w) = n/2 log(yᵀ K⁻¹ y / n) + ½ log |K|
     """
     factor = _factor(weights, parts)
     white = torch.linalg.solve_triangular(factor, known.unsqueeze(1), upper=False)
@@ -421,7 +380,7 @@ def evidence(known: Tensor, parts: Tensor, weights: Tensor) -> Tensor:
 
 
 def _most_evident(known: Tensor, parts: Tensor, prior: Prior) -> Tensor:
-    """Logarithms (M + 3,) of the weights of greatest evidence near the typical ones."""
+    """Logarithms (M + 1,) of the weights of greatest evidence near the typical ones."""
     if prior.spread == 0:
         return prior.weights
     if len(known) > SEARCHED:
@@ -442,16 +401,13 @@ def _most_evident(known: Tensor, parts: Tensor, prior: Prior) -> Tensor:
     return weights.detach()
 
 
-def _check(coalitions: Tensor, scores: Tensor, prior: Prior, slopes: Slopes | None) -> int:
+def _check(coalitions: Tensor, odd: Tensor, prior: Prior) -> int:
     """Number of groups; raises ArgumentError where arguments do not fit."""
     if coalitions.ndim != 2 or coalitions.dtype != torch.bool or coalitions.shape[1] < 1:
         raise ArgumentError("coalitions", f"wanted (n, G) bool, got {tuple(coalitions.shape)} {coalitions.dtype}")
     count, groups = coalitions.shape
-    if scores.shape != (count,):
-        raise ArgumentError("scores", f"wanted ({count},), got {tuple(scores.shape)}")
-    if prior.weights.shape != (len(prior.kernels) + 3,):
-        raise ArgumentError("prior", f"wanted weights ({len(prior.kernels) + 3},), got {tuple(prior.weights.shape)}")
-    if slopes is not None and not slopes.presence.shape == slopes.slopes.shape == (len(slopes.presence), groups):
-        given = f"{tuple(slopes.presence.shape)} and {tuple(slopes.slopes.shape)}"
-        raise ArgumentError("slopes", f"wanted the same (m, {groups}), got {given}")
+    if odd.shape != (count,):
+        raise ArgumentError("odd", f"wanted ({count},), got {tuple(odd.shape)}")
+    if prior.weights.shape != (len(prior.kernels) + 1,):
+        raise ArgumentError("prior", f"wanted weights ({len(prior.kernels) + 1},), got {tuple(prior.weights.shape)}")
     return groups

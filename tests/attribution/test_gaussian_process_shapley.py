@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.gaussian_process_shapley import (
-    Constant,
     Interactions,
     Kernel,
     MainEffects,
     Prior,
-    Slopes,
+    chosen_coalitions,
+    segment_prior,
     shapley_posterior,
 )
 from imagexplain.errors import ArgumentError
@@ -39,10 +39,14 @@ def shapley_values(scores: Tensor) -> Tensor:
     return torch.stack(values)
 
 
+def odd_parts(scores: Tensor, some: Tensor) -> Tensor:
+    """Odd parts of some coalitions, by their numbers, of scores (2^G,)."""
+    return (scores[some] - scores[len(scores) - 1 - some]) / 2
+
+
 def prior_of(*kernels: Kernel, noise: float = -20.0, spread: float = 0.0) -> Prior:
     """The kernels with weight 1 each, and hardly any noise."""
-    weights = torch.tensor([0.0] * len(kernels) + [noise] * 3, dtype=torch.float64)
-    return Prior(kernels, weights, torch.ones(kernels[0].covariance().shape[0], dtype=torch.float64), spread)
+    return Prior(kernels, torch.tensor([0.0] * len(kernels) + [noise], dtype=torch.float64), spread)
 
 
 def couplings(groups: int) -> Tensor:
@@ -54,7 +58,6 @@ def couplings(groups: int) -> Tensor:
 KERNELS: dict[str, Callable[[int], Kernel]] = {
     "main effects": lambda groups: MainEffects(torch.eye(groups).double() + 0.5),
     "interactions": lambda groups: Interactions(couplings(groups)),
-    "constant": Constant,
 }
 
 
@@ -69,83 +72,44 @@ def test_the_closed_forms_are_shapley_values_of_the_kernel(name: str, groups: in
     torch.testing.assert_close(kernel.covariance(), shapley_values(cross.T))
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_the_closed_forms_of_slopes_are_derivatives(name: str) -> None:
-    """Scores are linear in each sign: a difference of two is the slope between them, and exact."""
-    kernel, generator = KERNELS[name](4), torch.Generator().manual_seed(1)
-    signs = 2 * all_coalitions(4).double() - 1
-    points = 2 * torch.rand(3, 4, generator=generator, dtype=torch.float64) - 1
-    # a score within the cube is the mean over its corners, each by the chance that it is drawn
-    chances = ((1 + points.unsqueeze(1) * signs) / 2).prod(2)  # (3, 16)
-    own = ((1 + points.unsqueeze(1) * signs) / 2).unsqueeze(3) + torch.zeros(4, dtype=torch.float64)
-    own.diagonal(dim1=2, dim2=3).copy_((signs / 2).expand(3, 16, 4))  # the factor of a group, or its derivative
-    slopes = own.prod(2).transpose(1, 2).flatten(0, 1)  # (3 · 4, 16)
-    assert chances.sum(1).tolist() == pytest.approx([1.0] * 3)
-    gram = kernel.gram(signs, signs)
-    torch.testing.assert_close(kernel.gram_slopes(signs, points), gram @ slopes.T)
-    torch.testing.assert_close(kernel.slopes_gram(points), slopes @ gram @ slopes.T)
-    torch.testing.assert_close(kernel.cross_slopes(points), kernel.cross(signs) @ slopes.T)
-
-
-def test_slopes_alone_give_the_values_of_an_additive_game() -> None:
-    effects = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64)
-    slopes = Slopes(torch.full((1, 3), 0.25), effects.unsqueeze(0))
-    nothing = torch.zeros(0, 3, dtype=torch.bool)
-    prior = prior_of(MainEffects(torch.eye(3).double()))
-    found = shapley_posterior(nothing, torch.zeros(0), 1.0, 3.5, prior, slopes)
-    torch.testing.assert_close(found.values, effects, atol=1e-5, rtol=0)
-
-
-def test_slopes_that_contradict_the_scores_are_found_to_be_biased() -> None:
-    """The evidence takes their word where it agrees with scores, and only there."""
-    generator = torch.Generator().manual_seed(5)
-    effects = torch.randn(8, generator=generator, dtype=torch.float64)
-    coalitions = torch.rand(14, 8, generator=generator) < 0.5
-    scores, full = coalitions.double() @ effects, effects.sum().item()
-    presence = torch.rand(6, 8, generator=generator)
-    prior = prior_of(MainEffects(torch.eye(8).double()), noise=-6.0, spread=4.0)
-    prior.weights[1] = -20.0
-    biases = []
-    for slopes in (effects, -effects):
-        found = shapley_posterior(coalitions, scores, 0.0, full, prior, Slopes(presence, slopes.expand(6, 8)))
-        biases.append((found.weights[-1] - found.weights[0]).item())
-        assert (found.values - effects).abs().max() < 0.1
-    assert biases[1] > biases[0] + 3
+def test_interactions_have_variance_1_and_are_odd() -> None:
+    kernel, signs = Interactions(couplings(5)), 2 * all_coalitions(5).double() - 1
+    torch.testing.assert_close(kernel.gram(signs, signs).diagonal(), torch.ones(32).double())
+    torch.testing.assert_close(kernel.gram(signs, -signs), -kernel.gram(signs, signs))
 
 
 def test_an_additive_game_is_exact_from_as_many_coalitions_as_groups_less_one() -> None:
     effects = torch.tensor([3.0, -1.0, 0.5, 2.0, 0.0, 1.5], dtype=torch.float64)
     coalitions = torch.eye(6).bool()[:5] | torch.eye(6).bool()[[1, 2, 3, 4, 2]]  # with the odd cycle of the first three
-    scores = coalitions.double() @ effects + 4.0
-    found = shapley_posterior(coalitions, scores, 4.0, 10.0, prior_of(MainEffects(torch.eye(6).double())))
+    odd = (2 * coalitions.double() - 1) @ effects / 2
+    found = shapley_posterior(coalitions, odd, 6.0, prior_of(MainEffects(torch.eye(6).double())))
     torch.testing.assert_close(found.values, effects, atol=1e-5, rtol=0)
     assert found.errors.max() < 1e-3
 
 
 def test_equal_groups_have_equal_values() -> None:
     """max(s) over three groups: each has a third, whichever coalition is known, for one of each size tells all."""
-    coalitions = torch.cat([torch.eye(3).bool(), ~torch.eye(3).bool()])
     prior = prior_of(MainEffects(torch.eye(3).double()), Interactions(torch.full((1, 3), 0.5).double()))
-    found = shapley_posterior(coalitions, torch.ones(6), 0.0, 1.0, prior)
+    found = shapley_posterior(torch.eye(3).bool(), torch.zeros(3), 1.0, prior)
     torch.testing.assert_close(found.values, torch.full((3,), 1 / 3, dtype=torch.float64))
 
 
 def test_all_coalitions_leave_no_error() -> None:
     scores = torch.randn(32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    prior = prior_of(Constant(5), Interactions(torch.full((1, 5), 0.6).double()), noise=-30.0, spread=1.0)
-    empty, full = scores[0].item(), scores[-1].item()
-    found = shapley_posterior(all_coalitions(5)[1:-1], scores[1:-1], empty, full, prior)
+    prior = prior_of(Interactions(torch.full((1, 5), 0.6).double()), noise=-30.0, spread=1.0)
+    odd, total = odd_parts(scores, torch.arange(1, 16)), (scores[-1] - scores[0]).item()
+    found = shapley_posterior(all_coalitions(5)[1:16], odd, total, prior)
     torch.testing.assert_close(found.values, shapley_values(scores), atol=1e-4, rtol=0)
     assert found.errors.max() < 1e-3
 
 
-@pytest.mark.parametrize("known", [0, 1, 7, 40])
+@pytest.mark.parametrize("known", [0, 1, 7, 40, 320])
 def test_any_coalitions_sum_to_the_difference_of_the_ends(known: int) -> None:
     generator = torch.Generator().manual_seed(known)
     coalitions = torch.rand(known, 9, generator=generator) < 0.5
-    scores = torch.randn(known, generator=generator, dtype=torch.float64)
+    odd = torch.randn(known, generator=generator, dtype=torch.float64)
     prior = prior_of(MainEffects(torch.eye(9).double()), Interactions(couplings(9)), noise=-2.0, spread=1.0)
-    found = shapley_posterior(coalitions, scores, -1.0, 2.5, prior)
+    found = shapley_posterior(coalitions, odd, 3.5, prior)
     assert found.values.sum().item() == pytest.approx(3.5, abs=1e-12)
 
 
@@ -153,9 +117,7 @@ def test_any_coalitions_sum_to_the_difference_of_the_ends(known: int) -> None:
 def test_the_errors_cover_the_values_of_games_drawn_from_the_prior(spread: float) -> None:
     generator = torch.Generator().manual_seed(3)
     groups, members = 6, all_coalitions(6)
-    prior = prior_of(
-        Constant(groups), MainEffects(torch.eye(groups).double() / groups), Interactions(couplings(groups))
-    )
+    prior = prior_of(MainEffects(torch.eye(groups).double() / groups), Interactions(couplings(groups)))
     signs = 2 * members.double() - 1
     covariance = sum((kernel.gram(signs, signs) for kernel in prior.kernels), torch.zeros(64, 64).double())
     root = torch.linalg.cholesky(covariance + 1e-9 * torch.eye(64).double())
@@ -163,28 +125,69 @@ def test_the_errors_cover_the_values_of_games_drawn_from_the_prior(spread: float
     within = []
     for _ in range(60):
         scores = root @ torch.randn(64, generator=generator, dtype=torch.float64)
-        some = 1 + torch.randperm(62, generator=generator)[:20]
-        found = shapley_posterior(members[some], scores[some], scores[0].item(), scores[-1].item(), prior)
+        some = 1 + torch.randperm(31, generator=generator)[:10]
+        total = (scores[-1] - scores[0]).item()
+        found = shapley_posterior(members[some], odd_parts(scores, some), total, prior)
         within.append((found.values - shapley_values(scores)).abs() < 1.96 * found.errors)
     assert 0.90 < torch.stack(within).double().mean() < 0.98
 
 
+def segments(groups: int) -> Prior:
+    """A prior of segments in a row, of different sizes and colours."""
+    generator = torch.Generator().manual_seed(groups)
+    squares, colours = torch.rand(groups, generator=generator), torch.rand(groups, 3, generator=generator)
+    numbers = torch.arange(groups)
+    return segment_prior(squares, colours, (numbers - numbers.unsqueeze(1)).abs() == 1)
+
+
+@pytest.mark.parametrize(("groups", "count"), [(2, 5), (6, 10), (6, 100), (12, 30), (70, 20)])
+def test_chosen_coalitions_differ_and_stand_for_their_complements(groups: int, count: int) -> None:
+    rows = chosen_coalitions(segments(groups), groups, count, 0)
+    assert rows.shape == (min(count, 2 ** (groups - 1) - 1), groups) and rows.dtype == torch.bool
+    assert rows.sum(1).min() >= 1 and rows.sum(1).max() <= groups - 1
+    both = torch.cat([rows, ~rows])
+    assert len(both.unique(dim=0)) == len(both)
+
+
+def test_more_chosen_coalitions_are_those_of_fewer_and_further_ones_where_all_can_be_had() -> None:
+    prior = segments(8)
+    few, many = chosen_coalitions(prior, 8, 20, 0), chosen_coalitions(prior, 8, 60, 1)
+    assert torch.equal(many[:20], few)
+
+
+def test_chosen_coalitions_leave_less_variance_than_drawn_ones() -> None:
+    prior, groups, count = segments(14), 14, 20
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.rand(count, groups, generator=generator).argsort(1) < torch.randint(
+        1, groups, (count, 1), generator=generator
+    )
+    prior = replace(prior, spread=0.0)
+    left = []
+    for rows in (chosen_coalitions(prior, groups, count, 0), drawn):
+        scores = (2 * rows.double() - 1) @ torch.linspace(0, 1, groups).double()
+        left.append(shapley_posterior(rows, scores / 2, groups / 2, prior).errors.square().sum())
+    assert left[0] < 0.8 * left[1]
+
+
+def test_segments_without_a_difference_from_the_baseline_or_without_colours_have_a_prior() -> None:
+    prior = segment_prior(torch.zeros(3), torch.zeros(3, 1), torch.zeros(3, 3))
+    found = shapley_posterior(torch.eye(3).bool(), torch.zeros(3), 3.0, prior)
+    torch.testing.assert_close(found.values, torch.ones(3).double(), atol=1e-6, rtol=0)
+
+
 def test_what_has_no_score_has_no_value_and_what_never_changes_has_zero() -> None:
     coalitions, prior = torch.eye(3).bool(), prior_of(MainEffects(torch.eye(3).double()))
-    unknown = shapley_posterior(coalitions, torch.tensor([1.0, torch.nan, 2.0]), 0.0, 1.0, prior)
+    unknown = shapley_posterior(coalitions, torch.tensor([1.0, torch.nan, 2.0]), 1.0, prior)
     assert unknown.values.isnan().all() and unknown.errors.isnan().all()
-    flat = shapley_posterior(coalitions, torch.full((3,), 2.0), 2.0, 2.0, prior)
+    flat = shapley_posterior(coalitions, torch.zeros(3), 0.0, prior)
     assert not flat.values.any() and not flat.errors.any()
 
 
 def test_arguments_that_do_not_fit_are_named() -> None:
     prior = prior_of(MainEffects(torch.eye(3).double()))
     with pytest.raises(ArgumentError, match="coalitions: wanted"):
-        shapley_posterior(torch.eye(3), torch.zeros(3), 0.0, 1.0, prior)
-    with pytest.raises(ArgumentError, match="scores: wanted"):
-        shapley_posterior(torch.eye(3).bool(), torch.zeros(2), 0.0, 1.0, prior)
-    few = Slopes(torch.zeros(1, 2), torch.zeros(1, 2))
-    with pytest.raises(ArgumentError, match="slopes: wanted"):
-        shapley_posterior(torch.eye(3).bool(), torch.zeros(3), 0.0, 1.0, prior, few)
+        shapley_posterior(torch.eye(3), torch.zeros(3), 1.0, prior)
+    with pytest.raises(ArgumentError, match="odd: wanted"):
+        shapley_posterior(torch.eye(3).bool(), torch.zeros(2), 1.0, prior)
     with pytest.raises(ArgumentError, match="prior: wanted"):
-        shapley_posterior(torch.eye(3).bool(), torch.zeros(3), 0.0, 1.0, replace(prior, weights=torch.zeros(1)))
+        shapley_posterior(torch.eye(3).bool(), torch.zeros(3), 1.0, replace(prior, weights=torch.zeros(1)))
