@@ -261,7 +261,7 @@ def main() -> int:
 
 
 def _known(given: argparse.Namespace) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """What is known of the scenes of each model after a few coalitions, to fit typical weights to."""
+    """Odd parts of some coalitions of each model's scenes, and their covariances, to fit typical weights to."""
     found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for model in SCENE_MODELS:
         for game in games_of(model, given):

@@ -31,6 +31,7 @@ __all__ = [
     "expected_gradients",
     "feature_ablation",
     "full_grad",
+    "gaussian_shap",
     "grad_cam",
     "grad_cam_plusplus",
     "gradient",

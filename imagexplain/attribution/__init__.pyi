@@ -9,6 +9,7 @@ from imagexplain.attribution.methods.eigen_grad_cam import eigen_grad_cam
 from imagexplain.attribution.methods.expected_gradients import expected_gradients
 from imagexplain.attribution.methods.feature_ablation import feature_ablation
 from imagexplain.attribution.methods.full_grad import full_grad
+from imagexplain.attribution.methods.gaussian_shap import gaussian_shap
 from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.methods.grad_cam_plusplus import grad_cam_plusplus
 from imagexplain.attribution.methods.gradient import gradient
@@ -49,6 +50,7 @@ __all__ = [
     "expected_gradients",
     "feature_ablation",
     "full_grad",
+    "gaussian_shap",
     "grad_cam",
     "grad_cam_plusplus",
     "gradient",

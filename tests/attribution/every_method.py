@@ -11,6 +11,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "blur_ig": {"steps": 5, "max_sigma": 3.0},
     "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
     "feature_ablation": {"groups": GROUPS},
+    "gaussian_shap": {"groups": GROUPS, "samples": 6},
     "guided_ig": {"steps": 5},
     "kernel_shap": {"groups": GROUPS},
     "occlusion": {"size": 3, "stride": 2},

@@ -55,6 +55,7 @@ WITHOUT_GRADIENTS = {
     "ablation_cam",
     "eigen_cam",
     "feature_ablation",
+    "gaussian_shap",
     "kernel_shap",
     "occlusion",
     "rise",
@@ -349,7 +350,11 @@ class Reused(nn.Module):
 
 @every_method
 def test_scores_that_the_next_call_overwrites(name: str) -> None:
-    options = {"chunk": 1} if name in {"occlusion", "kernel_shap", "rise", "score_cam", "ablation_cam"} else {}
+    options = (
+        {"chunk": 1}
+        if name in {"occlusion", "kernel_shap", "gaussian_shap", "rise", "score_cam", "ablation_cam"}
+        else {}
+    )
     wanted = METHODS[name](network_for(name), float_images(), CLASSES, **options)
     assert_same(METHODS[name](Reused(network_for(name)), float_images(), CLASSES, **options), wanted, 1e-5)
 

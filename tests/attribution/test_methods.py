@@ -72,8 +72,9 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
         given = sum(rows)
         rows.clear()
         method(model, float_images())
-    own_scores = {"ablation_cam", "full_grad", "gradient", "guided_backprop", "input_x_gradient", "kernel_shap"}
+    own_scores = {"ablation_cam", "full_grad", "gaussian_shap", "gradient", "guided_backprop", "input_x_gradient"}
     own_scores |= {
+        "kernel_shap",
         "occlusion",
         "shapley_sampling",
         *OF_ATTENTION,

@@ -35,6 +35,7 @@ from tests.wire.photos import encoded
 QUICK = {
     "blur_ig": "steps=4",
     "expected_gradients": "samples=4&draws=2",
+    "gaussian_shap": "samples=20",
     "guided_ig": "steps=4",
     "idgi": "steps=4",
     "integrated_gradients": "steps=4",
