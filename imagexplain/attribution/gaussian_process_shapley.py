@@ -69,8 +69,8 @@ MOST_CHOSEN = 400
 """Largest number of chosen coalitions; further ones are as they were drawn."""
 
 TYPICAL = (-2.4, -0.4, -2.4, -3.9, -2.1, -8.8)
-"""Logarithms of the weights of :func:`segment_prior`, of the noise last: those of greatest evidence for scenes of four
-networks together, which ``results_group_methods.json`` names.
+"""Logarithms of the weights of :func:`segment_prior`, of the noise last: those of greatest evidence for scenes of
+LaNet, BiT, the ResNet and the ViT together. ``results_group_methods.json`` has those without each model.
 """
 
 
