@@ -70,7 +70,7 @@ def kernel_shap(
     Source: Lundberg, Lee, arXiv 1705.07874.
     """
     explainer = KernelShap(forward)
-    explainer.interpretable_model = _WeightedLeastSquares()
+    explainer.interpretable_model = WeightedLeastSquares()
     with torch.random.fork_rng(devices=[]):  # Captum draws from the global generator
         torch.manual_seed(seed)
         scores = explainer.attribute(
@@ -85,7 +85,7 @@ def kernel_shap(
     return scores.flatten().double()
 
 
-class _WeightedLeastSquares(Model):
+class WeightedLeastSquares(Model):
     """Least squares with an intercept and a weight for each sample; of several solutions that of smallest norm."""
 
     def fit(self, train_data: DataLoader, **kwargs: Any) -> None:

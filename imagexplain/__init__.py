@@ -34,6 +34,7 @@ __all__ = [
     "fem",
     "finer_cam",
     "full_grad",
+    "gaussian_shap",
     "grad_cam",
     "grad_cam_plusplus",
     "gradient",

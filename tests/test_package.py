@@ -28,9 +28,19 @@ from imagexplain.ops.server import Server
 
 PUBLIC = {
     *("ablation_cam", "attention_rollout", "bag_cam", "blur_ig", "deep_lift", "eigen_cam", "eigen_grad_cam"),
-    *("expected_gradients", "feature_ablation", "full_grad", "grad_cam", "grad_cam_plusplus", "gradient"),
-    *("gradient_rollout", "guided_backprop", "guided_grad_cam", "guided_ig", "hires_cam", "idgi", "input_x_gradient"),
+    *("expected_gradients", "feature_ablation", "full_grad", "gaussian_shap", "grad_cam", "grad_cam_plusplus"),
     *(
+        "gradient",
+        "gradient_rollout",
+        "guided_backprop",
+        "guided_grad_cam",
+        "guided_ig",
+        "hires_cam",
+        "idgi",
+        "input_x_gradient",
+    ),
+    *(
+        "input_x_gradient",
         "integrated_gradients",
         "kernel_shap",
         "layer_cam",

@@ -12,6 +12,7 @@ from imagexplain.attribution.methods.feature_ablation import feature_ablation
 from imagexplain.attribution.methods.fem import fem
 from imagexplain.attribution.methods.finer_cam import finer_cam
 from imagexplain.attribution.methods.full_grad import full_grad
+from imagexplain.attribution.methods.gaussian_shap import gaussian_shap
 from imagexplain.attribution.methods.grad_cam import grad_cam
 from imagexplain.attribution.methods.grad_cam_plusplus import grad_cam_plusplus
 from imagexplain.attribution.methods.gradient import gradient
@@ -64,6 +65,7 @@ __all__ = [
     "fem",
     "finer_cam",
     "full_grad",
+    "gaussian_shap",
     "grad_cam",
     "grad_cam_plusplus",
     "gradient",

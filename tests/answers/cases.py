@@ -27,6 +27,7 @@ METHODS = {
         *("expected_gradients&samples=6", "occlusion&size=8", "rise&samples=40", "idgi&steps=5"),
         *(
             "kernel_shap&samples=60&n_segments=6",
+            "gaussian_shap&samples=20&n_segments=6",
             "shapley_sampling&permutations=3&n_segments=6",
             "feature_ablation&n_segments=6",
             "lime&samples=20&n_segments=6",

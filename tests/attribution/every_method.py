@@ -12,6 +12,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "expected_gradients": {"references": torch.zeros(2, 3, 8, 8), "samples": 4},
     "feature_ablation": {"groups": GROUPS},
     "fem": {"deviations": 1.0},
+    "gaussian_shap": {"groups": GROUPS, "samples": 6},
     "guided_ig": {"steps": 5},
     "kernel_shap": {"groups": GROUPS},
     "lime": {"groups": GROUPS, "samples": 16},

@@ -60,6 +60,7 @@ WITHOUT_GRADIENTS = {
     "ablation_cam",
     "eigen_cam",
     "feature_ablation",
+    "gaussian_shap",
     "kernel_shap",
     "occlusion",
     "rise",
@@ -361,7 +362,8 @@ def test_scores_that_the_next_call_overwrites(name: str) -> None:
         with pytest.raises(UnsupportedModelError, match="copy_"):
             METHODS[name](Reused(network_for(name)), float_images(), CLASSES)
         return
-    options = {"chunk": 1} if name in {"occlusion", "kernel_shap", "rise", "score_cam", "ablation_cam"} else {}
+    chunked = {"occlusion", "kernel_shap", "gaussian_shap", "rise", "score_cam", "ablation_cam"}
+    options = {"chunk": 1} if name in chunked else {}
     wanted = METHODS[name](network_for(name), float_images(), CLASSES, **options)
     assert_same(METHODS[name](Reused(network_for(name)), float_images(), CLASSES, **options), wanted, 1e-5)
 

@@ -76,6 +76,7 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
         "ablation_cam",
         "fem",
         "full_grad",
+        "gaussian_shap",
         "lrp",
         "gradient",
         "guided_backprop",
@@ -83,6 +84,7 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
         "kernel_shap",
     }
     own_scores |= {
+        "kernel_shap",
         "occlusion",
         "shapley_sampling",
         *OF_ATTENTION,

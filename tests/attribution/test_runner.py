@@ -139,6 +139,7 @@ def test_no_more_rows_than_a_chunk_at_once(method: str, model: nn.Module) -> Non
 OPTIONS_OF_COST: dict[str, tuple[tuple[str, Any], ...]] = {
     "blur_ig": (("steps", 30),),
     "expected_gradients": (("samples", 30),),
+    "gaussian_shap": (("samples", 12),),
     "guided_ig": (("steps", 30),),
     "idgi": (("steps", 30),),
     "integrated_gradients": (("steps", 30),),

@@ -274,7 +274,7 @@ def _error(values: Mapping[str, Any], attribution: Tensor) -> float:
     return abs(difference - total.item()) / relative_to(difference, total[None])
 
 
-_OF_GROUPS = ("shapley_sampling", "kernel_shap", "feature_ablation", "lime")
+_OF_GROUPS = ("shapley_sampling", "kernel_shap", "gaussian_shap", "feature_ablation", "lime")
 """Methods whose maps have a group's value at each of its pixels."""
 
 

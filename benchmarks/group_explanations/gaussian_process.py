@@ -1,0 +1,55 @@
+"""The Gaussian process of the library, at a given cost, and variants of it that were tried."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from benchmarks.group_explanations.chosen import chosen_coalitions
+from benchmarks.group_explanations.estimates import Estimate, ends
+from benchmarks.group_explanations.game import Array, Facts, Game
+from imagexplain.attribution.gaussian_process_shapley import (
+    Prior,
+    drawn_coalitions,
+    segment_prior,
+    shapley_posterior,
+)
+
+
+def gaussian_process(
+    game: Game, facts: Facts, budget: int, seed: int, weights: Array | None = None, chosen: bool = True
+) -> Estimate:
+    """Shapley values by the Gaussian process.
+
+    Args:
+        game: Game.
+        facts: Facts of its segments.
+        budget: Forward passes.
+        seed: Seed of the coalitions.
+        weights: Typical weights, None for those of the library.
+        chosen: Choice of the coalitions; else their sizes are drawn evenly.
+    """
+    empty, full = ends(game)
+    prior = prior_of(facts, weights)
+    count = (budget - 2) // 2
+    if chosen:
+        rows = chosen_coalitions(prior, game.players, count, seed)
+    else:
+        rows = drawn_coalitions(game.players, count, seed)
+    found = shapley_posterior(rows, torch.from_numpy(odd(game, rows.numpy().astype(float))), full - empty, prior)
+    return Estimate(found.values.numpy(), found.errors.numpy())
+
+
+def prior_of(facts: Facts, weights: Array | None = None) -> Prior:
+    """The prior of segments with these facts, with other typical weights where they are given."""
+    squares, colours, borders = (torch.from_numpy(part) for part in (facts.squares, facts.colours, facts.borders))
+    prior = segment_prior(squares, colours, borders)
+    return prior if weights is None else replace(prior, weights=torch.from_numpy(weights))
+
+
+def odd(game: Game, rows: Array) -> Array:
+    """Half the differences (n,) of the values of coalitions (n, K) and of their complements."""
+    values = game.values(np.concatenate([rows, 1 - rows]))
+    return np.asarray((values[: len(rows)] - values[len(rows) :]) / 2)

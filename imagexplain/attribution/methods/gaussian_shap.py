@@ -1,0 +1,113 @@
+"""Shapley values of groups of pixels that are present or absent together, by a Gaussian process over coalitions.
+
+A group is absent where its pixels show the baseline, in all channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imagexplain.attribution.coalitions import coalition_scores
+from imagexplain.attribution.gaussian_process_shapley import (
+    drawn_coalitions,
+    prior_of_segments,
+    shapley_posterior,
+)
+from imagexplain.attribution.methods.kernel_shap import kernel_shap
+from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.paths.path_integral import Forward
+from imagexplain.attribution.perturbation import fill_values, numbered
+from imagexplain.attribution.registry import Workload, register
+from imagexplain.attribution.targets import Targets, classes_and_scores
+from imagexplain.errors import ArgumentError
+
+MOST_SAMPLES = 4096
+MOST_GROUPS = 256
+"""Largest numbers of coalitions and of groups: the regression takes the cube of the one, and memory by the other's."""
+
+
+def _regression_operations(work: Workload) -> float:
+    """Operations of the regression, whose weights are searched for."""
+    pairs = work.options["samples"] // 2
+    return work.draws * (20 * pairs**2 * work.groups + 20 * pairs**3)
+
+
+@register(
+    family="perturbation",
+    forward_passes=lambda work: work.options["samples"] * work.draws,
+    operations=_regression_operations,
+)
+@isolated
+def gaussian_shap(
+    model: Forward,
+    images: Tensor,
+    targets: Targets = None,
+    *,
+    groups: Tensor,
+    baselines: float | Tensor | None = None,
+    samples: int = 256,
+    seed: int = 0,
+    chunk: int = 64,
+) -> Tensor:
+    """Shapley value of each group, at each of its pixels, by the regression of a Gaussian process on coalitions.
+
+    With ``samples`` for all 2^G − 2 coalitions these are :func:`kernel_shap`'s, which are exact. With fewer, coalitions
+    and their complements are chosen by what is known of the segments, so that they tell most of the values; what they
+    leave open is filled as segments commonly act: those of like colour alike, in proportion to their squared difference
+    from the baseline, and neighbours together. Either way the values sum to f(image) − f(baseline).
+
+    :mod:`imagexplain.attribution.gaussian_process_shapley` has the regression itself, with standard errors.
+
+    Args:
+        model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
+            others.
+        images: Images (B, C, H, W) in model-input space.
+        targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
+        groups: Group numbers (B, H, W) or, for all images, (H, W), int64: pixels of equal number are a group. Any
+            numbers will do; at most 256 groups.
+        baselines: Values of absent pixels: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
+        samples: Largest number of coalitions evaluated for each image, 2 … 4096. An odd number is rounded down.
+        seed: Seed of each image's own generator.
+        chunk: Largest number of rows evaluated at once.
+
+    Returns:
+        (B, 1, H, W) signed, in units of the score.
+
+    Raises:
+        ArgumentError: arguments that do not fit, by name.
+
+    Source: this library; the parts it is made of are named in the module of the regression.
+
+    Example:
+        >>> from torch import allclose, arange, nn, rand
+        >>> from imagexplain import gaussian_shap
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+        >>> image, quarters = rand(1, 3, 8, 8), (arange(8) // 2).expand(8, 8)
+        >>> values = gaussian_shap(network, image, targets=3, groups=quarters, samples=8)[0, 0, 0, ::2]
+        >>> allclose(values.sum(), (network(image) - network(0 * image))[0, 3], atol=1e-5)
+        True
+    """
+    if not 2 <= samples <= MOST_SAMPLES:
+        raise ArgumentError("samples", f"wanted 2 … {MOST_SAMPLES}, got {samples}")
+    classes, scores = classes_and_scores(model, images, targets, chunk)
+    absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
+    counts = (numbers.flatten(1).amax(1) + 1).tolist()
+    if max(counts, default=0) > MOST_GROUPS:
+        raise ArgumentError("groups", f"wanted at most {MOST_GROUPS}, got {max(counts)}")
+    _, absent_scores = classes_and_scores(model, absent, classes, chunk)
+    totals = (scores.double() - absent_scores.double()).cpu()
+    maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
+    for b, (number, count) in enumerate(zip(numbers, counts, strict=True)):
+        one = slice(b, b + 1)
+        if 2**count - 2 <= samples:
+            given = {"groups": number, "baselines": absent[one], "samples": samples, "chunk": chunk}
+            maps[b] = kernel_shap(model, images[one], classes[one], **given)[0, 0]
+            continue
+        prior = prior_of_segments(images[b], absent[b], number)
+        coalitions = drawn_coalitions(count, samples // 2, seed)
+        both = torch.cat([coalitions, ~coalitions]).split(chunk)
+        there, away = coalition_scores(model, images[b], absent[b], number, classes[b], both).view(2, -1)
+        values = shapley_posterior(coalitions, (there - away) / 2, totals[b].item(), prior).values
+        maps[b] = values.to(maps)[number]
+    return maps.unsqueeze(1)

@@ -1,0 +1,75 @@
+"""The method that scores groups by a Gaussian process: exact where all coalitions are evaluated, complete elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from imagexplain.attribution.gaussian_process_shapley import prior_of_segments
+from imagexplain.attribution.methods.gaussian_shap import gaussian_shap
+from imagexplain.attribution.methods.kernel_shap import kernel_shap
+from imagexplain.errors import ArgumentError
+from tests.attribution.inputs import noise_images
+from tests.attribution.models import smooth_network
+from tests.rows import rows_through
+
+SQUARES = torch.arange(64).view(8, 8) // 16 * 4 + torch.arange(8) // 2
+"""Sixteen groups."""
+
+
+def test_all_coalitions_give_the_exact_values() -> None:
+    network, images, groups = smooth_network(), noise_images(), SQUARES // 4
+    exact = kernel_shap(network, images, [0, 2, 1], groups=groups, baselines=0.25)
+    torch.testing.assert_close(gaussian_shap(network, images, [0, 2, 1], groups=groups, baselines=0.25), exact)
+
+
+@pytest.mark.parametrize("samples", [2, 5, 40])
+def test_the_values_sum_to_the_difference_and_cost_no_more_than_was_allowed(samples: int) -> None:
+    network, images = smooth_network(), noise_images()
+    with rows_through(network) as rows:
+        values = gaussian_shap(network, images, 1, groups=SQUARES, samples=samples)[:, 0, ::2, ::2]
+    assert sum(rows) == len(images) * (samples // 2 * 2 + 2)
+    total = (network(images) - network(torch.zeros_like(images)))[:, 1]
+    torch.testing.assert_close(values.sum((1, 2)), total, rtol=1e-9, atol=1e-11)
+
+
+def test_more_samples_come_nearer() -> None:
+    network, images = smooth_network(), noise_images()
+    exact = kernel_shap(network, images, 1, groups=SQUARES, samples=2**16)
+    few, many = (
+        (gaussian_shap(network, images, 1, groups=SQUARES, samples=samples) - exact).norm().item()
+        for samples in (10, 400)
+    )
+    assert many < 0.3 * few
+
+
+def test_an_image_does_not_depend_on_its_batch_and_numbers_may_be_any() -> None:
+    network, images = smooth_network(), noise_images()
+    together = gaussian_shap(network, images, 1, groups=SQUARES, samples=30, chunk=7)
+    alone = gaussian_shap(network, images[1:2], 1, groups=5 + 3 * SQUARES, samples=30)
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-11)
+
+
+def test_what_is_known_of_segments() -> None:
+    image, segments = torch.ones(3, 2, 3), torch.tensor([[0, 0, 2], [1, 1, 2]])
+    prior = prior_of_segments(image, 0 * image, segments)
+    own = prior.kernels[0].covariance().diagonal() / 4
+    torch.testing.assert_close(own, torch.full((3,), 1 / 3, dtype=torch.float64))
+    image = torch.ones(3, 2, 4)
+    apart = prior_of_segments(image, 0 * image, torch.arange(4).expand(2, 4)).kernels[-1].covariance()
+    assert apart[0, 3] == 0 < apart[0, 1]  # no segment touches both 0 and 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 1}, "samples: wanted 2 … 4096, got 1"),
+        ({"samples": 5000}, "samples: wanted 2 … 4096, got 5000"),
+        ({"groups": torch.arange(17 * 17).view(17, 17)}, "groups: wanted at most 256, got 289"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(options: dict[str, object], message: str) -> None:
+    images = torch.zeros(1, 3, 17, 17).double()
+    with pytest.raises(ArgumentError, match=message):
+        gaussian_shap(nn.Flatten(), images, 0, **{"groups": torch.zeros(17, 17).long(), **options})  # type: ignore[arg-type]

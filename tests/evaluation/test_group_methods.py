@@ -1,0 +1,124 @@
+"""Estimators of Shapley values as the benchmark compares them, on games whose values are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.bench_group_methods import estimators
+from benchmarks.group_explanations import draws
+from benchmarks.group_explanations.chosen import chosen_coalitions
+from benchmarks.group_explanations.estimates import Estimate
+from benchmarks.group_explanations.game import Array, Facts, NotStoredError, SegmentGame, StoredGame, facts_of
+from benchmarks.group_explanations.reference import converged
+from imagexplain.attribution.gaussian_process_shapley import drawn_coalitions, segment_prior, shapley_posterior
+from tests.attribution.models import smooth_network
+
+PLAYERS = 6
+EFFECTS = np.array([3.0, -1.0, 0.5, 2.0, 0.25, 1.5])
+RING = np.roll(np.eye(PLAYERS), 1, axis=1)
+FACTS = Facts(np.ones(PLAYERS), np.ones(PLAYERS), RING + RING.T, np.zeros((PLAYERS, 3)), np.full(PLAYERS, np.nan))
+BIASED = ("LIME", "shap KernelExplainer, 10 features", "boosted trees", "regression-adjusted, trees")
+
+
+class Additive:
+    """A game that adds effects, 1 for nobody."""
+
+    players = PLAYERS
+
+    def values(self, coefficients: Array) -> Array:
+        return np.asarray(1 + coefficients @ EFFECTS)
+
+    def gradients(self, coefficients: Array) -> tuple[Array, Array]:
+        return self.values(coefficients), np.tile(EFFECTS, (len(coefficients), 1))
+
+
+class Pairs(Additive):
+    """A game in which the first two count only together, besides."""
+
+    def values(self, coefficients: Array) -> Array:
+        return np.asarray(super().values(coefficients) + coefficients[:, 0] * coefficients[:, 1])
+
+
+def stored(folder: Path, game: Additive) -> StoredGame:
+    return StoredGame.at(folder / "game.npz", FACTS, lambda: game)
+
+
+def found(game: StoredGame, cost: int) -> Mapping[str, Estimate]:
+    return {name: estimator(cost) for name, estimator in estimators(game, 3.0, 0).items() if name not in BIASED}
+
+
+def test_an_additive_game_is_exact_for_all_that_claim_it(tmp_path: Path) -> None:
+    for name, estimate in found(stored(tmp_path, Additive()), 50).items():
+        # shap leaves no coalition out where all can be had; Captum's ends have a weight of a million
+        assert estimate.values == pytest.approx(EFFECTS, abs=5e-3), name
+
+
+def test_converged_values_are_those_of_the_definition(tmp_path: Path) -> None:
+    estimate = converged(stored(tmp_path, Pairs()), FACTS, 200)
+    assert estimate.values == pytest.approx([3.5, -0.5, *EFFECTS[2:]], abs=0.03)
+    assert estimate.errors is not None
+    assert 1e-3 < estimate.errors.max() < 0.02
+
+
+def test_a_store_evaluates_once_and_says_what_it_lacks(tmp_path: Path) -> None:
+    rows = draws.kernel_pairs(PLAYERS, 10, 0)
+    game = stored(tmp_path, Additive())
+    scores, slopes = game.values(rows), game.gradients(rows[:2])[1]
+    game.save()
+
+    def nobody() -> Additive:
+        raise NotStoredError
+
+    again = StoredGame.at(tmp_path / "game.npz", None, nobody)
+    assert np.array_equal(again.values(rows[::-1]), scores[::-1])
+    assert np.array_equal(again.gradients(rows[:2])[1], slopes)
+    with pytest.raises(NotStoredError):
+        again.gradients(rows[2:4])
+
+
+def test_gradients_of_segments_are_derivatives_of_the_scores() -> None:
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    segments = torch.arange(64).view(8, 8) // 16
+    game = SegmentGame(smooth_network().double(), image, torch.zeros(3, 8, 8).double(), segments, 1)
+    place, step = np.array([[0.25, 0.5, 0.75, 1.0]]), 2.0**-10
+    _, slopes = game.gradients(place)
+    for segment in range(4):
+        shift = step * np.eye(4)[segment]
+        rise = game.values(place + shift / 2) - game.values(place - shift / 2)
+        assert slopes[0, segment] == pytest.approx(rise[0] / step, rel=1e-4)
+
+
+def test_facts_of_segments() -> None:
+    image, segments = torch.ones(3, 2, 2), torch.tensor([[0, 0], [1, 2]])
+    facts = facts_of(image, torch.zeros(3, 2, 2), segments)
+    assert facts.area.tolist() == [2, 1, 1]
+    assert facts.squares.tolist() == [6, 3, 3]
+    assert facts.borders.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize("draw", [draws.kernel_pairs, draws.uniform_size_pairs, draws.orders, draws.halves])
+def test_the_first_draws_of_a_longer_series_are_those_of_a_shorter_one(draw: object) -> None:
+    assert callable(draw)
+    assert np.array_equal(draw(7, 60, 1)[:21], draw(7, 21, 1))
+
+
+def test_sizes_are_drawn_by_the_shapley_kernel() -> None:
+    sizes = draws.kernel_pairs(5, 8000, 0).sum(1)
+    kernel = np.array([comb(5, size) * 4 / (comb(5, size) * size * (5 - size)) for size in range(1, 5)])
+    assert np.bincount(sizes.astype(int), minlength=6)[1:5] / 8000 == pytest.approx(kernel / kernel.sum(), abs=0.02)
+
+
+def test_chosen_coalitions_leave_less_variance_than_drawn_ones() -> None:
+    groups, count, numbers = 14, 20, torch.arange(14)
+    prior = segment_prior(torch.rand(groups), torch.rand(groups, 3), (numbers - numbers.unsqueeze(1)).abs() == 1, 0.0)
+    left = []
+    for rows in (chosen_coalitions(prior, groups, count, 0), drawn_coalitions(groups, count, 0)):
+        scores = (2 * rows.double() - 1) @ torch.linspace(0, 1, groups).double()
+        left.append(shapley_posterior(rows, scores / 2, groups / 2, prior).errors.square().sum())
+    assert left[0] < 0.9 * left[1]
