@@ -20,7 +20,6 @@ from debugging.segment_table import (
     ClassColumns,
     SegmentTable,
     but_whole,
-    shapley_values,
 )
 from debugging.segmentation import Segmentation
 from imagexplain.client import Client
@@ -93,12 +92,14 @@ class Served:
         for index in classes:
             answer = self._ask("explanations", {**sent, **self.options, "target_class": index})
             falls = self._ask("explanations", {**absent, "method": "feature_ablation", "target_class": index})
-            # The map has a segment's fall at each of its pixels.
-            replaced = falls["attribution"].double() / falls["area"]
             values = self._ask("explanations", {**absent, **sets, "target_class": index})
-            shapley = shapley_values(values["map"][0], values["group_masks"])
             columns.append(
-                ClassColumns(answer["attribution"].double(), answer["directional"].double(), replaced, shapley)
+                ClassColumns(
+                    answer["attribution"].double(),
+                    answer["directional"].double(),
+                    falls["attribution"].double(),
+                    values["attribution"].double(),
+                )
             )
         labels = answer["labels"]
         kept = but_whole(labels)

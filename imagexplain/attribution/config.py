@@ -49,6 +49,11 @@ class AttributionConfig:
         return frozenset().union(*(METHODS[method].parameters for method in self.methods))
 
     @property
+    def of_groups(self) -> bool:
+        """Test whether a map has the value of a group at each of its pixels, whose sum would count it as often."""
+        return len(self.methods) == 1 and "groups" in self.takes
+
+    @property
     def needs_original(self) -> bool:
         """Test whether a method wants the network as its authors wrote it, for which a folded one will not do."""
         return any(METHODS[method].needs_original for method in self.methods)

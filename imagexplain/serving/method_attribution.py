@@ -317,15 +317,23 @@ def map_result(
     if request.segments is not None:
         result["segments"] = request.segments.name
     if sample.groups is not None:
-        columns = {"attribution": sums_of(found, sample.groups), "area": sample.groups.family.area}
+        columns = {
+            "attribution": of_each_group(found.attribution, request.plan, sample.groups),
+            "area": sample.groups.family.area,
+        }
         result |= group_table(columns, sample.groups)
     return result
 
 
-def sums_of(found: AttributionMap, groups: Groups) -> Tensor:
-    """(G,) float64 sums of the map over channels and the pixels of each group."""
-    parts = groups.family.parts
-    return parts.sums(found.attribution) @ parts.incidence
+def of_parts(attribution: Tensor, plan: AttributionConfig, groups: Groups) -> Tensor:
+    """Sums (P,), float64, of a map over channels and the pixels of each disjoint part; or its value, if it has one."""
+    sums = groups.family.parts.sums(attribution)
+    return sums / groups.family.parts.area if plan.of_groups else sums
+
+
+def of_each_group(attribution: Tensor, plan: AttributionConfig, groups: Groups) -> Tensor:
+    """Sums (G,), float64, of what the parts of each group have by :func:`of_parts`."""
+    return of_parts(attribution, plan, groups) @ groups.family.parts.incidence
 
 
 def _by_groups(sample: PreparedRequest) -> bool:

@@ -14,7 +14,7 @@ from imagexplain.api.request import synonyms
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.differences import Target
 from imagexplain.attribution.registry import METHODS
-from imagexplain.serving.method_attribution import AttributionMap
+from imagexplain.serving.method_attribution import AttributionMap, of_each_group, of_parts
 from imagexplain.serving.path_attribution import Model, PathAttribution, scores_of
 from imagexplain.serving.prepared_request import Groups, PreparedRequest
 from imagexplain.vision.figure import (
@@ -74,7 +74,7 @@ def render(
 
     Segments take the colour of their directional gradient, relative to the strongest of them; the legend names those of
     the largest attributions, each with its part of the score difference. Where there is only a map, it is what the map
-    holds in a segment, for a pixel, and the part of the map's magnitude.
+    holds in a segment, for a pixel or, of methods that score groups, as a whole, and the part of all magnitudes.
 
     Args:
         model: Model, for its name and labels.
@@ -108,11 +108,13 @@ def render(
                 f"({number(explanation.score, signed=False)} from {number(explanation.baseline_score, signed=False)})"
             )
         else:
-            parts = groups.family.parts
-            attribution = (parts.sums(drawn) @ parts.incidence)[shown]
+            plan = sample.request.plan
+            attribution = of_each_group(drawn, plan, groups)[shown]
             colours, unit = attribution / groups.family.area[shown], "attribution for a pixel, on average"
-            total = parts.sums(drawn).abs().sum().item()
-            notes.append("%: part of the map's sum of magnitudes over the segments")
+            if plan.of_groups:
+                colours, unit = attribution, "value of the segment"
+            total = of_parts(drawn, plan, groups).abs().sum().item()
+            notes.append("%: part of the sum of magnitudes over the segments")
         colours, attribution = colours.nan_to_num(0, 0, 0), attribution.nan_to_num(0, 0, 0)
         scale = colours.abs().max().item()
         strengths = colours / (scale or 1)
