@@ -92,8 +92,8 @@ class GuidedReLUs(FunctionCalls):
     """Replacement of calls of ReLU by :class:`_GuidedReLU`.
 
     Attributes:
-        seen: Whether there were any.
-        guided: Whether a backward pass is the guided one; else it is the plain one.
+        seen: Sign that there were any.
+        guided: Switch to the guided backward pass; the plain one otherwise.
     """
 
     def __init__(self) -> None:

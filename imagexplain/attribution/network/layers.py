@@ -278,27 +278,19 @@ def scores_and_activation(
     Raises:
         ValueError: a layer that does not run once, puts out no tensor, or is of no use to the scores.
     """
+    seen: list[Tensor] = []
 
-    def run(*, from_layer: bool) -> tuple[Tensor, list[Tensor]]:
-        """Scores, and the layer's outputs; with a graph from there on only, as what comes before is of no use."""
-        seen: list[Tensor] = []
+    def keep(output: Tensor) -> Tensor:
+        activation = (output if create_graph else output.detach()).clone()
+        seen.append(activation if activation.requires_grad else activation.requires_grad_())
+        return activation.clone()
 
-        def keep(output: Tensor) -> Tensor:
-            torch.set_grad_enabled(True)
-            activation = (output if create_graph else output.detach()).clone()
-            seen.append(activation if activation.requires_grad else activation.requires_grad_())
-            return activation.clone()
-
-        with ExitStack() as stack:
-            stack.enter_context(torch.set_grad_enabled(not from_layer))
-            if create_graph:  # the fused kernels of attention have no second derivative
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(output_replaced(layer, keep))
-            return class_scores(model, images), seen
-
-    scores, seen = run(from_layer=not create_graph)
-    if not create_graph and len(seen) == 1 and not depends(scores, seen[0]):  # the model sets the mode itself
-        scores, seen = run(from_layer=False)
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        if create_graph:  # the fused kernels of attention have no second derivative
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(output_replaced(layer, keep))
+        scores = class_scores(model, images)
     if len(seen) != 1:
         raise LayerError("layer", f"wanted one that runs once in a forward pass, got one that ran {len(seen)} times")
     if not depends(scores, seen[0]) and (scores.requires_grad or _has_graph(model, images[:1])):
