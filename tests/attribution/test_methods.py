@@ -82,9 +82,6 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
         "guided_backprop",
         "input_x_gradient",
         "kernel_shap",
-    }
-    own_scores |= {
-        "kernel_shap",
         "occlusion",
         "shapley_sampling",
         *OF_ATTENTION,

@@ -15,7 +15,7 @@ from imagexplain.attribution.gaussian_process_shapley import (
     shapley_posterior,
 )
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
-from imagexplain.attribution.network.forward import isolated
+from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Workload, register
@@ -106,8 +106,9 @@ def gaussian_shap(
             continue
         prior = prior_of_segments(images[b], absent[b], number)
         coalitions = drawn_coalitions(count, samples // 2, seed)
-        both = torch.cat([coalitions, ~coalitions]).split(chunk)
-        there, away = coalition_scores(model, images[b], absent[b], number, classes[b], both).view(2, -1)
+        both = torch.cat([coalitions, ~coalitions])
+        parts = both.split(rows_at_once(len(both), chunk, images))
+        there, away = coalition_scores(model, images[b], absent[b], number, classes[b], parts).view(2, -1)
         values = shapley_posterior(coalitions, (there - away) / 2, totals[b].item(), prior).values
         maps[b] = values.to(maps)[number]
     return maps.unsqueeze(1)
