@@ -64,7 +64,7 @@ class Entry:
     @property
     def by_group(self) -> bool:
         """Tell whether each pixel has the score of its whole group, rather than its own share of it."""
-        return self.plan is not None and "groups" in self.plan.takes
+        return self.plan is not None and self.plan.of_groups
 
 
 def entries_of(
