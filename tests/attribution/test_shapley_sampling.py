@@ -104,4 +104,4 @@ def test_the_first_orders_of_a_longer_series_are_those_of_a_shorter_one() -> Non
 )
 def test_what_does_not_fit_is_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        shapley_sampling(smooth_network(), noise_images(), 0, groups=QUARTERS, **options)
+        shapley_sampling(smooth_network(), noise_images(), 0, groups=QUARTERS, **options)  # type: ignore[arg-type]
