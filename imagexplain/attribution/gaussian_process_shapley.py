@@ -48,6 +48,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imagexplain.attribution.coalitions import numbered_coalitions
 from imagexplain.attribution.uncertainty import standard_errors
 from imagexplain.errors import ArgumentError
 
@@ -258,8 +259,7 @@ def drawn_coalitions(groups: int, count: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     if groups <= 62 and 2 ** (groups - 1) - 1 <= count:
-        numbers = 1 + torch.randperm(2 ** (groups - 1) - 1, generator=generator)
-        return (numbers.unsqueeze(1) >> torch.arange(groups)) % 2 == 1
+        return numbered_coalitions(1 + torch.randperm(2 ** (groups - 1) - 1, generator=generator), groups)
     seen: dict[bytes, Tensor] = {}
     while len(seen) < count:
         sizes = torch.randint(1, groups, (count, 1), generator=generator)
