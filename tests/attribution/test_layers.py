@@ -73,6 +73,21 @@ def test_default_layer_is_left_as_it_was_in_training() -> None:
     assert_untouched(before, model)
 
 
+@pytest.mark.parametrize(("build", "later"), [(resnet, "fc"), (vit, "blocks.1.attn")])
+def test_the_search_for_the_default_layer_goes_back_no_further(build: Callable[[], nn.Module], later: str) -> None:
+    model = build()
+    went_back: list[str] = []
+
+    def watch(module: nn.Module, _: object, output: Tensor) -> None:
+        name = name_of(model, module)
+        output.register_hook(lambda gradient: went_back.append(name))
+
+    for module in (model.get_submodule(later), next(model.children())):
+        module.register_forward_hook(watch)
+    default_layer(model, pictures(1, (32, 32) if stated_size(model) else (64, 64)))
+    assert set(went_back) == {later}
+
+
 def test_no_default_layer_without_places() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
     before = footprint(model)
