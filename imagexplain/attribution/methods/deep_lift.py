@@ -52,7 +52,8 @@ POOLS = {F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_p
 @register(
     family="gradients",
     needs={"gradients", "nonlinearities"},
-    gradient_passes=lambda work: 3 * work.draws,
+    forward_passes=lambda work: work.draws,
+    gradient_passes=lambda work: work.draws,
     speckled=True,
     peer=Peer("Captum", "DeepLift", "Captum's maps miss the score where a pool's windows overlap"),
 )
