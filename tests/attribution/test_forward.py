@@ -552,7 +552,7 @@ def test_a_class_that_does_more_in_train_is_not_asked_to() -> None:
             raise AssertionError("called")
 
     model = Freezing(nn.Conv2d(3, 2, 3), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with evaluation_mode(model):
+    with evaluation_mode(list(model.modules())):
         assert not any(module.training for module in model.modules())
     assert all(module.training for module in model.modules())
 

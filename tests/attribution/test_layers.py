@@ -1,7 +1,9 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from imagexplain.attribution.network.layers import chosen_layer, default_layer, layer_named, scores_and_activation
 from imagexplain.models.classifiers.bit import bit
