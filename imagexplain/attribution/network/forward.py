@@ -83,7 +83,8 @@ def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
         parameter
         for module in modules
         for parameter in module._parameters.values()
-        if parameter is not None and parameter.requires_grad and parameter.is_leaf and not parameter.is_inference()
+        if parameter is not None and not is_lazy(parameter) and parameter.requires_grad
+        if parameter.is_leaf and not parameter.is_inference()  # the flag of any other cannot be set again
     ]
     for parameter in trained:
         parameter.requires_grad_(False)
