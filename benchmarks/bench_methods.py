@@ -38,7 +38,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -128,13 +128,13 @@ class Case:
     tokens: bool
     settings: Settings
 
-    @property
+    @cached_property
     def groups(self) -> Tensor:
         """(side, side) int64 cells of a grid."""
         cell = torch.arange(self.settings.side, device=self.images.device) * self.settings.cells // self.settings.side
         return self.settings.cells * cell[:, None] + cell
 
-    @property
+    @cached_property
     def references(self) -> Tensor:
         """(4, 3, side, side) references of expected gradients."""
         return pictures(4, self.settings.side, seed=1).to(self.images.device)

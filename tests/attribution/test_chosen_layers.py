@@ -1,8 +1,10 @@
 """Layers that methods choose or are given, in networks that run, change or read them otherwise than a plain stage."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 import imagexplain.attribution as library
 from imagexplain.attribution.network.layers import default_layer, scores_and_activation
 from imagexplain.attribution.network.tokens import stated_layout
-from tests.attribution.networks import pictures, prepared, vit
+from tests.attribution.networks import pictures, prepared, tiny_cnn, vit
 
 CAMS = [name for name in library.METHODS if name.endswith("_cam") or name == "grad_cam_plusplus"]
 
@@ -139,6 +141,53 @@ def test_layers_that_no_map_can_be_made_of(method: str, layer: str, message: str
     model = nn.Sequential(Aside()).double().eval().requires_grad_(trainable)
     with pytest.raises(ValueError, match=f"^layer: wanted one .*{message}"):
         getattr(library, method)(model, pictures(2, (4, 4)), 0, layer=f"0.{layer}")
+
+
+LAYERED = [*(name for name in CAMS if name != "guided_grad_cam"), "fem"]
+"""Methods that need no graph of what comes before their layer."""
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("method", LAYERED)
+def test_a_graph_begins_at_the_layer(method: str, create_graph: bool) -> None:
+    model = prepared(Tutorial(inplace=True)).requires_grad_(True)
+    if create_graph and "create_graph" not in signature(getattr(library, method)).parameters:
+        pytest.skip("its maps are not differentiable")
+    options = {"create_graph": True} if create_graph else {}
+    graphs: list[bool] = []
+    model.first.register_forward_hook(lambda *call: graphs.append(call[-1].requires_grad))
+    getattr(library, method)(model, pictures(2), [1, 3], layer="second", **options)
+    assert set(graphs) == {create_graph} and all(parameter.requires_grad for parameter in model.parameters())
+
+
+class OwnMode(nn.Module):
+    """A network that sets the mode of gradients itself, for what comes before its head and for the head."""
+
+    def __init__(self, of_body: bool | None, of_head: bool | None) -> None:
+        super().__init__()
+        self.body, self.head = tiny_cnn()[:5], tiny_cnn()[5:]
+        self.of_body, self.of_head = of_body, of_head
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part, mode in ((self.body, self.of_body), (self.head, self.of_head)):
+            with nullcontext() if mode is None else torch.set_grad_enabled(mode):
+                x = part(x)
+        return x
+
+
+@pytest.mark.parametrize("method", LAYERED)
+@pytest.mark.parametrize("of_body", [None, False, True])
+@pytest.mark.parametrize("of_head", [None, False, True])
+def test_models_that_set_the_mode_themselves(method: str, of_body: bool | None, of_head: bool | None) -> None:
+    model, images, explain = OwnMode(of_body, of_head), pictures(2, (8, 8)), getattr(library, method)
+    for trainable in (False, True):  # which says nothing of the image
+        model.requires_grad_(trainable)
+        if "gradients" in library.METHODS[method].needs and False in (of_body, of_head):
+            with pytest.raises(ValueError, match=r"^model: wanted scores that autograd knows"):
+                explain(model, images, [1, 3], layer="body.3")
+        else:
+            plain = explain(OwnMode(None, None), images, [1, 3], layer="body.3")
+            torch.testing.assert_close(explain(model, images, [1, 3], layer="body.3"), plain)
 
 
 def test_places_that_only_the_class_token_is_read_beside() -> None:

@@ -552,7 +552,7 @@ def test_a_class_that_does_more_in_train_is_not_asked_to() -> None:
             raise AssertionError("called")
 
     model = Freezing(nn.Conv2d(3, 2, 3), nn.Dropout(0.5), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with evaluation_mode(model):
+    with evaluation_mode(list(model.modules())):
         assert not any(module.training for module in model.modules())
     assert all(module.training for module in model.modules())
 
@@ -602,6 +602,17 @@ def test_nodes_made_in_inference_mode_serve_outside_it() -> None:
     with torch.inference_mode():
         rule = quadrature("midpoint", 3)
     assert not rule.nodes.is_inference() and not rule.weights.is_inference()
+
+
+def test_parameters_that_cannot_be_frozen_are_left_alone() -> None:
+    plain, derived, lazy = nn.Linear(192, 4), nn.Linear(4, 4), nn.LazyLinear(5)
+    factor = torch.ones(4, 4, requires_grad=True)
+    derived._parameters["weight"] = factor * 2  # no leaf, as torch.func.functional_call sets them
+    flags: list[bool] = []
+    plain.register_forward_hook(lambda *_: flags.append(plain.weight.requires_grad or plain.bias.requires_grad))
+    assert library.gradient(nn.Sequential(nn.Flatten(), plain, derived, lazy), float_images(), 1).any()
+    assert flags == [False] and plain.weight.requires_grad and plain.bias.requires_grad
+    assert derived.weight.requires_grad and lazy.weight.requires_grad
 
 
 def test_parameters_made_in_inference_mode() -> None:

@@ -1,7 +1,9 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from imagexplain.attribution.network.layers import chosen_layer, default_layer, layer_named, scores_and_activation
 from imagexplain.models.classifiers.bit import bit
@@ -71,6 +73,21 @@ def test_default_layer_is_left_as_it_was_in_training() -> None:
     before = footprint(model)
     default_layer(model, pictures(1, (64, 64)))
     assert_untouched(before, model)
+
+
+@pytest.mark.parametrize(("build", "later"), [(resnet, "fc"), (vit, "blocks.1.attn")])
+def test_the_search_for_the_default_layer_goes_back_no_further(build: Callable[[], nn.Module], later: str) -> None:
+    model = build()
+    went_back: list[str] = []
+
+    def watch(module: nn.Module, _: object, output: Tensor) -> None:
+        name = name_of(model, module)
+        output.register_hook(lambda gradient: went_back.append(name))
+
+    for module in (model.get_submodule(later), next(model.children())):
+        module.register_forward_hook(watch)
+    default_layer(model, pictures(1, (32, 32) if stated_size(model) else (64, 64)))
+    assert set(went_back) == {later}
 
 
 def test_no_default_layer_without_places() -> None:

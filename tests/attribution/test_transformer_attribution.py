@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imagexplain.attribution.differences import contrast
 from imagexplain.attribution.methods.transformer_attribution import transformer_attribution
 from imagexplain.attribution.network.attention_capture import attention_layers
-from imagexplain.attribution.network.constants import frozen
+from imagexplain.attribution.network.forward import frozen
 from imagexplain.attribution.network.relevance_rules import RelevanceRules
 from imagexplain.errors import UnsupportedModelError
 from tests.attribution.networks import assert_untouched, filled, footprint, pictures, swin, torchvision_vit, vit, waves
@@ -61,7 +61,7 @@ def test_the_authors_code() -> None:
 def test_relevance_leaves_the_scores_as_they_are(make: Callable[[], Any]) -> None:
     network, images = make().requires_grad_(True), pictures(2)
     before = footprint(network)
-    with frozen(network):
+    with frozen(list(network.modules())):
         scores, layers = attention_layers(network, images, RelevanceRules)
     assert torch.allclose(scores, network(images), rtol=1e-9) and len(layers) > 1
     maps = transformer_attribution(network, images, [1, 2])

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.network.attention_capture import attention_layers
 from imagexplain.attribution.network.backward_rules import BackwardRules
-from imagexplain.attribution.network.constants import frozen
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.registry import register
@@ -81,7 +80,7 @@ def attn_lrp(
     for rows in torch.arange(len(images), device=images.device).split(chunk):
         inputs = images[rows].detach().clone().requires_grad_()
         rules = BackwardRules(hold_attention=not through_softmax, gamma=gamma, conv_gamma=conv_gamma)
-        with torch.enable_grad(), frozen(model), rules:
+        with torch.enable_grad(), rules:
             scores = class_scores(model, inputs)
         with torch.enable_grad():
             score = target_scores(scores, classes_of(scores, None if given is None else given[rows])).sum()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
-from imagexplain.attribution.network.constants import Constant, Constants, frozen
+from imagexplain.attribution.network.constants import Constant, Constants
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.tokens import fits, layout_of
 from imagexplain.attribution.network.visibility import check_visible
@@ -74,9 +73,7 @@ def full_gradient(model: nn.Module, images: Tensor, targets: Targets = None) -> 
         check_visible(model, need)
     check_images(images)
     inputs = images.detach().clone().requires_grad_()
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(frozen(model))
+    with torch.enable_grad():
         with Constants() as constants:
             scores = class_scores(model, inputs)
         score = target_scores(scores, targets)

@@ -12,7 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from imagexplain.attribution.completeness import LARGEST_SHARE, missing_share
 from imagexplain.attribution.network.backward_rules import BackwardRules
-from imagexplain.attribution.network.constants import Constants, frozen
+from imagexplain.attribution.network.constants import Constants
 from imagexplain.attribution.network.forward import class_scores, isolated
 from imagexplain.attribution.network.token_blocks import TokenBlocks, token_blocks
 from imagexplain.attribution.network.visibility import check_visible
@@ -92,7 +92,6 @@ def _token_parts(model: nn.Module, images: Tensor, targets: Tensor | None, block
         for module in blocks.modules:
             stack.callback(module.register_forward_pre_hook(begin).remove)
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(frozen(model))
         stack.enter_context(constants)
         stack.enter_context(BackwardRules(hold_attention=True))
         scores = class_scores(model, images.detach().clone().requires_grad_())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from imagexplain.attribution.methods.deep_lift import ELEMENTWISE
-from imagexplain.attribution.network.constants import CONVOLUTIONS, frozen
-from imagexplain.attribution.network.forward import check_graph, class_scores, isolated, modules_of
+from imagexplain.attribution.network.constants import CONVOLUTIONS
+from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.paths.path_integral import Forward
@@ -135,9 +134,7 @@ def lrp(
     check_visible(model, "nonlinearities")
     check_images(images)
     inputs = images.detach().clone().requires_grad_()
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(frozen(nn.ModuleList(modules_of(model))))
+    with torch.enable_grad():
         with _Propagation(_Rules(composite, epsilon, gamma)):
             scores = class_scores(model, inputs)
         score = target_scores(scores, targets)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imagexplain.attribution.network.attention_capture import attention_layers
-from imagexplain.attribution.network.constants import frozen
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.relevance_rules import RelevanceRules
 from imagexplain.attribution.registry import register
@@ -63,8 +62,7 @@ def transformer_attribution(
 def _relevance_rollout(model: nn.Module, seen: AttentionPass) -> Tensor:
     wanted = F.one_hot(seen.classes, seen.scores.shape[1])
     gradients = attention_gradients(seen.scores, wanted, seen.layers)
-    with frozen(model):
-        scores, layers = attention_layers(model, seen.images, RelevanceRules)
-        relevance = attention_gradients(scores, wanted, layers)
+    scores, layers = attention_layers(model, seen.images, RelevanceRules)
+    relevance = attention_gradients(scores, wanted, layers)
     pairs = zip(seen.layers, gradients, relevance, strict=True)
     return relevance_row(seen, [split_heads(layer, by) * split_heads(layer, of) for layer, by, of in pairs])

@@ -42,7 +42,7 @@ class BackwardRules(AttentionSteps):
     """Replacement of a model's functions by ones of equal values and other gradients.
 
     A tensor depends on the image if it requires a gradient, so that nothing else of the model may require one
-    (:func:`imagexplain.attribution.network.constants.frozen`).
+    (:func:`imagexplain.attribution.network.forward.frozen`).
 
     Args:
         hold_attention: Softmax of attention held, so that queries and keys get no gradient; else they get a half of the

@@ -6,14 +6,13 @@ function, a mean that the model takes off its input, and modules that run often 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from imagexplain.attribution.network.function_calls import FunctionCalls
@@ -50,8 +49,8 @@ class Constants(FunctionCalls):
     """Recorder, while a model runs, of the constants that it adds to what depends on the image.
 
     A tensor depends on the image if it requires a gradient, so that nothing else of the model may require one
-    (:func:`frozen`). Constants that other functions add are not seen: none that this package knows of is linear in the
-    image.
+    (:func:`imagexplain.attribution.network.forward.frozen`). Constants that other functions add are not seen: none that
+    this package knows of is linear in the image.
     """
 
     def __init__(self) -> None:
@@ -69,19 +68,6 @@ class Constants(FunctionCalls):
                 value = value.view(-1, *[1] * (result.ndim - 2))
             self.found.append(Constant(value, result.shape, get_gradient_edge(result), axis))
         return result
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Freeze the model within the block: none of its parameters requires a gradient; each is as it was after it."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _added(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | float | None:

@@ -44,6 +44,7 @@ def isolated(method: Callable[P, R]) -> Callable[P, R]:
     While it runs,
 
     - the model is in ``eval()`` (:func:`evaluation_mode`);
+    - its parameters are frozen (:func:`frozen`), but with ``create_graph``: they keep no tensor that no gradient needs;
     - inference mode is off, and tensors made in it are copied, so that gradients can be taken;
     - autocast is off: scores that differ by less than half precision tells are what attribution is made of;
     - gradients are on if ``create_graph`` is asked for.
@@ -63,9 +64,12 @@ def isolated(method: Callable[P, R]) -> Callable[P, R]:
             for device in AUTOCAST_DEVICES:
                 if torch.is_autocast_enabled(device):
                     stack.enter_context(torch.autocast(device, enabled=False))
+            modules = modules_of(model)
             if kwargs.get("create_graph"):
                 stack.enter_context(torch.enable_grad())
-            stack.enter_context(evaluation_mode(model))
+            else:
+                stack.enter_context(frozen(modules))
+            stack.enter_context(evaluation_mode(modules))
             usable: Any = _outside_inference_mode  # which keeps each argument's type
             return method(*map(usable, args), **{key: usable(value) for key, value in kwargs.items()})
 
@@ -73,14 +77,32 @@ def isolated(method: Callable[P, R]) -> Callable[P, R]:
 
 
 @contextmanager
-def evaluation_mode(model: object) -> Iterator[None]:
-    """Put the model's modules in ``eval()`` within the block; flags and stored buffers are as they were after it.
+def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Freeze modules within the block: none of their parameters requires a gradient; each is as it was after it."""
+    trained = [
+        parameter
+        for module in modules
+        for parameter in module._parameters.values()
+        if parameter is not None and not is_lazy(parameter) and parameter.requires_grad
+        if parameter.is_leaf and not parameter.is_inference()  # the flag of any other cannot be set again
+    ]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put modules in ``eval()`` within the block; flags and stored buffers are as they were after it.
 
     Each module's own flag is set, not its ``train()`` called, which some classes use to freeze or to merge weights.
     Buffers of modules that are not torch's own are put back as well, if their forward changed them: those of the
     state dict; caches are left to the model.
     """
-    modules = modules_of(model)
     modes = [(module, module.training) for module in modules]
     stored = [(module, *entry) for module in modules for entry in _own_buffers(module)]
     try:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, is_dataclass
+from itertools import islice
 from typing import Any, TypeGuard
 
 import torch
@@ -61,7 +62,7 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     Not taken are layers that run more than once, and a head that scores each place beside another one that scores the
     image. A layer whose output the model changes in place afterwards is taken only if there is no other of its size.
 
-    The search is one forward and backward pass of one image of noise, in ``eval()``.
+    The search is one forward pass of one image of noise, in ``eval()``, and a backward pass as far as layers are tried.
 
     Args:
         images: Images (B, C, H, W), of which only shape, type and device matter.
@@ -90,20 +91,20 @@ def default_layer(model: nn.Module, images: Tensor) -> nn.Module:
     heads = [seen for seen in outputs if _is_side_head(seen, layout_with_places, scores, noise)]
     for head in heads:
         head.output.register_hook(torch.zeros_like)  # what it reads alone is not what the image's score is made of
-    gradients: tuple[Tensor | None, ...] = ()
-    if outputs:
-        # Weights that differ, for the sum of the scores itself is constant in some models.
-        weights = torch.arange(1, scores.numel() + 1).to(scores).view_as(scores)
-        gradients = torch.autograd.grad(
-            scores, [seen.output for seen in outputs], grad_outputs=weights, allow_unused=True
-        )
-    channels, overwritten = None, None
-    for seen, gradient in reversed(list(zip(outputs, gradients, strict=False))):
-        layout = layout_with_places(seen)
-        if layout is None or seen in heads:
-            continue
-        channels = channels or seen.output.shape[layout.channels]
-        if seen.output.shape[layout.channels] != channels or gradient is None or not layout.maps(gradient).any():
+
+    def candidates() -> Iterator[tuple[_Seen, Layout]]:
+        channels = None
+        for seen in reversed(outputs):
+            if seen in heads or (layout := layout_with_places(seen)) is None:
+                continue
+            own = seen.output.shape[layout.channels]
+            channels = channels or own
+            if own == channels:
+                yield seen, layout
+
+    overwritten = None
+    for seen, layout, gradient in _with_gradients(scores, candidates()):
+        if gradient is None or not layout.maps(gradient).any():
             continue
         if overwritten is not None and overwritten[1:] != (layout.height, layout.width):
             break
@@ -156,6 +157,24 @@ def _outputs(model: nn.Module, images: Tensor) -> tuple[list[_Seen], Tensor]:
         scores = class_scores(model, images)
     inner = {part for module in attention.modules for part in module.modules() if part is not module}
     return [seen for seen in outputs if runs[seen.module] == 1 and seen.module not in inner], scores
+
+
+def _with_gradients(
+    scores: Tensor, outputs: Iterator[tuple[_Seen, Layout]]
+) -> Iterator[tuple[_Seen, Layout, Tensor | None]]:
+    """Outputs from the last on, each with the scores' gradient by it, None where autograd knows none.
+
+    One, two, four, … gradients are taken at a time, so that a search that ends early goes back through few layers.
+    """
+    # Weights that differ, for the sum of the scores itself is constant in some models.
+    weights = torch.arange(1, scores.numel() + 1).to(scores).view_as(scores)
+    count = 1
+    while some := list(islice(outputs, count)):
+        gradients = torch.autograd.grad(
+            scores, [seen.output for seen, _ in some], grad_outputs=weights, allow_unused=True, retain_graph=True
+        )
+        yield from ((*pair, gradient) for pair, gradient in zip(some, gradients, strict=True))
+        count *= 2
 
 
 class _Attention(FunctionCalls):

@@ -49,7 +49,7 @@ class RelevanceRules(AttentionWatch):
 
     From the first attention on calls are replaced by ones of equal values; those before it are left alone, for no
     relevance is asked of them. A tensor depends on the image if it requires a gradient, so that nothing else of the
-    model may require one (:func:`imagexplain.attribution.network.constants.frozen`).
+    model may require one (:func:`imagexplain.attribution.network.forward.frozen`).
     """
 
     multi_head_attention = AttentionSteps.multi_head_attention
