@@ -88,28 +88,30 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
     incidence = family.parts.incidence
     shares, squares = (family.parts.sums(torch.cat([attribution, difference.square()])) @ incidence).chunk(2)  # (D, G)
     norms = squares.sqrt()
-    draws = directional(shares, norms)
-    mean = draws.mean(0)
-    pixels = attribution.new_zeros(attribution.shape[-2:])
+    draws = torch.stack([shares, directional(shares, norms), norms])  # (3, D, G)
+    attribution_mean, mean, norm = draws.mean(1)
+    spreads = draws[:2].std(1, correction=0)
+    total, pixels = mean.abs().sum(), None
     if family.pixels:
         pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
         pixels[family.masks[family.area == 1].any(0)] = 0  # a segment of one pixel is that pixel already
-    total = mean.abs().sum() + pixels.abs().sum()
+        total += pixels.abs().sum()
     normaliser = total if total > 0 else 1.0
-    dividend, pixel_dividend = mean.abs() / normaliser, pixels.abs() / normaliser
+    dividend = mean.abs() / normaliser
+    pixel_dividend = None if pixels is None else pixels.abs() / normaliser
     value = containment(family).double() @ dividend
-    if family.pixels:
+    if pixel_dividend is not None:
         value += family.parts.sums(pixel_dividend.unsqueeze(0)) @ incidence
     return GroupScores(
-        attribution=shares.mean(0),
+        attribution=attribution_mean,
         directional=mean,
         dividend=dividend,
         value=value,
         area=family.area,
-        norm=norms.mean(0),
-        attribution_spread=shares.std(0, correction=0),
-        directional_spread=draws.std(0, correction=0),
-        pixel_dividend=pixel_dividend if family.pixels else None,
+        norm=norm,
+        attribution_spread=spreads[0],
+        directional_spread=spreads[1],
+        pixel_dividend=pixel_dividend,
     )
 
 
