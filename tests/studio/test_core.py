@@ -461,7 +461,7 @@ def test_every_option_has_a_control_with_the_methods_that_take_it(core: Modules)
             assert own <= offered[name].keys(), name
             assert ("layer" in offered[name]) == ("layer" in taken)
             assert ("baseline" in offered[name]) == (not taken.isdisjoint(("baselines", "fill", "references")))
-            assert ("tolerance" in offered[name]) == (name == "integrated_gradients")
+            assert ("tolerance" in offered[name]) == (name in ("integrated_gradients", "gaussian_shap"))
         predicted = set(model.options("prediction")) - {*AS_PATHS}
         assert predicted - {"pixels"} <= controls(core, model.address, None, "prediction").keys() <= predicted
 
@@ -478,11 +478,8 @@ def test_no_control_is_of_an_unknown_part_or_kind(core: Modules) -> None:
 def test_controls_have_bounds_defaults_and_words(core: Modules) -> None:
     found = controls(core, "bit", "integrated_gradients")
     assert {"kind": "integer", "minimum": 1, "maximum": 1000, "default": 50}.items() <= found["steps"].items()
-    assert (found["tolerance"]["kind"], found["tolerance"]["exclusive"], found["tolerance"]["maximum"]) == (
-        "number",
-        True,
-        1,
-    )
+    assert {"kind": "number", "minimum": 0, "maximum": 1}.items() <= found["tolerance"].items()
+    assert {"kind": "number", "minimum": 0, "exclusive": True, "maximum": 1}.items() <= found["blur"].items()
     assert (found["baseline"]["kind"], found["baseline"]["default"]) == ("choice", "zero")
     assert found["segments"]["choices"] == ["slic", "grid", "swin"]
     assert (found["target_class"]["kind"], found["contrast_class"]["kind"]) == ("classes", "class")
@@ -532,7 +529,8 @@ def test_faults_are_told_before_the_service_is_asked(core: Modules) -> None:
     assert core.value("options", code, control["steps"], 1.5) == "steps: wanted a whole number"
     assert core.value("options", code, control["steps"], "") == "steps: wanted a number"
     assert core.value("options", code, control["steps"], 1001) == "steps: wanted at most 1000"
-    assert core.value("options", code, control["tolerance"], 0) == "tolerance: wanted more than 0"
+    assert core.value("options", code, control["blur"], 0) == "blur: wanted more than 0"
+    assert core.value("options", code, control["tolerance"], -0.1) == "tolerance: wanted at least 0"
     assert "wanted one of" in core.value("options", code, control["quadrature"], "none")
 
 

@@ -87,10 +87,10 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
     attribution, difference = _per_draw(attribution), _per_draw(difference)
     incidence = family.parts.incidence
     shares, squares = (family.parts.sums(torch.cat([attribution, difference.square()])) @ incidence).chunk(2)  # (D, G)
-    if not family.pixels:
-        return _scores(shares, squares.sqrt(), family)
-    pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
-    pixels[family.masks[family.area == 1].any(0)] = 0  # a segment of one pixel is that pixel already
+    pixels = None
+    if family.pixels:
+        pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
+        pixels[family.masks[family.area == 1].any(0)] = 0  # a segment of one pixel is that pixel already
     return _scores(shares, squares.sqrt(), family, pixels)
 
 
@@ -109,8 +109,9 @@ def scores_of_values(values: Tensor, difference: Tensor, family: Family) -> Grou
 
 def _scores(shares: Tensor, norms: Tensor, family: Family, pixels: Tensor | None = None) -> GroupScores:
     """Scores of groups from their attributions and norms (D, G) in each draw, and the pixels' gradients (H, W)."""
-    draws = directional(shares, norms)
-    mean = draws.mean(0)
+    draws = torch.stack([shares, directional(shares, norms), norms])  # (3, D, G)
+    attribution, mean, norm = draws.mean(1)
+    attribution_spread, directional_spread = draws[:2].std(1, correction=0)
     total = mean.abs().sum() + (0.0 if pixels is None else pixels.abs().sum())
     normaliser = total if total > 0 else 1.0
     dividend = mean.abs() / normaliser
@@ -119,14 +120,14 @@ def _scores(shares: Tensor, norms: Tensor, family: Family, pixels: Tensor | None
     if pixel_dividend is not None:
         value += family.parts.sums(pixel_dividend.unsqueeze(0)) @ family.parts.incidence
     return GroupScores(
-        attribution=shares.mean(0),
+        attribution=attribution,
         directional=mean,
         dividend=dividend,
         value=value,
         area=family.area,
-        norm=norms.mean(0),
-        attribution_spread=shares.std(0, correction=0),
-        directional_spread=draws.std(0, correction=0),
+        norm=norm,
+        attribution_spread=attribution_spread,
+        directional_spread=directional_spread,
         pixel_dividend=pixel_dividend,
     )
 

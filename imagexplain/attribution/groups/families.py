@@ -5,6 +5,7 @@ Groups are masks over the model's input; a group holds its pixels in every chann
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,30 +115,31 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
     if len(labels) != len(segments):
         raise ArgumentError("labels", f"wanted one for each of {len(segments)} segments, got {len(labels)}")
     parts = disjoint_parts(segments, most_parts)
-    covered = parts.members.any(1, keepdim=True)  # (A, 1)
+    inside = parts.members.cpu().numpy()  # (A, S)
+    covered = inside.any(1)
     rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
-    members = torch.cat([parts.members, rest, torch.ones_like(rest)], 1)
+    members = np.column_stack([inside, rest, np.ones_like(rest)])
     names = [*labels, REST, WHOLE]
-    segment: Kind = "segment"
-    kinds: tuple[Kind, ...] = (*(segment for _ in labels), "rest", "whole")
+    kinds: tuple[Kind, ...] = (*("segment",) * len(labels), "rest", "whole")
     kept: dict[bytes, int] = {}
     dropped, merged = [], []
-    packed = _packed(members.T)  # masks of the same parts are equal, and those of no part empty
-    for index, (row, filled) in enumerate(zip(packed, members.any(0).tolist(), strict=True)):
-        if not filled:
+    empty = bytes(len(members))
+    for index, key in enumerate(_row_keys(members.T)):  # masks of the same parts are equal
+        if key == empty:
             if kinds[index] == "segment":
                 dropped.append(names[index])
-        elif (first := kept.setdefault(row.tobytes(), index)) != index:
+        elif (first := kept.setdefault(key, index)) != index:
             merged.append((names[index], names[first]))
     rows = list(kept.values())
-    masks = torch.cat([segments, members[:, -2:].T[:, parts.atoms]])
-    if len(rows) < len(masks):
-        masks, members = masks[rows], members[:, rows]
+    kept_members = torch.from_numpy(members.take(rows, axis=1)).to(segments.device)
+    own = bisect_left(rows, len(segments))  # the rest and the whole follow, where they are kept
+    masks = segments if own == len(segments) else segments[rows[:own]]
+    masks = torch.cat([masks, kept_members[:, own:].T[:, parts.atoms]])
     return Family(
         masks=masks,
         labels=tuple(names[row] for row in rows),
         kinds=tuple(kinds[row] for row in rows),
-        parts=DisjointParts(parts.atoms, members),
+        parts=DisjointParts(parts.atoms, kept_members),
         pixels=pixels,
         dropped=tuple(dropped),
         merged=tuple(merged),
@@ -148,7 +150,8 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
 def containment(family: Family) -> Tensor:
     """Containment (G, G), bool: True where group S (row) contains group T (column); every group contains itself."""
     inside = family.parts.members.float()  # (A, G); counts below 2²⁴ are exact
-    return (1 - inside).T @ inside == 0  # no part of T lies outside S
+    shared = inside.T @ inside  # (G, G): number of parts that two groups have in common
+    return shared == shared.diagonal()  # all parts of T lie in S
 
 
 def parents(family: Family) -> Tensor:
@@ -169,24 +172,22 @@ def disjoint_parts(masks: Tensor, most: int | None = None) -> DisjointParts:
     height, width = masks.shape[1:]
     if len(masks) == 0:
         return DisjointParts(torch.zeros(height, width, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.bool))
-    packed = np.packbits(masks.flatten(1).cpu().numpy(), axis=0)  # (S / 8, H·W): each pixel's masks in a few bytes
-    starts = np.flatnonzero(np.concatenate([[True], (packed[:, 1:] != packed[:, :-1]).any(0)]))
-    columns = np.ascontiguousarray(packed[:, starts].T)  # (runs, S / 8): pixels in a row mostly lie in the same masks
-    keys = columns.view(np.dtype((np.void, columns.shape[1]))).ravel()
-    _, first, part = np.unique(keys, return_index=True, return_inverse=True)
-    if most is not None and len(first) > most:
-        raise ArgumentError("masks", f"wanted ones that part the image into at most {most:,} parts, got {len(first):,}")
-    order = np.argsort(first)
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    atoms = np.repeat(rank[part], np.diff(starts, append=packed.shape[1]))
-    members = torch.from_numpy(np.unpackbits(columns[first[order]], axis=1, count=len(masks)).astype(np.bool_))
-    return DisjointParts(torch.from_numpy(atoms).view(height, width).to(masks.device), members.to(masks.device))
+    pixels = masks.flatten(1).cpu().numpy()  # (S, H·W)
+    starts = np.empty(pixels.shape[1], np.bool_)  # of runs: pixels in a row mostly lie in the same masks
+    starts[0], starts[1:] = True, (pixels[:, 1:] != pixels[:, :-1]).any(0)
+    ranks: dict[bytes, int] = {}
+    part = [ranks.setdefault(key, len(ranks)) for key in _row_keys(pixels[:, starts].T)]
+    if most is not None and len(ranks) > most:
+        raise ArgumentError("masks", f"wanted ones that part the image into at most {most:,} parts, got {len(ranks):,}")
+    atoms = torch.from_numpy(np.array(part)[starts.cumsum() - 1])
+    members = torch.from_numpy(np.frombuffer(bytearray().join(ranks), np.bool_).reshape(len(ranks), -1))
+    return DisjointParts(atoms.view(height, width).to(masks.device), members.to(masks.device))
 
 
-def _packed(rows: Tensor) -> np.ndarray:
-    """Bits (N, M) packed eight to a byte: bool to (N, bytes) uint8."""
-    return np.packbits(rows.contiguous().cpu().numpy(), axis=1)
+def _row_keys(rows: np.ndarray) -> list[bytes]:
+    """Bytes of each row of a matrix (N, M) bool, equal for equal rows."""
+    rows = np.ascontiguousarray(rows)
+    return rows.view(np.dtype((np.void, rows.shape[1]))).ravel().tolist()
 
 
 def _check(masks: Tensor) -> None:
