@@ -69,6 +69,12 @@ KERNELS = (
 )
 """Parts of the prior, in the order of their weights."""
 
+Measures = dict[str, dict[str, dict[str, Any]]]
+"""Measures by estimator and cost."""
+
+WEIGHTS = "weights without"
+"""Key of the typical weights for each model in the record."""
+
 PACKAGES = ("torch", "captum", "shap", "scikit-learn", "numpy")
 
 
@@ -158,10 +164,10 @@ def scored(
             yield {"estimator": name, "cost": cost, **measured(game, found, reference, effects), "seconds": seconds}
 
 
-def table(cases: list[list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+def table(cases: list[list[dict[str, Any]]]) -> Measures:
     """Means by estimator and cost over the seeds and the cases, and the rank correlation of each case."""
     rows = [{**row, "case": case} for case, own in enumerate(cases) for row in own]
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: Measures = {}
     for key in dict.fromkeys((row["estimator"], row["cost"]) for row in rows):
         own = [row for row in rows if (row["estimator"], row["cost"]) == key]
         held = sorted({row["case"] for row in own})
@@ -176,8 +182,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--games", type=Path, help="folder of the stores")
-    made.add_argument("--models", nargs="+", default=[*SCENE_MODELS, PHOTO_MODEL])
-    made.add_argument("--exact", nargs="+", default=[], help="models of few segments, with exact values; none else")
+    made.add_argument("--models", nargs="*", default=[*SCENE_MODELS, PHOTO_MODEL])
+    made.add_argument("--exact", nargs="*", default=[], help="models of few segments, with exact values; none else")
     made.add_argument("--cases", type=int, default=12, help="scenes of each model, or photographs (default: 12)")
     made.add_argument("--photos", type=Path, help="folder of photographs beside those of the packages")
     made.add_argument("--costs", type=int, nargs="+", default=list(BUDGETS))
@@ -185,7 +191,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", nargs="+", help="names of estimators; by default all")
     made.add_argument("--stored", action="store_true", help="evaluate nothing: leave out what the stores lack")
     made.add_argument("--out", type=Path, help="a JSON file to write")
-    made.add_argument("--add", action="store_true", help="keep what the file holds of other models and estimators")
+    made.add_argument(
+        "--add", action="store_true", help="keep what the file holds of other models, estimators and costs"
+    )
     made.add_argument("--show", type=Path, help="print the tables of a record, and do nothing else")
     made.add_argument("--write", action="store_true", help="with --show: put its tables into docs/evaluation.md")
     return made
@@ -219,29 +227,34 @@ def main() -> int:
         return 2
     given.games.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    weights = without_each(_known(given), SCENE_MODELS)
     earlier = json.loads(given.out.read_text()) if given.add and given.out.exists() else {}
+    weights = earlier.get(WEIGHTS) or _fitted(given)
     results: dict[str, Any] = {
-        "budgets": given.costs,
+        "budgets": sorted({*given.costs, *earlier.get("budgets", [])}),
         "prices": PRICES,
         "seeds": given.seeds,
         "machine": machine(),
         "versions": {name: version(name) for name in PACKAGES},
         "kernels": KERNELS,
-        "weights without": {model: found.round(2).tolist() for model, found in weights.items()},
+        WEIGHTS: weights,
         **{part: earlier.get(part, {}) for part in PARTS.values()},
     }
     wanted = [*((SUPERPIXELS, model) for model in given.models), *((FEW, model) for model in given.exact)]
     for partition, model in wanted:
-        found = compared(model, partition, given, weights.get(model, weights[""]))
+        found = compared(model, partition, given, np.array(weights.get(model, weights[""])))
         own = results[PARTS[partition]]
-        kept = own.get(model, {}).get("estimators", {}) if given.add else {}
+        kept = own.get(model, {}).get("estimators", {})
         if found:
-            own[model] = {**found, "estimators": {**kept, **found["estimators"]}}
+            own[model] = {**found, "estimators": {**kept, **_joined(kept, found["estimators"])}}
         if given.out:
             given.out.write_text(text_of(results))
     say("\n".join(lines(results)))
     return 0
+
+
+def _joined(kept: Measures, found: Measures) -> Measures:
+    """What was found by estimator and cost, and what was kept of the same estimators at other costs."""
+    return {name: {**kept.get(name, {}), **costs} for name, costs in found.items()}
 
 
 def compared(model: str, partition: str, given: argparse.Namespace, weights: Array | None) -> dict[str, Any] | None:
@@ -265,15 +278,15 @@ def text_of(results: Mapping[str, Any]) -> str:
     return re.sub(r"\n *(?=-?\d|\])", " ", json.dumps(results, indent=1)) + "\n"
 
 
-def _known(given: argparse.Namespace) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Odd parts of some coalitions of each model's scenes, and their covariances, to fit typical weights to."""
+def _fitted(given: argparse.Namespace) -> dict[str, list[float]]:
+    """Typical weights for each model, fitted to some coalitions of all other models' scenes."""
     found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for model in SCENE_MODELS:
         for game in games_of(model, SUPERPIXELS, given):
             with suppress(NotStoredError):
                 found.setdefault(model, []).append(known_of(game))
                 game.save()
-    return found
+    return {model: weights.round(6).tolist() for model, weights in without_each(found, SCENE_MODELS).items()}
 
 
 def _nobody() -> Any:

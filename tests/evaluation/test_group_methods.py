@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.bench_group_methods import estimators, lead
+from benchmarks.bench_group_methods import estimators
 from benchmarks.group_explanations import draws
 from benchmarks.group_explanations.cases import few_superpixels
 from benchmarks.group_explanations.chosen import chosen_coalitions
 from benchmarks.group_explanations.estimates import Estimate
 from benchmarks.group_explanations.game import Array, Facts, NotStoredError, SegmentGame, StoredGame, facts_of
 from benchmarks.group_explanations.reference import converged, exact
+from benchmarks.group_explanations.report import lead
 from evaluation.cases import case as scene_case
 from evaluation.shapley import MOST_GROUPS
 from imagexplain.attribution.gaussian_process_shapley import drawn_coalitions, segment_prior, shapley_posterior
