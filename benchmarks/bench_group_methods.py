@@ -33,7 +33,7 @@ from benchmarks.group_explanations import candidates, rivals
 from benchmarks.group_explanations.cases import PHOTO_MODEL, SCENE_MODELS, game_of
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, NotStoredError, StoredGame
-from benchmarks.group_explanations.gaussian_process import gaussian_process
+from benchmarks.group_explanations.gaussian_process import Choice, gaussian_process
 from benchmarks.group_explanations.reference import converged, exact
 from benchmarks.group_explanations.report import EXACT, MODELS, REFERENCE, lines, tables
 from benchmarks.group_explanations.typical import known_of, without_each
@@ -86,8 +86,8 @@ def estimators(
     def shap(regularization: object) -> Callable[[int], Estimate]:
         return lambda cost: rivals.shap_kernel_explainer(game, cost, seed, regularization)
 
-    def process(chosen: bool) -> Callable[[int], Estimate]:
-        return lambda cost: gaussian_process(game, game.facts, cost, seed, weights, chosen)
+    def process(choice: Choice) -> Callable[[int], Estimate]:
+        return lambda cost: gaussian_process(game, game.facts, cost, seed, weights, choice)
 
     def to_the_path(cost: int) -> Estimate:
         path = rivals.straight_path(game, int(7 * price) + 1, price).values
@@ -109,8 +109,10 @@ def estimators(
         "boosted trees": lambda cost: candidates.boosted_trees(game, cost, seed),
         "regression-adjusted, quadratic": lambda cost: candidates.adjusted(game, cost, seed, candidates.quadratic),
         "regression-adjusted, trees": lambda cost: candidates.adjusted(game, cost, seed, candidates.trees),
-        "Gaussian process, sizes drawn evenly": process(False),
-        "Gaussian process": process(True),
+        "Gaussian process, sizes drawn evenly": process("drawn"),
+        "Gaussian process": process("chosen"),
+        "Gaussian process, chosen by relative variances": process("relative"),
+        "Gaussian process, half drawn and half chosen": process("half"),
     }
 
 
@@ -232,7 +234,6 @@ def main() -> int:
     results: dict[str, Any] = {
         "budgets": sorted({*given.costs, *earlier.get("budgets", [])}),
         "prices": PRICES,
-        "seeds": given.seeds,
         "machine": machine(),
         "versions": {name: version(name) for name in PACKAGES},
         "kernels": KERNELS,
@@ -270,7 +271,9 @@ def compared(model: str, partition: str, given: argparse.Namespace, weights: Arr
         game.save()
         players.append(game.players)
         say(f"{model}, {partition}: {len(cases)}")
-    return {"games": len(cases), "segments": players, "estimators": table(cases)} if cases else None
+    if not cases:
+        return None
+    return {"games": len(cases), "seeds": given.seeds, "segments": players, "estimators": table(cases)}
 
 
 def text_of(results: Mapping[str, Any]) -> str:

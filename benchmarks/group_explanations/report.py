@@ -59,9 +59,9 @@ def lead(found: Mapping[str, Mapping[str, Any]], name: str, cost: str) -> tuple[
     others = {
         other: costs[cost]
         for other, costs in found.items()
-        if other != REFERENCE and not other.startswith(PROCESS) and cost in costs
+        if other != REFERENCE and not other.startswith(PROCESS) and "ranks" in costs.get(cost, {})
     }
-    if own is None or not others:
+    if own is None or "ranks" not in own or not others:
         return None
     best = max(others, key=lambda other: others[other]["rank"])
     ahead = np.subtract(own["ranks"], others[best]["ranks"])
