@@ -109,6 +109,7 @@ def options(points: int, size: tuple[int, int]) -> dict[str, dict[str, Any]]:
         "rise": {"samples": 12 * points},
         "ss_cam": {"samples": 1},
         "kernel_shap": {"samples": 12 * points},
+        "gaussian_shap": {"samples": 12 * points},
         "lime": {"samples": 12 * points},
         "occlusion": {"size": 2 * window, "stride": window},
     }

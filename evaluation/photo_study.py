@@ -20,6 +20,7 @@ from evaluation.grid_pointing_game import grid_pointing_game, inner_borders, til
 from evaluation.harness import Part, Result, Row, Study
 from evaluation.method_study import SCORED, MethodStudy, group_scores, one_channel
 from evaluation.methods import controls, ours
+from evaluation.partition import Partition
 from evaluation.pointing import pointing_game, relevance_mass_accuracy
 from evaluation.randomization import agreement, randomizations
 from evaluation.ranks import spearman
@@ -28,6 +29,7 @@ from evaluation.road import road
 from evaluation.saco import GROUPS, rank_groups, saco
 from evaluation.shapley import kernel_shap
 from imagexplain.attribution.baselines import blurred, image_mean
+from imagexplain.attribution.methods.gaussian_shap import gaussian_shap
 from imagexplain.attribution.paths.path_integral import points_on
 from imagexplain.errors import UnsupportedModelError
 
@@ -38,7 +40,7 @@ BLUR = 0.1
 """Standard deviation of the blurred baseline, as a part of the shorter side; the service's default."""
 
 SERVED_POINTS = 50
-"""Points of the service's path, at whose cost KernelShap is asked once more."""
+"""Points of the service's path, at whose cost Shapley values are asked once more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,13 +227,15 @@ class SegmentGame(MosaicStudy):
             tables[f"Δ², {name}"] = groups.sums(difference.double().square().sum(1).mean(0))
             game = CoalitionGame(model.network, case.image, starts[0], groups.segments, case.label)
             effects[name] = tables[f"leave-one-out, {name}"] = leave_one_out(game)
-            points = {"KernelShap": points_on(model.rule), f"KernelShap at {SERVED_POINTS} points' cost": SERVED_POINTS}
-            for method, equal in points.items():
-                if method == "KernelShap" or name == model.baseline:
-                    samples = FORWARD_PASSES_PER_GRADIENT * equal
-                    tables[f"{method}, {name}"] = kernel_shap(
-                        model.network, case.image, starts[0], groups.segments, case.label, samples, seed=0
-                    )
+            points = {"": points_on(model.rule)}
+            if name == model.baseline:
+                points[f" at {SERVED_POINTS} points' cost"] = SERVED_POINTS
+            for words, equal in points.items():
+                samples = FORWARD_PASSES_PER_GRADIENT * equal
+                tables[f"KernelShap{words}, {name}"] = kernel_shap(
+                    model.network, case.image, starts[0], groups.segments, case.label, samples, seed=0
+                )
+                tables[f"gaussian_shap{words}, {name}"] = _gaussian_shap(model, case, starts[0], groups, samples)
         local = gradients(model.network, case.image.unsqueeze(0), case.label)
         maps = {"edges": edges(case.photo), **{name: values[0] for name, values in local.items()}}
         tables |= controls(maps, groups, case.generator(4 + tile))
@@ -240,6 +244,14 @@ class SegmentGame(MosaicStudy):
             yield method, metrics.POINTING_GAME.name, pointing_game(scores, groups.inside)
             yield method, metrics.RELEVANCE_MASS.name, relevance_mass_accuracy(scores, groups.inside)
             yield method, metrics.RANK_CORRELATION.name, spearman(scores, reference)
+
+
+def _gaussian_shap(model: EvaluatedModel, case: Case, start: Tensor, groups: Partition, samples: int) -> Tensor:
+    """(G,) float64 values of the service's method."""
+    found = gaussian_shap(
+        model.network, case.image[None], case.label, groups=groups.segments, baselines=start, samples=samples
+    )
+    return groups.sums(found[0, 0]) / groups.area
 
 
 def _starts(model: EvaluatedModel, case: Case, name: str, draws: int) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from imagexplain.api.options import MAX_SEED, QUADRATURES, Amount, Count, PathOptions, choice, switch
+from imagexplain.api.options import AMOUNTS, MAX_SEED, QUADRATURES, Amount, Count, PathOptions, amount, choice, switch
 from imagexplain.attribution.config import AttributionConfig, Smoothing
 from imagexplain.attribution.registry import METHODS
 from imagexplain.errors import RequestError, shown, unknown
@@ -89,7 +89,8 @@ def plan_options(
     )
     types = METHODS.options
     given = {name: options[said] for name in types if (said := CLIENTS_NAMES.get(name, name)) in options}
-    allowed = {"steps", "rule", "seed"} if is_path(plan) else set(plan.takes)  # a path's seed is its baseline's
+    # a path's seed is its baseline's
+    allowed = {"steps", "tolerance", "rule", "seed"} if is_path(plan) else set(plan.takes)
     if starts(plan) and baseline_name(plan, options, default, baseline) == "uniform":
         allowed.add("seed")
     layer = options.get("layer")
@@ -106,6 +107,8 @@ def plan_options(
         given = {"steps": path.steps, "rule": path.quadrature} | given
     if "rule" in given:
         choice("quadrature", given["rule"], QUADRATURES, path.quadrature)
+    for name in given.keys() & AMOUNTS.keys():
+        amount(name, given)
     values = {
         name: _value(name, value, types[name], limits, METHOD_COUNTS.get(name))
         for name, value in given.items()

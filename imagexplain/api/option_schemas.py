@@ -73,7 +73,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "smooth": "Noise over which the map is averaged.",
     "layer": "Dotted name of the layer that the method looks at.",
     "steps": "Points on each path.",
-    "tolerance": "Accuracy to refine to, instead of steps, which then bound it.",
+    "tolerance": "Accuracy to refine to, which steps or samples then bound; 0 for none.",
     "quadrature": "Places and weights of the points.",
     "baseline": "Start of the path.",
     "blur": "Width of `baseline=blur`, as a part of the shorter side.",

@@ -95,7 +95,7 @@ COUNTS: Mapping[str, Count] = {
 """Options that are whole numbers, with their bounds."""
 
 AMOUNTS: Mapping[str, Amount] = {
-    "tolerance": Amount(1),
+    "tolerance": Amount(1, zero=True),
     "blur": Amount(1),
     "compactness": Amount(1e6),
     "threshold": Amount(1, zero=True),
@@ -148,7 +148,8 @@ class PathOptions:
 
     Attributes:
         steps: Number of points on the path; with a tolerance, at most.
-        tolerance: Relative change of residual and groups below which refinement ends; None for a fixed quadrature.
+        tolerance: Relative change of residual and groups below which refinement ends; None for a fixed quadrature, to
+            which a request's 0 amounts.
         quadrature: One of ``QUADRATURES``; ignored with a tolerance.
     """
 
@@ -218,9 +219,10 @@ def path_options(options: Mapping[str, Any], limits: Limits, default: PathOption
     Raises:
         RequestError: 400, and 413 for more steps than the limit.
     """
-    tolerance = _amount("tolerance", options)
+    tolerance = amount("tolerance", options)
     if tolerance is None and "steps" not in options:  # who names the steps wants so many
         tolerance = default.tolerance
+    tolerance = tolerance or None
     if tolerance is not None and "quadrature" in options:
         raise RequestError(400, "quadrature", "with a tolerance the points are placed where they are needed")
     unsaid = default.steps if tolerance is None or default.tolerance is not None else limits.max_steps
@@ -248,7 +250,7 @@ def baseline_options(options: Mapping[str, Any], limits: Limits, default: str, *
         tensor = _tensor("baseline_tensor", options.get("baseline_tensor"), limits.max_draws)
     return Baseline(
         name=name,
-        blur=_amount("blur", options) or usual.blur,
+        blur=amount("blur", options) or usual.blur,
         draws=count("draws", options, usual.draws, limits),
         seed=count("seed", options, usual.seed, limits),
         photo=photo,
@@ -278,7 +280,7 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
     segments = Segments(
         name=name,
         n_segments=count("n_segments", options, usual.n_segments, limits),
-        compactness=_amount("compactness", options),
+        compactness=amount("compactness", options),
         rows=count("rows", options, usual.rows, limits),
         columns=count("columns", options, usual.columns, limits),
         threshold=threshold_option(options),
@@ -292,7 +294,7 @@ def segment_options(options: Mapping[str, Any], limits: Limits) -> Segments | No
 
 def threshold_option(options: Mapping[str, Any]) -> float | None:
     """The score that a detection must exceed, None where the client gave none. Raises RequestError 400."""
-    return _amount("threshold", options)
+    return amount("threshold", options)
 
 
 def absent_option(options: Mapping[str, Any], limits: Limits) -> tuple[int, ...]:
@@ -326,7 +328,7 @@ def detection_option(options: Mapping[str, Any]) -> int | None:
 def picture_options(options: Mapping[str, Any]) -> PictureOptions:
     """The style of a picture and the smoothing of the map that it shows. Raises RequestError 400."""
     style = choice("picture", options.get("picture"), PICTURES, "annotated")
-    sigma = _amount("picture_sigma", options)
+    sigma = amount("picture_sigma", options)
     if sigma is not None and not {"masks", "segments"}.isdisjoint(options):
         raise RequestError(400, "picture_sigma", "goes with maps of pixels: wanted no masks and no segments beside it")
     return PictureOptions(annotated=style == "annotated", sigma=sigma)
@@ -371,7 +373,7 @@ def count(name: str, options: Mapping[str, Any], default: int, limits: Limits | 
     return value
 
 
-def _amount(name: str, options: Mapping[str, Any]) -> float | None:
+def amount(name: str, options: Mapping[str, Any]) -> float | None:
     """One of ``AMOUNTS``, None where the client gave none. Raises RequestError 400."""
     value, bounds = options.get(name), AMOUNTS[name]
     if value is None:

@@ -393,9 +393,8 @@ def _check_path_alone(options: Mapping[str, Any], outputs: Sequence[str], plan: 
     if is_path(plan):
         return
     got = plan.name if plan.smoothing is None else f"{plan.name}, smoothed"
-    for name in ("tolerance", "pixels"):
-        if name in options:
-            raise RequestError(400, name, f"goes with method={PATH} alone, got {got}")
+    if "pixels" in options:
+        raise RequestError(400, "pixels", f"goes with method={PATH} alone, got {got}")
     if of_path := [name for name in outputs if name not in (PHOTO_MASKS, PHOTO_RUNS)]:
         raise RequestError(400, "outputs", f"{', '.join(of_path)}: wanted method={PATH} alone, got {got}")
 

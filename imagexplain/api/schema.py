@@ -101,7 +101,7 @@ class InstancePrediction(_Answer, frozen=True, kw_only=True):
 
 
 class Group(Struct, frozen=True, kw_only=True):
-    """A group of pixels and what it carries; a map of another method has its attribution and area alone."""
+    """A group of pixels and what it carries; a map of pixels has its attribution and area alone."""
 
     label: str
     kind: Literal["segment", "rest", "whole"]
@@ -112,6 +112,9 @@ class Group(Struct, frozen=True, kw_only=True):
     value: Annotated[Number, Meta(description="Sum of the dividends of all groups within it.")] | UnsetType = UNSET
     norm: Annotated[Number, Meta(description="Length of the change over its pixels.")] | UnsetType = UNSET
     parent: Annotated[int, Meta(description="Row of the smallest group around it, −1 for none.")] | UnsetType = UNSET
+    standard_error: (
+        Annotated[Number, Meta(description="Of the attribution, where the method estimates it.")] | UnsetType
+    ) = UNSET
     attribution_spread: Number | UnsetType = UNSET
     directional_spread: Number | UnsetType = UNSET
     absolute_directional: Number | UnsetType = UNSET
@@ -204,6 +207,10 @@ class MapExplanation(_Explanation, frozen=True, kw_only=True):
         UNSET
     )
     integrals: Annotated[Missed, Meta(description="Of the path integrals whose regions a map is.")] | UnsetType = UNSET
+    uncertainty: (
+        Annotated[Number, Meta(description="Twice the largest standard error of a segment, relative.")] | UnsetType
+    ) = UNSET
+    converged: Annotated[bool, Meta(description="True where the tolerance was met.")] | UnsetType = UNSET
     layer: Annotated[str, Meta(description="Layer that it looked at.")] | UnsetType = UNSET
     normalized: bool | UnsetType = UNSET
     smooth: Noise | UnsetType = UNSET

@@ -15,6 +15,11 @@ MOST_MEMBERS = 20_000_000
 """Coalitions times groups of an image, at most, in methods that hold that many numbers a few times."""
 
 
+def numbered_coalitions(numbers: Tensor, groups: int) -> Tensor:
+    """Coalitions (n, G), bool, by their numbers (n,), int64: a group is present where its bit is set."""
+    return (numbers.unsqueeze(1) >> torch.arange(groups)) % 2 == 1
+
+
 def coalition_scores(
     model: Forward,
     image: Tensor,

@@ -41,12 +41,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import comb
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from imagexplain.attribution.coalitions import numbered_coalitions
+from imagexplain.attribution.uncertainty import standard_errors
 from imagexplain.errors import ArgumentError
 
 JITTER = 1e-8
@@ -235,13 +238,18 @@ class ShapleyPosterior:
 
     Attributes:
         values: Values (G,), whose sum is the difference of the full and the empty coalition's scores.
-        errors: Standard errors (G,).
+        covariance: Covariance (G, G) of their errors.
         weights: Logarithms (M + 1,) of the weights that were found.
     """
 
     values: Tensor
-    errors: Tensor
+    covariance: Tensor
     weights: Tensor
+
+    @property
+    def errors(self) -> Tensor:
+        """Standard errors (G,)."""
+        return standard_errors(self.covariance)
 
 
 def drawn_coalitions(groups: int, count: int, seed: int) -> Tensor:
@@ -249,9 +257,9 @@ def drawn_coalitions(groups: int, count: int, seed: int) -> Tensor:
 
     n is the count, or 2^(G−1) − 1 where there are no more pairs of complements. None has the last group.
     """
-    if groups <= 62 and 2 ** (groups - 1) - 1 <= count:
-        return (torch.arange(1, 2 ** (groups - 1)).unsqueeze(1) >> torch.arange(groups)) % 2 == 1
     generator = torch.Generator().manual_seed(seed)
+    if groups <= 62 and 2 ** (groups - 1) - 1 <= count:
+        return numbered_coalitions(1 + torch.randperm(2 ** (groups - 1) - 1, generator=generator), groups)
     seen: dict[bytes, Tensor] = {}
     while len(seen) < count:
         sizes = torch.randint(1, groups, (count, 1), generator=generator)
@@ -292,8 +300,8 @@ def shapley_posterior(coalitions: Tensor, odd: Tensor, total: float, prior: Prio
     signs = _with_full(coalitions)
     scale = known.abs().max()
     if not known.isfinite().all() or scale == 0:
-        nothing = torch.zeros(groups, dtype=torch.float64) * scale  # NaN stays NaN
-        return ShapleyPosterior(nothing, nothing, prior.weights)
+        nothing = torch.zeros(groups, groups, dtype=torch.float64) * scale  # NaN stays NaN
+        return ShapleyPosterior(nothing[0], nothing, prior.weights)
     weights = _most_evident(known / scale, parts, prior)
     inverse = torch.cholesky_inverse(_factor(weights, parts))
     coefficients = inverse @ known
@@ -302,12 +310,33 @@ def shapley_posterior(coalitions: Tensor, odd: Tensor, total: float, prior: Prio
         cross += weight * kernel.cross(signs)
         before += weight * kernel.covariance()
     values = cross @ coefficients
-    values += (total - values.sum()) / groups  # what the jitter has moved
-    variances = (before - cross @ inverse @ cross.T).diagonal().clamp(min=0)
+    covariance = before - cross @ inverse @ cross.T
+    # the sum is known: what the jitter has moved of it
+    values += (total - values.sum()) / groups
+    covariance = covariance - covariance.mean(0) - covariance.mean(1, keepdim=True) + covariance.mean()
     missed = (coefficients.square() / inverse.diagonal())[:-1]  # (n,), of each from all others, standardised
     size = known @ coefficients / len(known)
     size = torch.maximum(size, missed.mean()) if len(missed) else size
-    return ShapleyPosterior(values, (variances * size).sqrt(), weights)
+    return ShapleyPosterior(values, covariance * size, weights)
+
+
+def exact_shapley_values(coalitions: Tensor, odd: Tensor, total: float) -> Tensor:
+    """Shapley values (G,), float64, where the odd parts of all coalitions are known.
+
+    Args:
+        coalitions: All coalitions (2^(G−1) − 1, G), bool, neither empty nor full, one of each with its complement.
+        odd: Half the differences (2^(G−1) − 1,) of the score of each coalition and that of its complement.
+        total: Difference of the scores of the full and the empty coalition.
+
+    Source: the definition, Shapley 1953, with φ_i's terms v(S ∪ i) and v(S̄) joined, whose weights are equal.
+    """
+    groups = coalitions.shape[1]
+    # a group's weight in coalitions of its own by their size, and against it in those of others
+    of_sizes = (1 / (groups * comb(groups - 1, size)) for size in range(groups))
+    weight = torch.tensor([0.0, *of_sizes], dtype=torch.float64)
+    sizes = coalitions.sum(1)
+    own, others = weight[sizes].unsqueeze(1), weight[groups - sizes].unsqueeze(1)
+    return torch.where(coalitions, own, -others).T @ (2 * odd.double()) + total / groups
 
 
 def covariances(coalitions: Tensor, odd: Tensor, total: float, prior: Prior) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,10 @@ non-linearities that are seen as their authors wrote them."""
 Family = Literal["gradients", "paths", "class activation", "attention", "perturbation", "regions", "combinations"]
 """Kinds of methods, in the order in which they are shown."""
 
-INPUTS = ("layer", "baselines", "fill", "references", "groups", "segments", "pictures", "observe", "chunk")
+INPUTS = (
+    *("layer", "baselines", "fill", "references", "groups", "segments", "pictures"),
+    *("observe", "observe_covariance", "chunk"),
+)
 """Named arguments of methods that a runner supplies."""
 
 LIBRARY_ONLY = ("attributions", "create_graph", "upsample")

@@ -45,6 +45,8 @@ class AttributionInputs:
         pictures: Pictures (B, H, W, 3), uint8: the images as the eye sees them.
         observe: Function that gets the integrated gradients that a map is made of, of the images in their order, or of
             each one's noisy copies.
+        observe_covariance: Function that gets the index of an image and the covariance (G, G), float64, of the errors
+            of its groups' values; more than once where its map is a mean.
     """
 
     baselines: Tensor | None = None
@@ -52,15 +54,18 @@ class AttributionInputs:
     segments: Sequence[Tensor] | None = None
     pictures: Tensor | None = None
     observe: Callable[[Tensor], None] | None = None
+    observe_covariance: Callable[[int, Tensor], None] | None = None
 
     def at(self, rows: Tensor) -> AttributionInputs:
         """Inputs of some images, or of copies of them, by their indices (n,)."""
+        told = self.observe_covariance
         return AttributionInputs(
             baselines=None if self.baselines is None else self.baselines[:, rows],
             groups=None if self.groups is None else self.groups[rows],
             segments=None if self.segments is None else [self.segments[row] for row in rows.tolist()],
             pictures=None if self.pictures is None else self.pictures[rows],
             observe=self.observe,
+            observe_covariance=None if told is None else lambda row, found: told(int(rows[row]), found),
         )
 
 
@@ -146,6 +151,7 @@ def _maps(
         "segments": inputs.segments,
         "pictures": inputs.pictures,
         "observe": inputs.observe,
+        "observe_covariance": inputs.observe_covariance,
         "chunk": chunk,
     }
     options |= {name: value for name, value in offered.items() if name in takes and value is not None}

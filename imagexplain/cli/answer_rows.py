@@ -12,7 +12,7 @@ ROWS = 10
 
 GROUP_COLUMNS = (
     *("photo", "model", "method", "graph", "target", "contrast", "group", "kind", "attribution", "directional"),
-    *("dividend", "value", "norm", "area", "parent", "attribution_spread", "directional_spread"),
+    *("dividend", "value", "norm", "area", "parent", "standard_error", "attribution_spread", "directional_spread"),
     "absolute_directional",
 )
 """Columns of a table of groups."""
@@ -113,9 +113,11 @@ def _summary(result: Mapping[str, Any]) -> str:
     column = "directional" if by_path else "attribution"
     groups = sorted(result.get("groups", []), key=lambda row: -abs(row[column]))
     for row in groups[:ROWS]:
-        of_path = f"directional {row['directional']:+8.4f}  dividend {row['dividend']:6.1%}  " if by_path else ""
+        error = f" ± {row['standard_error']:.3f}" if "standard_error" in row else ""
+        change = f"directional {row['directional']:+8.4f}  dividend {row['dividend']:6.1%}  " if by_path else ""
         lines.append(
-            f"    {printable(row['label']):24.24} attribution {row['attribution']:+8.3f}  {of_path}area {row['area']}"
+            f"    {printable(row['label']):24.24} attribution {row['attribution']:+8.3f}{error}  {change}"
+            f"area {row['area']}"
         )
     if len(groups) > ROWS:
         lines.append(f"    and {len(groups) - ROWS} more groups")

@@ -29,6 +29,7 @@ GROUP = pa.struct(
         ("directional", pa.float64()),
         ("dividend", pa.float64()),
         ("value", pa.float64()),
+        ("standard_error", pa.float64()),
         ("area", pa.int64()),
     ]
 )

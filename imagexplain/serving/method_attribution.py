@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from imagexplain.api.method_options import CLIENTS_NAMES, starts
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.differences import OF_ONE_SCORE, Target, score_of
+from imagexplain.attribution.groups.directional import scores_of_values
 from imagexplain.attribution.paths.path_integral import Forward, relative_to
 from imagexplain.attribution.registry import INPUTS, METHODS
 from imagexplain.attribution.runner import (
@@ -28,6 +29,7 @@ from imagexplain.attribution.runner import (
     seconds_beside,
 )
 from imagexplain.attribution.targets import target_scores
+from imagexplain.attribution.uncertainty import relative_uncertainty, standard_errors
 from imagexplain.errors import ArgumentError, LayerError, RequestError, UnsupportedModelError
 from imagexplain.serving.cache import digest
 from imagexplain.serving.model_facts import ModelFacts
@@ -41,6 +43,7 @@ from imagexplain.serving.path_attribution import (
     group_table,
     path_key,
     ranking,
+    score_columns,
     target_result,
 )
 from imagexplain.serving.prepared_request import Groups, PreparedRequest
@@ -73,6 +76,8 @@ class AttributionMap:
         evaluations: Number of the model's evaluations for it; of those made for several requests at once, its part.
         baseline_score: f(baseline), averaged over the draws; None for a method that has no baseline.
         integral: Sum of the integrated gradients that the map is made of, where it is.
+        covariance: Covariance (P, P), float64, of the errors of the disjoint parts' values, of a method that estimates
+            it. Of a map that is a mean over baselines or noise the mean of theirs, which is no less than its own.
     """
 
     attribution: Tensor
@@ -80,6 +85,7 @@ class AttributionMap:
     evaluations: int
     baseline_score: float | None = None
     integral: Tensor | None = None
+    covariance: Tensor | None = None
 
     @property
     def integrals(self) -> dict[str, float] | None:
@@ -218,8 +224,8 @@ def compute_maps(
     # A folded network hides some of its non-linearities from methods that treat these by rules of their own.
     network = model.original_network() if plan.needs_original else model.network
     images = torch.stack([sample.image for sample in samples]).to(model.device)
-    sums: list[Tensor] = []
-    material, maps, baseline_scores = _material(samples, plan, model.device, sums), [], None
+    seen = _Observed([], {})
+    material, maps, baseline_scores = _material(samples, plan, model.device, seen), [], None
     with (
         _told(model, samples[0]),
         contrasted(network, targets) as (scored, columns),
@@ -234,14 +240,14 @@ def compute_maps(
 
             def attempt(chunk: int, own: AttributionConfig = own, counted: int = counted) -> Tensor:
                 rows[0] = counted  # without those of an attempt that failed
-                sums.clear()
+                seen.clear()
                 return run(own, forward, images, classes, material, chunk=chunk)
 
             with _learning(model, samples, method, seconds_per_point):
                 maps.append(halving_chunks(attempt, model.chunk))
         found_maps = product(plan, maps).cpu()
     each = -(-rows[0] // len(samples))
-    integrals = _integrals(sums, plan, len(samples))
+    integrals, covariances = seen.integrals(plan, len(samples)), seen.covariances(plan)
     return [
         AttributionMap(
             found_maps[index].clone(),
@@ -249,6 +255,7 @@ def compute_maps(
             each,
             None if baseline_scores is None else baseline_scores[index].item(),
             None if integrals is None else integrals[index],
+            covariances.get(index),
         )
         for index, target in enumerate(targets)
     ]
@@ -259,14 +266,6 @@ def _baseline_scores(forward: Forward, baselines: Tensor, classes: Tensor, chunk
     """(B,) float64 scores of the baselines (D, B, C, H, W), averaged over the draws, on the CPU."""
     scores = torch.cat([forward(rows) for rows in baselines.flatten(0, 1).split(chunk)])
     return target_scores(scores, classes.repeat(len(baselines))).view(len(baselines), -1).double().cpu().mean(0)
-
-
-def _integrals(sums: Sequence[Tensor], plan: AttributionConfig, count: int) -> Tensor | None:
-    """(B,) float64 sums of the integrated gradients of which the maps are made, over noise their mean; None for maps of
-    other things, of two methods, and of another statistic of the noise."""
-    if not sums or len(plan.methods) > 1 or (plan.smoothing is not None and plan.smoothing.statistic != "mean"):
-        return None
-    return torch.cat(list(sums)).view(count, -1).mean(1)
 
 
 def response_payload(
@@ -317,12 +316,31 @@ def map_result(
     if request.segments is not None:
         result["segments"] = request.segments.name
     if sample.groups is not None:
-        columns = {
-            "attribution": of_each_group(found.attribution, request.plan, sample.groups),
-            "area": sample.groups.family.area,
-        }
-        result |= group_table(columns, sample.groups)
+        result |= _uncertainty(found, plan, sample.groups)
+        result |= group_table(_columns(found, sample, sample.groups), sample.groups)
     return result
+
+
+def _columns(found: AttributionMap, sample: PreparedRequest, groups: Groups) -> dict[str, Tensor]:
+    """Columns (G,) of the table of groups, by name; those of a path where the values are of groups, too."""
+    plan, parts = sample.request.plan, groups.family.parts
+    if not plan.of_groups:
+        return {"attribution": of_each_group(found.attribution, plan, groups), "area": groups.family.area}
+    values = of_parts(found.attribution, plan, groups)
+    columns = score_columns(scores_of_values(values, sample.image - sample.baselines, groups.family), groups)
+    if found.covariance is not None:
+        columns["standard_error"] = standard_errors(found.covariance, parts.incidence)
+    return columns
+
+
+def _uncertainty(found: AttributionMap, plan: AttributionConfig, groups: Groups) -> dict[str, Any]:
+    """Entries about the errors of groups' values, of a method that estimates them."""
+    if found.covariance is None or found.baseline_score is None:
+        return {}
+    values, errors = of_parts(found.attribution, plan, groups), standard_errors(found.covariance)
+    uncertainty = relative_uncertainty(values, errors, found.score - found.baseline_score)
+    tolerance = plan.settings().get("tolerance", 0.0)
+    return {"uncertainty": uncertainty} | ({"converged": uncertainty <= tolerance} if tolerance else {})
 
 
 def of_parts(attribution: Tensor, plan: AttributionConfig, groups: Groups) -> Tensor:
@@ -350,13 +368,9 @@ def _masks(sample: PreparedRequest) -> Tensor | None:
 
 
 def _material(
-    samples: Sequence[PreparedRequest], plan: AttributionConfig, device: torch.device, sums: list[Tensor]
+    samples: Sequence[PreparedRequest], plan: AttributionConfig, device: torch.device, seen: _Observed
 ) -> AttributionInputs:
-    """Inputs of the plan's methods; sums of the integrated gradients that maps are made of go to a list."""
-
-    def observe(gradients: Tensor) -> None:
-        sums.append(gradients.detach().flatten(1).sum(1, dtype=torch.float64).cpu())
-
+    """Inputs of the plan's methods, which tell of their maps what is to be seen."""
     baselines = torch.stack([sample.baselines for sample in samples], dim=1).to(device) if starts(plan) else None
     masks = [mask for sample in samples if (mask := _masks(sample)) is not None]
     groups = pictures = None
@@ -365,12 +379,48 @@ def _material(
         groups = groups.to(device)
     if "pictures" in plan.takes:
         pictures = torch.stack([sample.preprocess.picture(sample.image) for sample in samples])
-    return AttributionInputs(baselines, groups, masks or None, pictures, observe)
+    return AttributionInputs(baselines, groups, masks or None, pictures, seen.add_gradients, seen.add_covariance)
 
 
 def _layer(plan: AttributionConfig, method: str) -> str | None:
     """The layer by which a method's cost differs, if it looks at one."""
     return plan.layer if "layer" in METHODS[method].parameters else None
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """Facts that methods tell of their maps as they compute them.
+
+    Attributes:
+        sums: Sums of the integrated gradients that maps are made of, in the order of the images.
+        errors: Covariances of the errors of groups' values, by the index of the image.
+    """
+
+    sums: list[Tensor]
+    errors: dict[int, list[Tensor]]
+
+    def clear(self) -> None:
+        self.sums.clear()
+        self.errors.clear()
+
+    def add_gradients(self, gradients: Tensor) -> None:
+        self.sums.append(gradients.detach().flatten(1).sum(1, dtype=torch.float64).cpu())
+
+    def add_covariance(self, index: int, covariance: Tensor) -> None:
+        self.errors.setdefault(index, []).append(covariance)
+
+    def integrals(self, plan: AttributionConfig, count: int) -> Tensor | None:
+        """(B,) float64 sums of the integrated gradients, over noise their mean; None for maps of other things."""
+        return torch.cat(self.sums).view(count, -1).mean(1) if self.sums and _adds(plan) else None
+
+    def covariances(self, plan: AttributionConfig) -> dict[int, Tensor]:
+        """Covariance (P, P) of each image's values that have one."""
+        return {index: torch.stack(found).mean(0) for index, found in self.errors.items()} if _adds(plan) else {}
+
+
+def _adds(plan: AttributionConfig) -> bool:
+    """Tell whether a map is a method's, or its mean over noise: neither a product nor another statistic."""
+    return len(plan.methods) == 1 and (plan.smoothing is None or plan.smoothing.statistic == "mean")
 
 
 @contextmanager

@@ -338,15 +338,7 @@ def scores_of(explanation: PathAttribution, groups: Groups) -> GroupScores:
 def group_result(explanation: PathAttribution, groups: Groups) -> dict[str, Any]:
     """An answer's entries about groups: tensors (G,) by name, the same as a table of rows, and the disjoint parts."""
     family, scores = groups.family, scores_of(explanation, groups)
-    columns = {
-        "attribution": scores.attribution,
-        "directional": scores.directional,
-        "dividend": scores.dividend,
-        "value": scores.value,
-        "area": scores.area,
-        "norm": scores.norm,
-        "parent": parents(family),
-    }
+    columns = score_columns(scores, groups)
     if len(explanation.integrals) > 1:
         columns["attribution_spread"] = scores.attribution_spread
         columns["directional_spread"] = scores.directional_spread
@@ -374,6 +366,19 @@ def group_result(explanation: PathAttribution, groups: Groups) -> dict[str, Any]
     if scores.pixel_dividend is not None:
         result["pixel_dividend"] = scores.pixel_dividend
     return result
+
+
+def score_columns(scores: GroupScores, groups: Groups) -> dict[str, Tensor]:
+    """Columns (G,) of the table of groups, by name."""
+    return {
+        "attribution": scores.attribution,
+        "directional": scores.directional,
+        "dividend": scores.dividend,
+        "value": scores.value,
+        "area": scores.area,
+        "norm": scores.norm,
+        "parent": parents(groups.family),
+    }
 
 
 def group_table(columns: dict[str, Tensor], groups: Groups) -> dict[str, Any]:

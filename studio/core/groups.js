@@ -11,6 +11,7 @@
  * @property {number|null} [dividend]
  * @property {number|null} [value]
  * @property {number|null} [norm]
+ * @property {number|null} [standard_error]
  * @property {number} [parent]
  * @property {import("./rle.js").Runs} [segmentation]
  */

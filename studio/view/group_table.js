@@ -185,7 +185,11 @@ export class GroupTable {
             return html("th", {scope: "row", class: "label", title: row.label}, swatch, short(row.label));
         }
         if (name === "value") return html("td", {class: "value"}, percent(row.value ?? NaN));
-        if (name !== "bar") return html("td", {class: name}, number(row[name] ?? NaN, {sign: true}));
+        if (name !== "bar") {
+            const error = name === "attribution" ? (row.standard_error ?? null) : null;
+            const spread = error === null ? "" : html("span", {class: "muted"}, ` ± ${number(error)}`);
+            return html("td", {class: name}, number(row[name] ?? NaN, {sign: true}), spread);
+        }
         const part = shapes.most ? (row[shapes.measure] ?? 0) / shapes.most : 0;
         const bar = html("span", {class: part < 0 ? "bar opposes" : "bar supports", "aria-hidden": "true"});
         bar.style.inlineSize = `${50 * Math.abs(part)}%`;

@@ -16,9 +16,11 @@ from imagexplain.attribution.gaussian_process_shapley import (
     MainEffects,
     Prior,
     drawn_coalitions,
+    exact_shapley_values,
     segment_prior,
     shapley_posterior,
 )
+from imagexplain.attribution.uncertainty import standard_errors
 from imagexplain.errors import ArgumentError
 
 
@@ -92,6 +94,27 @@ def test_equal_groups_have_equal_values() -> None:
     prior = prior_of(MainEffects(torch.eye(3).double()), Interactions(torch.full((1, 3), 0.5).double()))
     found = shapley_posterior(torch.eye(3).bool(), torch.zeros(3), 1.0, prior)
     torch.testing.assert_close(found.values, torch.full((3,), 1 / 3, dtype=torch.float64))
+
+
+def test_all_odd_parts_give_the_values_of_the_definition() -> None:
+    for groups in (1, 2, 5):
+        scores = torch.randn(2**groups, generator=torch.Generator().manual_seed(groups), dtype=torch.float64)
+        drawn = drawn_coalitions(groups, 2**groups, 0)
+        numbers = (drawn.long() << torch.arange(groups)).sum(1)
+        found = exact_shapley_values(drawn, odd_parts(scores, numbers), (scores[-1] - scores[0]).item())
+        torch.testing.assert_close(found, shapley_values(scores))
+
+
+def test_the_covariance_is_of_errors_that_cancel() -> None:
+    """All groups together have no error: their sum is known."""
+    prior = prior_of(MainEffects(torch.eye(6).double()), Interactions(couplings(6)))
+    found = shapley_posterior(torch.eye(6).bool()[:3], torch.tensor([1.0, 2.0, -1.0]), 3.0, prior)
+    torch.testing.assert_close(found.covariance, found.covariance.T)
+    torch.testing.assert_close(found.errors.square(), found.covariance.diagonal())
+    sums = torch.tensor([[1.0] * 6, [1.0, 1.0, 0, 0, 0, 0]]).T
+    whole, two = standard_errors(found.covariance, sums)
+    assert whole < 1e-3 < found.errors.min()
+    assert two.square().item() == pytest.approx(found.covariance[:2, :2].sum().item())
 
 
 def test_all_coalitions_leave_no_error() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from imagexplain.attribution.gaussian_process_shapley import prior_of_segments
 from imagexplain.attribution.methods.gaussian_shap import gaussian_shap
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
+from imagexplain.attribution.uncertainty import relative_uncertainty, standard_errors
 from imagexplain.errors import ArgumentError
 from tests.attribution.inputs import noise_images
 from tests.attribution.models import smooth_network
@@ -51,6 +52,44 @@ def test_an_image_does_not_depend_on_its_batch_and_numbers_may_be_any() -> None:
     torch.testing.assert_close(together[1:2], alone, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("tolerance", [0.3, 0.05])
+def test_a_tolerance_ends_the_drawing_as_soon_as_the_errors_are_within_it(tolerance: float) -> None:
+    network, images = smooth_network(), noise_images()[:1]
+    told: dict[int, torch.Tensor] = {}
+    exact = kernel_shap(network, images, 1, groups=SQUARES, samples=2**16)[0, 0, ::2, ::2].flatten()
+    given = {"groups": SQUARES, "samples": 1200, "tolerance": tolerance, "observe_covariance": told.__setitem__}
+    with rows_through(network) as rows:
+        values = gaussian_shap(network, images, 1, **given)[0, 0, ::2, ::2].flatten()  # type: ignore[arg-type]
+    taken = sum(rows) - 2
+    uncertainty = relative_uncertainty(values, standard_errors(told[0]), values.sum().item())
+    assert uncertainty <= tolerance and 32 <= taken < 1200
+    assert (values - exact).abs().max() <= 1.5 * tolerance * exact.abs().sum()
+    early = standard_errors(told[0])
+    gaussian_shap(network, images, 1, **given | {"tolerance": 0.0})  # type: ignore[arg-type]
+    assert standard_errors(told[0]).max() < early.max()
+
+
+def test_a_tolerance_that_is_not_met_takes_all_samples_and_with_all_coalitions_is_exact() -> None:
+    network, images = smooth_network(), noise_images()
+    told: dict[int, torch.Tensor] = {}
+    given = {"tolerance": 1e-9, "observe_covariance": told.__setitem__}
+    with rows_through(network) as rows:
+        gaussian_shap(network, images, 1, groups=SQUARES, samples=100, **given)  # type: ignore[arg-type]
+    assert sum(rows) == len(images) * (100 + 2) and sorted(told) == [0, 1, 2]
+    groups = SQUARES // 2
+    exact = kernel_shap(network, images, 1, groups=groups)
+    found = gaussian_shap(network, images, 1, groups=groups, **given)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, exact)
+    assert all(not covariance.any() for covariance in told.values())
+
+
+@pytest.mark.parametrize("groups", [torch.zeros(8, 8).long(), SQUARES // 8])
+def test_one_or_two_groups(groups: torch.Tensor) -> None:
+    network, images = smooth_network(), noise_images()
+    exact = kernel_shap(network, images, 1, groups=groups)
+    torch.testing.assert_close(gaussian_shap(network, images, 1, groups=groups, tolerance=0.1), exact)
+
+
 def test_what_is_known_of_segments() -> None:
     image, segments = torch.ones(3, 2, 3), torch.tensor([[0, 0, 2], [1, 1, 2]])
     prior = prior_of_segments(image, 0 * image, segments)
@@ -65,6 +104,7 @@ def test_what_is_known_of_segments() -> None:
     ("options", "message"),
     [
         ({"samples": 1}, "samples: wanted 2 … 4096, got 1"),
+        ({"tolerance": -0.1}, "tolerance: wanted 0 … 1, got -0.1"),
         ({"samples": 5000}, "samples: wanted 2 … 4096, got 5000"),
         ({"groups": torch.arange(17 * 17).view(17, 17)}, "groups: wanted at most 256, got 289"),
     ],

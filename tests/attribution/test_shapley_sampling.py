@@ -59,6 +59,23 @@ def test_the_same_orders_give_what_captum_gives() -> None:
     torch.testing.assert_close(got.float().expand_as(expected), expected, rtol=1e-5, atol=1e-7)
 
 
+def test_the_errors_are_those_of_a_mean_over_orders() -> None:
+    network, x = smooth_network(), noise_images()
+    each = torch.stack(
+        [shapley_sampling(network, x, 1, groups=QUARTERS, permutations=1, seed=s)[:, 0, ::2, 0] for s in range(200)]
+    )
+    told: dict[int, torch.Tensor] = {}
+    shapley_sampling(network, x, 1, groups=QUARTERS, permutations=200, observe_covariance=told.__setitem__)
+    assert sorted(told) == [0, 1, 2]
+    for index, covariance in told.items():
+        expected, largest = each[:, index].T.cov() / 200, covariance.abs().max().item()
+        torch.testing.assert_close(covariance, expected, rtol=0.5, atol=0.1 * largest)
+        assert covariance.sum().abs() < 1e-9 * largest  # the sum of all values is known
+    told.clear()
+    shapley_sampling(network, x, 1, groups=QUARTERS, permutations=1, observe_covariance=told.__setitem__)
+    assert not told
+
+
 def test_coalitions_grow_by_one_group_of_the_order() -> None:
     (members,) = _coalitions(torch.tensor([[2, 0, 1], [1, 2, 0]]), 64)
     assert members.long().tolist() == [[0, 0, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]]
@@ -87,4 +104,4 @@ def test_the_first_orders_of_a_longer_series_are_those_of_a_shorter_one() -> Non
 )
 def test_what_does_not_fit_is_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        shapley_sampling(smooth_network(), noise_images(), 0, groups=QUARTERS, **options)
+        shapley_sampling(smooth_network(), noise_images(), 0, groups=QUARTERS, **options)  # type: ignore[arg-type]

@@ -90,7 +90,8 @@ def test_every_method_answers_or_says_that_it_has_no_meaning(
         sums /= 256
     assert torch.allclose(answer["attribution"], sums, rtol=1e-3, atol=1e-4 * float(map_.abs().sum()))
     assert answer["area"].tolist() == [256] * 4 + [1024]
-    assert ("dividend" in answer) == (method == "integrated_gradients")
+    assert ("dividend" in answer) == (method == "integrated_gradients" or "groups" in METHODS[method].parameters)
+    assert ("standard_error" in answer) == ("observe_covariance" in METHODS[method].parameters)
     assert answer["method"] == method and answer["evaluations"] >= 1
     assert answer["score"] == pytest.approx(answer["output"][0, 1].item(), rel=1e-4, abs=1e-6)
 
@@ -193,7 +194,7 @@ def test_other_forms_of_answer(handlers: dict[str, ClassifierHandler], accept: s
         ("method=occlusion&size=8.5", 400, "size", "a whole number"),
         ("method=blur_ig&max_sigma=-1", 400, "max_sigma", "positive"),
         ("method=blur_ig&sqrt=2", 400, "sqrt", "true or false"),
-        ("method=blur_ig&tolerance=0.1", 400, "tolerance", "goes with method=integrated_gradients alone"),
+        ("method=blur_ig&tolerance=0.1", 400, "tolerance", "blur_ig does not take it, but "),
         ("method=blur_ig&outputs=step_sizes", 400, "outputs", "wanted method=integrated_gradients alone"),
         ("method=blur_ig&baseline=white", 400, "baseline", "starts from no baseline"),
         ("method=gradient&combine=gradient,grad_cam", 400, "combine", "got both"),
@@ -253,6 +254,40 @@ def test_shapley_values_of_few_groups(handlers: dict[str, ClassifierHandler], ki
     status, answer = explain_one(handlers[kind], f"method=kernel_shap&samples=10&{groups}", "application/gzip")
     assert status == 200, answer
     assert answer["map"].isfinite().all()
+
+
+@pytest.mark.parametrize("more", ["", "&baseline=uniform&draws=2", '&smooth={"samples":2}'])
+def test_values_of_groups_have_directional_gradients_and_errors(
+    handlers: dict[str, ClassifierHandler], more: str
+) -> None:
+    options = f"method=gaussian_shap&samples=60&segments=grid{more}"  # of 16 segments
+    status, answer = explain_one(handlers["resnet"], options)
+    assert status == 200, answer
+    *segments, whole = answer["groups"]
+    assert whole["kind"] == "whole" and whole["standard_error"] == pytest.approx(0, abs=1e-9)  # its value is known
+    scale = max(abs(answer["score"] - answer["baseline_score"]), sum(abs(row["attribution"]) for row in segments))
+    worst = max(row["standard_error"] for row in segments)
+    assert answer["uncertainty"] == pytest.approx(2 * worst / scale) and "converged" not in answer
+    assert whole["value"] == pytest.approx(1) and sum(row["dividend"] for row in answer["groups"]) == pytest.approx(1)
+    if "uniform" not in more:  # over draws it is a mean of ratios
+        for row in answer["groups"]:
+            assert row["directional"] == pytest.approx(row["attribution"] / row["norm"])
+
+
+def test_a_product_and_another_statistic_have_no_error(handlers: dict[str, ClassifierHandler]) -> None:
+    for options in ('smooth={"samples":2,"statistic":"square"}&method=gaussian_shap', "combine=gaussian_shap,grad_cam"):
+        status, answer = explain_one(handlers["resnet"], f"{options}&samples=8&n_segments=9", "application/gzip")
+        assert status == 200 and "standard_error" not in answer and "uncertainty" not in answer, answer
+
+
+@pytest.mark.parametrize(("tolerance", "met"), [(0.6, True), (1e-9, False)])
+def test_an_answer_tells_whether_its_tolerance_was_met(
+    handlers: dict[str, ClassifierHandler], tolerance: float, met: bool
+) -> None:
+    options = f"method=gaussian_shap&samples=80&segments=grid&tolerance={tolerance}"
+    status, answer = explain_one(handlers["resnet"], options, "application/gzip")
+    assert status == 200 and answer["converged"] is met and (answer["uncertainty"] <= tolerance) is met
+    assert answer["options"]["tolerance"] == tolerance and answer["evaluations"] <= 83
 
 
 def test_defaults_of_the_spec(tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_a_segment_switched_off_has_the_services_own_score(page: Studio, served:
     expect(scores).to_contain_text(f"{foretold:.3g}".replace("-", "−"))
 
 
+def test_shapley_values_have_their_errors(page: Studio) -> None:
+    page.choose("Method", "gaussian_shap")
+    page.explain()
+    told = page.page.locator("tbody td.attribution").all_inner_texts()
+    assert len(told) > 10 and all(re.fullmatch(r"[+−]?[\d.e−]+ ± [\d.e−]+", one) for one in told), told
+
+
 def test_segments_that_a_segmenter_finds(page: Studio) -> None:
     page.settings.get_by_role("radio", name="Found").check()
     page.settings.get_by_label("Segmenter").select_option("swin")

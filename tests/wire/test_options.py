@@ -35,6 +35,8 @@ ADAPTIVE = PathOptions(30, 0.05)
         ({}, ADAPTIVE, PathOptions(30, 0.05)),
         ({"steps": 7}, ADAPTIVE, PathOptions(7)),  # who names the steps wants so many
         ({"tolerance": 0.5}, ADAPTIVE, PathOptions(30, 0.5)),
+        ({"tolerance": 0}, USUAL, USUAL),
+        ({"tolerance": 0}, ADAPTIVE, PathOptions(30)),  # without its own
     ],
 )
 def test_steps_or_a_tolerance(given: dict[str, Any], default: PathOptions, wanted: PathOptions) -> None:
@@ -86,7 +88,7 @@ def nan() -> bytes:
 @pytest.mark.parametrize(
     ("given", "status", "field", "words"),
     [
-        ({"tolerance": 0}, 400, "tolerance", "above 0 and up to 1, got 0"),
+        ({"tolerance": -0.1}, 400, "tolerance", "in 0..1, got -0.1"),
         ({"tolerance": 1.5}, 400, "tolerance", "1.5"),
         ({"tolerance": float("nan")}, 400, "tolerance", "nan"),
         ({"tolerance": True}, 400, "tolerance", "True"),

@@ -87,19 +87,37 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
     attribution, difference = _per_draw(attribution), _per_draw(difference)
     incidence = family.parts.incidence
     shares, squares = (family.parts.sums(torch.cat([attribution, difference.square()])) @ incidence).chunk(2)  # (D, G)
-    norms = squares.sqrt()
+    if not family.pixels:
+        return _scores(shares, squares.sqrt(), family)
+    pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
+    pixels[family.masks[family.area == 1].any(0)] = 0  # a segment of one pixel is that pixel already
+    return _scores(shares, squares.sqrt(), family, pixels)
+
+
+def scores_of_values(values: Tensor, difference: Tensor, family: Family) -> GroupScores:
+    """Compute the table of a family's groups from values of its disjoint parts, such as Shapley values.
+
+    Args:
+        values: Value (P,) of each part, which adds up.
+        difference: Difference Δ = input − baseline (C, H, W), or (D, C, H, W) for D draws of the baseline, of which the
+            values are the mean: the directional gradient is then the mean of theirs by each draw's norm.
+        family: Family of groups over H × W, without pixels.
+    """
+    norms = group_norms(_per_draw(difference), family)
+    return _scores((values.double() @ family.parts.incidence).expand_as(norms), norms, family)
+
+
+def _scores(shares: Tensor, norms: Tensor, family: Family, pixels: Tensor | None = None) -> GroupScores:
+    """Scores of groups from their attributions and norms (D, G) in each draw, and the pixels' gradients (H, W)."""
     draws = directional(shares, norms)
     mean = draws.mean(0)
-    pixels = attribution.new_zeros(attribution.shape[-2:])
-    if family.pixels:
-        pixels = directional(attribution.sum(1), difference.square().sum(1).sqrt()).mean(0)
-        pixels[family.masks[family.area == 1].any(0)] = 0  # a segment of one pixel is that pixel already
-    total = mean.abs().sum() + pixels.abs().sum()
+    total = mean.abs().sum() + (0.0 if pixels is None else pixels.abs().sum())
     normaliser = total if total > 0 else 1.0
-    dividend, pixel_dividend = mean.abs() / normaliser, pixels.abs() / normaliser
+    dividend = mean.abs() / normaliser
+    pixel_dividend = None if pixels is None else pixels.abs() / normaliser
     value = containment(family).double() @ dividend
-    if family.pixels:
-        value += family.parts.sums(pixel_dividend.unsqueeze(0)) @ incidence
+    if pixel_dividend is not None:
+        value += family.parts.sums(pixel_dividend.unsqueeze(0)) @ family.parts.incidence
     return GroupScores(
         attribution=shares.mean(0),
         directional=mean,
@@ -109,7 +127,7 @@ def group_scores(attribution: Tensor, difference: Tensor, family: Family) -> Gro
         norm=norms.mean(0),
         attribution_spread=shares.std(0, correction=0),
         directional_spread=draws.std(0, correction=0),
-        pixel_dividend=pixel_dividend if family.pixels else None,
+        pixel_dividend=pixel_dividend,
     )
 
 

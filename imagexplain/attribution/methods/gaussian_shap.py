@@ -5,22 +5,30 @@ A group is absent where its pixels show the baseline, in all channels.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from imagexplain.attribution.coalitions import coalition_scores
 from imagexplain.attribution.gaussian_process_shapley import (
+    Prior,
     drawn_coalitions,
+    exact_shapley_values,
     prior_of_segments,
     shapley_posterior,
 )
-from imagexplain.attribution.methods.kernel_shap import kernel_shap
 from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Workload, register
 from imagexplain.attribution.targets import Targets, classes_and_scores
+from imagexplain.attribution.uncertainty import relative_uncertainty
 from imagexplain.errors import ArgumentError
+
+FIRST, GROWTH = 16, 1.5
+"""Pairs of coalitions after which a tolerance is first tried, and the growth of their number until the next trial."""
 
 MOST_SAMPLES = 4096
 MOST_GROUPS = 256
@@ -47,17 +55,20 @@ def gaussian_shap(
     groups: Tensor,
     baselines: float | Tensor | None = None,
     samples: int = 256,
+    tolerance: float = 0.0,
     seed: int = 0,
+    observe_covariance: Callable[[int, Tensor], None] | None = None,
     chunk: int = 64,
 ) -> Tensor:
     """Shapley value of each group, at each of its pixels, by the regression of a Gaussian process on coalitions.
 
     With ``samples`` for all 2^G − 2 coalitions these are :func:`kernel_shap`'s, which are exact. With fewer, coalitions
-    and their complements are chosen by what is known of the segments, so that they tell most of the values; what they
-    leave open is filled as segments commonly act: those of like colour alike, in proportion to their squared difference
-    from the baseline, and neighbours together. Either way the values sum to f(image) − f(baseline).
+    of all sizes are drawn, each with its complement; what they leave open is filled as segments commonly act: those of
+    like colour alike, in proportion to their squared difference from the baseline, and neighbours together. Either way
+    the values sum to f(image) − f(baseline). With a ``tolerance`` the drawing ends early, as soon as twice the largest
+    standard error is within it.
 
-    :mod:`imagexplain.attribution.gaussian_process_shapley` has the regression itself, with standard errors.
+    :mod:`imagexplain.attribution.gaussian_process_shapley` has the regression itself.
 
     Args:
         model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
@@ -68,7 +79,11 @@ def gaussian_shap(
             numbers will do; at most 256 groups.
         baselines: Values of absent pixels: a number, a tensor that broadcasts to (B, C, H, W), or None for 0.
         samples: Largest number of coalitions evaluated for each image, 2 … 4096. An odd number is rounded down.
+        tolerance: Uncertainty, 0 … 1, that is enough: twice the largest standard error of a group, relative to the
+            larger of |f(image) − f(baseline)| and the sum of all values' magnitudes. 0 takes all samples.
         seed: Seed of each image's own generator.
+        observe_covariance: Function that gets each image's index and the covariance (G, G), float64, of the errors of
+            its groups' values, in the order of their numbers; 0 where the values are exact.
         chunk: Largest number of rows evaluated at once.
 
     Returns:
@@ -90,6 +105,8 @@ def gaussian_shap(
     """
     if not 2 <= samples <= MOST_SAMPLES:
         raise ArgumentError("samples", f"wanted 2 … {MOST_SAMPLES}, got {samples}")
+    if not 0 <= tolerance <= 1:
+        raise ArgumentError("tolerance", f"wanted 0 … 1, got {tolerance}")
     classes, scores = classes_and_scores(model, images, targets, chunk)
     absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
     counts = (numbers.flatten(1).amax(1) + 1).tolist()
@@ -98,17 +115,35 @@ def gaussian_shap(
     _, absent_scores = classes_and_scores(model, absent, classes, chunk)
     totals = (scores.double() - absent_scores.double()).cpu()
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
-    for b, (number, count) in enumerate(zip(numbers, counts, strict=True)):
-        one = slice(b, b + 1)
-        if 2**count - 2 <= samples:
-            given = {"groups": number, "baselines": absent[one], "samples": samples, "chunk": chunk}
-            maps[b] = kernel_shap(model, images[one], classes[one], **given)[0, 0]
-            continue
+    for b, (number, total) in enumerate(zip(numbers, totals.tolist(), strict=True)):
+
+        def odd_parts(drawn: Tensor, b: int = b, number: Tensor = number) -> Tensor:
+            both = torch.cat([drawn, ~drawn])
+            parts = both.split(rows_at_once(len(both), chunk, images))
+            there, away = coalition_scores(model, images[b], absent[b], number, classes[b], parts).view(2, -1)
+            return (there - away) / 2
+
+        drawn = drawn_coalitions(counts[b], samples // 2, seed)
         prior = prior_of_segments(images[b], absent[b], number)
-        coalitions = drawn_coalitions(count, samples // 2, seed)
-        both = torch.cat([coalitions, ~coalitions])
-        parts = both.split(rows_at_once(len(both), chunk, images))
-        there, away = coalition_scores(model, images[b], absent[b], number, classes[b], parts).view(2, -1)
-        values = shapley_posterior(coalitions, (there - away) / 2, totals[b].item(), prior).values
+        values, covariance = _estimated(drawn, odd_parts, total, prior, tolerance)
+        if observe_covariance is not None:
+            observe_covariance(b, covariance)
         maps[b] = values.to(maps)[number]
     return maps.unsqueeze(1)
+
+
+def _estimated(
+    drawn: Tensor, odd_parts: Callable[[Tensor], Tensor], total: float, prior: Prior, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Values (G,) and the covariance (G, G) of their errors, from as many of the drawn coalitions as it takes."""
+    most, groups = drawn.shape
+    odd = torch.zeros(0, dtype=torch.float64)
+    end = most if tolerance == 0 else min(FIRST, most)
+    while True:
+        odd = torch.cat([odd, odd_parts(drawn[len(odd) : end])])
+        if end == 2 ** (groups - 1) - 1:
+            return exact_shapley_values(drawn, odd, total), torch.zeros(groups, groups, dtype=torch.float64)
+        found = shapley_posterior(drawn[:end], odd, total, prior)
+        if end == most or relative_uncertainty(found.values, found.errors, total) <= tolerance:
+            return found.values, found.covariance
+        end = min(math.ceil(GROWTH * end), most)

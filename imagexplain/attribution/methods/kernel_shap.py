@@ -10,7 +10,7 @@ from math import comb
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
+from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores, numbered_coalitions
 from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
@@ -117,8 +117,7 @@ def kernel_shap(
 def _coalitions(groups: int, samples: int, seed: int) -> tuple[Tensor, Tensor]:
     """Coalitions (n, groups), bool, neither empty nor full, and the weights (n,) of the regression, float64."""
     if 2**groups - 2 <= samples:
-        numbers = torch.arange(1, 2**groups - 1)
-        members = (numbers.unsqueeze(1) >> torch.arange(groups)) % 2 == 1
+        members = numbered_coalitions(torch.arange(1, 2**groups - 1), groups)
         kernel = [(groups - 1) / (comb(groups, k) * k * (groups - k)) for k in members.sum(1).tolist()]
         return members, torch.tensor(kernel, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ A group is absent where its pixels show the baseline, in all channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ def shapley_sampling(
     baselines: float | Tensor | None = None,
     permutations: int = 10,
     seed: int = 0,
+    observe_covariance: Callable[[int, Tensor], None] | None = None,
     chunk: int = 64,
 ) -> Tensor:
     """Shapley value of each group, at each of its pixels: the mean of what it adds when groups appear in random order.
@@ -58,6 +59,9 @@ def shapley_sampling(
         permutations: Number of orders drawn for each image, at least 1. Orders times groups are at most 20 million.
         seed: Seed of each image's own generator; images with equally many groups share their orders, and the first
             orders of a longer series are those of a shorter one.
+        observe_covariance: Function that gets each image's index and the covariance (G, G), float64, of the errors of
+            its groups' values, in the order of their numbers, from the spread over the orders; of one alone it is not
+            called.
         chunk: Largest number of rows evaluated at once.
 
     Returns:
@@ -95,8 +99,10 @@ def shapley_sampling(
         between = coalition_scores(model, images[b], absent[b], number, classes[b], parts)
         first, last = (end[b].double().cpu().expand(permutations, 1) for end in (absent_scores, scores))
         along = torch.cat([first, between.view(permutations, -1), last], 1)  # (P, G + 1), from nothing to all
-        values = torch.zeros(orders.shape, dtype=torch.float64).scatter_(1, orders, along.diff(dim=1)).mean(0)
-        maps[b] = values.to(maps)[number]
+        gains = torch.zeros(orders.shape, dtype=torch.float64).scatter_(1, orders, along.diff(dim=1))
+        if observe_covariance is not None and permutations > 1:
+            observe_covariance(b, torch.atleast_2d(gains.T.cov()) / permutations)
+        maps[b] = gains.mean(0).to(maps)[number]
     return maps.unsqueeze(1)
 
 
