@@ -244,8 +244,9 @@ def main() -> int:
     for partition, model in wanted:
         found = compared(model, partition, given, np.array(weights.get(model, weights[""])))
         own = results[PARTS[partition]]
-        kept = own.get(model, {}).get("estimators", {})
         if found:
+            before = own.get(model, {})
+            kept = before["estimators"] if before.get("segments") == found["segments"] else {}  # of the same games
             own[model] = {**found, "estimators": {**kept, **_joined(kept, found["estimators"])}}
         if given.out:
             given.out.write_text(text_of(results))

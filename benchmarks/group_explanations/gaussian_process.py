@@ -13,7 +13,6 @@ from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, Facts, Game
 from imagexplain.attribution.gaussian_process_shapley import (
     Prior,
-    ShapleyPosterior,
     drawn_coalitions,
     segment_prior,
     shapley_posterior,
@@ -21,7 +20,7 @@ from imagexplain.attribution.gaussian_process_shapley import (
 
 Choice = Literal["drawn", "chosen", "relative", "half"]
 """Ways to coalitions: sizes drawn evenly, all chosen by the sum of variances, by the sum of the variances as parts of
-what they were before, or the first half drawn and the others chosen with the weights that those have."""
+what they were before, or the first half drawn and the others chosen."""
 
 
 def gaussian_process(
@@ -42,18 +41,12 @@ def gaussian_process(
     if choice == "drawn":
         rows = drawn_coalitions(players, count, seed)
     elif choice == "half":
-        first = drawn_coalitions(players, count // 2, seed)
-        likely = replace(prior, weights=_posterior(game, first, prior).weights)
-        rows = chosen_coalitions(likely, players, count, seed, first)
+        rows = chosen_coalitions(prior, players, count, seed, drawn_coalitions(players, count // 2, seed))
     else:
         rows = chosen_coalitions(prior, players, count, seed, relative=choice == "relative")
-    found = _posterior(game, rows, prior)
-    return Estimate(found.values.numpy(), found.errors.numpy())
-
-
-def _posterior(game: Game, rows: torch.Tensor, prior: Prior) -> ShapleyPosterior:
     empty, full = ends(game)
-    return shapley_posterior(rows, torch.from_numpy(odd(game, rows.numpy().astype(float))), full - empty, prior)
+    found = shapley_posterior(rows, torch.from_numpy(odd(game, rows.numpy().astype(float))), full - empty, prior)
+    return Estimate(found.values.numpy(), found.errors.numpy())
 
 
 def prior_of(facts: Facts, weights: Array | None = None) -> Prior:
