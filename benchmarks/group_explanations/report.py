@@ -36,7 +36,8 @@ NAMES = {
     "straight path": "gradients along the straight path",
     "random gradients": "gradients at random coefficients",
     "Gaussian process, sizes drawn evenly": "Gaussian process, sizes drawn evenly (`gaussian_shap`)",
-    "Gaussian process": "Gaussian process, coalitions chosen",
+    "Gaussian process, half drawn and half chosen": "Gaussian process, half of them chosen",
+    "Gaussian process": "Gaussian process, all chosen",
 }
 """Estimators of the tables, as the page calls them."""
 

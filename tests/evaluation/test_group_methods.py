@@ -21,8 +21,8 @@ from benchmarks.group_explanations.report import lead
 from evaluation.cases import case as scene_case
 from evaluation.shapley import MOST_GROUPS
 from imagexplain.attribution.gaussian_process_shapley import drawn_coalitions, segment_prior, shapley_posterior
-from imagexplain.vision.preprocess_settings import Preprocess
 from tests.attribution.models import smooth_network
+from tests.evaluation.subjects import PREPROCESS
 from training.scenes import SceneSettings
 from training.train_classifier import HELD_OUT_SEED
 
@@ -144,7 +144,7 @@ def test_the_first_of_chosen_coalitions_are_those_that_are_given() -> None:
 
 
 def test_few_superpixels_can_be_enumerated() -> None:
-    one = scene_case(HELD_OUT_SEED, 0, SceneSettings(size=(32, 32)), Preprocess(size=(32, 32)))
+    one = scene_case(HELD_OUT_SEED, 0, SceneSettings(size=(32, 32)), PREPROCESS)
     assert 6 <= len(few_superpixels(one)) <= MOST_GROUPS
 
 
