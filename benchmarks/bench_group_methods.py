@@ -1,12 +1,14 @@
-"""Estimators of the Shapley values of segments at equal cost, against converged values.
+"""Estimators of the Shapley values of segments at equal cost, against converged values, and of few against exact ones.
 
 Each estimator gets the score of partial images, and where it takes them gradients, for the price of 20 to 800 forward
 passes, a gradient counted by its measured cost. Scores are stored in --games and asked for once, so that an estimator
-is tried without the network where its coalitions were evaluated before.
+is tried without the network where its coalitions were evaluated before. A store holds photographs by their number:
+with other --photos it has to be another one.
 
 The Gaussian process has typical weights, which for the games of one model are fitted to those of all others.
 
-bench_group_methods.py --games DIR --out benchmarks/results_group_methods.json
+bench_group_methods.py --games DIR --photos DIR --exact lanet bit --out benchmarks/results_group_methods.json
+bench_group_methods.py --games DIR --photos DIR --models vit --only "boosted trees" --add --out …
 bench_group_methods.py --show benchmarks/results_group_methods.json
 """
 
@@ -14,9 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from itertools import product
@@ -30,9 +33,11 @@ from benchmarks.group_explanations import candidates, rivals
 from benchmarks.group_explanations.cases import PHOTO_MODEL, SCENE_MODELS, game_of
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, NotStoredError, StoredGame
-from benchmarks.group_explanations.gaussian_process import gaussian_process
-from benchmarks.group_explanations.reference import converged
+from benchmarks.group_explanations.gaussian_process import Choice, gaussian_process
+from benchmarks.group_explanations.reference import converged, exact
+from benchmarks.group_explanations.report import EXACT, MODELS, REFERENCE, lines, tables
 from benchmarks.group_explanations.typical import known_of, without_each
+from benchmarks.tables import put
 from evaluation.machine import machine
 from evaluation.pointing import pointing_game
 from evaluation.ranks import spearman
@@ -48,8 +53,11 @@ REDRAWN = 150
 REFERENCES = {"lanet": 4400, "bit": 4400, "resnet": 2000, "vit": 4400, "swin_classifier": 4400, "imagenet": 1100}
 """Coalitions along orders for the converged values."""
 
-PHOTOS = 6
-"""Number of photographs, at most."""
+SUPERPIXELS, FEW = "superpixels", "few"
+"""Partitions: superpixels as the service makes them, and at most 12 of them, whose values are known exactly."""
+
+PARTS = {SUPERPIXELS: MODELS, FEW: EXACT}
+"""Parts of the record, by their partition."""
 
 KERNELS = (
     "each segment by ‖Δ‖²",
@@ -61,19 +69,13 @@ KERNELS = (
 )
 """Parts of the prior, in the order of their weights."""
 
+Measures = dict[str, dict[str, dict[str, Any]]]
+"""Measures by estimator and cost."""
+
+WEIGHTS = "weights without"
+"""Key of the typical weights for each model in the record."""
+
 PACKAGES = ("torch", "captum", "shap", "scikit-learn", "numpy")
-RIVALS = (
-    "Captum KernelShap",
-    "shap KernelExplainer",
-    "shap KernelExplainer, aic",
-    "shap KernelExplainer, 10 features",
-    "paired KernelShap (ours)",
-    "orders, antithetic",
-    "LIME",
-    "straight path",
-    "random gradients",
-)
-"""What people use; the best of them at each cost is what a candidate has to beat."""
 
 
 def estimators(
@@ -84,8 +86,8 @@ def estimators(
     def shap(regularization: object) -> Callable[[int], Estimate]:
         return lambda cost: rivals.shap_kernel_explainer(game, cost, seed, regularization)
 
-    def process(chosen: bool) -> Callable[[int], Estimate]:
-        return lambda cost: gaussian_process(game, game.facts, cost, seed, weights, chosen)
+    def process(choice: Choice) -> Callable[[int], Estimate]:
+        return lambda cost: gaussian_process(game, game.facts, cost, seed, weights, choice)
 
     def to_the_path(cost: int) -> Estimate:
         path = rivals.straight_path(game, int(7 * price) + 1, price).values
@@ -107,8 +109,10 @@ def estimators(
         "boosted trees": lambda cost: candidates.boosted_trees(game, cost, seed),
         "regression-adjusted, quadratic": lambda cost: candidates.adjusted(game, cost, seed, candidates.quadratic),
         "regression-adjusted, trees": lambda cost: candidates.adjusted(game, cost, seed, candidates.trees),
-        "Gaussian process, sizes drawn evenly": process(False),
-        "Gaussian process": process(True),
+        "Gaussian process, sizes drawn evenly": process("drawn"),
+        "Gaussian process": process("chosen"),
+        "Gaussian process, chosen by relative variances": process("relative"),
+        "Gaussian process, half drawn and half chosen": process("half"),
     }
 
 
@@ -135,82 +139,75 @@ def measured(game: StoredGame, found: Estimate, reference: Estimate, effects: Ar
 
 
 def scored(
-    game: StoredGame, model: str, names: list[str], costs: list[int], seeds: int, weights: Array | None
+    game: StoredGame,
+    price: float,
+    reference: Estimate,
+    names: Sequence[str],
+    costs: Sequence[int],
+    seeds: int,
+    weights: Array | None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the scores of every estimator at every cost; what the store lacks and nobody evaluates is left out."""
-    reference = converged(game, game.facts, REFERENCES[model])
     _, full = ends(game)
     effects = full - game.values(1 - np.eye(game.players))
     error = float(np.linalg.norm(reference.errors) / np.linalg.norm(reference.values))  # type: ignore[arg-type]
-    yield {"estimator": "converged values", "cost": 0, **measured(game, reference, reference, effects), "error": error}
+    yield {"estimator": REFERENCE, "cost": 0, **measured(game, reference, reference, effects), "error": error}
     for seed in range(seeds):
-        ways = estimators(game, PRICES[model], seed, weights)
+        ways = estimators(game, price, seed, weights)
         for name, cost in product(names, costs):
             if seed and cost > REDRAWN:
                 continue
-            begin = time.process_time()
+            begin = time.process_time() - game.seconds
             try:
                 found = ways[name](cost)
             except NotStoredError:
                 continue
-            seconds = time.process_time() - begin
+            seconds = time.process_time() - game.seconds - begin
             yield {"estimator": name, "cost": cost, **measured(game, found, reference, effects), "seconds": seconds}
 
 
-def table(cases: list[list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Means by estimator and cost over the seeds and the cases, with the standard error of the rank over the cases."""
+def table(cases: list[list[dict[str, Any]]]) -> Measures:
+    """Means by estimator and cost over the seeds and the cases, and the rank correlation of each case."""
     rows = [{**row, "case": case} for case, own in enumerate(cases) for row in own]
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: Measures = {}
     for key in dict.fromkeys((row["estimator"], row["cost"]) for row in rows):
         own = [row for row in rows if (row["estimator"], row["cost"]) == key]
-        each = [np.mean([row["rank"] for row in own if row["case"] == case]) for case in {row["case"] for row in own}]
+        held = sorted({row["case"] for row in own})
+        each = [float(np.mean([row["rank"] for row in own if row["case"] == case])) for case in held]
         names = [name for name in own[0] if name not in ("estimator", "cost", "case")]
         means = {name: round(float(np.mean([row[name] for row in own if name in row])), 4) for name in names}
-        if len(each) > 1:
-            means["rank_error"] = round(float(np.std(each, ddof=1) / np.sqrt(len(each))), 4)
-        found.setdefault(key[0], {})[str(key[1])] = {**means, "cases": len(each)}
+        found.setdefault(key[0], {})[str(key[1])] = {**means, "ranks": [round(one, 3) for one in each]}
     return found
-
-
-def lines(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the tables as text: rank correlation / relative error / coverage."""
-    for model, one in results["models"].items():
-        yield f"{model}: {one['games']} games, converged to {one['estimators']['converged values']['0']['error']:.3f}"
-        for name, costs in one["estimators"].items():
-            if name == "converged values":
-                continue
-            cells = [
-                f"{cell['rank']:5.2f} {min(cell['error'], 99):5.2f} "
-                + (f"{cell['coverage']:.2f}" if "coverage" in cell else "    ")
-                if (cell := costs.get(str(cost)))
-                else " " * 16
-                for cost in results["budgets"]
-            ]
-            yield f"  {name:36s}" + " | ".join(cells)
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of this command."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--games", type=Path, help="folder of the stores")
-    made.add_argument("--models", nargs="+", default=[*SCENE_MODELS, PHOTO_MODEL])
-    made.add_argument("--cases", type=int, default=12, help="scenes of each model (default: 12)")
+    made.add_argument("--models", nargs="*", default=[*SCENE_MODELS, PHOTO_MODEL])
+    made.add_argument("--exact", nargs="*", default=[], help="models of few segments, with exact values; none else")
+    made.add_argument("--cases", type=int, default=12, help="scenes of each model, or photographs (default: 12)")
+    made.add_argument("--photos", type=Path, help="folder of photographs beside those of the packages")
     made.add_argument("--costs", type=int, nargs="+", default=list(BUDGETS))
     made.add_argument("--seeds", type=int, default=3, help="series of draws of each estimator (default: 3)")
     made.add_argument("--only", nargs="+", help="names of estimators; by default all")
     made.add_argument("--stored", action="store_true", help="evaluate nothing: leave out what the stores lack")
     made.add_argument("--out", type=Path, help="a JSON file to write")
+    made.add_argument(
+        "--add", action="store_true", help="keep what the file holds of other models, estimators and costs"
+    )
     made.add_argument("--show", type=Path, help="print the tables of a record, and do nothing else")
+    made.add_argument("--write", action="store_true", help="with --show: put its tables into docs/evaluation.md")
     return made
 
 
-def games_of(model: str, given: argparse.Namespace) -> Iterator[StoredGame]:
+def games_of(model: str, partition: str, given: argparse.Namespace) -> Iterator[StoredGame]:
     """Yield the games of a model, as many as are wanted and there are."""
-    for index in range(PHOTOS if model == PHOTO_MODEL else given.cases):
-        if given.stored and not (given.games / f"{model}-superpixels-{index}.npz").exists():
+    for index in range(given.cases):
+        if given.stored and not (given.games / f"{model}-{partition}-{index}.npz").exists():
             continue
         try:
-            game = game_of(model, index, "superpixels", given.games)
+            game = game_of(model, index, partition, given.games, given.photos)
         except IndexError:  # fewer photographs
             return
         if given.stored:
@@ -222,53 +219,78 @@ def main() -> int:
     """The command line; returns the exit status."""
     given = parser().parse_args()
     if given.show:
-        say("\n".join(lines(json.loads(given.show.read_text()))))
+        shown = json.loads(given.show.read_text())
+        say("\n".join(lines(shown)))
+        if given.write:
+            put("evaluation", tables(shown))
         return 0
     if given.games is None:
         sys.stderr.write("error: --games: wanted a folder for the stores, got none\n")
         return 2
     given.games.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    weights = without_each(_known(given), SCENE_MODELS)
+    earlier = json.loads(given.out.read_text()) if given.add and given.out.exists() else {}
+    weights = earlier.get(WEIGHTS) or _fitted(given)
     results: dict[str, Any] = {
-        "budgets": given.costs,
+        "budgets": sorted({*given.costs, *earlier.get("budgets", [])}),
         "prices": PRICES,
-        "seeds": given.seeds,
         "machine": machine(),
         "versions": {name: version(name) for name in PACKAGES},
         "kernels": KERNELS,
-        "weights without": {model: found.round(2).tolist() for model, found in weights.items()},
-        "models": {},
+        WEIGHTS: weights,
+        **{part: earlier.get(part, {}) for part in PARTS.values()},
     }
-    for model in given.models:
-        cases, players = [], []
-        for game in games_of(model, given):
-            names = given.only or list(estimators(game, 1.0, 0))
-            try:
-                own = scored(game, model, names, given.costs, given.seeds, weights.get(model, weights[""]))
-                cases.append(list(own))
-            except NotStoredError:
-                continue
-            game.save()
-            players.append(game.players)
-            say(f"{model} {len(cases)}")
-        if cases:
-            results["models"][model] = {"games": len(cases), "segments": players, "estimators": table(cases)}
+    wanted = [*((SUPERPIXELS, model) for model in given.models), *((FEW, model) for model in given.exact)]
+    for partition, model in wanted:
+        found = compared(model, partition, given, np.array(weights.get(model, weights[""])))
+        own = results[PARTS[partition]]
+        if found:
+            before = own.get(model, {})
+            kept = before["estimators"] if before.get("segments") == found["segments"] else {}  # of the same games
+            own[model] = {**found, "estimators": {**kept, **_joined(kept, found["estimators"])}}
         if given.out:
-            given.out.write_text(json.dumps(results, indent=1) + "\n")
+            given.out.write_text(text_of(results))
     say("\n".join(lines(results)))
     return 0
 
 
-def _known(given: argparse.Namespace) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Odd parts of some coalitions of each model's scenes, and their covariances, to fit typical weights to."""
+def _joined(kept: Measures, found: Measures) -> Measures:
+    """What was found by estimator and cost, and what was kept of the same estimators at other costs."""
+    return {name: {**kept.get(name, {}), **costs} for name, costs in found.items()}
+
+
+def compared(model: str, partition: str, given: argparse.Namespace, weights: Array | None) -> dict[str, Any] | None:
+    """A model's part of the record; None where the stores lack what it takes, and nobody evaluates."""
+    cases, players = [], []
+    for game in games_of(model, partition, given):
+        names = given.only or list(estimators(game, 1.0, 0))
+        try:
+            truth = exact(game) if partition == FEW else converged(game, game.facts, REFERENCES[model])
+            cases.append(list(scored(game, PRICES[model], truth, names, given.costs, given.seeds, weights)))
+        except NotStoredError:
+            continue
+        game.save()
+        players.append(game.players)
+        say(f"{model}, {partition}: {len(cases)}")
+    if not cases:
+        return None
+    return {"games": len(cases), "seeds": given.seeds, "segments": players, "estimators": table(cases)}
+
+
+def text_of(results: Mapping[str, Any]) -> str:
+    """The record as JSON, each list of numbers on a line."""
+    return re.sub(r"\n *(?=-?\d|\])", " ", json.dumps(results, indent=1)) + "\n"
+
+
+def _fitted(given: argparse.Namespace) -> dict[str, list[float]]:
+    """Typical weights for each model, fitted to some coalitions of all other models' scenes."""
     found: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
     for model in SCENE_MODELS:
-        for game in games_of(model, given):
+        for game in games_of(model, SUPERPIXELS, given):
             with suppress(NotStoredError):
                 found.setdefault(model, []).append(known_of(game))
                 game.save()
-    return found
+    return {model: weights.round(6).tolist() for model, weights in without_each(found, SCENE_MODELS).items()}
 
 
 def _nobody() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from captum._utils.models.model import Model
@@ -11,13 +11,23 @@ from captum.attr import KernelShap
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from evaluation.coalition_game import CoalitionGame
 from imagexplain.attribution.paths.path_integral import Forward
 
 MOST_GROUPS = 12
 
 
-def exact(game: CoalitionGame) -> Tensor:
+class Game(Protocol):
+    """Scores of coalitions of groups, such as :class:`evaluation.coalition_game.CoalitionGame`."""
+
+    @property
+    def groups(self) -> int:
+        """Number G of groups."""
+
+    def scores(self, coalitions: Tensor) -> Tensor:
+        """Scores (N,) float64 of coalitions (N, G) bool."""
+
+
+def exact(game: Game) -> Tensor:
     """(G,) float64 Shapley values from all 2^G coalitions.
 
     Raises:
@@ -40,7 +50,7 @@ def exact(game: CoalitionGame) -> Tensor:
     return values
 
 
-def by_orders(game: CoalitionGame, orders: int, generator: torch.Generator) -> Tensor:
+def by_orders(game: Game, orders: int, generator: torch.Generator) -> Tensor:
     """(G,) float64: each group's gain as the groups join in random orders, each order taken forwards and backwards.
 
     Source: Castro, Gómez, Tejada, "Polynomial calculation of the Shapley value based on sampling", 2009.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks import bench_jobs, simulate_jobs
+from benchmarks.group_explanations import report
 from benchmarks.tables import with_tables
 from benchmarks.torture.table import Row
 from benchmarks.torture.table import text as text_of
@@ -59,6 +60,10 @@ def check(cell: str, values: Iterable[float | None]) -> None:
 def test_tables_of_what_became_of_requests(where: str, name: str) -> None:
     own = {"survival": text_of([Row(**each) for each in record(name)["rows"]]) + "\n"}
     assert with_tables(page(where), own) == page(where)
+
+
+def test_tables_of_estimators_at_equal_cost() -> None:
+    assert with_tables(page("evaluation"), report.tables(record("group_methods"))) == page("evaluation")
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 
 Array = NDArray[np.float64]
+Answer = TypeVar("Answer")
 
 BATCH = 32
 
@@ -127,12 +129,14 @@ class StoredGame:
         facts: Properties of the segments.
         file: Place of the store.
         open: Function that makes the game itself, called at the first evaluation that is not in the store.
+        seconds: Processor time of the evaluations that were not in the store.
     """
 
     players: int
     facts: Facts
     file: Path
     open: Callable[[], Game]
+    seconds: float = 0.0
     _known: dict[bytes, float] = field(default_factory=dict)
     _slopes: dict[bytes, Array] = field(default_factory=dict)
     _game: Game | None = None
@@ -160,9 +164,8 @@ class StoredGame:
         keys = [row.tobytes() for row in rows]
         new = list({key: n for n, key in enumerate(keys) if key not in self._known}.values())
         if new:
-            self._known.update(
-                zip([keys[n] for n in new], self._asked().values(rows[new].astype(float)).tolist(), strict=True)
-            )
+            values = self._asked(lambda game: game.values(rows[new].astype(float)))
+            self._known.update(zip([keys[n] for n in new], values.tolist(), strict=True))
             self._news += len(new)
         return np.array([self._known[key] for key in keys])
 
@@ -172,7 +175,7 @@ class StoredGame:
         keys = [row.tobytes() for row in rows]
         new = list({key: n for n, key in enumerate(keys) if key not in self._slopes}.values())
         if new:
-            values, slopes = self._asked().gradients(rows[new].astype(float))
+            values, slopes = self._asked(lambda game: game.gradients(rows[new].astype(float)))
             for n, value, slope in zip(new, values.tolist(), slopes, strict=True):
                 self._known.setdefault(keys[n], value)
                 self._slopes[keys[n]] = slope
@@ -199,7 +202,10 @@ class StoredGame:
         part.replace(self.file)
         self._news = 0
 
-    def _asked(self) -> Game:
+    def _asked(self, question: Callable[[Game], Answer]) -> Answer:
+        begin = time.process_time()
         if self._game is None:
             self._game = self.open()
-        return self._game
+        answer = question(self._game)
+        self.seconds += time.process_time() - begin
+        return answer

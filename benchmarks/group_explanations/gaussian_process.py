@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +18,13 @@ from imagexplain.attribution.gaussian_process_shapley import (
     shapley_posterior,
 )
 
+Choice = Literal["drawn", "chosen", "relative", "half"]
+"""Ways to coalitions: sizes drawn evenly, all chosen by the sum of variances, by the sum of the variances as parts of
+what they were before, or the first half drawn and the others chosen."""
+
 
 def gaussian_process(
-    game: Game, facts: Facts, budget: int, seed: int, weights: Array | None = None, chosen: bool = True
+    game: Game, facts: Facts, budget: int, seed: int, weights: Array | None = None, choice: Choice = "drawn"
 ) -> Estimate:
     """Shapley values by the Gaussian process.
 
@@ -29,15 +34,17 @@ def gaussian_process(
         budget: Forward passes.
         seed: Seed of the coalitions.
         weights: Typical weights, None for those of the library.
-        chosen: Choice of the coalitions; else their sizes are drawn evenly.
+        choice: Way to the coalitions.
     """
-    empty, full = ends(game)
-    prior = prior_of(facts, weights)
+    prior, players = prior_of(facts, weights), game.players
     count = (budget - 2) // 2
-    if chosen:
-        rows = chosen_coalitions(prior, game.players, count, seed)
+    if choice == "drawn":
+        rows = drawn_coalitions(players, count, seed)
+    elif choice == "half":
+        rows = chosen_coalitions(prior, players, count, seed, drawn_coalitions(players, count // 2, seed))
     else:
-        rows = drawn_coalitions(game.players, count, seed)
+        rows = chosen_coalitions(prior, players, count, seed, relative=choice == "relative")
+    empty, full = ends(game)
     found = shapley_posterior(rows, torch.from_numpy(odd(game, rows.numpy().astype(float))), full - empty, prior)
     return Estimate(found.values.numpy(), found.errors.numpy())
 

@@ -1,6 +1,11 @@
-"""Converged Shapley values: gains along many orders, forwards and backwards, with a control variate."""
+"""Shapley values to compare with: exact ones of few segments, and for more of them converged ones.
+
+Those are gains along many orders, forwards and backwards, with a control variate.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,9 +14,33 @@ from benchmarks.group_explanations import draws
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, Facts, Game
 from benchmarks.group_explanations.gaussian_process import prior_of
+from evaluation import shapley
 
 SEED = 99
 NOISE = 1e-4
+
+
+@dataclass(frozen=True)
+class _Coalitions:
+    """The coalitions of a game's segments, which are there or not."""
+
+    game: Game
+
+    @property
+    def groups(self) -> int:
+        return self.game.players
+
+    def scores(self, coalitions: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self.game.values(coalitions.numpy().astype(float)))
+
+
+def exact(game: Game) -> Estimate:
+    """Shapley values from all coalitions, without errors.
+
+    Raises:
+        ValueError: more segments than can be enumerated.
+    """
+    return Estimate(shapley.exact(_Coalitions(game)).numpy(), np.zeros(game.players))
 
 
 def converged(game: Game, facts: Facts, count: int) -> Estimate:

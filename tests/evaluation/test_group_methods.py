@@ -12,12 +12,19 @@ import torch
 
 from benchmarks.bench_group_methods import estimators
 from benchmarks.group_explanations import draws
+from benchmarks.group_explanations.cases import few_superpixels
 from benchmarks.group_explanations.chosen import chosen_coalitions
 from benchmarks.group_explanations.estimates import Estimate
 from benchmarks.group_explanations.game import Array, Facts, NotStoredError, SegmentGame, StoredGame, facts_of
-from benchmarks.group_explanations.reference import converged
+from benchmarks.group_explanations.reference import converged, exact
+from benchmarks.group_explanations.report import lead
+from evaluation.cases import case as scene_case
+from evaluation.shapley import MOST_GROUPS
 from imagexplain.attribution.gaussian_process_shapley import drawn_coalitions, segment_prior, shapley_posterior
 from tests.attribution.models import smooth_network
+from tests.evaluation.subjects import PREPROCESS
+from training.scenes import SceneSettings
+from training.train_classifier import HELD_OUT_SEED
 
 PLAYERS = 6
 EFFECTS = np.array([3.0, -1.0, 0.5, 2.0, 0.25, 1.5])
@@ -122,3 +129,29 @@ def test_chosen_coalitions_leave_less_variance_than_drawn_ones() -> None:
         scores = (2 * rows.double() - 1) @ torch.linspace(0, 1, groups).double()
         left.append(shapley_posterior(rows, scores / 2, groups / 2, prior).errors.square().sum())
     assert left[0] < 0.9 * left[1]
+
+
+def test_exact_values_are_those_of_the_definition(tmp_path: Path) -> None:
+    assert exact(stored(tmp_path, Pairs())).values == pytest.approx([3.5, -0.5, *EFFECTS[2:]])
+
+
+def test_the_first_of_chosen_coalitions_are_those_that_are_given() -> None:
+    prior = segment_prior(torch.rand(8), torch.rand(8, 3), torch.eye(8).roll(1, 0) > 0)
+    first = drawn_coalitions(8, 5, 1)
+    rows = chosen_coalitions(prior, 8, 12, 0, first)
+    assert len(rows) == 12
+    assert torch.equal(rows[:5], first)
+
+
+def test_few_superpixels_can_be_enumerated() -> None:
+    one = scene_case(HELD_OUT_SEED, 0, SceneSettings(size=(32, 32)), PREPROCESS)
+    assert 6 <= len(few_superpixels(one)) <= MOST_GROUPS
+
+
+def test_the_lead_is_that_before_the_best_of_the_others() -> None:
+    ranks = {"a": [0.1, 0.2], "b": [0.3, 0.1], "Gaussian process": [0.5, 0.6], "Gaussian process, drawn": [0.9, 0.9]}
+    cells = {name: {"20": {"rank": float(np.mean(own)), "ranks": own}} for name, own in ranks.items()}
+    best, *ahead = lead(cells, "Gaussian process", "20") or ("", 0.0, 0.0)
+    assert best == "b"
+    assert ahead == pytest.approx([0.35, 0.15])  # of .2 and .5
+    assert lead(cells, "Gaussian process", "50") is None
