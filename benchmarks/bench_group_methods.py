@@ -19,10 +19,11 @@ import json
 import re
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ PRICES = {"lanet": 2.66, "bit": 2.40, "resnet": 2.84, "vit": 2.58, "swin_classif
 
 REDRAWN = 150
 """Largest cost at which all seeds are tried; at larger ones the first alone."""
+
+ORDERED = (50, 150)
+"""Costs at which segments are inserted and deleted in the order of the values, those of the first seed."""
 
 REFERENCES = {"lanet": 4400, "bit": 4400, "resnet": 2000, "vit": 4400, "swin_classifier": 4400, "imagenet": 1100}
 """Coalitions along orders for the converged values."""
@@ -132,10 +136,33 @@ def measured(game: StoredGame, found: Estimate, reference: Estimate, effects: Ar
         norms = np.sqrt(game.facts.squares)
         per_change = np.divide(values, norms, out=np.zeros_like(values), where=norms > 0)
         scores["hit_directional"] = pointing_game(torch.from_numpy(per_change), inside)
+        positive = values.clip(0)
+        scores["mass"] = float(positive @ game.facts.inside / positive.sum()) if positive.any() else 0.0
     if found.errors is not None and reference.errors is not None:
         spread = np.hypot(found.errors, reference.errors)  # the converged values have errors, too
-        scores["coverage"] = float((np.abs(values - truth) <= 1.96 * spread).mean())
+        rounding = 1e-9 * np.abs(truth).max()  # of values that are exact both times
+        scores["coverage"] = float((np.abs(values - truth) <= 1.96 * spread + rounding).mean())
     return scores
+
+
+def ordered(game: StoredGame, values: Array) -> dict[str, float]:
+    """Areas under the curves of the score as segments are inserted, or deleted, the one of largest value first.
+
+    Scores are 0 for the baseline and 1 for the image, or 0 and −1 where the baseline scores higher.
+    """
+    ranks = np.argsort(np.argsort(-values, kind="stable"))
+    prefixes = (ranks < np.arange(game.players + 1)[:, None]).astype(float)  # (K + 1, K)
+    empty, full = ends(game)
+    return {
+        name: float(np.trapezoid((game.values(rows) - empty) / max(abs(full - empty), 1e-6), dx=1 / game.players))
+        for name, rows in {"insertion": prefixes, "deletion": 1 - prefixes}.items()
+    }
+
+
+def stability(values: Sequence[Array]) -> dict[str, float]:
+    """Mean rank correlation of the values by different seeds; nothing of fewer than two."""
+    pairs = [spearman(torch.from_numpy(one), torch.from_numpy(other)) for one, other in combinations(values, 2)]
+    return {"stability": float(np.mean(pairs))} if pairs else {}
 
 
 def scored(
@@ -151,7 +178,9 @@ def scored(
     _, full = ends(game)
     effects = full - game.values(1 - np.eye(game.players))
     error = float(np.linalg.norm(reference.errors) / np.linalg.norm(reference.values))  # type: ignore[arg-type]
-    yield {"estimator": REFERENCE, "cost": 0, **measured(game, reference, reference, effects), "error": error}
+    own = measured(game, reference, reference, effects) | ordered(game, reference.values)
+    yield {"estimator": REFERENCE, "cost": 0, **own, "error": error}
+    by_seed = defaultdict(list)
     for seed in range(seeds):
         ways = estimators(game, price, seed, weights)
         for name, cost in product(names, costs):
@@ -163,7 +192,13 @@ def scored(
             except NotStoredError:
                 continue
             seconds = time.process_time() - game.seconds - begin
-            yield {"estimator": name, "cost": cost, **measured(game, found, reference, effects), "seconds": seconds}
+            by_seed[name, cost].append(found.values)
+            own = measured(game, found, reference, effects)
+            if seed == 0 and cost in ORDERED:
+                own |= ordered(game, found.values)
+            if seed == seeds - 1:
+                own |= stability(by_seed[name, cost])
+            yield {"estimator": name, "cost": cost, **own, "seconds": seconds}
 
 
 def table(cases: list[list[dict[str, Any]]]) -> Measures:
@@ -174,7 +209,7 @@ def table(cases: list[list[dict[str, Any]]]) -> Measures:
         own = [row for row in rows if (row["estimator"], row["cost"]) == key]
         held = sorted({row["case"] for row in own})
         each = [float(np.mean([row["rank"] for row in own if row["case"] == case])) for case in held]
-        names = [name for name in own[0] if name not in ("estimator", "cost", "case")]
+        names = dict.fromkeys(name for row in own for name in row if name not in ("estimator", "cost", "case"))
         means = {name: round(float(np.mean([row[name] for row in own if name in row])), 4) for name in names}
         found.setdefault(key[0], {})[str(key[1])] = {**means, "ranks": [round(one, 3) for one in each]}
     return found

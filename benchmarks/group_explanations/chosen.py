@@ -1,7 +1,6 @@
-"""Coalitions that tell most of the Shapley values by the Gaussian process: tried, and not what the library has.
+"""Coalitions of which all are chosen, by all that is known of the game: tried, and not what the library has.
 
-Cov[φ | y] / σ² does not depend on the scores, so coalitions can be chosen before any is evaluated: one after the other
-that which leaves the smallest sum of variances, from some whose sizes are drawn evenly (O'Hagan 1991).
+:mod:`imagexplain.attribution.coalition_design` draws half of them and leaves the neighbours out of the choice.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ MOST_CHOSEN = 400
 """Largest number of chosen coalitions; further ones are as they were drawn."""
 
 
-def chosen_coalitions(
-    prior: Prior, groups: int, count: int, seed: int, first: Tensor | None = None, relative: bool = False
-) -> Tensor:
+def chosen_coalitions(prior: Prior, groups: int, count: int, seed: int, relative: bool = False) -> Tensor:
     """Coalitions (n, G), bool, of which each stands for its complement, too; the first are those that tell most.
 
     n is the count, or 2^(G−1) − 1 where there are no more pairs of complements.
@@ -30,12 +27,10 @@ def chosen_coalitions(
         groups: Number G of groups.
         count: Number of coalitions.
         seed: Seed of those that are chosen from.
-        first: Coalitions (m, G), bool, that are the first whatever they tell.
         relative: Sum of the variances each as a part of what it was before any coalition, in place of their sum.
     """
     drawn = drawn_coalitions(groups, CANDIDATES + count, seed)
-    given = 0 if first is None else len(first)
-    candidates = 2 * (drawn if first is None else torch.cat([first, drawn])).double() - 1
+    candidates = 2 * drawn.double() - 1
     count = min(count, len(candidates))
     signs = torch.cat([candidates, candidates.new_ones(1, groups)])  # of which the full one is known
     weights = prior.weights.exp()
@@ -59,6 +54,6 @@ def chosen_coalitions(
         cross = cross - torch.outer(cross[:, newest] / variances[newest].sqrt(), column)
         variances = variances - column.square()
         gains = cross.square().sum(0) / variances.clamp(min=noise)
-        newest = step if step < given else int(gains.where(left, -1.0).argmax())
+        newest = int(gains.where(left, -1.0).argmax())
     chosen += left[:-1].nonzero().squeeze(1).tolist()
     return candidates[chosen[1 : 1 + count]] > 0

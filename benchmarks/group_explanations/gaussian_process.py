@@ -11,20 +11,22 @@ import torch
 from benchmarks.group_explanations.chosen import chosen_coalitions
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, Facts, Game
+from imagexplain.attribution.coalition_design import designed_coalitions
 from imagexplain.attribution.gaussian_process_shapley import (
     Prior,
     drawn_coalitions,
+    exact_shapley_values,
     segment_prior,
     shapley_posterior,
 )
 
 Choice = Literal["drawn", "chosen", "relative", "half"]
 """Ways to coalitions: sizes drawn evenly, all chosen by the sum of variances, by the sum of the variances as parts of
-what they were before, or the first half drawn and the others chosen."""
+what they were before, or the first half drawn and the others chosen, as the library does."""
 
 
 def gaussian_process(
-    game: Game, facts: Facts, budget: int, seed: int, weights: Array | None = None, choice: Choice = "drawn"
+    game: Game, facts: Facts, budget: int, seed: int, weights: Array | None = None, choice: Choice = "half"
 ) -> Estimate:
     """Shapley values by the Gaussian process.
 
@@ -41,11 +43,14 @@ def gaussian_process(
     if choice == "drawn":
         rows = drawn_coalitions(players, count, seed)
     elif choice == "half":
-        rows = chosen_coalitions(prior, players, count, seed, drawn_coalitions(players, count // 2, seed))
+        rows = designed_coalitions(prior, players, count, seed)
     else:
         rows = chosen_coalitions(prior, players, count, seed, relative=choice == "relative")
     empty, full = ends(game)
-    found = shapley_posterior(rows, torch.from_numpy(odd(game, rows.numpy().astype(float))), full - empty, prior)
+    known = torch.from_numpy(odd(game, rows.numpy().astype(float)))
+    if len(rows) == 2 ** (players - 1) - 1:
+        return Estimate(exact_shapley_values(rows, known, full - empty).numpy(), np.zeros(players))
+    found = shapley_posterior(rows, known, full - empty, prior)
     return Estimate(found.values.numpy(), found.errors.numpy())
 
 

@@ -35,13 +35,13 @@ NAMES = {
     "LIME": "LIME",
     "straight path": "gradients along the straight path",
     "random gradients": "gradients at random coefficients",
-    "Gaussian process, sizes drawn evenly": "Gaussian process, sizes drawn evenly (`gaussian_shap`)",
-    "Gaussian process, half drawn and half chosen": "Gaussian process, half of them chosen",
-    "Gaussian process": "Gaussian process, all chosen",
+    "Gaussian process, half drawn and half chosen": "`gaussian_shap`: Gaussian process, half chosen",
+    "Gaussian process, sizes drawn evenly": "the same, all drawn",
+    "Gaussian process": "the same, all chosen",
 }
 """Estimators of the tables, as the page calls them."""
 
-SERVED = "Gaussian process, sizes drawn evenly"
+SERVED = "Gaussian process, half drawn and half chosen"
 """The estimator that the library has."""
 
 SHOWN = ("20", "50", "150", "400")

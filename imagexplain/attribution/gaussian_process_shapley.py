@@ -297,7 +297,7 @@ def shapley_posterior(coalitions: Tensor, odd: Tensor, total: float, prior: Prio
     """
     groups = _check(coalitions, odd, prior)
     known, parts = covariances(coalitions, odd, total, prior)
-    signs = _with_full(coalitions)
+    signs = signs_of(coalitions)
     scale = known.abs().max()
     if not known.isfinite().all() or scale == 0:
         nothing = torch.zeros(groups, groups, dtype=torch.float64) * scale  # NaN stays NaN
@@ -341,14 +341,14 @@ def exact_shapley_values(coalitions: Tensor, odd: Tensor, total: float) -> Tenso
 
 def covariances(coalitions: Tensor, odd: Tensor, total: float, prior: Prior) -> tuple[Tensor, Tensor]:
     """Odd parts (n + 1,) with the full coalition's, and their covariances (M + 1, n + 1, n + 1), the last of noise."""
-    signs = _with_full(coalitions)
+    signs = signs_of(coalitions)
     noise = torch.ones(len(signs), dtype=torch.float64)
     noise[-1] = 0
     known = torch.cat([odd.detach().cpu().double(), torch.tensor([total / 2], dtype=torch.float64)])
     return known, torch.stack([*(kernel.gram(signs, signs) for kernel in prior.kernels), noise.diag()])
 
 
-def _with_full(coalitions: Tensor) -> Tensor:
+def signs_of(coalitions: Tensor) -> Tensor:
     """Signs (n + 1, G) of coalitions (n, G) and of the full one."""
     return 2 * torch.cat([coalitions.cpu(), torch.ones(1, coalitions.shape[1], dtype=torch.bool)]).double() - 1
 

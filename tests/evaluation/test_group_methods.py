@@ -135,14 +135,6 @@ def test_exact_values_are_those_of_the_definition(tmp_path: Path) -> None:
     assert exact(stored(tmp_path, Pairs())).values == pytest.approx([3.5, -0.5, *EFFECTS[2:]])
 
 
-def test_the_first_of_chosen_coalitions_are_those_that_are_given() -> None:
-    prior = segment_prior(torch.rand(8), torch.rand(8, 3), torch.eye(8).roll(1, 0) > 0)
-    first = drawn_coalitions(8, 5, 1)
-    rows = chosen_coalitions(prior, 8, 12, 0, first)
-    assert len(rows) == 12
-    assert torch.equal(rows[:5], first)
-
-
 def test_few_superpixels_can_be_enumerated() -> None:
     one = scene_case(HELD_OUT_SEED, 0, SceneSettings(size=(32, 32)), PREPROCESS)
     assert 6 <= len(few_superpixels(one)) <= MOST_GROUPS

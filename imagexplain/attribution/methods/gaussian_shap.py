@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from imagexplain.attribution.coalition_design import CANDIDATES, designed_coalitions
 from imagexplain.attribution.coalitions import coalition_scores
 from imagexplain.attribution.gaussian_process_shapley import (
     Prior,
-    drawn_coalitions,
     exact_shapley_values,
     prior_of_segments,
     shapley_posterior,
@@ -36,9 +36,10 @@ MOST_GROUPS = 256
 
 
 def _regression_operations(work: Workload) -> float:
-    """Operations of the regression, whose weights are searched for."""
+    """Operations of the choice of coalitions, and of the regression, whose weights are searched for."""
     pairs = work.options["samples"] // 2
-    return work.draws * (20 * pairs**2 * work.groups + 20 * pairs**3)
+    choice = (pairs + CANDIDATES) * (pairs**2 + 8 * (pairs + CANDIDATES) * work.groups)
+    return work.draws * (choice + 20 * pairs**2 * work.groups + 20 * pairs**3)
 
 
 @register(
@@ -62,13 +63,14 @@ def gaussian_shap(
 ) -> Tensor:
     """Shapley value of each group, at each of its pixels, by the regression of a Gaussian process on coalitions.
 
-    With ``samples`` for all 2^G − 2 coalitions these are :func:`kernel_shap`'s, which are exact. With fewer, coalitions
-    of all sizes are drawn, each with its complement; what they leave open is filled as segments commonly act: those of
-    like colour alike, in proportion to their squared difference from the baseline, and neighbours together. Either way
-    the values sum to f(image) − f(baseline). With a ``tolerance`` the drawing ends early, as soon as twice the largest
-    standard error is within it.
+    With ``samples`` for all 2^G − 2 coalitions these are :func:`kernel_shap`'s, which are exact. With fewer, half of
+    them are drawn, of all sizes, and half chosen for what they will tell, each with its complement; what they leave
+    open is filled as segments commonly act: those of like colour alike, in proportion to their squared difference from
+    the baseline, and neighbours together. Either way the values sum to f(image) − f(baseline). With a ``tolerance`` no
+    more coalitions are evaluated as soon as twice the largest standard error is within it.
 
-    :mod:`imagexplain.attribution.gaussian_process_shapley` has the regression itself.
+    :mod:`imagexplain.attribution.gaussian_process_shapley` has the regression itself,
+    :mod:`imagexplain.attribution.coalition_design` the choice.
 
     Args:
         model: Module or function from (N, C, H, W) to pre-softmax scores (N, classes), each row independent of the
@@ -117,15 +119,15 @@ def gaussian_shap(
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, (number, total) in enumerate(zip(numbers, totals.tolist(), strict=True)):
 
-        def odd_parts(drawn: Tensor, b: int = b, number: Tensor = number) -> Tensor:
-            both = torch.cat([drawn, ~drawn])
+        def odd_parts(asked: Tensor, b: int = b, number: Tensor = number) -> Tensor:
+            both = torch.cat([asked, ~asked])
             parts = both.split(rows_at_once(len(both), chunk, images))
             there, away = coalition_scores(model, images[b], absent[b], number, classes[b], parts).view(2, -1)
             return (there - away) / 2
 
-        drawn = drawn_coalitions(counts[b], samples // 2, seed)
         prior = prior_of_segments(images[b], absent[b], number)
-        values, covariance = _estimated(drawn, odd_parts, total, prior, tolerance)
+        coalitions = designed_coalitions(prior, counts[b], samples // 2, seed)
+        values, covariance = _estimated(coalitions, odd_parts, total, prior, tolerance)
         if observe_covariance is not None:
             observe_covariance(b, covariance)
         maps[b] = values.to(maps)[number]
@@ -133,17 +135,17 @@ def gaussian_shap(
 
 
 def _estimated(
-    drawn: Tensor, odd_parts: Callable[[Tensor], Tensor], total: float, prior: Prior, tolerance: float
+    coalitions: Tensor, odd_parts: Callable[[Tensor], Tensor], total: float, prior: Prior, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    """Values (G,) and the covariance (G, G) of their errors, from as many of the drawn coalitions as it takes."""
-    most, groups = drawn.shape
+    """Values (G,) and the covariance (G, G) of their errors, from as many of the coalitions as it takes."""
+    most, groups = coalitions.shape
     odd = torch.zeros(0, dtype=torch.float64)
     end = most if tolerance == 0 else min(FIRST, most)
     while True:
-        odd = torch.cat([odd, odd_parts(drawn[len(odd) : end])])
+        odd = torch.cat([odd, odd_parts(coalitions[len(odd) : end])])
         if end == 2 ** (groups - 1) - 1:
-            return exact_shapley_values(drawn, odd, total), torch.zeros(groups, groups, dtype=torch.float64)
-        found = shapley_posterior(drawn[:end], odd, total, prior)
+            return exact_shapley_values(coalitions, odd, total), torch.zeros(groups, groups, dtype=torch.float64)
+        found = shapley_posterior(coalitions[:end], odd, total, prior)
         if end == most or relative_uncertainty(found.values, found.errors, total) <= tolerance:
             return found.values, found.covariance
         end = min(math.ceil(GROWTH * end), most)
