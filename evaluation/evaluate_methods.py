@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -28,13 +27,13 @@ import torch
 
 import imagexplain.attribution as library
 from evaluation import method_ranks, method_tables
+from evaluation.added_methods import check_same, with_methods
 from evaluation.cases import SCENES, SUPERPIXELS, Case
-from evaluation.entries import CONTROLS, Entry, entries_of, supported
+from evaluation.entries import Entry, entries_of, supported
 from evaluation.evaluated_model import EvaluatedModel, as_built
 from evaluation.harness import draw_cases, right_cases
 from evaluation.machine import machine
 from evaluation.method_study import MethodStudy
-from evaluation.metrics import CPU_TIME
 from evaluation.parallel import run
 from evaluation.randomization import THRESHOLD
 from evaluation.settings import Settings
@@ -94,38 +93,13 @@ def added(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: other conditions, or controls whose scores are not those of the file, so that nothing compares.
     """
-    for part in ("settings", "versions"):
-        if before[part] != found[part]:
-            raise ValueError(f"add: wanted a file of the same {part}, {found[part]}, got {before[part]}")
+    check_same(before, found, "settings", "versions")
     models = dict(before["models"])
     for name, own in found["models"].items():
         if name not in models:
             raise ValueError(f"add: wanted a file with {name}, got one with {', '.join(models)}")
-        old = models[name]
-        for control in CONTROLS:
-            scores, others = (one["metrics"][control] for one in (old, own))
-            if not all(_agree(scores[metric], others.get(metric)) for metric in scores if metric != CPU_TIME.name):
-                raise ValueError(f"add: wanted the file's scores of {control} by {name}, got others")
-        new = [entry for entry in own["plans"] if entry not in CONTROLS]
-        models[name] = {
-            **old,
-            **{part: {**old[part], **own[part]} for part in ("not_supported", "refused")},
-            **{
-                part: {**old[part], **{entry: own[part][entry] for entry in new if entry in own[part]}}
-                for part in ("plans", "metrics")
-            },
-            "fails": [
-                *(entry for entry in old["fails"] if entry not in new),
-                *(one for one in own["fails"] if one in new),
-            ],
-            "added": {**old.get("added", {}), **dict.fromkeys(new, found["machine"])},
-        }
+        models[name] = with_methods(models[name], own, found["machine"], name)
     return {**before, "models": models}
-
-
-def _agree(score: dict[str, float], other: dict[str, float] | None) -> bool:
-    """Tell whether two means are the same but for another machine's rounding."""
-    return other is not None and math.isclose(score["mean"], other["mean"], rel_tol=1e-3, abs_tol=1e-3)
 
 
 def evaluate(

@@ -26,6 +26,7 @@ import torch
 
 import imagexplain.attribution as library
 from evaluation import photo_tables
+from evaluation.added_methods import check_same, with_methods
 from evaluation.entries import Entry, entries_of, supported
 from evaluation.evaluated_model import EvaluatedModel, as_built
 from evaluation.harness import averages
@@ -258,6 +259,23 @@ def _on_photos(
     }
 
 
+def added(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Results of a file with those of further methods on the same photos; those of segments by baseline are the new.
+
+    Raises:
+        ValueError: other conditions, or controls whose scores are not those of the file, so that nothing compares.
+    """
+    # through JSON, which knows no tuples and only texts as keys
+    found = json.loads(json.dumps(found))
+    check_same(before, found, "settings", "versions", "model", "baseline", "photos")
+    grids = dict(before["grids"])
+    for side, own in found["grids"].items():
+        check_same(grids[side], own, "mosaics")
+        grids[side] = with_methods(grids[side], own, found["machine"], f"{side}×{side}")
+    alone = with_methods(before["on_photos"], found["on_photos"], found["machine"], "photos")
+    return {**before, "grids": grids, "segments": found["segments"], "on_photos": alone}
+
+
 def _slic(pieces: int) -> SlicSettings:
     return SlicSettings(n_segments=max(1, pieces))
 
@@ -297,6 +315,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)")
     made.add_argument("--quick", action="store_true", help="a minute's work that shows whether everything runs")
     made.add_argument("--out", type=Path, default=ROOT / "benchmarks/results_photos.json", help="a JSON file to write")
+    made.add_argument("--add", action="store_true", help="add these methods to that file's results")
     made.add_argument("--print", action="store_true", help="only print the tables of that file, in Markdown")
     return made
 
@@ -326,6 +345,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
             files = [] if given.photos and not given.packaged else packaged()
             files += [file for folder in given.photos or [] for file in photos_in(folder)]
             (model,) = as_built(ROOT / "archive_specs", [given.model])
+            before = json.loads(given.out.read_text("utf-8")) if given.add else None
             results = evaluate(
                 model,
                 read(files),
@@ -336,7 +356,8 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
                 score_cam_layer=given.score_cam_layer,
                 workers=given.workers,
             )
-        except ValueError as error:
+            results = results if before is None else added(before, results)
+        except (OSError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         given.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")

@@ -218,6 +218,24 @@ def test_structure(results: dict) -> None:
     json.dumps(results, allow_nan=False)
 
 
+def test_methods_are_added_to_the_results(results: dict) -> None:
+    whole = json.loads(json.dumps(results))
+    before = json.loads(json.dumps(results))
+    for part in (before["grids"]["2"], before["on_photos"]):
+        del part["plans"]["gradient"], part["metrics"]["gradient"]
+    before["segments"] = {}
+    found = evaluate_photos.added(before, results)
+    assert found["segments"] == whole["segments"]
+    for one, own in ((found["grids"]["2"], whole["grids"]["2"]), (found["on_photos"], whole["on_photos"])):
+        assert one["metrics"] == own["metrics"] and one["plans"] == own["plans"]
+        assert one["added"]["gradient"] == whole["machine"]
+    with pytest.raises(ValueError, match="add: wanted a file of the same mosaics"):
+        evaluate_photos.added({**before, "grids": {"2": {**before["grids"]["2"], "mosaics": []}}}, results)
+    before["on_photos"]["metrics"]["edges"]["SaCo"]["mean"] += 1
+    with pytest.raises(ValueError, match="add: wanted the file's scores of edges by photos, got others"):
+        evaluate_photos.added(before, results)
+
+
 def test_tables(results: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "\n".join(photo_tables.markdown(json.loads(json.dumps(results))))
     for heading in (
