@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,3 +19,12 @@ def until(true: Callable[[], object], seconds: float, process: subprocess.Popen[
         if time.monotonic() > ends or (process is not None and process.poll() is not None):
             raise TimeoutError(f"waited {seconds:.0f} s in vain")
         time.sleep(0.1)
+
+
+def listens(port: int) -> bool:
+    """Tell whether a port of the loopback takes connections."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

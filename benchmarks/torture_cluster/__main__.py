@@ -19,7 +19,8 @@ from pathlib import Path
 from benchmarks.tables import put
 from benchmarks.torture.answers import Verdict
 from benchmarks.torture.table import Row, records, row, text
-from benchmarks.torture_cluster.scenarios import ONCE, SCENARIOS
+from benchmarks.torture_cluster import redis
+from benchmarks.torture_cluster.scenarios import ONCE, SCENARIOS, WITH_REDIS
 from benchmarks.torture_cluster.served import WAYS, Served, served
 from evaluation.machine import machine
 from imagexplain.ops.signals import ended_by_signals
@@ -48,7 +49,7 @@ def endure(served: Served, name: str, way: str = "direct", lead_s: float = 2.0) 
 
 
 def torture(folder: Path, ways: Sequence[str] = tuple(WAYS), names: Sequence[str] = tuple(SCENARIOS)) -> Iterator[Row]:
-    """Run scenarios one after the other, on a cluster for each way of the requests.
+    """Run scenarios one after the other, on a cluster for each way of the requests, and one with Redis where it is.
 
     Args:
         folder: Directory for all files, empty.
@@ -56,8 +57,16 @@ def torture(folder: Path, ways: Sequence[str] = tuple(WAYS), names: Sequence[str
         names: Keys of :data:`SCENARIOS`.
     """
     for place, way in enumerate(ways):
-        with served(folder / way.replace(" ", "_"), WAYS[way]) as running:
-            for name in names if place == 0 else [name for name in names if name not in ONCE]:
+        own = folder / way.replace(" ", "_")
+        if plain := [name for name in names if name not in WITH_REDIS and (place == 0 or name not in ONCE)]:
+            with served(own / "plain", WAYS[way]) as running:
+                for name in plain:
+                    yield endure(running, name, way)
+        for number, name in enumerate(name for name in names if name in WITH_REDIS):
+            if not redis.installed():
+                print(f"{name}, {way}: skipped, for {redis.PROGRAM} is not installed", flush=True)
+                continue
+            with redis.redis() as address, served(own / f"redis{number}", WAYS[way], address) as running:
                 yield endure(running, name, way)
 
 

@@ -1,6 +1,6 @@
 """A driver of Ray's in a process of its own, for ray.init leaves its marks on one: it deploys, and says what runs.
 
-python -m benchmarks.torture_cluster.driver ADDRESS reads commands from its input, a line of JSON each, and answers
+python -m benchmarks.torture_cluster.driver ADDRESS HOST reads commands from its input, a line of JSON each, and answers
 each with a line; it shuts Serve down, and ends, with its input.
 """
 
@@ -60,9 +60,14 @@ class Driver:
 
 
 @contextmanager
-def driver(address: str) -> Iterator[Driver]:
-    """A driver on a cluster, which at the end takes away whatever it has deployed."""
-    command = [sys.executable, "-m", __name__, address]
+def driver(address: str, host: str | None = None) -> Iterator[Driver]:
+    """A driver on a cluster, which at the end takes away whatever it has deployed.
+
+    Args:
+        address: Address of the GCS.
+        host: Address of the node with which the driver lives and dies; the head's, if not given.
+    """
+    command = [sys.executable, "-m", __name__, address, host or address.rpartition(":")[0]]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
         try:
             yield Driver(process)
@@ -118,10 +123,9 @@ def _statuses() -> dict[str, str]:
     return {name: app.status.value for name, app in applications.items()}
 
 
-def main(address: str, commands: IO[str], answers: IO[str]) -> None:
+def main(address: str, host: str, commands: IO[str], answers: IO[str]) -> None:
     """Carry out commands, until there are no more."""
-    host, _, _ = address.rpartition(":")
-    ray.init(address, _node_ip_address=host, log_to_driver=False)  # by the head's raylet, not by one that may die
+    ray.init(address, _node_ip_address=host, log_to_driver=False)  # else by any raylet, which may die
     try:
         for line in commands:
             ((name, given),) = json.loads(line).items()
@@ -138,4 +142,4 @@ def main(address: str, commands: IO[str], answers: IO[str]) -> None:
 
 if __name__ == "__main__":
     own, sys.stdout = sys.stdout, sys.stderr  # Ray prints too
-    main(sys.argv[1], sys.stdin, own)
+    main(sys.argv[1], sys.argv[2], sys.stdin, own)

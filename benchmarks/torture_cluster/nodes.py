@@ -23,6 +23,9 @@ NODE: dict[str, Any] = {
     "include_dashboard": False,
 }
 
+HEAD: dict[str, Any] = {**NODE, "num_cpus": 0, "node_ip_address": "127.0.0.2"}
+"""A head that takes no replicas."""
+
 ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # Ray's 15 makes its workers wait for all else
     # A proxy that is not ready within 15 seconds is killed and started anew, which on a busy machine never ends.
@@ -84,11 +87,13 @@ class Nodes:
         cluster: Ray's cluster of this machine.
         head: Node of the GCS and of Serve's controller.
         workers: Nodes of the replicas.
+        redis: Address of the Redis that outlives the head, if any.
     """
 
     cluster: Cluster
     head: Node
     workers: list[Node] = field(default_factory=list)
+    redis: str | None = None
 
     @property
     def address(self) -> str:
@@ -115,22 +120,45 @@ class Nodes:
         self.workers.remove(node)
 
     def kill_head(self) -> None:
-        """Kill the head, and with it the GCS and Serve's controller; none of the cluster can be mended then."""
+        """Kill the head, and with it the GCS and Serve's controller; without Redis none of it can be mended then."""
         (gcs,) = self.head.of_ray.all_processes["gcs_server"]
         os.kill(gcs.process.pid, signal.SIGKILL)
         self.head.kill()
         self.cluster.remove_node(self.head.of_ray, allow_graceful=False)
 
+    def replace_head(self) -> None:
+        """Start a head in the place of one that was killed, with its address and ports; it reads what that one knew."""
+        with own_signals(), redis_at(self.redis):
+            port = int(self.head.of_ray.gcs_address.rpartition(":")[2])
+            self.head = Node(self.cluster.add_node(**HEAD, gcs_server_port=port), self.head.port)
+
 
 @contextmanager
-def nodes(workers: int) -> Iterator[Nodes]:
-    """Start a head and workers; at the end, stop whatever of them still runs."""
+def redis_at(address: str | None) -> Iterator[None]:
+    """Let a head that is started in the block keep what it knows in a Redis, if there is one, as `ray start` does."""
+    given = {} if address is None else {"RAY_REDIS_ADDRESS": address}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name in given:
+            del os.environ[name]
+
+
+@contextmanager
+def nodes(workers: int, redis: str | None = None) -> Iterator[Nodes]:
+    """Start a head and workers; at the end, stop whatever of them still runs.
+
+    Args:
+        workers: Number of workers.
+        redis: Address of the Redis that outlives the head, if any.
+    """
     os.environ.update(ENVIRONMENT)
     port = free_port()
-    with own_signals():
-        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "node_ip_address": "127.0.0.2"})
+    with own_signals(), redis_at(redis):
+        cluster = Cluster(initialize_head=True, head_node_args=HEAD)
     try:
-        found = Nodes(cluster, Node(cluster.head_node, port))
+        found = Nodes(cluster, Node(cluster.head_node, port), redis=redis)
         for place in range(1, workers + 1):
             found.add(f"127.0.0.{2 + place}", port + place)
         yield found

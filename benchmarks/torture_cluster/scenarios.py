@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import psutil
 
 from benchmarks.torture.answers import Verdict
 from benchmarks.torture.found import Found
-from benchmarks.torture.waiting import until
+from benchmarks.torture.waiting import listens, until
 from benchmarks.torture_cluster.nodes import Node
 from benchmarks.torture_cluster.served import Served
 from imagexplain.ops.processes import wait_for_ends
@@ -27,6 +26,8 @@ QUICK = {"target_ongoing_requests": 2, "upscale_delay_s": 2, "downscale_delay_s"
 """Settings of autoscaling that show in a minute what those of the Serve config do in a quarter of an hour."""
 OFTEN = {"metrics_interval_s": 1, "look_back_period_s": 5}
 RECOVERY_S = 240.0
+HEAD_GONE_S = 20.0
+"""Seconds without a head, less than the 60 for which the other nodes wait for one."""
 OUTAGE_S = 15.0
 """Seconds without a right answer after which there is an outage."""
 
@@ -137,6 +138,27 @@ def killed_head(served: Served) -> Found:
     return Found(told=f"answers for {last_right() - begun:.0f} s, then none")
 
 
+def replaced_head(served: Served) -> Found:
+    """kill -9 of all of the head, which another one replaces after a while: it reads from Redis what that one knew."""
+    before, found = served.running(), Found(time.monotonic())
+    served.nodes.kill_head()
+    time.sleep(HEAD_GONE_S)
+    served.nodes.replace_head()
+    back = time.monotonic()
+    until(lambda: served.is_whole(set()) and listens(served.nodes.head.port), RECOVERY_S)
+    whole = time.monotonic() - back
+    kept = len(before & served.running())
+    one_more = served.replicas + 1  # which a cluster without a controller would not start
+    asked = time.monotonic()
+    served.deploy(autoscaling_config={"min_replicas": one_more, "max_replicas": one_more} | QUICK)
+    until(lambda: len(served.running()) == one_more, RECOVERY_S)
+    found.told = (
+        f"another head after {HEAD_GONE_S:.0f} s tells of all replicas and listens after {whole:.0f} s, {kept} of them "
+        f"as before; one more after {time.monotonic() - asked:.0f} s"
+    )
+    return found
+
+
 SCENARIOS: dict[str, Scenario] = {
     "calm": calm,
     "kill -9 of a replica": killed_replica,
@@ -147,10 +169,14 @@ SCENARIOS: dict[str, Scenario] = {
     "scaling": scaled,
     "full queue": full_queue,
     "kill -9 of the head": killed_head,
+    "kill -9 of the head with Redis": replaced_head,
 }
 
 ONCE = ("kill -9 of the head",)
 """Scenarios that no way of asking changes."""
+
+WITH_REDIS = ("kill -9 of the head with Redis",)
+"""Scenarios of a cluster whose head keeps what it knows in a Redis; each has one of its own."""
 
 
 def _of_most_replicas(served: Served) -> Node:
@@ -169,10 +195,4 @@ def _again(served: Served, what: str, true: Callable[[], object]) -> Iterator[Fo
 
 def _listens(node: Node, killed: psutil.Process) -> bool:
     """Tell whether a node's proxy takes connections again after one was killed."""
-    if wait_for_ends([killed], 0):
-        return False
-    try:
-        socket.create_connection(("127.0.0.1", node.port), timeout=1).close()
-    except OSError:
-        return False
-    return True
+    return not wait_for_ends([killed], 0) and listens(node.port)

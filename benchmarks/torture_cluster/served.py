@@ -131,16 +131,17 @@ def questions(path: str, name: str) -> tuple[Question, ...]:
 
 
 @contextmanager
-def served(folder: Path, way: Way) -> Iterator[Served]:
+def served(folder: Path, way: Way, redis: str | None = None) -> Iterator[Served]:
     """Start a head and workers, and deploy the archive on them.
 
     Args:
         folder: Directory for all files, empty.
         way: Way of the clients' requests.
+        redis: Address of the Redis that outlives the head, if any; the driver outlives it, too.
     """
     older, newer = archive(folder / "1.0", "1.0"), archive(folder / "2.0", "2.0")
     asked = questions(way.path, MODEL)
-    with nodes(WORKERS) as started, driver(started.address) as own:
+    with nodes(WORKERS, redis) as started, driver(started.address, redis and started.workers[0].address) as own:
         deployed = config(older, started.head.port, REPLICAS)
         own.deploy(deployed)
         with way.load(started, folder) as load:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from urllib.parse import urlencode
 
 from tqdm import tqdm
@@ -51,31 +52,38 @@ def run(given: argparse.Namespace) -> int:
 
 
 def _job(given: argparse.Namespace) -> Job:
-    for name, least in {"actors": 0, "segmenters": 1, "chunk": 1}.items():
+    for name, least in {"actors": 0, "segmenters": 1, "chunk": 1, "cpus": 0, "gpus": 0}.items():
         if (number := getattr(given, name)) is not None and number < least:
             raise ValueError(f"--{name}: wanted at least {least}, got {number}")
-    is_segmenter = given.segments is not None and given.segments not in SEGMENTS
+    options = named_options({"method": given.method, "segments": given.segments}, given.option)
+    segmenter = None if options.get("segments") in (None, *SEGMENTS) else options.pop("segments")
     on_ray = given.actors > 0 or given.address is not None
     for name, wanted, holds in (
-        ("threshold", "a segmenter as --segments", is_segmenter),
-        ("segmenters", "a segmenter as --segments", is_segmenter),
+        ("threshold", "a segmenter as --segments", segmenter),
+        ("segmenters", "a segmenter as --segments", segmenter),
         ("segmenters", "--actors or --address", on_ray),
         ("cpus", "--actors or --address", on_ray),
         ("gpus", "--actors or --address", on_ray),
     ):
         if getattr(given, name) is not None and not holds:
             raise ValueError(f"--{name}: wanted {wanted} beside it, got none")
-    segments = None if is_segmenter else given.segments
     return Job(
         archive_of(given.model[0], given.store).resolve(),
         given.output.resolve(),
-        urlencode(named_options({"method": given.method, "segments": segments}, given.option)),
+        urlencode(options),
         given.maps,
-        archive_of(given.segments, given.store).resolve() if is_segmenter else None,
+        None if segmenter is None else _segmenter_of(segmenter, given.store),
         "" if given.threshold is None else urlencode({"threshold": given.threshold}),
         given.chunk,
         max(1, given.actors),
     )
+
+
+def _segmenter_of(name: str, store: Path) -> Path:
+    try:
+        return archive_of(name, store).resolve()
+    except ValueError as error:
+        raise ValueError(f"--segments: wanted {', '.join(SEGMENTS)} or a segmenter: {error}") from None
 
 
 def _run(job: Job, chunks: Sequence[Chunk], given: argparse.Namespace) -> Iterator[Progress]:

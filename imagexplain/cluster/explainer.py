@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 from imagexplain.api.request import Kind
 from imagexplain.cluster.archive import load
+from imagexplain.errors import RequestError
 from imagexplain.serving.deadline import Deadline
 from imagexplain.serving.messages import RawRequest, Response
 from imagexplain.serving.metrics import NoMetrics
@@ -17,6 +21,32 @@ from imagexplain.serving.request_loop import AnyLoop
 
 SECONDS = 24 * 3600.0
 """Time that a batch may take: nobody waits for an answer."""
+
+REHEARSED = 16
+"""Number of evaluations after which the rehearsal of a method ends: those of its baselines, and a look at the model."""
+
+SAMPLE = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
+"""Photo of a rehearsal."""
+
+SAMPLE_MASKS = json.dumps([{"size": [64, 64], "counts": [0, 2048, 2048]}]).encode()
+"""Segments of a rehearsal: the photo's left half."""
+
+OF_PHOTO = ("image", "masks", "absent", "contrast_class")
+"""Fields whose refusal may be one photo's alone. A contrast class is refused where it is the predicted one."""
+
+
+@dataclass(frozen=True)
+class Rehearsal(Deadline):
+    """A deadline by which any work is admitted, and given up once it has begun."""
+
+    def check(self, remaining: int) -> None:
+        """Give up before the first chunk of a path. Raises RequestError 503."""
+        raise RequestError(503, "steps", "the rehearsal is over")
+
+    def check_rows(self, rows: int) -> None:
+        """Give up after some of a method's evaluations. Raises RequestError 503."""
+        if rows > REHEARSED:
+            raise RequestError(503, "method", "the rehearsal is over")
 
 
 @dataclass
@@ -47,16 +77,30 @@ class Explainer:
         """Number of photos that are computed at once."""
         return self.worker.task.spec.serving.batch_size
 
-    def check_options(self, kind: Kind, accept: str, options: str) -> None:
-        """Refuse options that every photo would be refused for: a request checks them before its image.
+    def check_options(self, kind: Kind, accept: str, options: str, *, with_masks: bool = False) -> None:
+        """Refuse options that every photo would be refused for, before any is read.
+
+        A request has its options checked before its image. Those that only the model can refuse, such as a method, a
+        layer or a class, are found by a classifier's explanation of a sample, which is given up where it would begin.
+
+        Args:
+            kind: Endpoint that is meant.
+            accept: Form of the answers.
+            options: Options that all have in common, form-encoded.
+            with_masks: Flag for requests that will have segments.
 
         Raises:
             ValueError: an option that is unknown, malformed, or not for this model.
         """
         (answer,) = self.answer([{"image": b"none"}], kind, accept, options)
-        refused = json.loads(answer.body)
-        if refused["field"] != "image":
-            raise ValueError(f"{refused['field']}: {refused['message']}")
+        _raise_of(answer, but=("image",))
+        if kind == "explanation" and self.worker.task.spec.handler == "classifier":
+            file = io.BytesIO()
+            SAMPLE.save(file, "png")
+            body = {"image": file.getvalue(), **({"masks": SAMPLE_MASKS} if with_masks else {})}
+            (answer,) = self._handle([body], kind, accept, options, Rehearsal)
+            if answer.status in (400, 422):
+                _raise_of(answer, but=OF_PHOTO)
 
     def answer(
         self, bodies: Sequence[Mapping[str, bytes]], kind: Kind, accept: str, options: str = ""
@@ -69,10 +113,27 @@ class Explainer:
             accept: Form of the answers.
             options: Options that all have in common, form-encoded.
         """
-        headers = {"accept": accept, "x-explain-options": options}
-        steps = self.worker.task.spec.explain.steps + 2
         found: list[Response] = []
         for start in range(0, len(bodies), self.batch):
-            requests = [RawRequest(dict(body), headers, kind) for body in bodies[start : start + self.batch]]
-            found += self.worker.handle(requests, Deadline.starting_now(SECONDS, 0, steps))
+            found += self._handle(bodies[start : start + self.batch], kind, accept, options)
         return found
+
+    def _handle(
+        self,
+        bodies: Sequence[Mapping[str, bytes]],
+        kind: Kind,
+        accept: str,
+        options: str,
+        deadline: type[Deadline] = Deadline,
+    ) -> list[Response]:
+        """The answers of a batch."""
+        headers = {"accept": accept, "x-explain-options": options}
+        requests = [RawRequest(dict(body), headers, kind) for body in bodies]
+        return self.worker.handle(requests, deadline.starting_now(SECONDS, 0, self.worker.task.spec.explain.steps + 2))
+
+
+def _raise_of(refusal: Response, but: Sequence[str]) -> None:
+    """Raise ValueError of a refusal, unless it is about one of certain fields."""
+    refused = json.loads(refusal.body)
+    if refused["field"] not in but:
+        raise ValueError(f"{refused['field']}: {refused['message']}")

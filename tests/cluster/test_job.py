@@ -261,15 +261,42 @@ def test_no_option_is_ignored(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("--option stepz=3", "stepz: unknown option 'stepz' (did you mean 'steps'"),
+        (
+            "--method attention_rollout",
+            "method: attention_rollout is not supported by this model: wanted a transformer",
+        ),
+        ("--method grad_cam --option layer=no.layer", "layer: wanted the name of a module, such as layer4"),
+        ("--option target_class=dgo", "target_class: unknown class 'dgo' (did you mean 'dog'?)"),
+        ("--segments tensormask --threshold -1", "threshold: wanted a number in 0..1, got -1.0"),
+        ("--segments tensormask --option steps=0", "steps: wanted a whole number in 1..1000, got 0"),
+        ("--segments slick", "--segments: wanted slic, grid or a segmenter: unknown model 'slick'"),
+        ("--option segments=nobody", "--segments: wanted slic, grid or a segmenter: unknown model 'nobody'"),
+    ],
+)
 def test_options_that_each_image_would_be_refused_for_stop_the_job(
-    store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: str, wanted: str, store: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["batch", "--input", str(photos), "--model", "resnet", "--output", str(tmp_path / "out")]
-    assert main([*command, "--store", str(store), "--option", "stepz=3"]) == 1
-    assert "error: stepz: unknown option 'stepz' (did you mean 'steps'" in capsys.readouterr().err
-    command[-1] = str(tmp_path / "other")
-    assert main([*command, "--store", str(store), "--segments", "tensormask", "--threshold", "-1"]) == 1
-    assert "error: threshold: wanted a number" in capsys.readouterr().err
+    assert main([*command, "--store", str(store), *given.split()]) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"error: {wanted}")
+
+
+@pytest.mark.parametrize("options", ["contrast_class={}", "method=rise&segments=slic", "method=deep_lift", "top_k=2"])
+def test_a_sample_refuses_no_option_that_a_photo_may_have(explainer: Explainer, options: str) -> None:
+    """A method's work is given up once it has begun, and a contrast with a class that the sample happens to have."""
+    for label in explainer.worker.task.spec.labels:
+        explainer.check_options("explanation", JSON, options.format(label))
+
+
+def test_methods_of_groups_are_checked_with_segments(explainer: Explainer) -> None:
+    with pytest.raises(ValueError, match="kernel_shap"):
+        explainer.check_options("explanation", JSON, "method=kernel_shap")
+    explainer.check_options("explanation", JSON, "method=kernel_shap", with_masks=True)
 
 
 @pytest.mark.parametrize(
