@@ -28,9 +28,6 @@ REHEARSED = 16
 SAMPLE = Image.radial_gradient("L").resize((64, 64)).convert("RGB")
 """Photo of a rehearsal."""
 
-SAMPLE_MASKS = json.dumps([{"size": [64, 64], "counts": [0, 2048, 2048]}]).encode()
-"""Segments of a rehearsal: the photo's left half."""
-
 OF_PHOTO = ("image", "masks", "absent", "contrast_class")
 """Fields whose refusal may be one photo's alone. A contrast class is refused where it is the predicted one."""
 
@@ -77,7 +74,7 @@ class Explainer:
         """Number of photos that are computed at once."""
         return self.worker.task.spec.serving.batch_size
 
-    def check_options(self, kind: Kind, accept: str, options: str, *, with_masks: bool = False) -> None:
+    def check_options(self, kind: Kind, accept: str, options: str) -> None:
         """Refuse options that every photo would be refused for, before any is read.
 
         A request has its options checked before its image. Those that only the model can refuse, such as a method, a
@@ -87,7 +84,6 @@ class Explainer:
             kind: Endpoint that is meant.
             accept: Form of the answers.
             options: Options that all have in common, form-encoded.
-            with_masks: Flag for requests that will have segments.
 
         Raises:
             ValueError: an option that is unknown, malformed, or not for this model.
@@ -97,8 +93,7 @@ class Explainer:
         if kind == "explanation" and self.worker.task.spec.handler == "classifier":
             file = io.BytesIO()
             SAMPLE.save(file, "png")
-            body = {"image": file.getvalue(), **({"masks": SAMPLE_MASKS} if with_masks else {})}
-            (answer,) = self._handle([body], kind, accept, options, Rehearsal)
+            (answer,) = self._handle([{"image": file.getvalue()}], kind, accept, options, Rehearsal)
             if answer.status in (400, 422):
                 _raise_of(answer, but=OF_PHOTO)
 

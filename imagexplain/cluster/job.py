@@ -145,8 +145,7 @@ def load_explainer(job: Job) -> Explainer:
         ValueError: an archive that is no classifier's and no segmenter's, or is damaged, or options that it refuses.
     """
     explainer = Explainer.load(job.archive, "classifier", "segmenter")
-    accept = SUMMARY if job.maps else JSON
-    explainer.check_options("explanation", accept, job.options, with_masks=job.segmenter is not None)
+    explainer.check_options("explanation", SUMMARY if job.maps else JSON, job.options)
     return explainer
 
 

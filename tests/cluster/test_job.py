@@ -293,12 +293,6 @@ def test_a_sample_refuses_no_option_that_a_photo_may_have(explainer: Explainer, 
         explainer.check_options("explanation", JSON, options.format(label))
 
 
-def test_methods_of_groups_are_checked_with_segments(explainer: Explainer) -> None:
-    with pytest.raises(ValueError, match="kernel_shap"):
-        explainer.check_options("explanation", JSON, "method=kernel_shap")
-    explainer.check_options("explanation", JSON, "method=kernel_shap", with_masks=True)
-
-
 @pytest.mark.parametrize(
     "given", [["x.jsonl", "--out", "y", "--chunk", "3"], ["--input", "a", "--output", "b", "--resume"]]
 )
