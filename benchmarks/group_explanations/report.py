@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,16 @@ SERVED = "Gaussian process, half drawn and half chosen"
 
 SHOWN = ("20", "50", "150", "400")
 """Costs of the widest table."""
+
+USES = {
+    "leave_one_out": "rank by leave-one-out ↑",
+    "hit": "hit ↑",
+    "mass": "mass ↑",
+    "insertion": "insertion ↑",
+    "deletion": "deletion ↓",
+    "stability": "stability ↑",
+}
+"""Measures other than the agreement with Shapley values, at two costs, as the page calls them."""
 
 Cells = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Measures by estimator and cost."""
@@ -124,6 +134,10 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
                 for name, title in NAMES.items()
             ],
         ),
+        "what the values are good for": _table(
+            ["estimator", *USES.values()],
+            [[title, *(_mean(models.values(), name, use) for use in USES)] for name, title in NAMES.items()],
+        ),
         "coverage": _table(
             ["values", *costs],
             [
@@ -136,13 +150,25 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
+    """A table in Markdown, without the rows of which nothing was scored."""
+    held = [row for row in rows if any(row[1:])]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *held])
 
 
 def _series(found: Cells, name: str, measure: str, costs: Sequence[str]) -> str:
     """A measure at each cost; of one that was not scored a dash, and nothing if none was."""
     held = [found.get(name, {}).get(cost) for cost in costs]
     return " ".join(short(cell[measure]) if cell else "–" for cell in held) if any(held) else ""
+
+
+def _mean(models: Iterable[Cells], name: str, measure: str) -> str:
+    """A measure's mean over the models that have it, at the costs at which all of :data:`USES` are measured."""
+    held = [[found[name][cost][measure] for cost in ("50", "150")] for found in models if _has(found, name, measure)]
+    return " ".join(short(float(mean)) for mean in np.mean(held, 0)) if held else ""
+
+
+def _has(found: Cells, name: str, measure: str) -> bool:
+    return all(measure in found.get(name, {}).get(cost, {}) for cost in ("50", "150"))
 
 
 def _lead(found: Cells, cost: str) -> str:
