@@ -290,7 +290,7 @@ def main() -> int:
 
 
 def _joined(kept: Measures, found: Measures) -> Measures:
-    """What was found by estimator and cost, and what was kept of the same estimators at other costs."""
+    """Measures that were found by estimator and cost, and those that were kept of the same estimators at other costs."""
     return {name: {**kept.get(name, {}), **costs} for name, costs in found.items()}
 
 
