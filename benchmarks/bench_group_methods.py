@@ -290,7 +290,7 @@ def main() -> int:
 
 
 def _joined(kept: Measures, found: Measures) -> Measures:
-    """Measures that were found by estimator and cost, and those that were kept of the same estimators at other costs."""
+    """Measures found by estimator and cost, and those kept of the same estimators at other costs."""
     return {name: {**kept.get(name, {}), **costs} for name, costs in found.items()}
 
 
