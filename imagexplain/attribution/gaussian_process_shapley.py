@@ -259,7 +259,11 @@ def drawn_coalitions(groups: int, count: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     if groups <= 62 and 2 ** (groups - 1) - 1 <= count:
-        return numbered_coalitions(1 + torch.randperm(2 ** (groups - 1) - 1, generator=generator), groups)
+        everything = numbered_coalitions(torch.arange(1, 2 ** (groups - 1)), groups)
+        weights = torch.tensor([1 / comb(groups, size) for size in everything.sum(1).tolist()], dtype=torch.float64)
+        # times of exponential law: their order is that of draws by these weights, each coalition's first one kept
+        times = torch.empty(len(weights), dtype=torch.float64).exponential_(generator=generator) / weights
+        return everything[times.argsort()]
     seen: dict[bytes, Tensor] = {}
     while len(seen) < count:
         sizes = torch.randint(1, groups, (count, 1), generator=generator)
