@@ -91,7 +91,7 @@ def _serve(listener: socket.socket, wakes: socket.socket, pid_file: Path) -> Non
             wakes.recv(4096)
         _reap(children)
         for child in list(children.values()):
-            if child.launcher.fileno() in ready and not child.launcher.recv(1):  # TorchServe has ended the launcher
+            if child.launcher.fileno() in ready and _has_ended(child.launcher):  # TorchServe has killed it
                 os.kill(child.pid, signal.SIGKILL)
         if listener.fileno() in ready:
             connection, _ = listener.accept()
@@ -100,6 +100,14 @@ def _serve(listener: socket.socket, wakes: socket.socket, pid_file: Path) -> Non
                 children[started.pid] = started
     for child in children.values():
         os.kill(child.pid, signal.SIGKILL)
+
+
+def _has_ended(launcher: socket.socket) -> bool:
+    """Tell whether a launcher is gone, with all that it was told read, or with some of it not (a reset)."""
+    try:
+        return not launcher.recv(1)
+    except ConnectionError:
+        return True
 
 
 def _server(pid_file: Path) -> int | None:

@@ -244,6 +244,16 @@ def test_what_connects_and_says_nonsense_harms_nobody(template: Template) -> Non
     assert told(template.launch("0", "0"))["decimal"]
 
 
+def test_a_launcher_that_ends_before_it_has_read_harms_nobody(template: Template) -> None:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(template.socket))
+        connection.sendall(b"\0\0\0\2[]")
+        assert connection.recv(1, socket.MSG_PEEK)  # which stays unread: to close is then a reset
+    assert told(template.launch("0", "0"))["decimal"]
+
+
 def test_others_may_not_connect(template: Template) -> None:
     assert template.socket.stat().st_mode & 0o177 == 0
 
