@@ -607,7 +607,8 @@ def test_nodes_made_in_inference_mode_serve_outside_it() -> None:
 def test_parameters_that_cannot_be_frozen_are_left_alone() -> None:
     plain, derived, lazy = nn.Linear(192, 4), nn.Linear(4, 4), nn.LazyLinear(5)
     factor = torch.ones(4, 4, requires_grad=True)
-    derived._parameters["weight"] = factor * 2  # no leaf, as torch.func.functional_call sets them
+    parameters: dict[str, Any] = derived._parameters
+    parameters["weight"] = factor * 2  # no leaf, as torch.func.functional_call sets them
     flags: list[bool] = []
     plain.register_forward_hook(lambda *_: flags.append(plain.weight.requires_grad or plain.bias.requires_grad))
     assert library.gradient(nn.Sequential(nn.Flatten(), plain, derived, lazy), float_images(), 1).any()

@@ -14,7 +14,7 @@ from imagexplain.models.captioners.graph_tensors import graph_tensors, lay_out
 from imagexplain.models.captioners.search import Caption, search
 from tests.models.captioning import Reference, full, full_model, regions, small, small_model
 
-FLOAT32 = {"rel": 1e-5, "abs": 1e-6}
+FLOAT32: Any = {"rel": 1e-5, "abs": 1e-6}
 """Tolerance of log-probabilities: near 0 they are differences of numbers of the logits' size, a few units each."""
 
 

@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -120,7 +120,8 @@ def family(segments: Tensor, labels: Sequence[str], *, pixels: bool = False, mos
     rest = ~covered & covered.any()  # of nothing at all the rest is the whole image, which is there anyway
     members = np.column_stack([inside, rest, np.ones_like(rest)])
     names = [*labels, REST, WHOLE]
-    kinds: tuple[Kind, ...] = (*("segment",) * len(labels), "rest", "whole")
+    segment: Kind = "segment"
+    kinds: tuple[Kind, ...] = (*(segment for _ in labels), "rest", "whole")
     kept: dict[bytes, int] = {}
     dropped, merged = [], []
     empty = bytes(len(members))
@@ -187,7 +188,7 @@ def disjoint_parts(masks: Tensor, most: int | None = None) -> DisjointParts:
 def _row_keys(rows: np.ndarray) -> list[bytes]:
     """Bytes of each row of a matrix (N, M) bool, equal for equal rows."""
     rows = np.ascontiguousarray(rows)
-    return rows.view(np.dtype((np.void, rows.shape[1]))).ravel().tolist()
+    return cast("list[bytes]", rows.view(np.dtype((np.void, rows.shape[1]))).ravel().tolist())
 
 
 def _check(masks: Tensor) -> None:
