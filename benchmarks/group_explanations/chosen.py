@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from imagexplain.attribution.gaussian_process_shapley import JITTER, Prior, drawn_coalitions
+from imagexplain.attribution.coalition_design import most_telling
+from imagexplain.attribution.gaussian_process_shapley import Prior, drawn_coalitions, signs_of
 
 CANDIDATES = 600
 """Coalitions that the next is chosen from; with as many again as are chosen."""
@@ -30,30 +30,11 @@ def chosen_coalitions(prior: Prior, groups: int, count: int, seed: int, relative
         relative: Sum of the variances each as a part of what it was before any coalition, in place of their sum.
     """
     drawn = drawn_coalitions(groups, CANDIDATES + count, seed)
-    candidates = 2 * drawn.double() - 1
-    count = min(count, len(candidates))
-    signs = torch.cat([candidates, candidates.new_ones(1, groups)])  # of which the full one is known
-    weights = prior.weights.exp()
-    gram = sum((w * k.gram(signs, signs) for w, k in zip(weights, prior.kernels, strict=False)), signs.new_zeros(()))
-    cross = sum((w * k.cross(signs) for w, k in zip(weights, prior.kernels, strict=False)), signs.new_zeros(()))
+    signs = signs_of(drawn)  # (N + 1, G), the full one, which is known, last
+    cross = prior.cross(signs)
     if relative:
-        before = sum((w * k.covariance() for w, k in zip(weights, prior.kernels, strict=False)), gram.new_zeros(()))
-        cross = cross / before.diagonal().clamp(min=1e-12).sqrt().unsqueeze(1)
-    noise = weights[-1] + JITTER * gram.diagonal().mean()
-    variances = gram.diagonal() + noise
-    left = torch.ones(len(signs), dtype=torch.bool)
-    factor = signs.new_zeros(len(signs), min(count, MOST_CHOSEN) + 1)
-    chosen, newest = [], len(signs) - 1
-    for step in range(factor.shape[1]):
-        left[newest] = False
-        chosen.append(newest)
-        column = gram[:, newest] - factor[:, :step] @ factor[newest, :step]
-        column[newest] = variances[newest]
-        column = column / variances[newest].sqrt()
-        factor[:, step] = column
-        cross = cross - torch.outer(cross[:, newest] / variances[newest].sqrt(), column)
-        variances = variances - column.square()
-        gains = cross.square().sum(0) / variances.clamp(min=noise)
-        newest = int(gains.where(left, -1.0).argmax())
-    chosen += left[:-1].nonzero().squeeze(1).tolist()
-    return candidates[chosen[1 : 1 + count]] > 0
+        cross = cross / prior.covariance().diagonal().clamp(min=1e-12).sqrt().unsqueeze(1)
+    count = min(count, len(drawn))
+    chosen = most_telling(prior.gram(signs, signs), cross, prior.noise, [len(drawn)], min(count, MOST_CHOSEN) + 1)[1:]
+    others = [row for row in range(len(drawn)) if row not in set(chosen)]
+    return drawn[[*chosen, *others][:count]]

@@ -11,7 +11,7 @@ import torch
 from benchmarks.group_explanations.chosen import chosen_coalitions
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, Facts, Game
-from imagexplain.attribution.coalition_design import designed_coalitions
+from imagexplain.attribution.coalition_design import CANDIDATES, designed_coalitions
 from imagexplain.attribution.gaussian_process_shapley import (
     Prior,
     drawn_coalitions,
@@ -43,7 +43,7 @@ def gaussian_process(
     if choice == "drawn":
         rows = drawn_coalitions(players, count, seed)
     elif choice == "half":
-        rows = designed_coalitions(prior, players, count, seed)
+        rows = designed_coalitions(prior, drawn_coalitions(players, CANDIDATES + count, seed), count)
     else:
         rows = chosen_coalitions(prior, players, count, seed, relative=choice == "relative")
     empty, full = ends(game)

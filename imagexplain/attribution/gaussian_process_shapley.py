@@ -39,7 +39,8 @@ orders in place of coalitions; Mohammadi et al., arXiv 2505.16516, for Shapley v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
 from typing import Protocol
@@ -181,6 +182,27 @@ class Prior:
     weights: Tensor
     spread: float
 
+    @property
+    def noise(self) -> Tensor:
+        """Variance of the noise (), by the typical weights, as are the sums below."""
+        return self.weights[-1].exp()
+
+    def gram(self, one: Tensor, other: Tensor) -> Tensor:
+        """Covariance (n, m) of the odd parts at signs (n, G) and (m, G), without noise."""
+        return self._sum(kernel.gram(one, other) for kernel in self.kernels)
+
+    def cross(self, signs: Tensor) -> Tensor:
+        """Covariance (G, n) of the Shapley values and the odd parts at signs (n, G)."""
+        return self._sum(kernel.cross(signs) for kernel in self.kernels)
+
+    def covariance(self) -> Tensor:
+        """Covariance (G, G) of the Shapley values."""
+        return self._sum(kernel.covariance() for kernel in self.kernels)
+
+    def _sum(self, parts: Iterable[Tensor]) -> Tensor:
+        weights = self.weights[:-1].exp()  # noise has no kernel
+        return torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum(0)
+
 
 def segment_prior(squares: Tensor, colours: Tensor, touching: Tensor, spread: float = 1.0) -> Prior:
     """Covariance of a game of image segments, by what is known of them without the model.
@@ -309,12 +331,10 @@ def shapley_posterior(coalitions: Tensor, odd: Tensor, total: float, prior: Prio
     weights = _most_evident(known / scale, parts, prior)
     inverse = torch.cholesky_inverse(_factor(weights, parts))
     coefficients = inverse @ known
-    cross, before = known.new_zeros(groups, len(known)), known.new_zeros(groups, groups)
-    for weight, kernel in zip(weights.exp(), prior.kernels, strict=False):  # noise has no Shapley values
-        cross += weight * kernel.cross(signs)
-        before += weight * kernel.covariance()
+    found = replace(prior, weights=weights)
+    cross = found.cross(signs)
     values = cross @ coefficients
-    covariance = before - cross @ inverse @ cross.T
+    covariance = found.covariance() - cross @ inverse @ cross.T
     # the sum is known: what the jitter has moved of it
     values += (total - values.sum()) / groups
     covariance = covariance - covariance.mean(0) - covariance.mean(1, keepdim=True) + covariance.mean()

@@ -28,6 +28,11 @@ def prior_of(groups: int, neighbours: bool = False) -> Prior:
     return prior if neighbours else replace(prior, kernels=prior.kernels[:4], weights=weights)
 
 
+def designed(prior: Prior, groups: int, count: int, seed: int) -> Tensor:
+    """The designed coalitions of a series of draws."""
+    return designed_coalitions(prior, drawn_coalitions(groups, CANDIDATES + count, seed), count)
+
+
 def variance_left(prior: Prior, coalitions: Tensor) -> float:
     """Sum of the variances of the Shapley values once these coalitions' scores are known, in units of σ²."""
     signs, weights = signs_of(coalitions), prior.weights.exp()
@@ -41,7 +46,7 @@ def variance_left(prior: Prior, coalitions: Tensor) -> float:
 
 def test_each_chosen_coalition_leaves_the_smallest_sum_of_variances() -> None:
     groups, count, prior = 8, 9, prior_of(8)
-    rows = designed_coalitions(prior, groups, count, 3)
+    rows = designed(prior, groups, count, 3)
     everything = drawn_coalitions(groups, 2**groups, 3)  # of 127 pairs all are candidates
     for step in range(5, count):
         least = min(variance_left(prior, torch.cat([rows[:step], row[None]])) for row in everything)
@@ -51,20 +56,20 @@ def test_each_chosen_coalition_leaves_the_smallest_sum_of_variances() -> None:
 @pytest.mark.parametrize(("groups", "count"), [(1, 4), (2, 4), (6, 20), (6, 31), (12, 1), (23, 74), (70, 33)])
 def test_the_first_half_is_drawn_and_no_pair_comes_twice(groups: int, count: int) -> None:
     prior = prior_of(groups, neighbours=True)
-    rows = designed_coalitions(prior, groups, count, 1)
+    rows = designed(prior, groups, count, 1)
     assert rows.shape == (min(count, 2 ** (groups - 1) - 1), groups) and rows.dtype == torch.bool
     first = len(rows) - len(rows) // 2
     assert torch.equal(rows[:first], drawn_coalitions(groups, CANDIDATES + count, 1)[:first])
     both = torch.cat([rows, ~rows])
     assert len(both.unique(dim=0)) == len(both)
-    assert torch.equal(rows, designed_coalitions(prior, groups, count, 1))
+    assert torch.equal(rows, designed(prior, groups, count, 1))
 
 
 def test_half_chosen_coalitions_leave_smaller_errors_than_drawn_ones() -> None:
     groups, count, prior = 14, 20, prior_of(14, neighbours=True)
     effects = torch.linspace(0, 1, groups).double()
     left = []
-    for rows in (designed_coalitions(prior, groups, count, 0), drawn_coalitions(groups, count, 0)):
+    for rows in (designed(prior, groups, count, 0), drawn_coalitions(groups, count, 0)):
         scores = (2 * rows.double() - 1) @ effects
         left.append(shapley_posterior(rows, scores / 2, effects.sum().item(), prior).errors.square().sum())
     assert left[0] < 0.95 * left[1]

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.coalition_design import CANDIDATES, designed_coalitions
+from imagexplain.attribution.coalition_design import CANDIDATES, designed_coalitions, drawn_first
 from imagexplain.attribution.coalitions import coalition_scores
 from imagexplain.attribution.gaussian_process_shapley import (
     Prior,
+    drawn_coalitions,
     exact_shapley_values,
     prior_of_segments,
     shapley_posterior,
@@ -126,8 +127,8 @@ def gaussian_shap(
             return (there - away) / 2
 
         prior = prior_of_segments(images[b], absent[b], number)
-        coalitions = designed_coalitions(prior, counts[b], samples // 2, seed)
-        values, covariance = _estimated(coalitions, odd_parts, total, prior, tolerance)
+        drawn = drawn_coalitions(counts[b], CANDIDATES + samples // 2, seed)
+        values, covariance = _estimated(drawn, samples // 2, odd_parts, total, prior, tolerance)
         if observe_covariance is not None:
             observe_covariance(b, covariance)
         maps[b] = values.to(maps)[number]
@@ -135,13 +136,16 @@ def gaussian_shap(
 
 
 def _estimated(
-    coalitions: Tensor, odd_parts: Callable[[Tensor], Tensor], total: float, prior: Prior, tolerance: float
+    drawn: Tensor, count: int, odd_parts: Callable[[Tensor], Tensor], total: float, prior: Prior, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     """Values (G,) and the covariance (G, G) of their errors, from as many of the coalitions as it takes."""
-    most, groups = coalitions.shape
+    most, groups = min(count, len(drawn)), drawn.shape[1]
     odd = torch.zeros(0, dtype=torch.float64)
     end = most if tolerance == 0 else min(FIRST, most)
+    coalitions = drawn
     while True:
+        if len(odd) <= drawn_first(most) < end:  # only now, for the choice among thousands takes seconds
+            coalitions = designed_coalitions(prior, drawn, most)
         odd = torch.cat([odd, odd_parts(coalitions[len(odd) : end])])
         if end == 2 ** (groups - 1) - 1:
             return exact_shapley_values(coalitions, odd, total), torch.zeros(groups, groups, dtype=torch.float64)
