@@ -110,8 +110,8 @@ def scores_of_values(values: Tensor, difference: Tensor, family: Family) -> Grou
 def _scores(shares: Tensor, norms: Tensor, family: Family, pixels: Tensor | None = None) -> GroupScores:
     """Scores of groups from their attributions and norms (D, G) in each draw, and the pixels' gradients (H, W)."""
     draws = torch.stack([shares, directional(shares, norms), norms])  # (3, D, G)
-    attribution, mean, norm = draws.mean(1)
-    attribution_spread, directional_spread = draws[:2].std(1, correction=0)
+    spreads, means = torch.std_mean(draws, 1, correction=0)
+    attribution, mean, norm = means
     total = mean.abs().sum() + (0.0 if pixels is None else pixels.abs().sum())
     normaliser = total if total > 0 else 1.0
     dividend = mean.abs() / normaliser
@@ -126,8 +126,8 @@ def _scores(shares: Tensor, norms: Tensor, family: Family, pixels: Tensor | None
         value=value,
         area=family.area,
         norm=norm,
-        attribution_spread=attribution_spread,
-        directional_spread=directional_spread,
+        attribution_spread=spreads[0],
+        directional_spread=spreads[1],
         pixel_dividend=pixel_dividend,
     )
 
