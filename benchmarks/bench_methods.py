@@ -1,8 +1,8 @@
 """Every attribution method against the package that has it too: seconds, model evaluations, and how far maps differ.
 
     python -m benchmarks.bench_methods [--models resnet vit] [--batches 1 8] [--methods grad_cam …] [--repeats 3]
-                                       [--device cpu] [--out benchmarks/results_methods.json]
-    python -m benchmarks.bench_methods --show benchmarks/results_methods.json
+                                       [--device cpu] [--out benchmarks/results_methods.json [--add]]
+    python -m benchmarks.bench_methods --show benchmarks/results_methods.json [--write]
 
 Full-size networks of timm with seeded weights explain seeded pictures of 224 × 224; a ResNet's batch norms are
 calibrated on the pictures. `resnet` is ResNet-18 and `vit` ViT-Ti/16, the smallest of their families, for a peer's
@@ -16,8 +16,8 @@ cores. Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs 
 copy without.
 
 The first call of each way warms up and is counted; then both take turns with a rest between, each first in every other
-one, and the ratio is that of the turns. Short calls take more turns than `repeats`, as many as fill `least` seconds;
-calls of more than `slow` seconds take one.
+one, and the ratio is the median of the turns', with its 95 % interval. Short calls take more turns than `repeats`, as
+many as fill `least` seconds; calls of more than `slow` seconds take one.
     rows       whole: from the pixels on; rest: of a layer's replaced output on; back: gradients from the scores on.
     passes     floating-point operations of convolutions, matrix products and attention, forwards and back, in units of
                one image's forward pass. Gradients of the parameters count too, where a way takes them.
@@ -32,6 +32,7 @@ import contextlib
 import copy
 import io
 import json
+import math
 import statistics
 import sys
 import time
@@ -53,6 +54,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks.tables import put
 from evaluation.cost import measure_cost
 from evaluation.machine import machine
 from imagexplain.attribution.methods.gradient import gradient
@@ -73,8 +75,10 @@ REST = 0.1
 SAMPLES = {"rise": 4, "ss_cam": 1 / 16}
 """Factors of the settings' samples, for methods that need more, or take as many for each channel."""
 
-PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
+RATIOS = "times of peers"
+"""Name of the docs' table."""
 
+PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
 PERMUTATIONS = 2
 """Number of orders of sampled Shapley values, each of which is as many evaluations as there are groups."""
@@ -200,6 +204,8 @@ def ours(method: str, case: Case) -> Tensor:
 
 def by_grad_cam(kind: str, case: Case) -> Tensor:
     """One CAM object of pytorch-grad-cam, with targets."""
+    if kind == "ShapleyCAM" and case.tokens:
+        raise NotImplementedError("the peer's weighted sum knows no tokens")
     package = import_module("pytorch_grad_cam")
     layers = [] if kind == "FullGrad" else [case.network.get_submodule(case.layer)]
     options: dict[str, Any] = {}
@@ -394,6 +400,13 @@ def turns(first: Collection[float], repeats: int, least: float) -> int:
     return max(repeats, int(least / (sum(first) + REST * len(first)))) if first else repeats
 
 
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of a median, by order statistics; all values where they are too few for one."""
+    ordered = sorted(values)
+    outside = max(0, int((len(ordered) - 1.96 * math.sqrt(len(ordered))) / 2))  # at either end, by the normal law
+    return ordered[outside], ordered[-1 - outside]
+
+
 def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
     """One method on one case: ours beside the peer's, where there is one."""
     peer, device = METHODS[method].peer, case.images.device
@@ -411,7 +424,7 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
                 maps[way], first[way] = timed(call, device)
         except (UnsupportedModelError, LayerError) as error:
             return {**result, "refused": str(error)}  # the method does not support this network
-        except ImportError as error:
+        except (ImportError, NotImplementedError) as error:
             result["missing"] = str(error)
             continue
         result["evaluations"][way] = evaluations.told(unit)
@@ -424,7 +437,7 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
     if peer is not None and "peer" in maps:
         ratios = [theirs / own for own, theirs in zip(seconds["ours"], seconds["peer"], strict=True)]
         result["times ours"] = statistics.median(ratios)
-        result["range"] = [min(ratios), max(ratios)]
+        result["interval"] = interval(ratios)
         if peer.double:
             exact = in_double(case)
             with _quiet():
@@ -468,7 +481,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
         return [row["method"], "", *["–"] * 7, "not supported"]
     own, theirs = (row["evaluations"].get(way) for way in ("ours", "peer"))
     seconds = [f"{row['seconds'][way]:.3g}" if way in row["seconds"] else "–" for way in ("ours", "peer")]
-    ratio = f"{row['times ours']:.2f}" if "times ours" in row else "–"
+    ratio = "–"
+    if "times ours" in row:
+        ratio = f"{row['times ours']:.2f} ({' to '.join(f'{end:.2f}' for end in row['interval'])})"
     rows = [
         f"{counts['whole']}{' + ' + str(counts['rest']) if counts['rest'] else ''} / {counts['back']}"
         if counts
@@ -478,6 +493,25 @@ def _cells(row: dict[str, Any]) -> list[str]:
     passes = [f"{counts['passes']:.4g}" if counts else "–" for counts in (own, theirs)]
     last = row.get("note") or (f"{row['difference']:.0e}" if "difference" in row else row.get("missing", ""))
     return [row["method"], row["peer"] or "–", *seconds, ratio, *rows, *passes, last]
+
+
+def ratios(results: dict[str, Any]) -> str:
+    """The times that peers took, in ours, as a Markdown table of all parts, and which of ours are surely slower."""
+    parts = results["parts"]
+    columns = [f"{part['architecture']}, {part['batch']}" for part in parts]
+    lines = ["| " + " | ".join(["method", "peer", *columns]) + " |", "| --- " * (2 + len(parts)) + "|"]
+    slower = []
+    for same in zip(*(part["methods"] for part in parts), strict=True):
+        if any("times ours" in row for row in same):
+            cells = [f"{row['times ours']:#.3g}".rstrip(".") if "times ours" in row else "" for row in same]
+            lines.append("| " + " | ".join([f"`{same[0]['method']}`", same[0]["peer"], *cells]) + " |")
+        slower += [
+            f"`{row['method']}` ({column}: {' to '.join(f'{end:.2f}' for end in row['interval'])})"
+            for column, row in zip(columns, same, strict=True)
+            if "times ours" in row and row["interval"][1] < 1
+        ]
+    said = f"{', '.join(slower)}." if slower else "none."
+    return "\n".join(lines) + f"\n\nSlower than the peer with the whole interval: {said}\n"
 
 
 def part(
@@ -503,6 +537,19 @@ def part(
     }
 
 
+def merged(earlier: Sequence[dict[str, Any]], part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Earlier parts with the rows of one more: those of its methods are replaced, those of others are kept."""
+    rows = {row["method"]: row for row in part["methods"]}
+    parts = []
+    for old in earlier:
+        if (old["model"], old["batch"]) == (part["model"], part["batch"]):
+            rows = {row["method"]: row for row in old["methods"]} | rows
+        else:
+            parts.append(old)
+    parts.append({**part, "methods": [rows[method] for method in METHODS if method in rows]})
+    return sorted(parts, key=lambda found: (list(MODELS).index(found["model"]), found["batch"]))
+
+
 def versions() -> dict[str, str]:
     """The versions of the packages that are compared."""
     found = {}
@@ -525,22 +572,30 @@ def main() -> None:
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--add", action="store_true", help="keep what that file has of other models, batches and methods"
+    )
     parser.add_argument("--show", type=Path, help="print the table of such a file, and end")
+    parser.add_argument("--write", action="store_true", help="with --show: put its ratios into docs/methods.md")
     options = parser.parse_args()
     if options.show:
-        print(table(json.loads(options.show.read_text())))
+        shown = json.loads(options.show.read_text())
+        print(table(shown))
+        if options.write:
+            put("methods", {RATIOS: ratios(shown)})
         return
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     results: dict[str, Any] = {
         "machine": {**machine(), "device": options.device, **versions()},
         "repeats": options.repeats,
-        "parts": [],
+        "parts": json.loads(options.out.read_text())["parts"] if options.add else [],
     }
     if options.device.startswith("cuda"):
         results["machine"]["device"] = torch.cuda.get_device_name(options.device)
     for name in options.models:
         for batch in options.batches:
-            results["parts"].append(part(name, batch, options.methods, options.repeats, settings, options.device))
+            found = part(name, batch, options.methods, options.repeats, settings, options.device)
+            results["parts"] = merged(results["parts"], found)
             if options.out:
                 options.out.write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))

@@ -11,7 +11,18 @@ import torch
 from torch import nn
 
 from benchmarks import bench_methods
-from benchmarks.bench_methods import Evaluations, Settings, difference, ours, part, table, turns
+from benchmarks.bench_methods import (
+    Evaluations,
+    Settings,
+    difference,
+    interval,
+    merged,
+    ours,
+    part,
+    ratios,
+    table,
+    turns,
+)
 
 SETTINGS = Settings(side=64, steps=3, samples=2, window=32, stride=32, cells=2, least=0)
 COUNTS = {
@@ -37,7 +48,7 @@ def test_maps_and_evaluations_are_compared() -> None:
             assert counts.pop("passes") > 0
             assert counts == expected, (method, way)
             assert row["seconds"][way] > 0
-        assert row["range"][0] <= row["times ours"] <= row["range"][1]
+        assert row["interval"][0] <= row["times ours"] <= row["interval"][1]
         assert row["note"] or row["difference"] < 1e-4, method
     # The gradients of the layers before the last, and those of the parameters, are the peer's alone.
     passes = {way: counts["passes"] for way, counts in rows["grad_cam"]["evaluations"].items()}
@@ -79,6 +90,52 @@ def test_evaluations_are_counted() -> None:
 def test_short_calls_take_more_turns(first: tuple[float, ...], expected: int) -> None:
     """Calls of 0.05 s, each behind a rest of 0.1 s, take 0.3 s a turn."""
     assert turns(first, 3, 8.0) == expected
+
+
+def test_interval_of_a_median_by_order_statistics() -> None:
+    """Of 100 draws, 40 are below the median or fewer in 2.8 % of cases: the 41st and the 60th bound it."""
+    assert interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert interval([float(value) for value in range(100, 0, -1)]) == (41.0, 60.0)
+
+
+def test_ratios_name_what_is_slower_with_its_whole_interval() -> None:
+    def row(method: str, ratio: float, least: float, most: float) -> dict[str, object]:
+        return {"method": method, "peer": "Captum", "times ours": ratio, "interval": [least, most]}
+
+    shown = ratios(
+        {
+            "parts": [
+                {
+                    "architecture": "resnet18",
+                    "batch": 1,
+                    "methods": [row("slow", 0.9, 0.8, 0.99), row("level", 0.99, 0.9, 1.1), {"method": "alone"}],
+                },
+                {
+                    "architecture": "resnet18",
+                    "batch": 8,
+                    "methods": [row("slow", 133.4, 120, 150), {"method": "level", "refused": "no"}, {}],
+                },
+            ]
+        }
+    )
+    assert shown.splitlines() == [
+        "| method | peer | resnet18, 1 | resnet18, 8 |",
+        "| --- | --- | --- | --- |",
+        "| `slow` | Captum | 0.900 | 133 |",
+        "| `level` | Captum | 0.990 |  |",
+        "",
+        "Slower than the peer with the whole interval: `slow` (resnet18, 1: 0.80 to 0.99).",
+    ]
+
+
+def test_rows_measured_anew_take_the_place_of_those_on_record() -> None:
+    def part(batch: int, **rows: float) -> dict[str, object]:
+        found = [{"method": method, "times ours": ratio} for method, ratio in rows.items()]
+        return {"model": "resnet", "batch": batch, "methods": found}
+
+    earlier = [part(1, grad_cam=1.0, gradient=2.0), part(8, grad_cam=3.0)]
+    assert merged(earlier, part(1, gradient=4.0)) == [part(1, grad_cam=1.0, gradient=4.0), part(8, grad_cam=3.0)]
+    assert merged(earlier[1:], part(1, gradient=4.0)) == [part(1, gradient=4.0), part(8, grad_cam=3.0)]
 
 
 def test_difference_is_that_of_scaled_maps() -> None:

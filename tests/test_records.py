@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_jobs, simulate_jobs
+from benchmarks import bench_jobs, bench_methods, simulate_jobs
 from benchmarks.group_explanations import report
 from benchmarks.tables import with_tables
 from benchmarks.torture.table import Row
@@ -60,6 +60,11 @@ def check(cell: str, values: Iterable[float | None]) -> None:
 def test_tables_of_what_became_of_requests(where: str, name: str) -> None:
     own = {"survival": text_of([Row(**each) for each in record(name)["rows"]]) + "\n"}
     assert with_tables(page(where), own) == page(where)
+
+
+def test_times_of_peers() -> None:
+    own = {bench_methods.RATIOS: bench_methods.ratios(record("methods"))}
+    assert with_tables(page("methods"), own) == page("methods")
 
 
 def test_tables_of_estimators_at_equal_cost() -> None:
