@@ -141,12 +141,10 @@ def noisy_copies(image: Tensor, samples: int, std: float, seed: int, chunk: int)
     generator = torch.Generator().manual_seed(seed)
     scale = std * (image.max() - image.min())
     for start in range(0, samples, chunk):
-        # One copy at a time: the draws of a longer tensor need not begin with those of a shorter one.
-        draws = [
-            torch.randn(image.shape, generator=generator, dtype=torch.float32)
-            for _ in range(min(chunk, samples - start))
-        ]
-        yield image + scale * torch.stack(draws).to(image)
+        noise = torch.empty(min(chunk, samples - start), *image.shape, dtype=torch.float32)
+        for draw in noise:  # one at a time: the draws of a longer tensor need not begin with those of a shorter one
+            draw.normal_(generator=generator)
+        yield image + scale * noise.to(image)
 
 
 def _over(parts: Iterable[Tensor], statistic: Statistic) -> Tensor:
