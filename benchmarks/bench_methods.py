@@ -204,8 +204,6 @@ def ours(method: str, case: Case) -> Tensor:
 
 def by_grad_cam(kind: str, case: Case) -> Tensor:
     """One CAM object of pytorch-grad-cam, with targets."""
-    if kind == "ShapleyCAM" and case.tokens:
-        raise NotImplementedError("the peer's weighted sum knows no tokens")
     package = import_module("pytorch_grad_cam")
     layers = [] if kind == "FullGrad" else [case.network.get_submodule(case.layer)]
     options: dict[str, Any] = {}
@@ -411,10 +409,12 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
     """One method on one case: ours beside the peer's, where there is one."""
     peer, device = METHODS[method].peer, case.images.device
     ways: dict[str, Callable[[], Tensor]] = {"ours": partial(ours, method, case)}
-    if peer is not None:
+    result: dict[str, Any] = {"method": method, "peer": peer.package if peer else None, "evaluations": {}}
+    if peer is not None and case.tokens and not peer.tokens:
+        result["missing"] = "the peer's weighted sum knows no tokens"
+    elif peer is not None:
         explain = partial(PEERS[peer.package], peer.kind)
         ways["peer"] = partial(explain, case)
-    result: dict[str, Any] = {"method": method, "peer": peer.package if peer else None, "evaluations": {}}
     maps: dict[str, Tensor] = {}
     first: dict[str, float] = {}
     unit = one_pass(case)
@@ -424,7 +424,7 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
                 maps[way], first[way] = timed(call, device)
         except (UnsupportedModelError, LayerError) as error:
             return {**result, "refused": str(error)}  # the method does not support this network
-        except (ImportError, NotImplementedError) as error:
+        except ImportError as error:
             result["missing"] = str(error)
             continue
         result["evaluations"][way] = evaluations.told(unit)
@@ -483,7 +483,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     seconds = [f"{row['seconds'][way]:.3g}" if way in row["seconds"] else "–" for way in ("ours", "peer")]
     ratio = "–"
     if "times ours" in row:
-        ratio = f"{row['times ours']:.2f} ({' to '.join(f'{end:.2f}' for end in row['interval'])})"
+        ratio = f"{row['times ours']:.2f} ({_ends(row)})"
     rows = [
         f"{counts['whole']}{' + ' + str(counts['rest']) if counts['rest'] else ''} / {counts['back']}"
         if counts
@@ -493,6 +493,11 @@ def _cells(row: dict[str, Any]) -> list[str]:
     passes = [f"{counts['passes']:.4g}" if counts else "–" for counts in (own, theirs)]
     last = row.get("note") or (f"{row['difference']:.0e}" if "difference" in row else row.get("missing", ""))
     return [row["method"], row["peer"] or "–", *seconds, ratio, *rows, *passes, last]
+
+
+def _ends(row: dict[str, Any]) -> str:
+    """Both ends of a ratio's interval."""
+    return " to ".join(f"{end:.2f}" for end in row["interval"])
 
 
 def ratios(results: dict[str, Any]) -> str:
@@ -506,7 +511,7 @@ def ratios(results: dict[str, Any]) -> str:
             cells = [f"{row['times ours']:#.3g}".rstrip(".") if "times ours" in row else "" for row in same]
             lines.append("| " + " | ".join([f"`{same[0]['method']}`", same[0]["peer"], *cells]) + " |")
         slower += [
-            f"`{row['method']}` ({column}: {' to '.join(f'{end:.2f}' for end in row['interval'])})"
+            f"`{row['method']}` ({column}: {_ends(row)})"
             for column, row in zip(columns, same, strict=True)
             if "times ours" in row and row["interval"][1] < 1
         ]
@@ -584,11 +589,13 @@ def main() -> None:
         if options.write:
             put("methods", {RATIOS: ratios(shown)})
         return
+    if options.add and not options.out:
+        parser.error("--add: wanted --out, the file to add to, got none")
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     results: dict[str, Any] = {
         "machine": {**machine(), "device": options.device, **versions()},
         "repeats": options.repeats,
-        "parts": json.loads(options.out.read_text())["parts"] if options.add else [],
+        "parts": json.loads(options.out.read_text())["parts"] if options.add and options.out.exists() else [],
     }
     if options.device.startswith("cuda"):
         results["machine"]["device"] = torch.cuda.get_device_name(options.device)

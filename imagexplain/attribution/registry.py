@@ -68,6 +68,7 @@ class Peer:
         note: Reason why the maps differ; empty where the definition is the same.
         token_note: Reason for layers of tokens, None where it is the same.
         double: Comparison in float64, where in float32 the smallest difference sends the path elsewhere.
+        tokens: Support of layers of tokens.
     """
 
     package: Literal["pytorch-grad-cam", "Captum", "PAIR"]
@@ -75,6 +76,7 @@ class Peer:
     note: str = ""
     token_note: str | None = None
     double: bool = False
+    tokens: bool = True
 
 
 def nothing(_: Workload) -> float:

@@ -24,7 +24,7 @@ Utility = Literal["rest", "score"]
     gradient_passes=lambda work: 1,
     coarse=True,
     tried_by="grad_cam",
-    peer=Peer("pytorch-grad-cam", "ShapleyCAM"),
+    peer=Peer("pytorch-grad-cam", "ShapleyCAM", tokens=False),
 )
 @isolated
 def shapley_cam(
