@@ -92,23 +92,24 @@ lint: setup
 	@$(run) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
+# All benchmarks, by few rounds each: the records beside them were made with more, by the commands in their own words.
 bench: setup
-	@$(run) -m benchmarks.bench_explanation
-	@$(run) -m benchmarks.bench_timm
+	@$(run) -m benchmarks.bench_explanation --rounds 1
+	@$(run) -m benchmarks.bench_timm --rounds 1
 	@$(run) -m benchmarks.bench_wire
 	@$(run) -m benchmarks.bench_serving
 	@$(run) -m benchmarks.bench_edge
-	@$(run) -m benchmarks.bench_workers
-	@$(run) -m benchmarks.bench_threads
+	@$(run) -m benchmarks.bench_workers --rounds 1
+	@$(run) -m benchmarks.bench_threads --rounds 1
 	@$(run) -m benchmarks.bench_group_sums
-	@$(run) -m benchmarks.bench_groups
+	@$(run) -m benchmarks.bench_groups --rounds 2
 	@$(run) -m benchmarks.bench_refinement --scenes 5
-	@$(run) -m benchmarks.bench_segments
-	@$(run) -m benchmarks.bench_segmenters
-	@$(run) -m benchmarks.bench_masks
-	@$(run) -m benchmarks.bench_precision --images 16
-	@$(run) -m benchmarks.bench_methods
-	@$(run) -m benchmarks.bench_jobs
+	@$(run) -m benchmarks.bench_segments --rounds 5
+	@$(run) -m benchmarks.bench_segmenters --rounds 1 --turns 2
+	@$(run) -m benchmarks.bench_masks --repeats 2
+	@$(run) -m benchmarks.bench_precision --images 8
+	@$(run) -m benchmarks.bench_methods --batches 1 --repeats 1 --least 1
+	@$(run) -m benchmarks.bench_jobs --images 120 --rounds 1
 	@$(run) -m benchmarks.simulate_jobs
 
 evaluate: setup

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ INPUT = (224, 224)
 WAYS = ("gzip", "json", "draw", "to_model", "table")
 
 
-def instances(count: int, size: tuple[int, int]) -> Detections:
+def instances(count: int, size: tuple[int, int], seed: int = 0) -> Detections:
     """Seeded blobs anywhere on a photo (height, width), each a fiftieth to a half of its sides."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     limit = torch.tensor([size[1], size[0]])
     corner = torch.rand(count, 2, generator=generator) * limit * 0.8
     boxes = torch.cat([corner, corner + (0.02 + 0.5 * torch.rand(count, 2, generator=generator)) * limit], dim=1)
@@ -80,7 +81,9 @@ def work(way: str) -> Callable[[], object]:
             return lambda: encode({"pred_masks": found.masks}, GZIP, max_bytes=2**30)
         return lambda: encode({"detections": run_lengths(found)}, JSON, max_bytes=2**30)
     if way == "to_model":
-        sent = run_lengths(instances(500, LARGE))
+        # a hundred at a time, for of more on such a photo a segmenter would run out of its room
+        parts = (run_lengths(instances(100, LARGE, seed)) for seed in range(5))
+        sent = [{**one, "label": f"{index}"} for index, one in enumerate(chain.from_iterable(parts))]
         settings = Preprocess(size=INPUT, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         _, geometry = apply(Image.new("RGB", LARGE[::-1]), settings)
         return lambda: to_model(parse_masks(sent, LARGE, Limits()), geometry)
