@@ -63,9 +63,9 @@ class IdleActor:
     def __init__(self, job: Job) -> None:
         pass
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any]) -> ray_job.Answer:
         """The progress of a chunk."""
-        return {"images": row["images"], "errors": 0}
+        return {"images": row["images"], "errors": 0, "error": ""}
 
 
 def draw(folder: Path, count: int) -> None:

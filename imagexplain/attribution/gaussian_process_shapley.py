@@ -62,6 +62,9 @@ SEARCH_STEPS = 12
 SEARCHED = 300
 """Largest number of odd parts that the weights are searched by; of more, evenly spaced ones."""
 
+STRONGEST = 1 - 1e-9
+"""Largest coupling: the hyperbolic tangent of a large number rounds to 1, whose logarithms are infinite."""
+
 TYPICAL = (-2.4, -0.4, -2.4, -3.9, -2.1, -8.8)
 """Logarithms of the weights of :func:`segment_prior`, of the noise last: those of greatest evidence for scenes of
 LaNet, BiT, the ResNet and the ViT together. ``results_group_methods.json`` has those without each model.
@@ -227,11 +230,11 @@ def segment_prior(squares: Tensor, colours: Tensor, touching: Tensor, spread: fl
     distances = (centred.unsqueeze(1) - centred).square().sum(2)
     alike = (-distances / (8 * centred.square().mean().clamp(min=1e-12))).exp()
     alike = alike * torch.outer(share, share)
-    strong = (1.2 * strength).tanh()
+    weak, strong = ((factor * strength).tanh().clamp(max=STRONGEST) for factor in (0.2, 1.2))
     kernels = (
         MainEffects(share.diag()),
         MainEffects(alike / alike.trace()),
-        Interactions((0.2 * strength).tanh().unsqueeze(0)),
+        Interactions(weak.unsqueeze(0)),
         Interactions(strong.unsqueeze(0)),
         Interactions(strong * near),
     )

@@ -38,30 +38,32 @@ def first_kernel_component(maps: Tensor, kernel: Literal["sigmoid", "rbf", "line
     """First component (B, 1, h, w) by kernel PCA of the places of maps (B, K, h, w), centred by channel.
 
     It is √λ₁ v₁ of the matrix of kernels between all places, centred by row and column, in float64; 0 where that matrix
-    has no positive eigenvalue.
+    has no eigenvalue above what rounding leaves of equal places.
 
     Args:
         maps: Maps, not differentiated.
         kernel: Kernel of two places a and b: tanh(γ a·b + 1), exp(−γ ‖a − b‖²) or a·b.
         scale: Factor γ.
     """
-    places = maps.detach().flatten(2).transpose(1, 2)
-    places = places - places.mean(1, keepdim=True)
+    places = maps.detach().flatten(2).transpose(1, 2).double()
     finite = places.isfinite().flatten(1).all(1, keepdim=True)
-    exact = places.double().nan_to_num()
-    gram = exact @ exact.mT
+    places = places.nan_to_num()
+    size = places.square().sum(2).amax(1)  # (B,)
+    places = places - places.mean(1, keepdim=True)
+    gram = places @ places.mT
     if kernel == "sigmoid":
         gram = torch.tanh(scale * gram + 1)
     elif kernel == "rbf":
         squares = gram.diagonal(dim1=1, dim2=2)
         gram = torch.exp(-scale * (squares.unsqueeze(1) + squares.unsqueeze(2) - 2 * gram).clamp(min=0))
+    if kernel != "linear":
+        size = gram.abs().amax((1, 2))
     gram = gram - gram.mean(1, keepdim=True)
     gram = gram - gram.mean(2, keepdim=True)
     values, vectors = torch.linalg.eigh(gram)  # in ascending order
-    # What rounding leaves of equal places is no component.
-    told = values[:, -1:] > torch.finfo(gram.dtype).eps * len(gram[0])
+    told = values[:, -1:] > torch.finfo(gram.dtype).eps * len(gram[0]) * size.unsqueeze(1)
     component = torch.where(told, values[:, -1:].clamp(min=0).sqrt() * vectors[..., -1], 0.0).where(finite, torch.nan)
-    return _with_sign(component.to(maps), places).unflatten(1, maps.shape[2:]).unsqueeze(1)
+    return _with_sign(component.to(maps), places.to(maps)).unflatten(1, maps.shape[2:]).unsqueeze(1)
 
 
 def _with_sign(component: Tensor, places: Tensor) -> Tensor:

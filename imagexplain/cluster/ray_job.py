@@ -14,7 +14,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
@@ -66,6 +66,14 @@ class Actors:
     gpus: float = 0
 
 
+class Answer(TypedDict):
+    """Row that an actor gives back for a chunk: its progress, and an error for the driver to raise, or ""."""
+
+    images: int
+    errors: int
+    error: str
+
+
 class ExplainingActor:
     """An actor that holds the classifier of a job, loaded for its first chunk."""
 
@@ -77,7 +85,7 @@ class ExplainingActor:
         """The classifier."""
         return load_explainer(self.job)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: dict[str, Any]) -> Answer:
         """The progress of a chunk, or the error of whoever had it."""
         if row.get("error"):
             return {"images": 0, "errors": 0, "error": row["error"]}

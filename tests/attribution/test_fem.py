@@ -37,6 +37,12 @@ def test_by_hand() -> None:
         np.testing.assert_allclose(found.flatten(), expected)
 
 
+@pytest.mark.parametrize(("value", "side"), [(0.1, 7), (0.123, 14), (0.3, 8), (0.7, 20)])
+def test_equal_values_whose_mean_rounds_below_them_show_nothing(value: float, side: int) -> None:
+    images = torch.full((1, 2, side, side), value)
+    assert not fem(Itself().float(), images, 0, layer="layer").any()
+
+
 def test_the_peer_has_the_same_masks_and_other_weights() -> None:
     model, images = resnet(), pictures(2, (64, 48))
     with import_module("pytorch_grad_cam").FEM(model, [model.layer2]) as peer:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imagexplain.attribution.gaussian_process_shapley import prior_of_segments
+from imagexplain.attribution.gaussian_process_shapley import prior_of_segments, segment_prior
 from imagexplain.attribution.methods.gaussian_shap import gaussian_shap
 from imagexplain.attribution.methods.kernel_shap import kernel_shap
 from imagexplain.attribution.uncertainty import relative_uncertainty, standard_errors
@@ -88,6 +88,24 @@ def test_one_or_two_groups(groups: torch.Tensor) -> None:
     network, images = smooth_network(), noise_images()
     exact = kernel_shap(network, images, 1, groups=groups)
     torch.testing.assert_close(gaussian_shap(network, images, 1, groups=groups, tolerance=0.1), exact)
+
+
+@pytest.mark.parametrize("lit", [1, 2, 3])
+def test_of_an_image_nearly_all_baseline_a_few_cells_have_it_all(lit: int) -> None:
+    groups = torch.arange(14).div(2, rounding_mode="floor").view(-1, 1) * 7 + torch.arange(14) // 2  # 7 × 7 cells
+    images = torch.where(groups < lit, 1.0, 0.0).expand(1, 3, 14, 14).clone()
+    network = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    few = groups.clamp(max=lit)
+    exact = kernel_shap(network, images, 1, groups=few)
+    found = gaussian_shap(network, images, 1, groups=groups, samples=60)
+    torch.testing.assert_close(found, exact, rtol=1e-2, atol=1e-2 * exact.abs().max().item())
+
+
+def test_couplings_stay_below_1_however_much_a_segment_differs() -> None:
+    prior = segment_prior(torch.tensor([1.0, *[1e-12] * 200]), torch.rand(201, 3), torch.eye(201))
+    signs = torch.where(torch.rand(5, 201) < 0.5, 1.0, -1.0).double()
+    for part in (prior.gram(signs, signs), prior.cross(signs), prior.covariance()):
+        assert part.isfinite().all()
 
 
 def test_what_is_known_of_segments() -> None:

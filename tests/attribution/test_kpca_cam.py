@@ -42,6 +42,15 @@ def test_the_linear_kernel_is_eigen_cam() -> None:
     assert (found - expected).abs().max() < 1e-9 * expected.max()
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e9])
+def test_the_linear_kernel_knows_no_scale(scale: float) -> None:
+    maps = noise(2, 4, 5, 3)
+    torch.testing.assert_close(
+        first_kernel_component(scale * maps, "linear", 1.0) / scale, first_kernel_component(maps, "linear", 1.0)
+    )
+    assert not first_kernel_component(torch.full((1, 4, 7, 7), scale * 0.1), "linear", 1.0).any()
+
+
 def test_equal_places_and_a_batch_one_by_one() -> None:
     assert not first_kernel_component(torch.ones(2, 4, 3, 3), "sigmoid", 0.25).any()
     maps = noise(3, 4, 5, 2)

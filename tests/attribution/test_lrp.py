@@ -111,6 +111,29 @@ def test_in_place_or_not_and_a_norm_within_its_convolution() -> None:
         assert close(got, expected, 1e-8), composite
 
 
+def test_a_norm_of_other_channels_than_a_linear_layers_is_none_of_its_own() -> None:
+    """Behind a linear layer along rows a norm scales channels, and hands its relevance on."""
+    torch.manual_seed(0)
+    rows, head = nn.Linear(4, 4, bias=False), nn.Linear(16, 3, bias=False)
+    norm = nn.BatchNorm1d(4)
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    nn.init.uniform_(norm.bias, 1, 2)
+    model = nn.Sequential(rows, norm, nn.Flatten(), head).double().eval()
+    images = torch.rand(2, 4, 4, dtype=torch.float64)
+
+    given = images.clone().requires_grad_()
+    normed = norm(rows(given)).detach()
+    relevance = normed * head.weight.detach()[1].view(4, 4)  # of the head's values
+    share = relevance / rows(images)
+    (expected,) = torch.autograd.grad(rows(given), given, share)
+    torch.testing.assert_close(
+        lrp(nn.Sequential(nn.Flatten(1, 2), model), images.unsqueeze(1), 1)[:, 0],
+        expected * images,
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 def test_batch_equals_one_by_one_and_the_model_is_untouched() -> None:
     model, images, classes = resnet(), pictures(3, (64, 48)), [0, 1, 3]
     before = footprint(model)
@@ -163,6 +186,8 @@ def test_a_difference_of_two_classes_is_divided_between_them() -> None:
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Flatten()).double(), "group_norm"),
         (lambda: lambda x: (x * x.sigmoid()).mean((2, 3)), "mul"),
         (lambda: lambda x: x.flatten(1).softmax(1), "softmax"),
+        (lambda: lambda x: torch.div(2.0, x + 3).mean((2, 3)), "div"),
+        (lambda: lambda x: 1 / (x + 3).mean((2, 3)), "r.*div"),
     ],
 )
 def test_what_has_no_rule_is_refused(make: Any, said: str) -> None:

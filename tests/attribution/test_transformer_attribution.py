@@ -34,6 +34,46 @@ class OneLayer(nn.Module):
         return torch.cat([tokens[:, 0], -tokens[:, 0]], 1)
 
 
+class Block(nn.Module):
+    """PyTorch's attention over tokens (B, N, 8), or (N, B, 8), and two linear layers, whose middle may be in place."""
+
+    def __init__(self, batch_first: bool, in_place: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+        self.wide, self.narrow = nn.Linear(8, 12), nn.Linear(12, 8)
+        self.in_place = in_place
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found, _ = self.attention(tokens, tokens, tokens)
+        found = tokens + found
+        middle = self.wide(found)
+        if not self.in_place:
+            return self.narrow((2 * middle).relu()) + found
+        middle.mul_(2)
+        middle.relu_()
+        result: Tensor = self.narrow(middle)
+        result.add_(found)
+        return result
+
+
+class PyTorchViT(nn.Module):
+    """Two blocks over a class token and 2 × 2 patches, of equal weights however they are laid out."""
+
+    def __init__(self, batch_first: bool = True, in_place: bool = False) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.patches, self.start = nn.Conv2d(3, 8, 4, stride=4), nn.Parameter(torch.zeros(1, 1, 8))
+        self.blocks, self.head = nn.Sequential(*(Block(batch_first, in_place) for _ in range(2))), nn.Linear(8, 5)
+        filled(self.double().eval())
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patches(images).flatten(2).mT
+        tokens = torch.cat([self.start.expand(len(images), -1, -1), patches], 1)
+        if self.batch_first:
+            return self.head(self.blocks(tokens)[:, 0])
+        return self.head(self.blocks(tokens.transpose(0, 1))[0])
+
+
 def test_by_hand() -> None:
     images = torch.tensor([[[[2.0, -1.0]]]], dtype=torch.float64)
     # t = (1, 2, −1), A's first row (.5, .25, .25): A t = .75, so that the sum 1 + .75 hands 3/7 to attention, of which
@@ -69,6 +109,22 @@ def test_relevance_leaves_the_scores_as_they_are(make: Callable[[], Any]) -> Non
     alone = torch.cat([transformer_attribution(network, images[i : i + 1], i + 1) for i in range(2)])
     torch.testing.assert_close(maps, alone, rtol=1e-9, atol=1e-9 * maps.max().item())
     assert_untouched(before, network)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])  # five tokens, too
+def test_images_may_be_the_second_dimension_of_tokens(count: int) -> None:
+    images = pictures(count, (8, 8))
+    expected = transformer_attribution(PyTorchViT(), images, 2)
+    assert expected.max() > 0
+    found = transformer_attribution(PyTorchViT(batch_first=False), images, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.max().item())
+
+
+def test_functions_in_place_are_as_others() -> None:
+    images = pictures(2, (8, 8))
+    expected = transformer_attribution(PyTorchViT(), images, 2)
+    found = transformer_attribution(PyTorchViT(in_place=True), images, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.max().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -64,4 +64,5 @@ def fem(
     maps = stated_layout(model, module, activation.shape, images.shape).maps(activation.detach())
     mean, deviation = maps.mean((2, 3)), maps.std((2, 3), correction=0)
     limit = (mean + deviations * deviation)[..., None, None]
-    return shown(weighted((maps > limit).to(maps), mean), images, upsample)
+    varies = maps.amax((2, 3), keepdim=True) > maps.amin((2, 3), keepdim=True)  # a mean may round below equal values
+    return shown(weighted(((maps > limit) & varies).to(maps), mean), images, upsample)

@@ -56,6 +56,9 @@ FACTORS = frozenset(
 )
 """Names of functions, without underscores, that scale a value by a constant, or take it from one."""
 
+DIVISIONS = frozenset(("div", "divide", "true_divide", "truediv", "itruediv"))
+"""Those of them that scale their first argument alone."""
+
 IN_PLACE = frozenset(("add_", "sub_", "__iadd__", "__isub__"))
 """Names of functions that write a sum into their first term."""
 
@@ -152,7 +155,8 @@ class _Layer:
     bias: Tensor | None
     convolves: bool
     outputs: int | None
-    """Dimension of the weights' output channels; None where groups are within them."""
+    """Dimension of the weights' output channels; None where groups are within them, or where the results' channels,
+    which a batch norm scales, are others."""
 
     def scaled(self, scale: Tensor, shift: Tensor) -> _Layer | None:
         """The layer with each output channel scaled and shifted; None where that is no change of its weights."""
@@ -250,7 +254,8 @@ class _Propagation(FunctionCalls):
             return _sum(TERMS[plain], name in IN_PLACE, *args, **kwargs)
         if name in AVERAGES:
             return _average(function, *args, **kwargs)
-        if function in ELEMENTWISE or (len(given) == 1 and (plain in TERMS or plain in FACTORS)):
+        scales = plain in TERMS or (plain in FACTORS and (plain not in DIVISIONS or _first(args, kwargs) is values))
+        if function in ELEMENTWISE or (len(given) == 1 and scales):
             return _passed(values, function, args, kwargs)
         result = function(*args, **kwargs)
         if any(one.requires_grad for one in _flat((result,))):
@@ -268,7 +273,7 @@ class _Propagation(FunctionCalls):
     ) -> Tensor:
         """Call a convolution or a linear layer; ``input``, ``weight`` and ``bias`` are their own names."""
         values = input.detach().clone()  # what follows in the model may overwrite it
-        outputs: int | None = 0
+        outputs: int | None = 0 if function is not F.linear or values.ndim == 2 else None
         if "transpose" in function.__name__:
             outputs = 1 if options.get("groups", rest[3] if len(rest) > 3 else 1) == 1 else None
         layer = _Layer(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imagexplain.attribution.network.attention_capture import attention_layers
+from imagexplain.attribution.network.attention_capture import Note, attention_layers
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.relevance_rules import RelevanceRules
 from imagexplain.attribution.registry import register
@@ -62,7 +64,26 @@ def transformer_attribution(
 def _relevance_rollout(model: nn.Module, seen: AttentionPass) -> Tensor:
     wanted = F.one_hot(seen.classes, seen.scores.shape[1])
     gradients = attention_gradients(seen.scores, wanted, seen.layers)
-    scores, layers = attention_layers(model, seen.images, RelevanceRules)
-    relevance = attention_gradients(scores, wanted, layers)
+    if _images_first(seen):
+        relevance = _relevance(model, seen.images, wanted, RelevanceRules)
+    else:
+        each = zip(seen.images.split(1), wanted.split(1), strict=True)
+        rows = [_relevance(model, *one, partial(RelevanceRules, alone=True)) for one in each]
+        relevance = [torch.cat(layer) for layer in zip(*rows, strict=True)]
     pairs = zip(seen.layers, gradients, relevance, strict=True)
-    return relevance_row(seen, [split_heads(layer, by) * split_heads(layer, of) for layer, by, of in pairs])
+    return relevance_row(seen, [split_heads(layer, by) * of for layer, by, of in pairs])
+
+
+def _images_first(seen: AttentionPass) -> bool:
+    """Tell if no module around attention is given (tokens, images, …), as PyTorch's layers are by default."""
+    shapes = ((layer, shape) for layer in seen.layers for _, shape in layer.callers)
+    return not any(shape[:2] == (layer.tokens, len(seen.images)) for layer, shape in shapes)
+
+
+def _relevance(
+    model: nn.Module, images: Tensor, wanted: Tensor, rules: Callable[[Note], RelevanceRules]
+) -> list[Tensor]:
+    """Relevance (B, windows, heads, T, T) of each layer's attention."""
+    scores, layers = attention_layers(model, images, rules)
+    found = attention_gradients(scores, wanted, layers)
+    return [split_heads(layer, of) for layer, of in zip(layers, found, strict=True)]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imagexplain.attribution.network.attention_capture import AttentionWatch, is_attention
+from imagexplain.attribution.network.attention_capture import AttentionWatch, Note, is_attention
 from imagexplain.attribution.network.attention_steps import AttentionSteps
 from imagexplain.attribution.network.function_kinds import (
     ACTIVATIONS,
@@ -38,8 +38,8 @@ from imagexplain.attribution.network.layers import SOFTMAXES
 from imagexplain.attribution.quotients import quotient
 
 Function = Callable[..., Tensor]
-Rule = Callable[[Tensor, Function, Sequence[Tensor], Tensor], Sequence[Tensor]]
-"""Function of an output's relevance, what made it of its inputs, these and itself, to the relevance of the inputs."""
+Rule = Callable[[Tensor, Function, Sequence[Tensor]], Sequence[Tensor]]
+"""Function of an output's relevance, what makes it of its inputs, and these, to the relevance of the inputs."""
 
 UNCHANGED = ACTIVATIONS | GATES | NEGATIONS | NORMS | SOFTMAXES | {F.batch_norm}
 
@@ -50,7 +50,15 @@ class RelevanceRules(AttentionWatch):
     From the first attention on calls are replaced by ones of equal values; those before it are left alone, for no
     relevance is asked of them. A tensor depends on the image if it requires a gradient, so that nothing else of the
     model may require one (:func:`imagexplain.attribution.network.forward.frozen`).
+
+    Args:
+        note: Function that is called with each attention's output and its shape.
+        alone: True for one image, wherever its dimension is; False for any number of images, the first dimension.
     """
+
+    def __init__(self, note: Note, alone: bool = False) -> None:
+        super().__init__(note)
+        self.alone = alone
 
     multi_head_attention = AttentionSteps.multi_head_attention
 
@@ -65,7 +73,7 @@ class RelevanceRules(AttentionWatch):
             return super().step(function, args, kwargs)
         if "input" in kwargs:
             args, kwargs = (kwargs["input"], *args), {name: one for name, one in kwargs.items() if name != "input"}
-        rule = _rule(function, args, kwargs, parts)
+        rule = self._rule(function, args, kwargs, parts)
         if rule is None:
             result = super().step(function, args, kwargs)
             if function not in SUMS and any(True for _ in dependent(result)):
@@ -76,19 +84,18 @@ class RelevanceRules(AttentionWatch):
             self.seen(result, result.shape)
         return result
 
-
-def _rule(function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], parts: int) -> Rule | None:
-    """Rule of a call, None for a sum with a constant and for what has no rule."""
-    if function in UNCHANGED:
-        return _unchanged
-    if function is F.linear:
-        return partial(_positive, args[1] if len(args) > 1 else kwargs["weight"])
-    if function in MATRIX_PRODUCTS and parts == 1 and args[0].requires_grad and args[1].ndim == 2:
-        return partial(_positive, args[1].mT)
-    if function in SUMS and parts == 2:
-        return _by_magnitude
-    first = function in QUOTIENTS and parts == 1 and args[0].requires_grad
-    return _in_proportion if first or function in PRODUCTS | MATRIX_PRODUCTS | MEANS else None
+    def _rule(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any], parts: int) -> Rule | None:
+        """Rule of a call, None for a sum with a constant and for what has no rule."""
+        if function in UNCHANGED:
+            return _unchanged
+        if function is F.linear:
+            return partial(_positive, args[1] if len(args) > 1 else kwargs["weight"])
+        if function in MATRIX_PRODUCTS and parts == 1 and args[0].requires_grad and args[1].ndim == 2:
+            return partial(_positive, args[1].mT)
+        if function in SUMS and parts == 2:
+            return partial(_by_magnitude, self.alone)
+        first = function in QUOTIENTS and parts == 1 and args[0].requires_grad
+        return _in_proportion if first or function in PRODUCTS | MATRIX_PRODUCTS | MEANS else None
 
 
 def _ruled(rule: Rule, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -100,34 +107,40 @@ def _ruled(rule: Rule, function: Function, args: tuple[Any, ...], kwargs: dict[s
             given[place] = one
         return function(*given, **kwargs)
 
-    result: Tensor = _Ruled.apply(rule, of, *(args[place] for place in places))
-    return result
+    inputs = [args[place] for place in places]
+    overwritten: list[int] = []
+    result: Tensor = _Ruled.apply(rule, of, overwritten, *inputs)
+    return inputs[overwritten[0]].copy_(result) if overwritten else result
 
 
 class _Ruled(torch.autograd.Function):
     """Function of inputs whose backward pass is a rule of relevance."""
 
     @staticmethod
-    def forward(ctx: Any, rule: Rule, function: Function, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, rule: Rule, function: Function, overwritten: list[int], *inputs: Tensor) -> Tensor:
+        """Result of the function; the index of the input that the function overwrites with it is added to the list."""
         ctx.rule, ctx.function = rule, function
-        copies = [one.detach().clone() for one in inputs]  # what follows in the model may overwrite them
+        copies = _copies(inputs)
         result = function(*copies)
-        if any(result is one for one in copies):  # in place
-            copies = [one.detach().clone() for one in inputs]
-        ctx.save_for_backward(*copies, result)
+        overwritten += [index for index, one in enumerate(copies) if one is result]
+        ctx.save_for_backward(*(_copies(inputs) if overwritten else copies))
         return result
 
     @staticmethod
     def backward(ctx: Any, *relevance: Tensor) -> tuple[Any, ...]:
-        *inputs, output = ctx.saved_tensors
-        return (None, None, *ctx.rule(relevance[0], ctx.function, inputs, output))
+        return (None, None, None, *ctx.rule(relevance[0], ctx.function, ctx.saved_tensors))
 
 
-def _unchanged(relevance: Tensor, _: Function, inputs: Sequence[Tensor], __: Tensor) -> list[Tensor]:
+def _copies(values: Sequence[Tensor]) -> list[Tensor]:
+    """Copies that nothing in the model overwrites."""
+    return [one.detach().clone() for one in values]
+
+
+def _unchanged(relevance: Tensor, _: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     return [relevance.to(inputs[0].dtype)]
 
 
-def _positive(weight: Tensor, relevance: Tensor, _: Function, inputs: Sequence[Tensor], __: Tensor) -> list[Tensor]:
+def _positive(weight: Tensor, relevance: Tensor, _: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Share of each input in the sum of the positive products of inputs and weights."""
     signs = [(inputs[0].clamp_min(0), weight.clamp_min(0)), (inputs[0].clamp_max(0), weight.clamp_max(0))]
     first, second = (F.linear(*sign) for sign in signs)
@@ -136,23 +149,24 @@ def _positive(weight: Tensor, relevance: Tensor, _: Function, inputs: Sequence[T
     return [first + second]
 
 
-def _in_proportion(relevance: Tensor, function: Function, inputs: Sequence[Tensor], output: Tensor) -> list[Tensor]:
+def _in_proportion(relevance: Tensor, function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Share of each input in the output, halved for two."""
     with torch.enable_grad():
         given = [one.clone().requires_grad_() for one in inputs]
-        shares = torch.autograd.grad(function(*given), given, quotient(relevance, output) / len(inputs))
+        output = function(*(one.clone() for one in given))  # which may overwrite what it gets
+        shares = torch.autograd.grad(output, given, quotient(relevance, output.detach()) / len(inputs))
     return [one * share for one, share in zip(inputs, shares, strict=True)]
 
 
-def _by_magnitude(relevance: Tensor, _: Function, inputs: Sequence[Tensor], output: Tensor) -> list[Tensor]:
+def _by_magnitude(alone: bool, relevance: Tensor, function: Function, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Share of each input in the output, scaled so that an image's shares are as their sums' magnitudes."""
-    share = quotient(relevance, output)
+    share = quotient(relevance, function(*_copies(inputs)))
     parts = [one * share for one in inputs]
-    sums = [_sum(part) for part in parts]
-    scale = quotient(_sum(relevance), torch.stack(sums).abs().sum(0))
+    sums = [_sum(part, alone) for part in parts]
+    scale = quotient(_sum(relevance, alone), torch.stack(sums).abs().sum(0))
     return [part * (one.sign() * scale) for part, one in zip(parts, sums, strict=True)]
 
 
-def _sum(values: Tensor) -> Tensor:
+def _sum(values: Tensor, alone: bool) -> Tensor:
     """Sum of each image's values, as it broadcasts to them."""
-    return values.sum(tuple(range(1, values.ndim)), keepdim=True)
+    return values.sum(tuple(range(0 if alone else 1, values.ndim)), keepdim=True)
