@@ -2,9 +2,9 @@
 
 Most methods share one forward and one backward pass, which gives the layer's output A (B, K, h, w) and the gradient
 G = ∂y/∂A of the target's score; each is then one small function of A and G. ShapleyCAM takes a second backward pass,
-Smooth Grad-CAM++ one of each for every noisy copy; Eigen-CAM, KPCA-CAM and FEM need no gradient, nor do Score-CAM, SS-CAM
-and Ablation-CAM, which evaluate channel by channel. Every map is ReLU'd and otherwise as the formula gives it: not
-scaled.
+Smooth Grad-CAM++ one of each for every noisy copy; Eigen-CAM, KPCA-CAM and FEM need no gradient, nor do Score-CAM,
+SS-CAM and Ablation-CAM, which evaluate channel by channel. Every map is ReLU'd and otherwise as the formula gives it:
+not scaled.
 
 Our own, for Captum has only Grad-CAM (without second derivatives or token layers), and pytorch_grad_cam scales every
 map to 0..1 in NumPy.
