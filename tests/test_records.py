@@ -165,6 +165,22 @@ def test_segmenters() -> None:
         check(memory, [summary["gigabytes"][way]])
 
 
+def test_the_distance_of_float32() -> None:
+    found = record("precision")
+    starts = found["models"]["R50x1"].values()
+    shown = table(page("performance"), "float32")
+    ways = ("original", "folded", "served")
+    assert len(shown) == len(ways) + 1 and list(found["models"]["R50x1"]) == ["black", "grey"]
+    for way, cells in zip(ways, shown.values(), strict=False):
+        for cell, start in zip(cells, starts, strict=True):
+            check(cell, [start[way]["median"], start[way]["p90"]])
+    check(" ".join([*shown.values()][-1]), [start["served"]["nearer"] for start in starts])
+    text = " ".join(page("performance").partition("## float32")[2].partition("\n## ")[0].split())
+    assert f"integrated gradients of {found['images']} images" in text
+    for start in starts:
+        assert f"is {start['served']['median'] / start['original']['median']:.1f} times as far" in text
+
+
 def test_tolerances() -> None:
     """The probes' row has at each error the best of three variants."""
     names = {

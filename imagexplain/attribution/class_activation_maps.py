@@ -1,13 +1,16 @@
 """Class activation maps: a layer's channels, weighted by what they or their gradients say of one class.
 
-All methods but Eigen-CAM share one forward and one backward pass, which gives the layer's output A (B, K, h, w) and the
-gradient G = ∂y/∂A of the target's score; each is then one small function of A and G. Every map is ReLU'd and otherwise
-as the formula gives it: not scaled.
+Most methods share one forward and one backward pass, which gives the layer's output A (B, K, h, w) and the gradient
+G = ∂y/∂A of the target's score; each is then one small function of A and G. ShapleyCAM takes a second backward pass,
+Smooth Grad-CAM++ one of each for every noisy copy; Eigen-CAM, KPCA-CAM and FEM need no gradient, nor do Score-CAM,
+SS-CAM and Ablation-CAM, which evaluate channel by channel. Every map is ReLU'd and otherwise as the formula gives it:
+not scaled.
 
 Our own, for Captum has only Grad-CAM (without second derivatives or token layers), and pytorch_grad_cam scales every
 map to 0..1 in NumPy.
 
-All take the same arguments.
+All take the same arguments beside those of their own, but for ``create_graph``, which Ablation-CAM, FEM, KPCA-CAM,
+Score-CAM, Smooth Grad-CAM++ and SS-CAM do not take.
 
 Args:
     model: Module in ``eval()`` that turns (B, C, H, W) into scores (B, classes); left as it was.

@@ -82,9 +82,9 @@ def lrp(
     epsilon: float = 1e-6,
     gamma: float = 0.25,
 ) -> Tensor:
-    """LRP: R_i = Σ_j (x_i w_ij / Σ_i x_i w_ij) R_j from layer to layer, by a rule for each kind of layer.
+    """LRP: R_i = Σ_j (x_i w_ij / Σ_k x_k w_kj) R_j from layer to layer, by a rule for each kind of layer.
 
-    The score is what is handed back first. With z_j = Σ_i x_i w_ij + b_j, the rules are
+    The score is what is handed back first. With z_j = Σ_k x_k w_kj + b_j, the rules are
 
     - ε: x_i w_ij / (z_j + ε sign z_j);
     - z⁺: of x_i w_ij and b_j only what is positive, in numerator and denominator;

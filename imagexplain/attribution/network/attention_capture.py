@@ -263,5 +263,5 @@ def _not_such(what: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         "model",
         "wanted a transformer whose attention relates an image's patches in one chain of layers (such as ViT) "
-        f"or in timm's Swin windows, got {what}",
+        f"or in the windows of a Swin, got {what}",
     )
