@@ -92,7 +92,7 @@ lint: setup
 	@$(run) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
-# All benchmarks, by few rounds each: the records beside them were made with more, by the commands in their own words.
+# The benchmarks by few rounds each: their records were made with more, by the commands that each one states.
 bench: setup
 	@$(run) -m benchmarks.bench_explanation --rounds 1
 	@$(run) -m benchmarks.bench_timm --rounds 1
