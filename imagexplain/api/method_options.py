@@ -218,7 +218,7 @@ def _value(
         words = METHODS.words.get(field.removeprefix("smooth."), (value,))
         if value not in words:
             raise RequestError(400, field, f"wanted one of {', '.join(words)}, got {shown(value)}")
-    if kind is int:
+    if kind is int and isinstance(value, int):
         if bounds is not None and value < bounds.least:
             raise RequestError(400, field, f"wanted at least {bounds.least}, got {shown(value)}")
         of_all = None if bounds is None else bounds.upper(limits)

@@ -67,7 +67,7 @@ def free(model: object, images: object, targets: object = None, *, pace: str = "
 def same(model: object, images: object, targets: object = None, *, pace: Pace = "quick") -> None: ...
 def wrong(model: object, images: object, targets: object = None, *, tempo: Pace = "fast") -> None: ...  # type: ignore[assignment]
 def unknown(model: object, images: object, targets: object = None, *, gain: Nowhere = 1.0) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-def untyped(model, images, targets=None, *, name="any", gain=1.0): ...  # type: ignore[no-untyped-def]
+def untyped(model, images, targets=None, *, name="any", gain=1.0): ...
 
 
 @pytest.fixture
