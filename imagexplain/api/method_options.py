@@ -41,6 +41,7 @@ METHOD_COUNTS: Mapping[str, Count] = {
     "cells": Count(),
     "comparisons": Count(least=0),
     "least": Count(),
+    "layers": Count(least=0),
     "seed": Count(MAX_SEED, least=0),
 }
 """Bounds of the methods' options that are whole numbers, by the library's names."""
@@ -79,7 +80,7 @@ def plan_options(
 
     Raises:
         RequestError: 400 for an unknown method or an option that is malformed or that the method does not take; 413
-            for more steps or samples than the limit.
+            for more steps or samples than the limit, or than the method's own.
     """
     methods = _methods(options, default)
     plan = AttributionConfig(
@@ -110,7 +111,7 @@ def plan_options(
     for name in given.keys() & AMOUNTS.keys():
         amount(name, given)
     values = {
-        name: _value(name, value, types[name], limits, METHOD_COUNTS.get(name))
+        name: _value(name, value, types[name], limits, METHOD_COUNTS.get(name), _own_most(name, methods))
         for name, value in given.items()
         if name in plan.takes
     }
@@ -199,7 +200,14 @@ def _smoothing(value: object, limits: Limits) -> Smoothing | None:
     return Smoothing(**given)
 
 
-def _value(field: str, value: object, kind: type, limits: Limits, bounds: Count | None = None) -> Any:
+def _own_most(name: str, methods: Sequence[str]) -> int | None:
+    """Largest value of an option by the methods' own bounds, None where they have none."""
+    return min((METHODS[method].most[name] for method in methods if name in METHODS[method].most), default=None)
+
+
+def _value(
+    field: str, value: object, kind: type, limits: Limits, bounds: Count | None = None, own_most: int | None = None
+) -> Any:
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
     if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
@@ -210,10 +218,11 @@ def _value(field: str, value: object, kind: type, limits: Limits, bounds: Count 
         words = METHODS.words.get(field.removeprefix("smooth."), (value,))
         if value not in words:
             raise RequestError(400, field, f"wanted one of {', '.join(words)}, got {shown(value)}")
-    if bounds is not None and isinstance(value, int):
-        most = bounds.upper(limits)
-        if value < bounds.least:
+    if kind is int and isinstance(value, int):
+        if bounds is not None and value < bounds.least:
             raise RequestError(400, field, f"wanted at least {bounds.least}, got {shown(value)}")
+        of_all = None if bounds is None else bounds.upper(limits)
+        most = min((bound for bound in (of_all, own_most) if bound is not None), default=None)
         if most is not None and value > most:
             raise RequestError(413, field, f"wanted at most {most}, got {shown(value)}")
     return value

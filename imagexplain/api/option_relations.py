@@ -24,6 +24,7 @@ from imagexplain.api.options import (
 from imagexplain.api.request import OUTPUTS, PHOTO_MASKS, PHOTO_RUNS, REFERENCES, Defaults
 from imagexplain.attribution.config import AttributionConfig
 from imagexplain.attribution.registry import METHODS, Method
+from imagexplain.limits import Limits
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "target": ("target_class", "top_k", "contrast_class", "detection"),
@@ -73,7 +74,8 @@ def methods() -> dict[str, dict[str, Any]]:
     """All methods by name.
 
     Each has its description, family and coarseness, its own options, all those that it takes and others do not, the
-    defaults that are not the model's, and the outputs that it alone gives.
+    defaults that are not the model's, the largest values that are not those of all, and the outputs that it alone
+    gives.
     """
     return {name: _described(method) for name, method in METHODS.items()}
 
@@ -113,5 +115,14 @@ def _described(method: Method) -> dict[str, Any]:
         "own": [CLIENTS_NAMES.get(name, name) for name in method.options],
         "options": options,
         "defaults": defaults,
+        "maxima": _maxima(method),
         "outputs": [name for name in OUTPUTS if method.name == PATH and name not in (PHOTO_MASKS, PHOTO_RUNS)],
     }
+
+
+def _maxima(method: Method) -> dict[str, int]:
+    """Largest values of options by the method's own bounds; segments count where any more are too many for it."""
+    maxima = {CLIENTS_NAMES.get(name, name): most for name, most in method.most.items()}
+    if method.most_groups is not None and (groups := method.most_groups(method.options)) < Limits().max_groups:
+        maxima["n_segments"] = groups
+    return maxima

@@ -10,9 +10,23 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.targets import target_scores
+from imagexplain.errors import ArgumentError
 
 MOST_MEMBERS = 20_000_000
 """Coalitions times groups of an image, at most, in methods that hold that many numbers a few times."""
+
+
+def check_groups(numbers: Tensor, most: int, beside: str = "") -> None:
+    """Raise ArgumentError if an image has more groups than a method takes.
+
+    Args:
+        numbers: Group numbers (B, H, W), int64, from 0 without gaps.
+        most: Largest number of groups.
+        beside: Words for what the bound depends on, such as " with samples=20000".
+    """
+    count = int(numbers.max()) + 1 if numbers.numel() else 0
+    if count > most:
+        raise ArgumentError("groups", f"wanted at most {most}{beside}, got {count}")
 
 
 def numbered_coalitions(numbers: Tensor, groups: int) -> Tensor:

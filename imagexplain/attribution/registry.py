@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from pkgutil import iter_modules
@@ -105,6 +105,9 @@ class Method:
             at once, for its map is not the mean of the maps from each; 0 for all others.
         tried_by: Name of a method that supports the same models and takes less time to try; None for itself.
         peer: Another package's implementation, if there is one.
+        most: Largest values of options that are whole numbers, by name, where the method has such bounds of its own.
+        most_groups: Function from all options' values, by name, to the largest number of groups of pixels with which
+            the method does its work; None for any number.
     """
 
     function: Callable[..., Any]
@@ -121,6 +124,8 @@ class Method:
     own_draws: int = 0
     tried_by: str | None = None
     peer: Peer | None = None
+    most: Mapping[str, int] = field(default_factory=dict)
+    most_groups: Callable[[Mapping[str, Any]], int] | None = None
 
     @property
     def name(self) -> str:
@@ -155,7 +160,7 @@ class Method:
     def words(self) -> Mapping[str, tuple[str, ...]]:
         """Values of each option whose type is one of a few words."""
         types = get_type_hints(self.function)
-        return {name: get_args(types[name]) for name in self.options if get_origin(types[name]) is Literal}
+        return {name: get_args(types[name]) for name in self.options if get_origin(types.get(name)) is Literal}
 
 
 class Registry(Mapping[str, Method]):
@@ -208,7 +213,7 @@ class Registry(Mapping[str, Method]):
         """Add a method.
 
         Raises:
-            ValueError: a name, an argument, a family or a need that does not fit.
+            ArgumentError: a name, an option, a bound, a family or a need that does not fit.
         """
         name, module = method.name, method.function.__module__
         taken = self._records.get(name)
@@ -220,14 +225,37 @@ class Registry(Mapping[str, Method]):
             raise ArgumentError("family", f"wanted one of {', '.join(get_args(Family))}, got {method.family!r}")
         if unknown := sorted(method.needs.difference(get_args(Need))):
             raise ArgumentError("needs", f"wanted some of {', '.join(get_args(Need))}, got {', '.join(unknown)}")
+        try:
+            words = method.words
+        except NameError as error:
+            raise ArgumentError(
+                "name", f"wanted types that are known where it is defined, in {name}: {error}"
+            ) from None
+        for option in method.most:
+            if type(method.options.get(option)) is not int:
+                raise ArgumentError("most", f"wanted bounds of options that are whole numbers, got {option} in {name}")
         for option, default in method.options.items():
             if type(default) not in PLAIN:
                 raise ArgumentError(option, f"wanted a default of a plain type, got {default!r} in {name}")
+            if default not in words.get(option, (default,)):
+                wanted = f"wanted a default among {', '.join(map(str, words[option]))}"
+                raise ArgumentError(option, f"{wanted}, got {default!r} in {name}")
             for other in self._records.values():
-                if option in other.options and type(other.options[option]) is not type(default):
-                    kind = type(other.options[option]).__name__
-                    raise ArgumentError(option, f"wanted {kind}, as in {other.name}, got {default!r} in {name}")
+                if other.name != name and option in other.options:
+                    _check_alike(option, method, other)
         self._records[name] = method
+
+
+def _check_alike(option: str, method: Method, other: Method) -> None:
+    """Raise ArgumentError unless an option has one type and the same words in two methods, for requests know one."""
+    default = method.options[option]
+    if type(other.options[option]) is not type(default):
+        kind = type(other.options[option]).__name__
+        raise ArgumentError(option, f"wanted {kind}, as in {other.name}, got {default!r} in {method.name}")
+    own, others = (one.words.get(option, ()) for one in (method, other))
+    if set(own) != set(others):
+        wanted, got = (" or ".join(map(repr, words)) if words else "any word" for words in (others, own))
+        raise ArgumentError(option, f"wanted {wanted}, as in {other.name}, got {got} in {method.name}")
 
 
 METHODS = Registry("imagexplain.attribution.methods")
@@ -249,6 +277,8 @@ def register(
     own_draws: int = 0,
     tried_by: str | None = None,
     peer: Peer | None = None,
+    most: Mapping[str, int] | None = None,
+    most_groups: Callable[[Mapping[str, Any]], int] | None = None,
 ) -> Callable[[F], F]:
     """Register a method: decorate its function with the facts that :class:`Method` lists.
 
@@ -258,7 +288,7 @@ def register(
         def loudness(model, images, targets=None, *, gain: float = 1.0): ...
 
     Raises:
-        ValueError: a name, an argument, a family or a need that does not fit.
+        ArgumentError: a name, an option, a bound, a family or a need that does not fit.
     """
 
     def registered(function: F) -> F:
@@ -278,6 +308,8 @@ def register(
                 own_draws=own_draws,
                 tried_by=tried_by,
                 peer=peer,
+                most=most or {},
+                most_groups=most_groups,
             )
         )
         return function

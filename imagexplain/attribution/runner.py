@@ -189,6 +189,16 @@ def evaluations(
     return math.ceil(rows * (plan.smoothing.samples if plan.smoothing else 1))
 
 
+def most_groups(plan: AttributionConfig) -> int | None:
+    """Largest number of groups of pixels with which the plan's methods do their work, None for any number."""
+    bounds = [
+        method.most_groups(work.options)
+        for method, work in _workloads(plan, Workload({}, (1, 1)))
+        if method.most_groups is not None
+    ]
+    return min(bounds, default=None)
+
+
 def seconds_beside(plan: AttributionConfig, size: tuple[int, int], *, draws: int = 1, groups: int = 0) -> float:
     """Largest time of the map of one image beside the model's evaluations, where that depends on its options.
 
@@ -212,7 +222,7 @@ def _workloads(plan: AttributionConfig, size: Workload) -> Iterator[tuple[Method
 def network_of(name: str, model: Forward) -> nn.Module:
     """Model as the network that a method looks into; raises UnsupportedModelError for any other function."""
     if not isinstance(model, nn.Module):
-        raise UnsupportedModelError("model", f"{name} wants a network to look into, got a score at one place of it")
+        raise UnsupportedModelError("model", f"{name} wants a network to look into, got a {type(model).__name__}")
     return model
 
 

@@ -99,7 +99,7 @@ class MethodOptions(TypedDict, total=False):
     fraction: float
     gamma: float
     grad_step: float
-    head_fusion: str
+    head_fusion: Literal["mean", "max", "min"]
     keep: float
     kernel: Literal["sigmoid", "rbf", "linear"]
     kernel_scale: float

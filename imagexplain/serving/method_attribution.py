@@ -51,6 +51,13 @@ from imagexplain.serving.prepared_request import Groups, PreparedRequest
 MIN_EVALUATIONS_FOR_TIMING = 20
 """Path points that a map must be estimated to cost for its time to measure its method; in less, other work counts."""
 
+OPTION_OF_INPUT = {
+    "layer": "layer",
+    **dict.fromkeys(("baselines", "fill", "references"), "baseline"),
+    **dict.fromkeys(("groups", "segments"), "segments"),
+}
+"""Options of requests by what a runner makes of them."""
+
 
 class Inspected(Model, Protocol):
     """A model that methods may look into.
@@ -494,4 +501,6 @@ def _refusal(model: Inspected, sample: PreparedRequest, error: ArgumentError) ->
         return RequestError(422, "method", message)
     if field == "images":  # too large for it, or too patchy
         return RequestError(422, "method", f"{plan.name} does not take this model's input: {message}")
-    return RequestError(400, field, message) if field in plan.settings() or field in INPUTS else None
+    if field in plan.settings():
+        return RequestError(400, CLIENTS_NAMES.get(field, field), message)
+    return RequestError(400, OPTION_OF_INPUT.get(field, "method"), message) if field in INPUTS else None

@@ -12,6 +12,7 @@ from imagexplain.api.options import Baseline, Segments
 from imagexplain.api.request import Request
 from imagexplain.attribution import baselines
 from imagexplain.attribution.groups.families import Family, family
+from imagexplain.attribution.runner import most_groups
 from imagexplain.errors import ArgumentError, RequestError
 from imagexplain.limits import Limits
 from imagexplain.serving.cache import digest
@@ -90,8 +91,8 @@ def prepare_request(
         key: Digest of the photo's input, where it is known.
 
     Raises:
-        RequestError: 413 for more groups than the limits or the deadline allow, 422 for a photo, mask or baseline that
-            does not fit this model's frame, 503 where the time that is left is too short, or is over.
+        RequestError: 413 for more groups than the limits, the method or the deadline allow, 422 for a photo, mask or
+            baseline that does not fit this model's frame, 503 where the time that is left is too short, or is over.
     """
     key = digest(seen.image) if key is None else key
     starts = _baselines(request.baseline, seen)
@@ -157,7 +158,10 @@ def _groups(
     request: Request, seen: ModelInput, found: PhotoMasks | None, limits: Limits, deadline: Deadline | None
 ) -> tuple[Groups, PhotoGroups]:
     sent = [masks for masks in (request.masks, None if found is None else numbered(found)) if masks is not None]
-    room = _room(request.segments, sum(len(masks.labels) for masks in sent), seen.preprocess.size, limits, deadline)
+    own_most = most_groups(request.plan) if request.kind == "explanation" else None
+    size = seen.preprocess.size
+    _check_asked(request, size, own_most)
+    room = _room(request.segments, sum(len(masks.labels) for masks in sent), size, limits, deadline)
     masks = [torch.zeros(0, *seen.image.shape[1:], dtype=torch.bool)]
     labels: list[str] = []
     shapes: list[Shape | None] = []
@@ -173,19 +177,37 @@ def _groups(
         }
         rescued += brought.rescued
     if request.segments is not None and not request.segments.is_remote:
-        made = _segments(request.segments, seen, room)
+        made = _segments(request.segments, seen, room if own_most is None else min(room, own_most))
         masks.append(made)
         labels += [f"{request.segments.name} {index + 1}" for index in range(len(made))]
         shapes += [None] * len(made)
+    most_parts = limits.max_parts if own_most is None else min(limits.max_parts, own_most)
     try:
-        whole = family(torch.cat(masks), labels, pixels=request.pixels, most_parts=limits.max_parts)
+        whole = family(torch.cat(masks), labels, pixels=request.pixels, most_parts=most_parts)
     except ArgumentError as error:
         if error.field != "masks":
             raise
-        raise RequestError(413, "masks", error.message) from None
+        why = f": {request.plan.name} takes no more" if most_parts == own_most else ""
+        raise RequestError(413, "segments" if request.masks is None else "masks", error.message + why) from None
     of_rows = [shapes[index] if index < len(shapes) else None for index in whole.origins]
     over_photo = PhotoGroups(seen.geometry, whole.masks, whole.kinds, of_rows, limits.max_runs)
     return Groups(whole, cropped, rescued), over_photo
+
+
+def _asked(segments: Segments | None, size: tuple[int, int]) -> int:
+    """Number of segments that are to be made, about."""
+    if segments is None or segments.is_remote:
+        return 0
+    cells = min(segments.rows, size[0]) * min(segments.columns, size[1])
+    return cells if segments.name == "grid" else min(segments.n_segments, size[0] * size[1])
+
+
+def _check_asked(request: Request, size: tuple[int, int], most: int | None) -> None:
+    """Refuse more segments than the method takes, before any is made. Raises RequestError 413."""
+    asked = _asked(request.segments, size)
+    if most is not None and asked > most:
+        wanted = f"wanted at most {most}: {request.plan.name} takes no more groups"
+        raise RequestError(413, "segments", f"{wanted}, got {asked}")
 
 
 def _room(
@@ -197,11 +219,7 @@ def _room(
         RequestError: 413 for more groups than the limits allow, or than can be there in time, 503 for more than can be
             there in the time that is left; before any is made.
     """
-    asked = 0
-    if segments is not None and not segments.is_remote:
-        cells = min(segments.rows, size[0]) * min(segments.columns, size[1])
-        asked = cells if segments.name == "grid" else min(segments.n_segments, size[0] * size[1])
-    pixels = size[0] * size[1]
+    asked, pixels = _asked(segments, size), size[0] * size[1]
     most = min(limits.max_groups, limits.max_group_pixels // pixels)
     if deadline is not None:
         most = min(most, int(deadline.budget / (SECONDS_PER_GROUP_PIXEL * pixels)))

@@ -354,6 +354,8 @@ def errors() -> dict[str, Case]:
         "406 of a segmenter": ("tensormask", asked(accept="text/html", explains=False)),
         "413 steps": ("lanet", asked("steps=1000000")),
         "413 samples": ("lanet", asked("method=rise&samples=100000000")),
+        "413 samples of a method": ("lanet", asked("method=gaussian_shap&samples=5000")),
+        "413 segments of a method": ("lanet", asked("method=gaussian_shap&segments=grid&rows=16&columns=17")),
         "413 answer": (
             "resnet",
             asked("steps=1000&outputs=intermediates,integrated_directional_grads", GZIP, photo(1)),

@@ -1,6 +1,6 @@
 """Small networks of the families that class activation maps meet: seeded, in eval(), frozen unless said otherwise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from imagexplain.attribution.network.tokens import layout_of
 from tests.attribution.inputs import noise
 
 
@@ -134,3 +135,8 @@ def assert_untouched(before, model: nn.Module) -> None:
     assert before[1:] == after[1:]
     assert before[0].keys() == after[0].keys()
     assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+
+
+def to_maps(activation: Tensor, images: Sequence[int], prefix: int | None = None) -> Tensor:
+    """View (B, K, h, w) of a layer's output or of its gradient over images (B, C, H, W), without prefix tokens."""
+    return layout_of(activation.shape, images, prefix).maps(activation)

@@ -11,7 +11,6 @@ import imagexplain.attribution as cam
 from imagexplain.attribution.class_activation_maps import shown, weighted
 from imagexplain.attribution.methods import eigen_grad_cam, grad_cam_plusplus, xgrad_cam
 from imagexplain.attribution.network.layers import layer_named, scores_and_activation
-from imagexplain.attribution.network.tokens import to_maps
 from imagexplain.attribution.principal_component import first_component
 from tests.attribution.networks import (
     assert_untouched,
@@ -21,6 +20,7 @@ from tests.attribution.networks import (
     resnet,
     swin,
     tiny_cnn,
+    to_maps,
     vit,
 )
 

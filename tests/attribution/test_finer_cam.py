@@ -13,9 +13,8 @@ from imagexplain import contrast, finer_cam
 from imagexplain.attribution import METHODS
 from imagexplain.attribution.methods.finer_cam import _difference
 from imagexplain.attribution.network.layers import layer_named
-from imagexplain.attribution.network.tokens import to_maps
 from imagexplain.errors import ArgumentError
-from tests.attribution.networks import pictures, resnet, swin, tiny_cnn, vit
+from tests.attribution.networks import pictures, resnet, swin, tiny_cnn, to_maps, vit
 from tests.attribution.scaling import scaled
 
 

@@ -11,11 +11,10 @@ import torch
 from imagexplain import eigen_cam, kpca_cam
 from imagexplain.attribution.methods.kpca_cam import Kernel
 from imagexplain.attribution.network.layers import layer_named, scores_and_activation
-from imagexplain.attribution.network.tokens import to_maps
 from imagexplain.attribution.principal_component import first_kernel_component
 from imagexplain.errors import ArgumentError, LayerError
 from tests.attribution.inputs import noise
-from tests.attribution.networks import pictures, resnet, tiny_cnn, vit
+from tests.attribution.networks import pictures, resnet, tiny_cnn, to_maps, vit
 
 
 @pytest.mark.parametrize(("build", "layer"), [(tiny_cnn, "4"), (resnet, "layer2"), (vit, "blocks.1.norm1")])

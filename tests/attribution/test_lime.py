@@ -77,7 +77,7 @@ def test_the_image_is_one_of_the_samples() -> None:
         ({"kernel_width": 0.0}, "kernel_width: wanted a number above 0, got 0.0"),
         ({"ridge": -1.0}, "ridge: wanted a number of at least 0, got -1.0"),
         ({"scores": "odds"}, "scores: wanted probabilities or logits, got 'odds'"),
-        ({"samples": 20_000_001}, "groups: wanted at most 20000000 coalitions × groups, got 20000001 × 4"),
+        ({"samples": 20_000_001}, "groups: wanted at most 0 with samples=20000001, got 4"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], said: str) -> None:

@@ -191,4 +191,5 @@ def test_refusals(model: nn.Module, transformer: nn.Module) -> None:
     assert set(refused) == {"deep_lift", "full_grad", "guided_backprop", "guided_grad_cam", "lrp"}
     assert "ReLU" in refused["guided_backprop"]
     by_function = refusals(lambda rows: model(rows), float_images(), library.METHODS)
+    assert by_function["grad_cam"] == "model: grad_cam wants a network to look into, got a function"
     assert set(by_function) == {method for method in library.METHODS if METHODS[method].needs_module}

@@ -14,9 +14,8 @@ from imagexplain import contrast, shapley_cam
 from imagexplain.attribution import METHODS
 from imagexplain.attribution.class_activation_maps import weighted
 from imagexplain.attribution.network.layers import layer_named, output_replaced
-from imagexplain.attribution.network.tokens import to_maps
 from imagexplain.errors import ArgumentError
-from tests.attribution.networks import assert_untouched, footprint, pictures, resnet, swin, tiny_cnn, vit
+from tests.attribution.networks import assert_untouched, footprint, pictures, resnet, swin, tiny_cnn, to_maps, vit
 from tests.attribution.scaling import scaled
 
 

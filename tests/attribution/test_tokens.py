@@ -3,8 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from imagexplain.attribution.network.tokens import layout_of, stated_layout, stated_prefix, to_maps
-from tests.attribution.networks import tiny_cnn, vit
+from imagexplain.attribution.network.tokens import layout_of, stated_layout, stated_prefix
+from tests.attribution.networks import tiny_cnn, to_maps, vit
 
 
 def maps(h: int, w: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from imagexplain.api.options import Segments
 from imagexplain.api.request import Request, parse
 from imagexplain.errors import RequestError
 from imagexplain.limits import Limits
@@ -195,6 +196,54 @@ def test_too_many_groups_are_refused_before_any_is_made(
         prepared(request, replace(Limits(), **limits))
     assert (caught.value.status, caught.value.field) == (413, field)
     assert words in caught.value.message
+
+
+@pytest.mark.usefixtures("nothing_is_done")
+@pytest.mark.parametrize(
+    "segments", ["segments=grid&rows=16&columns=17", "segments=slic&n_segments=272", "n_segments=272"]
+)
+@pytest.mark.parametrize("method", ["method=gaussian_shap", "combine=gaussian_shap,grad_cam"])
+def test_more_segments_than_a_method_takes_are_refused_before_any_is_made(method: str, segments: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        prepared(noise_request(f"{method}&{segments}"), Limits())
+    assert (caught.value.status, caught.value.field) == (413, "segments")
+    assert "wanted at most 256: gaussian_shap" in caught.value.message and "got 272" in caught.value.message
+
+
+def test_a_method_gets_as_many_segments_as_it_takes() -> None:
+    for segments, least in (("segments=grid&rows=16&columns=16", 256), ("segments=slic&n_segments=256", 2)):
+        groups = prepared(noise_request(f"method=gaussian_shap&{segments}"), Limits()).groups
+        assert groups is not None and least <= len(groups.family.parts.members) <= 256
+    free = prepared(noise_request("segments=grid&rows=16&columns=17"), Limits()).groups
+    assert free is not None and len(free.family.parts.members) == 272
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "most"),
+    [
+        ("method=gaussian_shap", 9, 256),
+        ("method=lime&samples=20000", 30, 1000),
+        ("method=kernel_shap&samples=20000", 30, 1000),
+        ("method=shapley_sampling&permutations=1000", 30, None),  # 20,000 are more than the pixels
+    ],
+)
+def test_masks_that_part_the_input_into_more_pieces_than_a_method_takes(
+    options: str, sent: int, most: int | None
+) -> None:
+    """So many masks of noise have nearly as many parts as there are pixels, which are 1,024, or as can be."""
+    noise = np.random.default_rng(1).random((sent, SIDE, SIDE)) < 0.5
+    request = noise_request(options, list(noise))
+    if most is None:
+        assert prepared(request, Limits()).groups is not None
+        return
+    with pytest.raises(RequestError) as caught:
+        prepared(request, Limits())
+    assert (caught.value.status, caught.value.field) == (413, "masks")
+    assert f"at most {most:,} parts" in caught.value.message and "takes no more" in caught.value.message
+    of_another = replace(request, masks=None, segments=Segments("segmenter"))
+    with pytest.raises(RequestError) as caught:
+        prepare_request(of_another, preprocess(request.photo, PREPROCESS), request.masks, Limits())
+    assert (caught.value.status, caught.value.field) == (413, "segments")
 
 
 def test_a_grid_has_no_more_cells_than_the_input_has_pixels() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from imagexplain.api import request
+from imagexplain.api.method_options import CLIENTS_NAMES, METHOD_COUNTS
 from imagexplain.api.openapi import document
 from imagexplain.api.option_relations import baselines, methods, needs_of, part_of
 from imagexplain.api.option_schemas import Interface
@@ -63,6 +64,22 @@ def test_a_method_takes_the_options_that_are_said_to_go_with_it(method: str) -> 
             given = VALUES.get(name) or {name: usual.get(name, 5)}
         found = refused({"method": method, "picture": "plain", **given})
         assert bool(found) == (name not in about["options"]), (name, found)
+
+
+def test_the_largest_values_that_are_a_methods_own() -> None:
+    found = {name: about["maxima"] for name, about in KNOWN.items() if about["maxima"]}
+    assert found == {"gaussian_shap": {"samples": 4096, "n_segments": 256}}
+    for first in ({"method": "gaussian_shap"}, {"combine": ["gaussian_shap", "grad_cam"]}):
+        assert refused({**first, "samples": 4096}) == "" and refused({**first, "samples": 4097}) == "samples"
+    assert refused({"method": "kernel_shap", "samples": 4097}) == ""
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.function.__module__[:4] == "imag"])
+def test_whole_numbers_have_bounds_and_words_are_few(name: str) -> None:
+    method = METHODS[name]
+    for option, default in method.options.items():
+        assert type(default) is not int or option in METHOD_COUNTS
+        assert type(default) is not str or option in method.words or CLIENTS_NAMES.get(option) == "quadrature"
 
 
 @pytest.mark.parametrize("name", GENERIC[0].options("explanation"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -23,7 +24,9 @@ from imagexplain.attribution.rollout import (
 from imagexplain.attribution.targets import Targets
 from imagexplain.errors import ArgumentError
 
-FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
+HeadFusion = Literal["mean", "max", "min"]
+
+FUSIONS: dict[HeadFusion, Callable[[Tensor], Tensor]] = {
     "mean": lambda attention: attention.mean(2),
     "max": lambda attention: attention.amax(2),
     "min": lambda attention: attention.amin(2),
@@ -38,7 +41,7 @@ def attention_rollout(
     images: Tensor,
     targets: Targets = None,
     *,
-    head_fusion: str = "mean",
+    head_fusion: HeadFusion = "mean",
     discard: float = 0.0,
     upsample: bool = True,
     chunk: int = 8,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from imagexplain.attribution.coalition_design import CANDIDATES, designed_coalitions, drawn_first
-from imagexplain.attribution.coalitions import coalition_scores
+from imagexplain.attribution.coalitions import check_groups, coalition_scores
 from imagexplain.attribution.gaussian_process_shapley import (
     Prior,
     drawn_coalitions,
@@ -24,7 +24,7 @@ from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Workload, register
-from imagexplain.attribution.targets import Targets, classes_and_scores
+from imagexplain.attribution.targets import Targets, check, classes_and_scores
 from imagexplain.attribution.uncertainty import relative_uncertainty
 from imagexplain.errors import ArgumentError
 
@@ -47,6 +47,8 @@ def _regression_operations(work: Workload) -> float:
     family="perturbation",
     forward_passes=lambda work: work.options["samples"] * work.draws,
     operations=_regression_operations,
+    most={"samples": MOST_SAMPLES},
+    most_groups=lambda options: MOST_GROUPS,
 )
 @isolated
 def gaussian_shap(
@@ -110,11 +112,11 @@ def gaussian_shap(
         raise ArgumentError("samples", f"wanted 2 … {MOST_SAMPLES}, got {samples}")
     if not 0 <= tolerance <= 1:
         raise ArgumentError("tolerance", f"wanted 0 … 1, got {tolerance}")
-    classes, scores = classes_and_scores(model, images, targets, chunk)
+    check(images, chunk)
     absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
+    check_groups(numbers, MOST_GROUPS)
     counts = (numbers.flatten(1).amax(1) + 1).tolist()
-    if max(counts, default=0) > MOST_GROUPS:
-        raise ArgumentError("groups", f"wanted at most {MOST_GROUPS}, got {max(counts)}")
+    classes, scores = classes_and_scores(model, images, targets, chunk)
     _, absent_scores = classes_and_scores(model, absent, classes, chunk)
     totals = (scores.double() - absent_scores.double()).cpu()
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)

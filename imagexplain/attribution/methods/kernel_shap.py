@@ -10,12 +10,12 @@ from math import comb
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores, numbered_coalitions
+from imagexplain.attribution.coalitions import MOST_MEMBERS, check_groups, coalition_scores, numbered_coalitions
 from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
-from imagexplain.attribution.targets import Targets, classes_and_scores
+from imagexplain.attribution.targets import Targets, check, classes_and_scores
 from imagexplain.errors import ArgumentError
 
 RANK = 1e-11
@@ -23,6 +23,8 @@ RANK = 1e-11
 centring took away grows with the number of coalitions; those of directions that coalitions tell apart are far larger.
 """
 
+MOST_ENUMERATED = max(groups for groups in range(1, 64) if (2**groups - 2) * groups <= MOST_MEMBERS)
+"""Largest number of groups all of whose coalitions may be held, however many samples are wanted."""
 
 OPERATIONS_PER_MEMBER = 1000
 """Cost of drawing one group of one coalition, in floating-point operations."""
@@ -35,11 +37,16 @@ def _regression_operations(work: Workload) -> float:
     return work.draws * (OPERATIONS_PER_MEMBER * coalitions * groups + (coalitions + 20 * groups) * groups**2)
 
 
+def _most_groups(samples: int) -> int:
+    return max(MOST_MEMBERS // samples, MOST_ENUMERATED)
+
+
 @register(
     family="perturbation",
     forward_passes=lambda work: work.options["samples"] * work.draws,
     operations=_regression_operations,
     peer=Peer("Captum", "KernelShap", "draws differ"),
+    most_groups=lambda options: _most_groups(options["samples"]),
 )
 @isolated
 def kernel_shap(
@@ -94,14 +101,10 @@ def kernel_shap(
     """
     if samples < 2:
         raise ArgumentError("samples", f"wanted at least 2, got {samples}")
-    classes, scores = classes_and_scores(model, images, targets, chunk)
+    check(images, chunk)
     absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
-    for count in (numbers.flatten(1).amax(1) + 1).tolist():
-        coalitions = min(samples, 2**count - 2)
-        if coalitions * count > MOST_MEMBERS:
-            raise ArgumentError(
-                "groups", f"wanted at most {MOST_MEMBERS} coalitions × groups, got {coalitions} × {count}"
-            )
+    check_groups(numbers, _most_groups(samples), f" with samples={samples}")
+    classes, scores = classes_and_scores(model, images, targets, chunk)
     _, absent_scores = classes_and_scores(model, absent, classes, chunk)
     totals = scores.double() - absent_scores.double()
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)

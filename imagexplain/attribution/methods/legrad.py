@@ -74,8 +74,10 @@ def legrad(
     check(images, chunk)
     if reading not in ("mean", "model"):
         raise ArgumentError("reading", f"wanted one of mean, model, got {reading!r}")
+    if layers < 0:
+        raise ArgumentError("layers", f"wanted at least 0, got {layers}")
     blocks = token_blocks(model, images)
-    if not 0 <= layers <= len(blocks.modules):
+    if layers > len(blocks.modules):
         raise ArgumentError("layers", f"wanted 0 to {len(blocks.modules)}, those of the model, got {layers}")
     given = None if targets is None else classes_to_explain(model, images, targets, chunk)
     maps = []

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
+from imagexplain.attribution.coalitions import MOST_MEMBERS, check_groups, coalition_scores
 from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
-from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.attribution.targets import Targets, check, classes_to_explain
 from imagexplain.errors import ArgumentError
 
 Scores = Literal["probabilities", "logits"]
@@ -34,6 +34,7 @@ def _regression_operations(work: Workload) -> float:
     forward_passes=lambda work: work.options["samples"] * work.draws,
     operations=_regression_operations,
     peer=Peer("Captum", "Lime", "draws differ, and Captum fits a lasso by the cosine of images"),
+    most_groups=lambda options: MOST_MEMBERS // options["samples"],
 )
 @isolated
 def lime(
@@ -100,11 +101,10 @@ def lime(
         raise ArgumentError("ridge", f"wanted a number of at least 0, got {ridge}")
     if scores not in ("probabilities", "logits"):
         raise ArgumentError("scores", f"wanted probabilities or logits, got {scores!r}")
-    classes = classes_to_explain(model, images, targets, chunk)
+    check(images, chunk)
     absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
-    for count in (numbers.flatten(1).amax(1) + 1).tolist():
-        if samples * count > MOST_MEMBERS:
-            raise ArgumentError("groups", f"wanted at most {MOST_MEMBERS} coalitions × groups, got {samples} × {count}")
+    check_groups(numbers, MOST_MEMBERS // samples, f" with samples={samples}")
+    classes = classes_to_explain(model, images, targets, chunk)
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, number in enumerate(numbers):
         coalitions = _coalitions(int(number.max()) + 1, samples, seed)

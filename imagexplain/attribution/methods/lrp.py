@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from imagexplain.attribution.methods.deep_lift import ELEMENTWISE
-from imagexplain.attribution.network.constants import CONVOLUTIONS
+from imagexplain.attribution.network.constants import ALL_CONVOLUTIONS as CONVOLUTIONS
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.visibility import check_visible

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from imagexplain.attribution.coalitions import MOST_MEMBERS, coalition_scores
+from imagexplain.attribution.coalitions import MOST_MEMBERS, check_groups, coalition_scores
 from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, Workload, register
-from imagexplain.attribution.targets import Targets, classes_and_scores
+from imagexplain.attribution.targets import Targets, check, classes_and_scores
 from imagexplain.errors import ArgumentError
 
 
@@ -27,6 +27,7 @@ def _coalitions_evaluated(work: Workload) -> float:
     family="perturbation",
     forward_passes=_coalitions_evaluated,
     peer=Peer("Captum", "ShapleyValueSampling", "draws differ"),
+    most_groups=lambda options: MOST_MEMBERS // options["permutations"],
 )
 @isolated
 def shapley_sampling(
@@ -84,13 +85,10 @@ def shapley_sampling(
     """
     if permutations < 1:
         raise ArgumentError("permutations", f"wanted at least 1, got {permutations}")
-    classes, scores = classes_and_scores(model, images, targets, chunk)
+    check(images, chunk)
     absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
-    for count in (numbers.flatten(1).amax(1) + 1).tolist():
-        if permutations * count > MOST_MEMBERS:
-            raise ArgumentError(
-                "groups", f"wanted at most {MOST_MEMBERS} orders × groups, got {permutations} × {count}"
-            )
+    check_groups(numbers, MOST_MEMBERS // permutations, f" with permutations={permutations}")
+    classes, scores = classes_and_scores(model, images, targets, chunk)
     _, absent_scores = classes_and_scores(model, absent, classes, chunk)
     maps = torch.empty(numbers.shape, dtype=torch.promote_types(images.dtype, torch.float32), device=images.device)
     for b, number in enumerate(numbers):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from imagexplain.attribution.network.attention_steps import AttentionSteps
 from imagexplain.attribution.network.forward import class_scores
+from imagexplain.attribution.network.function_kinds import CONVOLUTIONS
 from imagexplain.attribution.network.layers import SOFTMAXES, depends
 from imagexplain.attribution.network.tokens import layout_of, stated_grids, stated_prefix
 from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.errors import UnsupportedModelError
 
-CONVOLUTIONS = {F.conv1d, F.conv2d, F.conv3d}
 WINDOWED = {
     "timm": ("SwinTransformerBlock", "SwinTransformerV2Block"),
     "transformers": ("SwinLayer", "Swinv2Layer", "DonutSwinLayer"),

@@ -16,12 +16,9 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from imagexplain.attribution.network.function_calls import FunctionCalls
+from imagexplain.attribution.network.function_kinds import CONVOLUTIONS, SUMS, TRANSPOSED_CONVOLUTIONS
 
-CONVOLUTIONS = {
-    *(F.conv1d, F.conv2d, F.conv3d),
-    *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
-}
-SUMS = {torch.add, Tensor.add, Tensor.add_}
+ALL_CONVOLUTIONS = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS
 DIFFERENCES = {torch.sub, torch.subtract, Tensor.sub, Tensor.sub_, Tensor.subtract, Tensor.subtract_}
 REVERSED_DIFFERENCES = {torch.rsub, Tensor.__rsub__}
 SUMS_OF_PRODUCTS = {torch.addcmul, Tensor.addcmul, torch.addmm, Tensor.addmm}
@@ -63,7 +60,8 @@ class Constants(FunctionCalls):
         if function in (F.hardtanh, F.relu6) and result.requires_grad:
             value = _clipped(result.detach(), (0.0, 6.0) if function is F.relu6 else _bounds(*args, **kwargs))
         if value is not None and result.requires_grad:
-            axis = 1 if function in CONVOLUTIONS or function is F.batch_norm else -1 if function is F.linear else None
+            second = function in ALL_CONVOLUTIONS or function is F.batch_norm
+            axis = 1 if second else -1 if function is F.linear else None
             if axis == 1 and isinstance(value, Tensor):
                 value = value.view(-1, *[1] * (result.ndim - 2))
             self.found.append(Constant(value, result.shape, get_gradient_edge(result), axis))
@@ -72,7 +70,7 @@ class Constants(FunctionCalls):
 
 def _added(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | float | None:
     """Constant that the call adds to something that depends on the image."""
-    if func in CONVOLUTIONS or func is F.linear:
+    if func in ALL_CONVOLUTIONS or func is F.linear:
         return _bias(*args, **kwargs)
     if func is F.batch_norm:
         return _shift(*args, **kwargs)

@@ -31,7 +31,9 @@ PRODUCTS = _named("mul multiply")
 QUOTIENTS = _named("div divide true_divide")
 MATRIX_PRODUCTS = _named("matmul bmm")
 MEANS = _named("mean sum adaptive_avg_pool1d adaptive_avg_pool2d avg_pool1d avg_pool2d")
-CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d})
+CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, F.conv3d})
+"""Convolutions but for transposed ones; ``torch.conv1d`` and the others are the same objects."""
+TRANSPOSED_CONVOLUTIONS = frozenset({F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d})
 REARRANGEMENTS = _named(
     "view view_as reshape flatten unflatten permute transpose swapaxes movedim contiguous clone squeeze unsqueeze "
     "expand expand_as repeat repeat_interleave broadcast_to unbind chunk split tensor_split narrow select index_select "

@@ -98,11 +98,6 @@ def layout_of(
     )
 
 
-def to_maps(activation: Tensor, images: Sequence[int], prefix: int | None = None) -> Tensor:
-    """View (B, K, h, w) of a layer's output or of its gradient, without prefix tokens; arguments as `layout_of`."""
-    return layout_of(activation.shape, images, prefix).maps(activation)
-
-
 def stated_layout(model: nn.Module, layer: nn.Module, shape: Sequence[int], images: Sequence[int]) -> Layout:
     """Layout of one layer's output, from what it and the model state; arguments and errors as `layout_of`."""
     if isinstance(layer, IN_ONE_DIMENSION):
