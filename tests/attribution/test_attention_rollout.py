@@ -16,7 +16,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.vision_transformer import ParallelThingsBlock
 from torch import Tensor, nn
 
-from imagexplain.attribution.methods.attention_rollout import attention_rollout
+from imagexplain.attribution.methods.attention_rollout import HeadFusion, attention_rollout
 from imagexplain.attribution.methods.gradient_rollout import gradient_rollout
 from imagexplain.attribution.network.attention_capture import attention_layers
 from tests.attribution.networks import (
@@ -199,7 +199,7 @@ def test_gradient_rollout_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", TOKEN_MODELS)
 @pytest.mark.parametrize("fusion", ["mean", "max", "min"])
-def test_rollout_equals_the_dense_product(kind: str, fusion: str) -> None:
+def test_rollout_equals_the_dense_product(kind: str, fusion: HeadFusion) -> None:
     make, prefix, read = TOKEN_MODELS[kind]
     network = make()
     images = pictures(2, network.patch_embed.img_size)
@@ -454,7 +454,7 @@ def test_bad_arguments(method: Callable[..., Tensor]) -> None:
 
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match="head_fusion: wanted one of mean, max, min, got 'sum'"):
-        attention_rollout(vit(), pictures(), head_fusion="sum")
+        attention_rollout(vit(), pictures(), head_fusion="sum")  # type: ignore[arg-type]
     for discard in (1.0, -0.1):
         with pytest.raises(ValueError, match=r"discard: wanted a share in \[0, 1\), got"):
             attention_rollout(vit(), pictures(), discard=discard)
