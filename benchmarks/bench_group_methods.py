@@ -37,6 +37,7 @@ from benchmarks.group_explanations.game import Array, NotStoredError, StoredGame
 from benchmarks.group_explanations.gaussian_process import Choice, gaussian_process
 from benchmarks.group_explanations.reference import converged, exact
 from benchmarks.group_explanations.report import EXACT, MODELS, REFERENCE, lines, tables
+from benchmarks.group_explanations.rivals import TooDearError
 from benchmarks.group_explanations.typical import known_of, without_each
 from benchmarks.tables import put
 from evaluation.machine import machine
@@ -174,7 +175,10 @@ def scored(
     seeds: int,
     weights: Array | None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the scores of every estimator at every cost; what the store lacks and nobody evaluates is left out."""
+    """Yield the scores of every estimator at every cost.
+
+    What the store lacks and nobody evaluates is left out, and what cannot be had for the cost.
+    """
     _, full = ends(game)
     effects = full - game.values(1 - np.eye(game.players))
     error = float(np.linalg.norm(reference.errors) / np.linalg.norm(reference.values))  # type: ignore[arg-type]
@@ -189,7 +193,7 @@ def scored(
             begin = time.process_time() - game.seconds
             try:
                 found = ways[name](cost)
-            except NotStoredError:
+            except (NotStoredError, TooDearError):
                 continue
             seconds = time.process_time() - game.seconds - begin
             by_seed[name, cost].append(found.values)
@@ -202,12 +206,17 @@ def scored(
 
 
 def table(cases: list[list[dict[str, Any]]]) -> Measures:
-    """Means by estimator and cost over the seeds and the cases, and the rank correlation of each case."""
+    """Means by estimator and cost over the seeds and the cases, and the rank correlation of each case.
+
+    An estimator that one of the cases lacks at a cost is left out there: a mean of the others is of other cases.
+    """
     rows = [{**row, "case": case} for case, own in enumerate(cases) for row in own]
     found: Measures = {}
     for key in dict.fromkeys((row["estimator"], row["cost"]) for row in rows):
         own = [row for row in rows if (row["estimator"], row["cost"]) == key]
         held = sorted({row["case"] for row in own})
+        if len(held) < len(cases):
+            continue
         each = [float(np.mean([row["rank"] for row in own if row["case"] == case])) for case in held]
         names = dict.fromkeys(name for row in own for name in row if name not in ("estimator", "cost", "case"))
         means = {name: round(float(np.mean([row[name] for row in own if name in row])), 4) for name in names}

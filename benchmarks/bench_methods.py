@@ -11,13 +11,14 @@ Score-CAM and Ablation-CAM evaluate everything once for each of the layer's chan
 
 The peers are pytorch-grad-cam, Captum and PAIR's saliency, each called as its documentation says: a CAM object with
 targets and, for tokens, a reshape_transform; PAIR with one NumPy image at a time. Layer, steps, samples, windows,
-groups and chunk are equal on both sides, and few (`settings`), so that all of it takes about half an hour on two
-cores. Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs in place; there both sides explain a
-copy without.
+groups and chunk are equal on both sides, and few (`settings`), so that all of it takes about an hour on two cores.
+Captum's rules for guided backpropagation and DeepLIFT do not bear ReLUs in place; there both sides explain a copy
+without.
 
 The first call of each way warms up and is counted; then both take turns with a rest between, each first in every other
 one, and the ratio is the median of the turns', with its 95 % interval. Short calls take more turns than `repeats`, as
-many as fill `least` seconds; calls of more than `slow` seconds take one.
+many as fill `least` seconds; calls of more than `slow` seconds take one. A ratio with a side that took one has no
+interval.
     rows       whole: from the pixels on; rest: of a layer's replaced output on; back: gradients from the scores on.
     passes     floating-point operations of convolutions, matrix products and attention, forwards and back, in units of
                one image's forward pass. Gradients of the parameters count too, where a way takes them.
@@ -37,7 +38,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
@@ -78,6 +79,9 @@ SAMPLES = {"rise": 4, "ss_cam": 1 / 16}
 RATIOS = "times of peers"
 """Name of the docs' table."""
 
+ONCE = r"\*"
+"""Mark of the ratios without an interval."""
+
 PACKAGES = ("grad-cam", "captum", "saliency", "timm", "numpy")
 
 PERMUTATIONS = 2
@@ -95,8 +99,6 @@ class Settings:
         samples: Number of noisy copies, references drawn or coalitions; RISE's masks are four times as many.
         window, stride: Lengths of occlusion, in pixels.
         cells: Side of the grid whose cells are the groups.
-        slow: Seconds of a call beyond which it takes one turn.
-        least: Seconds that the turns of short calls fill, both ways together.
     """
 
     side: int = 224
@@ -106,6 +108,19 @@ class Settings:
     window: int = 64
     stride: int = 32
     cells: int = 4
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Numbers that say how often a call is timed, after a first one that warms up.
+
+    Attributes:
+        repeats: Number of turns at least.
+        slow: Seconds of a call beyond which it takes one turn.
+        least: Seconds that the turns of short calls fill, both ways together.
+    """
+
+    repeats: int = 3
     slow: float = 10.0
     least: float = 8.0
 
@@ -393,9 +408,35 @@ def timed(way: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, floa
     return maps, time.perf_counter() - started
 
 
-def turns(first: Collection[float], repeats: int, least: float) -> int:
+def turns(first: Collection[float], timing: Timing) -> int:
     """Number of turns of calls that took these seconds at first: ``repeats``, or as many as fill ``least`` seconds."""
-    return max(repeats, int(least / (sum(first) + REST * len(first)))) if first else repeats
+    return max(timing.repeats, int(timing.least / (sum(first) + REST * len(first)))) if first else timing.repeats
+
+
+def taken(turn_of: Callable[[str], float], first: Mapping[str, float], timing: Timing) -> dict[str, list[float]]:
+    """The seconds of every turn by way, a single one of the ways that are slow.
+
+    Args:
+        turn_of: Function that takes a way's turn and returns its seconds.
+        first: Seconds of each way's first call.
+        timing: Numbers of turns.
+    """
+    seconds: dict[str, list[float]] = {way: [] for way in first}
+    for turn in range(turns(first.values(), timing)):
+        for way in list(first)[:: 1 if turn % 2 else -1]:
+            if turn == 0 or first[way] <= timing.slow:
+                seconds[way].append(turn_of(way))
+    return seconds
+
+
+def compared_seconds(own: Sequence[float], theirs: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
+    """The median of the turns' ratios of the peer's seconds to ours, and its interval.
+
+    A side's only turn is compared with all of the other's, and there is no interval: one turn does not tell how far
+    others would have differed from it.
+    """
+    ratios = np.divide(theirs, own).tolist()
+    return statistics.median(ratios), interval(ratios) if min(len(own), len(theirs)) > 1 else None
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -405,7 +446,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[outside], ordered[-1 - outside]
 
 
-def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
+def compared(case: Case, method: str, timing: Timing) -> dict[str, Any]:
     """One method on one case: ours beside the peer's, where there is one."""
     peer, device = METHODS[method].peer, case.images.device
     ways: dict[str, Callable[[], Tensor]] = {"ours": partial(ours, method, case)}
@@ -428,16 +469,11 @@ def compared(case: Case, method: str, repeats: int) -> dict[str, Any]:
             result["missing"] = str(error)
             continue
         result["evaluations"][way] = evaluations.told(unit)
-    seconds: dict[str, list[float]] = {way: [] for way in first}
-    for turn in range(turns(first.values(), repeats, case.settings.least)):
-        for way in list(seconds)[:: 1 if turn % 2 else -1]:
-            row, slow = seconds[way], first[way] > case.settings.slow
-            row.append(row[0] if row and slow else timed(ways[way], device)[1])
+    seconds = taken(lambda way: timed(ways[way], device)[1], first, timing)
     result["seconds"] = {way: statistics.median(row) for way, row in seconds.items()}
+    result["timing"] = asdict(timing)
     if peer is not None and "peer" in maps:
-        ratios = [theirs / own for own, theirs in zip(seconds["ours"], seconds["peer"], strict=True)]
-        result["times ours"] = statistics.median(ratios)
-        result["interval"] = interval(ratios)
+        result["times ours"], result["interval"] = compared_seconds(seconds["ours"], seconds["peer"])
         if peer.double:
             exact = in_double(case)
             with _quiet():
@@ -496,8 +532,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _ends(row: dict[str, Any]) -> str:
-    """Both ends of a ratio's interval."""
-    return " to ".join(f"{end:.2f}" for end in row["interval"])
+    """Both ends of a ratio's interval, if it has one."""
+    return " to ".join(f"{end:.2f}" for end in row["interval"]) if row["interval"] else "timed once"
 
 
 def ratios(results: dict[str, Any]) -> str:
@@ -508,26 +544,34 @@ def ratios(results: dict[str, Any]) -> str:
     slower = []
     for same in zip(*(part["methods"] for part in parts), strict=True):
         if any("times ours" in row for row in same):
-            cells = [f"{row['times ours']:#.3g}".rstrip(".") if "times ours" in row else "" for row in same]
-            lines.append("| " + " | ".join([f"`{same[0]['method']}`", same[0]["peer"], *cells]) + " |")
+            lines.append("| " + " | ".join([f"`{same[0]['method']}`", same[0]["peer"], *map(_ratio, same)]) + " |")
         slower += [
             f"`{row['method']}` ({column}: {_ends(row)})"
             for column, row in zip(columns, same, strict=True)
-            if "times ours" in row and row["interval"][1] < 1
+            if row.get("interval") and row["interval"][1] < 1
         ]
-    said = f"{', '.join(slower)}." if slower else "none."
-    return "\n".join(lines) + f"\n\nSlower than the peer with the whole interval: {said}\n"
+    said = (
+        f"Slower than the peer with the whole interval: {', '.join(slower) or 'none'}. {ONCE}: a side was timed once."
+    )
+    return "\n".join(lines) + f"\n\n{said}\n"
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    """The peer's times in ours, with a mark where there is no interval."""
+    if "times ours" not in row:
+        return ""
+    return f"{row['times ours']:#.3g}".rstrip(".") + ("" if row["interval"] else ONCE)
 
 
 def part(
-    name: str, batch: int, methods: Sequence[str], repeats: int, settings: Settings, device: str
+    name: str, batch: int, methods: Sequence[str], timing: Timing, settings: Settings, device: str
 ) -> dict[str, Any]:
     """All methods on one model and batch."""
     case = made(name, batch, settings, device)
     rows = []
     for method in methods:
         print(f"{name}, batch {batch}: {method} …", end=" ", file=sys.stderr, flush=True)
-        row = compared(case, method, repeats)
+        row = compared(case, method, timing)
         rows.append(row)
         print(row.get("refused", row.get("seconds")), file=sys.stderr, flush=True)
     return {
@@ -572,10 +616,10 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet", "vit"], choices=MODELS)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
-    parser.add_argument("--repeats", type=int, default=3, help="turns at least, after a first one that warms up")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    for name, value in asdict(Settings()).items():
-        parser.add_argument(f"--{name}", type=type(value), default=value, help=argparse.SUPPRESS)
+    for name, value in {**asdict(Timing()), **asdict(Settings())}.items():
+        shown = "turns at least, after a first one that warms up" if name == "repeats" else argparse.SUPPRESS
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=shown)
     parser.add_argument("--out", type=Path)
     parser.add_argument(
         "--add", action="store_true", help="keep what that file has of other models, batches and methods"
@@ -592,16 +636,19 @@ def main() -> None:
     if options.add and not options.out:
         parser.error("--add: wanted --out, the file to add to, got none")
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
+    timing = Timing(**{name: getattr(options, name) for name in asdict(Timing())})
+    earlier = json.loads(options.out.read_text())["parts"] if options.add and options.out.exists() else []
+    if any(part["settings"] != asdict(settings) for part in earlier):
+        parser.error("--add: wanted the settings of the file, got others, whose rows cannot be told apart")
     results: dict[str, Any] = {
         "machine": {**machine(), "device": options.device, **versions()},
-        "repeats": options.repeats,
-        "parts": json.loads(options.out.read_text())["parts"] if options.add and options.out.exists() else [],
+        "parts": earlier,
     }
     if options.device.startswith("cuda"):
         results["machine"]["device"] = torch.cuda.get_device_name(options.device)
     for name in options.models:
         for batch in options.batches:
-            found = part(name, batch, options.methods, options.repeats, settings, options.device)
+            found = part(name, batch, options.methods, timing, settings, options.device)
             results["parts"] = merged(results["parts"], found)
             if options.out:
                 options.out.write_text(json.dumps(results, indent=2) + "\n")

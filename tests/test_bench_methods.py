@@ -14,6 +14,8 @@ from benchmarks import bench_methods
 from benchmarks.bench_methods import (
     Evaluations,
     Settings,
+    Timing,
+    compared_seconds,
     difference,
     interval,
     merged,
@@ -21,10 +23,12 @@ from benchmarks.bench_methods import (
     part,
     ratios,
     table,
+    taken,
     turns,
 )
 
-SETTINGS = Settings(side=64, steps=3, samples=2, window=32, stride=32, cells=2, least=0)
+SETTINGS = Settings(side=64, steps=3, samples=2, window=32, stride=32, cells=2)
+TIMING = Timing(repeats=2, least=0)
 COUNTS = {
     "ablation_cam": ({"whole": 2, "rest": 512 * 2 + 5, "back": 0}, {"whole": 2 * (2 + 512), "rest": 0, "back": 0}),
     "deep_lift": ({"whole": 4, "rest": 0, "back": 2}, {"whole": 4, "rest": 0, "back": 4}),
@@ -39,7 +43,7 @@ COUNTS = {
 def test_maps_and_evaluations_are_compared() -> None:
     for name in ("pytorch_grad_cam", "saliency"):
         pytest.importorskip(name)
-    result = part("resnet", 2, [*COUNTS, "bag_cam"], 1, SETTINGS, "cpu")
+    result = part("resnet", 2, [*COUNTS, "bag_cam"], TIMING, SETTINGS, "cpu")
     rows = {row["method"]: row for row in result["methods"]}
     for method, (own, theirs) in COUNTS.items():
         row = rows[method]
@@ -49,6 +53,7 @@ def test_maps_and_evaluations_are_compared() -> None:
             assert counts == expected, (method, way)
             assert row["seconds"][way] > 0
         assert row["interval"][0] <= row["times ours"] <= row["interval"][1]
+        assert row["timing"] == {"repeats": 2, "slow": 10.0, "least": 0}
         assert row["note"] or row["difference"] < 1e-4, method
     # The gradients of the layers before the last, and those of the parameters, are the peer's alone.
     passes = {way: counts["passes"] for way, counts in rows["grad_cam"]["evaluations"].items()}
@@ -89,7 +94,22 @@ def test_evaluations_are_counted() -> None:
 @pytest.mark.parametrize(("first", "expected"), [((0.05, 0.05), 26), ((0.01, 0.01), 36), ((20.0, 0.1), 3), ((), 3)])
 def test_short_calls_take_more_turns(first: tuple[float, ...], expected: int) -> None:
     """Calls of 0.05 s, each behind a rest of 0.1 s, take 0.3 s a turn."""
-    assert turns(first, 3, 8.0) == expected
+    assert turns(first, Timing(repeats=3, least=8.0)) == expected
+
+
+def test_slow_calls_take_one_turn_and_have_no_interval() -> None:
+    order: list[str] = []
+
+    def turn_of(way: str) -> float:
+        order.append(way)
+        return 12.0 if way == "peer" else 1.0 + len(order)
+
+    seconds = taken(turn_of, {"ours": 9.0, "peer": 11.0}, Timing(repeats=3, slow=10.0, least=0))
+    assert order == ["peer", "ours", "ours", "ours"]
+    assert seconds == {"ours": [3.0, 4.0, 5.0], "peer": [12.0]}
+    assert compared_seconds(seconds["ours"], seconds["peer"]) == (3.0, None)
+    assert compared_seconds([2.0], [3.0]) == (1.5, None)
+    assert compared_seconds([1.0, 2.0, 4.0], [1.0, 3.0, 8.0]) == (1.5, (1.0, 2.0))
 
 
 def test_interval_of_a_median_by_order_statistics() -> None:
@@ -99,8 +119,8 @@ def test_interval_of_a_median_by_order_statistics() -> None:
 
 
 def test_ratios_name_what_is_slower_with_its_whole_interval() -> None:
-    def row(method: str, ratio: float, least: float, most: float) -> dict[str, object]:
-        return {"method": method, "peer": "Captum", "times ours": ratio, "interval": [least, most]}
+    def row(method: str, ratio: float, interval: list[float] | None) -> dict[str, object]:
+        return {"method": method, "peer": "Captum", "times ours": ratio, "interval": interval}
 
     shown = ratios(
         {
@@ -108,12 +128,22 @@ def test_ratios_name_what_is_slower_with_its_whole_interval() -> None:
                 {
                     "architecture": "resnet18",
                     "batch": 1,
-                    "methods": [row("slow", 0.9, 0.8, 0.99), row("level", 0.99, 0.9, 1.1), {"method": "alone"}],
+                    "methods": [
+                        row("slow", 0.9, [0.8, 0.99]),
+                        row("level", 0.99, [0.9, 1.1]),
+                        row("once", 0.5, None),
+                        {"method": "alone"},
+                    ],
                 },
                 {
                     "architecture": "resnet18",
                     "batch": 8,
-                    "methods": [row("slow", 133.4, 120, 150), {"method": "level", "refused": "no"}, {}],
+                    "methods": [
+                        row("slow", 133.4, [120, 150]),
+                        {"method": "level", "refused": "no"},
+                        row("once", 0.6, None),
+                        {},
+                    ],
                 },
             ]
         }
@@ -123,8 +153,9 @@ def test_ratios_name_what_is_slower_with_its_whole_interval() -> None:
         "| --- | --- | --- | --- |",
         "| `slow` | Captum | 0.900 | 133 |",
         "| `level` | Captum | 0.990 |  |",
+        r"| `once` | Captum | 0.500\* | 0.600\* |",
         "",
-        "Slower than the peer with the whole interval: `slow` (resnet18, 1: 0.80 to 0.99).",
+        r"Slower than the peer with the whole interval: `slow` (resnet18, 1: 0.80 to 0.99). \*: a side was timed once.",
     ]
 
 
@@ -136,6 +167,16 @@ def test_rows_measured_anew_take_the_place_of_those_on_record() -> None:
     earlier = [part(1, grad_cam=1.0, gradient=2.0), part(8, grad_cam=3.0)]
     assert merged(earlier, part(1, gradient=4.0)) == [part(1, grad_cam=1.0, gradient=4.0), part(8, grad_cam=3.0)]
     assert merged(earlier[1:], part(1, gradient=4.0)) == [part(1, gradient=4.0), part(8, grad_cam=3.0)]
+
+
+def test_rows_of_other_settings_are_not_added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    held = json.dumps({"parts": [{"model": "vit", "batch": 1, "settings": {"side": 224}, "methods": []}]})
+    out.write_text(held)
+    monkeypatch.setattr(sys, "argv", ["bench_methods", "--side", "64", "--out", str(out), "--add"])
+    with pytest.raises(SystemExit):
+        bench_methods.main()
+    assert out.read_text() == held
 
 
 def test_difference_is_that_of_scaled_maps() -> None:

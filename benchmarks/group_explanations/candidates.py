@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.group_explanations import draws
 from benchmarks.group_explanations.estimates import Estimate, ends
 from benchmarks.group_explanations.game import Array, Game
-from benchmarks.group_explanations.rivals import constrained
+from benchmarks.group_explanations.rivals import constrained, enumerated
 
 Surrogate = tuple[Callable[[Array], Array], Array]
 """A function of coalitions (n, K) to values (n,), and its own Shapley values (K,)."""
@@ -19,14 +19,14 @@ Surrogate = tuple[Callable[[Array], Array], Array]
 def leverage_shap(game: Game, budget: int, seed: int) -> Estimate:
     """Kernel SHAP from sizes drawn evenly, as the leverage scores of its regression are, and weighted accordingly.
 
+    Coalitions are distinct, as the authors' are, so that the values are exact where all can be paid.
+
     Source: Musco, Witter 2024, "Provably Accurate Shapley Value Estimation via Leverage Score Sampling",
-    arXiv 2410.01917; with replacement, which at 2^K coalitions is no difference.
+    arXiv 2410.01917.
     """
-    players = game.players
     empty, full = ends(game)
-    rows = draws.uniform_size_pairs(players, (budget - 2) // 2 * 2, seed)
-    sizes = rows.sum(1)
-    return Estimate(constrained(rows, game.values(rows) - empty, full - empty, 1 / (sizes * (players - sizes))))
+    rows, chances = draws.distinct_pairs(game.players, budget - 2, seed)
+    return Estimate(constrained(rows, game.values(rows) - empty, full - empty, draws.kernel(rows) / chances))
 
 
 def shrunk_kernel_shap(game: Game, budget: int, seed: int, prior: Array | None, price: float) -> Estimate:
@@ -39,6 +39,8 @@ def shrunk_kernel_shap(game: Game, budget: int, seed: int, prior: Array | None, 
         prior: Values (K,) to shrink to, made to sum to the total; None for equal ones.
         price: Forward passes that the prior has taken.
     """
+    if (found := enumerated(game, int(budget - price))) is not None:
+        return found
     players = game.players
     empty, full = ends(game)
     total = full - empty
@@ -48,28 +50,31 @@ def shrunk_kernel_shap(game: Game, budget: int, seed: int, prior: Array | None, 
     start = np.full(players, total / players) if prior is None else prior + (total - prior.sum()) / players
     left, right = signs - signs.mean(1, keepdims=True), odd - signs @ start
     u, s, vt = np.linalg.svd(left, full_matrices=False)
-    best, found = np.inf, start
+    best, shrunk = np.inf, start
     for weight in np.geomspace(1e-3, 1e4, 29):
         part = s**2 / (s**2 + weight)
         hat = ((u * part) * u).sum(1)
         errors = (right - (u * part) @ (u.T @ right)) / np.maximum(1 - hat, 1e-9)
         if (score := float(errors @ errors)) < best:
-            best, found = score, start + vt.T @ (s / (s**2 + weight) * (u.T @ right))
-    return Estimate(found + (total - found.sum()) / players)
+            best, shrunk = score, start + vt.T @ (s / (s**2 + weight) * (u.T @ right))
+    return Estimate(shrunk + (total - shrunk.sum()) / players)
 
 
 def adjusted(game: Game, budget: int, seed: int, fitted: Callable[[Array, Array, Array], Surrogate]) -> Estimate:
     """Shapley values of a surrogate, and an unbiased estimate of what it missed from coalitions that it has not seen.
 
     Each half of the coalitions corrects the surrogate of the other half. The correction is that of maximal sample
-    reuse: φ_i = E[v(S) | i ∈ S] − E[v(S) | i ∉ S], each size weighted as Shapley's definition does.
+    reuse: φ_i = E[v(S) | i ∈ S] − E[v(S) | i ∉ S], each size weighted as Shapley's definition does. The coalitions are
+    those of :func:`leverage_shap`, and where all can be paid the values are exact, as the authors' are.
 
     Source: Witter et al. 2025, "Regression-adjusted Monte Carlo Estimators for Shapley Values and Probabilistic
     Values", arXiv 2506.11849.
     """
+    if (every := enumerated(game, budget)) is not None:
+        return every
     players = game.players
     empty, full = ends(game)
-    rows = draws.uniform_size_pairs(players, (budget - 2) // 4 * 4, seed)
+    rows, chances = draws.distinct_pairs(players, budget - 2, seed)
     scores = game.values(rows)
     both = np.stack([np.zeros(players), np.ones(players)])
     found = np.zeros(players)
@@ -78,7 +83,8 @@ def adjusted(game: Game, budget: int, seed: int, fitted: Callable[[Array, Array,
         surrogate, values = fitted(np.concatenate([both, rows[own]]), np.r_[empty, full, scores[own]], both)
         rest, missed = rows[~own], scores[~own] - surrogate(rows[~own])
         start, end = np.array([empty, full]) - surrogate(both)
-        found += (values + _reused(rest, missed, float(start), float(end))) / 2
+        reused = _reused(rest, missed, chances[~own] * (~own).mean(), float(start), float(end))
+        found += (values + reused) / 2
     return Estimate(found + (full - empty - found.sum()) / players)
 
 
@@ -127,15 +133,14 @@ def boosted_trees(game: Game, budget: int, seed: int) -> Estimate:
     return Estimate(values + (full - empty - values.sum()) / players)
 
 
-def _reused(rows: Array, scores: Array, start: float, end: float) -> Array:
-    """Shapley values (K,) by maximal sample reuse from coalitions whose sizes are drawn evenly from 1 … K−1.
+def _reused(rows: Array, scores: Array, chances: Array, start: float, end: float) -> Array:
+    """Shapley values (K,) by maximal sample reuse from coalitions (n, K) and the chances (n,) of each to be among them.
 
     φ_i = (v(N) − v(N∖i) + v(i) − v(∅)) / K + …: the ends are known, and each other coalition stands for its size.
     """
     players = rows.shape[1]
     sizes = rows.sum(1).astype(int)
-    chance = np.array([1 / ((players - 1) * comb(players, size)) for size in sizes])
     with_it = np.array([1 / (players * comb(players - 1, size - 1)) for size in sizes])
     without = np.array([1 / (players * comb(players - 1, size)) for size in sizes])
-    terms = np.where(rows > 0, with_it[:, None], -without[:, None]) * (scores / chance)[:, None]
-    return np.asarray(terms.mean(0) + (end - start) / players)
+    terms = np.where(rows > 0, with_it[:, None], -without[:, None]) * (scores / chances)[:, None]
+    return np.asarray(terms.sum(0) + (end - start) / players)

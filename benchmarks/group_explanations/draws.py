@@ -1,6 +1,8 @@
-"""Coalitions as estimators draw them. The first draws of a longer series are those of a shorter one."""
+"""Coalitions as estimators draw them; the first of a longer series, but of distinct ones, are those of a shorter."""
 
 from __future__ import annotations
+
+from math import comb
 
 import numpy as np
 
@@ -15,10 +17,42 @@ def kernel_pairs(players: int, count: int, seed: int) -> Array:
     return _paired(players, count, random, lambda: int(random.choice(sizes, p=chances / chances.sum())))
 
 
-def uniform_size_pairs(players: int, count: int, seed: int) -> Array:
-    """Coalitions whose sizes are drawn evenly from 1 … K−1, each with its complement: by leverage scores."""
+def every(players: int) -> Array:
+    """All coalitions (2^K − 2, K) but the empty and the full one."""
+    return np.asarray((np.arange(1, 2**players - 1)[:, None] >> np.arange(players)) % 2, float)
+
+
+def kernel(rows: Array) -> Array:
+    """The Shapley kernel (n,) of coalitions (n, K), but for a factor."""
+    players = rows.shape[1]
+    return np.array([1 / (comb(players, size) * size * (players - size)) for size in rows.sum(1).astype(int).tolist()])
+
+
+def distinct_pairs(players: int, count: int, seed: int) -> tuple[Array, Array]:
+    """Distinct coalitions, each followed by its complement, every size as often as the others as far as it has enough.
+
+    Of each size as many are taken as are expected, rounded at random so that the chances stay what they are.
+
+    Returns:
+        Coalitions (n, K), n the even count or all that there are, and the chance (n,) of each to be among them.
+    """
     random = np.random.default_rng([seed, 2])
-    return _paired(players, count, random, lambda: int(random.integers(1, players)))
+    sizes = range(1, players // 2 + 1)
+    pairs = np.array([comb(players, size) // (2 if 2 * size == players else 1) for size in sizes])
+    shares = np.array([0.5 if 2 * size == players else 1.0 for size in sizes])  # the middle size is its own complement
+    wanted = min(count // 2, int(pairs.sum()))
+    expected = _filled(pairs, shares, wanted)
+    ends = np.cumsum(expected)
+    ends[-1] = wanted
+    taken = np.diff(np.floor(np.r_[0, ends] + random.random())).astype(int).clip(0, pairs)
+    found, chances = [], []
+    for size, number, each, mean in zip(sizes, pairs.tolist(), taken.tolist(), expected.tolist(), strict=True):
+        for index in random.choice(number, each, replace=False).tolist():
+            found.append(_combination(index, players, size))
+            chances.append(mean / number)
+    order = random.permutation(len(found))
+    rows = np.array(found).reshape(-1, players)[order]
+    return np.stack([rows, 1 - rows], 1).reshape(-1, players), np.repeat(np.array(chances)[order], 2)
 
 
 def orders(players: int, count: int, seed: int) -> Array:
@@ -49,3 +83,30 @@ def _paired(players: int, count: int, random: np.random.Generator, size) -> Arra
         found[row, random.permutation(players)[: size()]] = 1
         found[row + 1] = 1 - found[row]
     return found[:count]
+
+
+def _filled(most: Array, shares: Array, total: int) -> Array:
+    """Parts of a total in proportion to shares, none above its most."""
+    found = np.zeros(len(most))
+    free = np.ones(len(most), bool)
+    while free.any():
+        found[free] = (total - most[~free].sum()) * shares[free] / shares[free].sum()
+        over = free & (found >= most)
+        if not over.any():
+            break
+        found[over] = most[over]
+        free &= ~over
+    return found
+
+
+def _combination(index: int, players: int, size: int) -> Array:
+    """The coalition (K,) of that number among those of a size; those with the first player come first."""
+    found = np.zeros(players)
+    for player in range(players):
+        with_it = comb(players - 1 - player, size - 1) if size else 0
+        if index < with_it:
+            found[player] = 1
+            size -= 1
+        else:
+            index -= with_it
+    return found

@@ -15,6 +15,10 @@ from benchmarks.group_explanations.game import Array, Game
 from evaluation.shapley import WeightedLeastSquares
 
 
+class TooDearError(Exception):
+    """Fewer forward passes than a single estimate takes."""
+
+
 def captum_kernel_shap(game: Game, budget: int, seed: int) -> Estimate:
     """Captum's ``KernelShap``, whose samples include both ends, fitted in float64 instead of by scikit-learn."""
 
@@ -72,7 +76,10 @@ def lime(game: Game, budget: int, seed: int) -> Estimate:
 
 
 def orders(game: Game, budget: int, seed: int) -> Estimate:
-    """Gains along random orders, each forwards and backwards; as many whole orders as can be paid, one at least.
+    """Gains along random orders, each forwards and backwards; as many whole orders as can be paid.
+
+    Raises:
+        TooDearError: not even one order can be paid.
 
     Source: Castro, Gómez, Tejada 2009; antithetic: Mitchell et al., arXiv 2104.12199.
     """
@@ -80,7 +87,7 @@ def orders(game: Game, budget: int, seed: int) -> Estimate:
     empty, full = ends(game)
     count = (budget - 2) // (players - 1)
     if count < 1:
-        return Estimate(np.full(players, (full - empty) / players))
+        raise TooDearError
     inner = draws.orders(players, count * (players - 1), seed)
     scores = game.values(inner).reshape(count, players - 1)
     rows = inner.reshape(count, players - 1, players)
@@ -94,14 +101,24 @@ def orders(game: Game, budget: int, seed: int) -> Estimate:
 
 
 def paired_kernel_shap(game: Game, budget: int, seed: int) -> Estimate:
-    """Least squares on pairs of complements, the sum kept exactly: what this library's ``kernel_shap`` does.
+    """Least squares on pairs of complements, or on all coalitions, the sum kept exactly: our ``kernel_shap``.
 
     Source: Covert, Lee, arXiv 2012.01536.
     """
-    players = game.players
+    if (found := enumerated(game, budget)) is not None:
+        return found
     empty, full = ends(game)
-    rows = draws.kernel_pairs(players, (budget - 2) // 2 * 2, seed)
+    rows = draws.kernel_pairs(game.players, (budget - 2) // 2 * 2, seed)
     return Estimate(constrained(rows, game.values(rows) - empty, full - empty))
+
+
+def enumerated(game: Game, budget: int) -> Estimate | None:
+    """Exact values by kernel SHAP's regression on all coalitions; None where they cannot be paid."""
+    if 2**game.players > budget:
+        return None
+    empty, full = ends(game)
+    rows = draws.every(game.players)
+    return Estimate(constrained(rows, game.values(rows) - empty, full - empty, draws.kernel(rows)))
 
 
 def straight_path(game: Game, budget: int, price: float) -> Estimate:

@@ -66,8 +66,9 @@ STRONGEST = 1 - 1e-9
 """Largest coupling: the hyperbolic tangent of a large number rounds to 1, whose logarithms are infinite."""
 
 TYPICAL = (-2.4, -0.4, -2.4, -3.9, -2.1, -8.8)
-"""Logarithms of the weights of :func:`segment_prior`, of the noise last: those of greatest evidence for scenes of
-LaNet, BiT, the ResNet and the ViT together. ``results_group_methods.json`` has those without each model.
+"""Logarithms of the weights of :func:`segment_prior`, of the noise last: those of greatest evidence in a fit to scenes
+of LaNet, BiT, the ResNet and the ViT together, rounded. ``results_group_methods.json`` has those of a later fit without
+each model; those without the Swin are of the same four and near to these.
 """
 
 

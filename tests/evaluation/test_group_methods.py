@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.bench_group_methods import estimators
+from benchmarks.bench_group_methods import estimators, scored, table
 from benchmarks.group_explanations import draws
 from benchmarks.group_explanations.cases import few_superpixels
 from benchmarks.group_explanations.chosen import chosen_coalitions
@@ -18,6 +18,7 @@ from benchmarks.group_explanations.estimates import Estimate
 from benchmarks.group_explanations.game import Array, Facts, NotStoredError, SegmentGame, StoredGame, facts_of
 from benchmarks.group_explanations.reference import converged, exact
 from benchmarks.group_explanations.report import lead
+from benchmarks.group_explanations.rivals import TooDearError, orders
 from evaluation.cases import case as scene_case
 from evaluation.shapley import MOST_GROUPS
 from imagexplain.attribution.gaussian_process_shapley import drawn_coalitions, segment_prior, shapley_posterior
@@ -30,6 +31,14 @@ PLAYERS = 6
 EFFECTS = np.array([3.0, -1.0, 0.5, 2.0, 0.25, 1.5])
 RING = np.roll(np.eye(PLAYERS), 1, axis=1)
 FACTS = Facts(np.ones(PLAYERS), np.ones(PLAYERS), RING + RING.T, np.zeros((PLAYERS, 3)), np.full(PLAYERS, np.nan))
+EXACT_WHERE_ALL_ARE_PAID = (
+    "shap KernelExplainer",
+    "paired KernelShap (ours)",
+    "leverage SHAP",
+    "ridge to equal shares",
+    "regression-adjusted, quadratic",
+    "Gaussian process, half drawn and half chosen",
+)
 BIASED = ("LIME", "shap KernelExplainer, 10 features", "boosted trees", "regression-adjusted, trees")
 
 
@@ -64,6 +73,22 @@ def test_an_additive_game_is_exact_for_all_that_claim_it(tmp_path: Path) -> None
     for name, estimate in found(stored(tmp_path, Additive()), 50).items():
         # shap leaves no coalition out where all can be had; Captum's ends have a weight of a million
         assert estimate.values == pytest.approx(EFFECTS, abs=5e-3), name
+
+
+@pytest.mark.parametrize("name", EXACT_WHERE_ALL_ARE_PAID)
+def test_all_coalitions_give_exact_values(name: str, tmp_path: Path) -> None:
+    estimate = estimators(stored(tmp_path, Pairs()), 3.0, 0)[name]
+    assert estimate(2**PLAYERS).values == pytest.approx([3.5, -0.5, *EFFECTS[2:]], abs=1e-9)
+
+
+def test_an_estimator_that_a_case_cannot_pay_is_left_out(tmp_path: Path) -> None:
+    game = stored(tmp_path, Additive())
+    with pytest.raises(TooDearError):
+        orders(game, PLAYERS, 0)
+    rows = list(scored(game, 3.0, exact(game), ["orders, antithetic", "LIME"], (PLAYERS, 20), 1, None))
+    measures = table([rows])
+    assert (list(measures["orders, antithetic"]), list(measures["LIME"])) == (["20"], [str(PLAYERS), "20"])
+    assert list(table([rows, rows[:-1]])["LIME"]) == [str(PLAYERS)]
 
 
 def test_converged_values_are_those_of_the_definition(tmp_path: Path) -> None:
@@ -109,7 +134,7 @@ def test_facts_of_segments() -> None:
     assert facts.borders.tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
 
 
-@pytest.mark.parametrize("draw", [draws.kernel_pairs, draws.uniform_size_pairs, draws.orders, draws.halves])
+@pytest.mark.parametrize("draw", [draws.kernel_pairs, draws.orders, draws.halves])
 def test_the_first_draws_of_a_longer_series_are_those_of_a_shorter_one(draw: object) -> None:
     assert callable(draw)
     assert np.array_equal(draw(7, 60, 1)[:21], draw(7, 21, 1))
@@ -119,6 +144,30 @@ def test_sizes_are_drawn_by_the_shapley_kernel() -> None:
     sizes = draws.kernel_pairs(5, 8000, 0).sum(1)
     kernel = np.array([comb(5, size) * 4 / (comb(5, size) * size * (5 - size)) for size in range(1, 5)])
     assert np.bincount(sizes.astype(int), minlength=6)[1:5] / 8000 == pytest.approx(kernel / kernel.sum(), abs=0.02)
+
+
+@pytest.mark.parametrize(("players", "count"), [(5, 8), (6, 20), (7, 126), (8, 500)])
+def test_pairs_are_distinct_and_chances_those_of_their_draws(players: int, count: int) -> None:
+    series, every = 400, 2**players - 2
+    often: dict[bytes, int] = {}
+    for seed in range(series):
+        rows, chances = draws.distinct_pairs(players, count, seed)
+        assert len({row.tobytes() for row in rows}) == len(rows) == min(count, every)
+        assert np.array_equal(rows[::2], 1 - rows[1::2])
+        for row in rows:
+            often[row.tobytes()] = often.get(row.tobytes(), 0) + 1
+    rates = np.array([often[row.tobytes()] for row in rows]) / series
+    assert rates == pytest.approx(chances, abs=4.5 * np.sqrt(0.25 / series) if count < every else 0)
+
+
+def test_sizes_that_are_used_up_leave_more_to_the_others() -> None:
+    """Of 7 segments, 7 pairs have a lone one; of 30 pairs the other 23 are shared by sizes of 21 and 35."""
+    rows, chances = draws.distinct_pairs(7, 60, 0)
+    sizes = rows.sum(1)
+    assert (sizes == 1).sum() == 7
+    assert chances[sizes == 1] == pytest.approx(1)
+    assert chances[sizes == 2] == pytest.approx(11.5 / 21)
+    assert chances[sizes == 3] == pytest.approx(11.5 / 35)
 
 
 def test_chosen_coalitions_leave_less_variance_than_drawn_ones() -> None:
