@@ -52,6 +52,8 @@ export function controls(document, model, method, endpoint = "explanation") {
         .map(([name, schema]) => {
             const control = controlOf(name, schema);
             if (name in defaults) control.default = defaults[name];
+            const bounds = names.map((each) => methodOf(document, each).maxima[name]).filter((most) => most !== undefined);
+            if (bounds.length) control.maximum = Math.min(control.maximum ?? Infinity, ...bounds);
             if (ownOptions.includes(name)) control.needs = null;
             const told = names.map((each) => helpOf(schema.description ?? "", each)).filter(Boolean);
             if (told.length) control.help = told.join(" ");

@@ -50,7 +50,8 @@ def attention_rollout(
 
     Args:
         model: Transformer in ``eval()`` that turns (B, C, H, W) into scores (B, classes): one that attends to all its
-            tokens in every layer (ViT, DeiT, BEiT, torchvision's), or timm's Swin, first or second version.
+            tokens in every layer (ViT, DeiT, BEiT, torchvision's), or a Swin of timm or transformers, first or second
+            version.
         images: Images (B, C, H, W) in model-input space.
         targets: Classes, which are only checked.
         head_fusion: Reduction of a layer's heads to one matrix, a key of :data:`FUSIONS`.
