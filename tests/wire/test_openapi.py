@@ -142,6 +142,12 @@ def parts(value: Any) -> Iterator[Any]:
         yield from parts(part)
 
 
+def beside(schema: Schema, name: str, company: Mapping[str, Any]) -> Schema:
+    """An option's schema beside a method, whose own largest value the document has apart."""
+    maxima = METHODS_TOLD.get(company.get("method", ""), {}).get("maxima", {})
+    return {**schema, "maximum": maxima[name]} if name in maxima else schema
+
+
 def check(model: Interface, endpoint: Kind, name: str, schema: Schema, value: Any) -> None:
     """A value that the schema calls invalid is refused, and one that it calls valid is not.
 
@@ -149,14 +155,22 @@ def check(model: Interface, endpoint: Kind, name: str, schema: Schema, value: An
     """
     if any(isinstance(part, float) and part.is_integer() for part in parts(value)):
         return
-    valid = Draft202012Validator(schema).is_valid(value)
     for company in companies(model, name, endpoint):
+        valid = Draft202012Validator(beside(schema, name, company)).is_valid(value)
         refused = is_refused(model, endpoint, name, value, company)
         if valid and name in DEEPER:
             continue
         if value is None and name == "graph":
             continue  # nothing is given, where a graph is needed
         assert refused is not valid, (name, value, company, valid)
+
+
+def near_all_bounds(model: Interface, endpoint: Kind, name: str, schema: Schema) -> Iterator[Any]:
+    """Values at the edges of what a schema takes beside any method, and beyond them."""
+    yield from near_bounds(schema)
+    for company in companies(model, name, endpoint):
+        if (own := beside(schema, name, company)) != schema:
+            yield from near_bounds(own)
 
 
 def near_bounds(schema: Schema) -> Iterator[Any]:
@@ -173,6 +187,7 @@ def near_bounds(schema: Schema) -> Iterator[Any]:
     yield from (None, True, False, 0, 1, -1, 0.5, 2**70, 1e300, "", "0", "left", [], {}, ["left"], [0])
 
 
+METHODS_TOLD = document(GENERIC, generic=True)["x-methods"]
 ENDPOINTS: tuple[Kind, ...] = ("prediction", "explanation")
 SCHEMAS = {(model.kind, endpoint): json_options(model, endpoint) for model in GENERIC for endpoint in ENDPOINTS}
 CASES = [
@@ -191,7 +206,7 @@ def test_the_document_is_valid() -> None:
 @pytest.mark.parametrize(("model", "endpoint"), CASES)
 def test_values_at_the_bounds(model: Interface, endpoint: Kind) -> None:
     for name, schema in SCHEMAS[model.kind, endpoint].items():
-        for value in (*near_bounds(schema), *EXAMPLES.get(name, ())):
+        for value in (*near_all_bounds(model, endpoint, name, schema), *EXAMPLES.get(name, ())):
             check(model, endpoint, name, schema, value)
 
 
@@ -257,11 +272,11 @@ def written(schema: Schema, value: Any) -> str | None:
 @pytest.mark.parametrize(("model", "endpoint"), CASES)
 def test_options_as_text(model: Interface, endpoint: Kind) -> None:
     for name, schema in text_options(model, endpoint).items():
-        for value in near_bounds(schema):
+        for value in near_all_bounds(model, endpoint, name, schema):
             text = written(schema, value)
             if text is not None:
-                valid = Draft202012Validator(schema).is_valid(value)
                 for company in companies(model, name, endpoint):
+                    valid = Draft202012Validator(beside(schema, name, company)).is_valid(value)
                     refused = is_refused(model, endpoint, name, text, company, as_text=True)
                     assert refused is not valid, (name, text, company)
 
