@@ -17,11 +17,6 @@ def kernel_pairs(players: int, count: int, seed: int) -> Array:
     return _paired(players, count, random, lambda: int(random.choice(sizes, p=chances / chances.sum())))
 
 
-def every(players: int) -> Array:
-    """All coalitions (2^K − 2, K) but the empty and the full one."""
-    return np.asarray((np.arange(1, 2**players - 1)[:, None] >> np.arange(players)) % 2, float)
-
-
 def kernel(rows: Array) -> Array:
     """The Shapley kernel (n,) of coalitions (n, K), but for a factor."""
     players = rows.shape[1]

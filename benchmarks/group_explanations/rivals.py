@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.group_explanations import draws
 from benchmarks.group_explanations.estimates import Estimate, ends, leggauss
 from benchmarks.group_explanations.game import Array, Game
+from benchmarks.group_explanations.reference import exact
 from evaluation.shapley import WeightedLeastSquares
 
 
@@ -113,12 +114,8 @@ def paired_kernel_shap(game: Game, budget: int, seed: int) -> Estimate:
 
 
 def enumerated(game: Game, budget: int) -> Estimate | None:
-    """Exact values by kernel SHAP's regression on all coalitions; None where they cannot be paid."""
-    if 2**game.players > budget:
-        return None
-    empty, full = ends(game)
-    rows = draws.every(game.players)
-    return Estimate(constrained(rows, game.values(rows) - empty, full - empty, draws.kernel(rows)))
+    """Exact values from all coalitions; None where they cannot be paid."""
+    return Estimate(exact(game).values) if 2**game.players <= budget else None
 
 
 def straight_path(game: Game, budget: int, price: float) -> Estimate:

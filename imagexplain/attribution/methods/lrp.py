@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from imagexplain.attribution.methods.deep_lift import ELEMENTWISE
-from imagexplain.attribution.network.constants import ALL_CONVOLUTIONS as CONVOLUTIONS
+from imagexplain.attribution.network.constants import ALL_CONVOLUTIONS
 from imagexplain.attribution.network.forward import check_graph, class_scores, isolated
 from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.visibility import check_visible
@@ -51,13 +51,11 @@ AVERAGES = frozenset(
 TERMS = {"add": 1, "radd": 1, "iadd": 1, "sub": -1, "subtract": -1, "isub": -1}
 """Names of functions of two terms, without underscores, each with the second one's sign."""
 
-FACTORS = frozenset(
-    ("mul", "rmul", "imul", "multiply", "div", "divide", "true_divide", "truediv", "itruediv", "neg", "rsub")
-)
+FACTORS = frozenset(("mul", "rmul", "imul", "multiply", "neg", "rsub"))
 """Names of functions, without underscores, that scale a value by a constant, or take it from one."""
 
 DIVISIONS = frozenset(("div", "divide", "true_divide", "truediv", "itruediv"))
-"""Those of them that scale their first argument alone."""
+"""Names of functions, without underscores, that scale their first argument by a constant."""
 
 IN_PLACE = frozenset(("add_", "sub_", "__iadd__", "__isub__"))
 """Names of functions that write a sum into their first term."""
@@ -246,7 +244,8 @@ class _Propagation(FunctionCalls):
         if not given or plain in MOVES:
             return function(*args, **kwargs)
         values = given[0]
-        if (function in CONVOLUTIONS or function is F.linear) and len(given) == 1 and _first(args, kwargs) is values:
+        comes_first = _first(args, kwargs) is values
+        if (function in ALL_CONVOLUTIONS or function is F.linear) and len(given) == 1 and comes_first:
             return self._linear(function, *args, **kwargs)
         if function is F.batch_norm:
             return self._normalized(values, args, kwargs)
@@ -254,7 +253,7 @@ class _Propagation(FunctionCalls):
             return _sum(TERMS[plain], name in IN_PLACE, *args, **kwargs)
         if name in AVERAGES:
             return _average(function, *args, **kwargs)
-        scales = plain in TERMS or (plain in FACTORS and (plain not in DIVISIONS or _first(args, kwargs) is values))
+        scales = plain in TERMS or plain in FACTORS or (plain in DIVISIONS and comes_first)
         if function in ELEMENTWISE or (len(given) == 1 and scales):
             return _passed(values, function, args, kwargs)
         result = function(*args, **kwargs)

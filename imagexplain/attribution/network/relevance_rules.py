@@ -107,28 +107,25 @@ def _ruled(rule: Rule, function: Function, args: tuple[Any, ...], kwargs: dict[s
             given[place] = one
         return function(*given, **kwargs)
 
-    inputs = [args[place] for place in places]
-    overwritten: list[int] = []
-    result: Tensor = _Ruled.apply(rule, of, overwritten, *inputs)
-    return inputs[overwritten[0]].copy_(result) if overwritten else result
+    result: Tensor = _Ruled.apply(rule, of, *(args[place] for place in places))
+    return result
 
 
 class _Ruled(torch.autograd.Function):
     """Function of inputs whose backward pass is a rule of relevance."""
 
     @staticmethod
-    def forward(ctx: Any, rule: Rule, function: Function, overwritten: list[int], *inputs: Tensor) -> Tensor:
-        """Result of the function; the index of the input that the function overwrites with it is added to the list."""
+    def forward(ctx: Any, rule: Rule, function: Function, *inputs: Tensor) -> Tensor:
         ctx.rule, ctx.function = rule, function
-        copies = _copies(inputs)
-        result = function(*copies)
-        overwritten += [index for index, one in enumerate(copies) if one is result]
-        ctx.save_for_backward(*(_copies(inputs) if overwritten else copies))
+        ctx.save_for_backward(*_copies(inputs))
+        result = function(*inputs)
+        if any(result is one for one in inputs):  # in place
+            ctx.mark_dirty(result)
         return result
 
     @staticmethod
     def backward(ctx: Any, *relevance: Tensor) -> tuple[Any, ...]:
-        return (None, None, None, *ctx.rule(relevance[0], ctx.function, ctx.saved_tensors))
+        return (None, None, *ctx.rule(relevance[0], ctx.function, ctx.saved_tensors))
 
 
 def _copies(values: Sequence[Tensor]) -> list[Tensor]:
