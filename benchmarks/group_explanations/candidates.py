@@ -127,7 +127,7 @@ def boosted_trees(game: Game, budget: int, seed: int) -> Estimate:
     """
     players = game.players
     empty, full = ends(game)
-    rows = draws.kernel_pairs(players, (budget - 2) // 2 * 2, seed)
+    rows, _ = draws.distinct_pairs(players, budget - 2, seed)
     both = np.stack([np.zeros(players), np.ones(players)])
     _, values = trees(np.concatenate([both, rows]), np.r_[empty, full, game.values(rows)], both)
     return Estimate(values + (full - empty - values.sum()) / players)

@@ -30,6 +30,7 @@ NAMES = {
     "ridge to equal shares": "the same with ridge towards equal shares",
     "leverage SHAP": "leverage SHAP",
     "regression-adjusted, quadratic": "regression-adjusted, quadratic",
+    "regression-adjusted, trees": "regression-adjusted, boosted trees",
     "boosted trees": "boosted trees",
     "orders, antithetic": "orders, antithetic",
     "LIME": "LIME",
