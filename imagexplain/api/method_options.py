@@ -111,7 +111,7 @@ def plan_options(
     for name in given.keys() & AMOUNTS.keys():
         amount(name, given)
     values = {
-        name: _value(name, value, types[name], limits, METHOD_COUNTS.get(name), _own_most(name, methods))
+        name: _value(name, value, types[name], _bounds(name, methods, limits))
         for name, value in given.items()
         if name in plan.takes
     }
@@ -188,7 +188,7 @@ def _smoothing(value: object, limits: Limits) -> Smoothing | None:
         if name not in known:
             raise RequestError(400, "smooth", unknown("option", name, known))
     types = METHODS.options
-    given = {name: _value(f"smooth.{name}", value[name], types[name], limits) for name in value}
+    given = {name: _value(f"smooth.{name}", value[name], types[name]) for name in value}
     for name, bounds in SMOOTHING_COUNTS.items():
         number, most = given.get(name, bounds.least), bounds.upper(limits)
         if number < bounds.least or (most is not None and number > most):
@@ -200,14 +200,18 @@ def _smoothing(value: object, limits: Limits) -> Smoothing | None:
     return Smoothing(**given)
 
 
-def _own_most(name: str, methods: Sequence[str]) -> int | None:
-    """Largest value of an option by the methods' own bounds, None where they have none."""
-    return min((METHODS[method].most[name] for method in methods if name in METHODS[method].most), default=None)
+def _bounds(name: str, methods: Sequence[str], limits: Limits) -> tuple[int | None, int | None]:
+    """Smallest and largest value of a whole number by the bounds of all and by these methods' own, None for none."""
+    least = [METHODS[method].least[name] for method in methods if name in METHODS[method].least]
+    most = [METHODS[method].most[name] for method in methods if name in METHODS[method].most]
+    if (count := METHOD_COUNTS.get(name)) is not None:
+        least.append(count.least)
+        if (upper := count.upper(limits)) is not None:
+            most.append(upper)
+    return max(least, default=None), min(most, default=None)
 
 
-def _value(
-    field: str, value: object, kind: type, limits: Limits, bounds: Count | None = None, own_most: int | None = None
-) -> Any:
+def _value(field: str, value: object, kind: type, bounds: tuple[int | None, int | None] = (None, None)) -> Any:
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
     if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
@@ -219,10 +223,9 @@ def _value(
         if value not in words:
             raise RequestError(400, field, f"wanted one of {', '.join(words)}, got {shown(value)}")
     if kind is int and isinstance(value, int):
-        if bounds is not None and value < bounds.least:
-            raise RequestError(400, field, f"wanted at least {bounds.least}, got {shown(value)}")
-        of_all = None if bounds is None else bounds.upper(limits)
-        most = min((bound for bound in (of_all, own_most) if bound is not None), default=None)
+        least, most = bounds
+        if least is not None and value < least:
+            raise RequestError(400, field, f"wanted at least {least}, got {shown(value)}")
         if most is not None and value > most:
             raise RequestError(413, field, f"wanted at most {most}, got {shown(value)}")
     return value

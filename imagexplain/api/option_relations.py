@@ -74,8 +74,8 @@ def methods() -> dict[str, dict[str, Any]]:
     """All methods by name.
 
     Each has its description, family and coarseness, its own options, all those that it takes and others do not, the
-    defaults that are not the model's, the largest values that are not those of all, and the outputs that it alone
-    gives.
+    defaults that are not the model's, the smallest and the largest values that are not those of all, and the outputs
+    that it alone gives.
     """
     return {name: _described(method) for name, method in METHODS.items()}
 
@@ -115,6 +115,7 @@ def _described(method: Method) -> dict[str, Any]:
         "own": [CLIENTS_NAMES.get(name, name) for name in method.options],
         "options": options,
         "defaults": defaults,
+        "minima": {CLIENTS_NAMES.get(name, name): least for name, least in method.least.items()},
         "maxima": _maxima(method),
         "outputs": [name for name in OUTPUTS if method.name == PATH and name not in (PHOTO_MASKS, PHOTO_RUNS)],
     }

@@ -105,7 +105,8 @@ class Method:
             at once, for its map is not the mean of the maps from each; 0 for all others.
         tried_by: Name of a method that supports the same models and takes less time to try; None for itself.
         peer: Another package's implementation, if there is one.
-        most: Largest values of options that are whole numbers, by name, where the method has such bounds of its own.
+        least: Smallest values of options that are whole numbers, by name, where they are larger than other methods'.
+        most: Largest values of such options, by name, where the method has such bounds of its own.
         most_groups: Function from all options' values, by name, to the largest number of groups of pixels with which
             the method does its work; None for any number.
     """
@@ -124,6 +125,7 @@ class Method:
     own_draws: int = 0
     tried_by: str | None = None
     peer: Peer | None = None
+    least: Mapping[str, int] = field(default_factory=dict)
     most: Mapping[str, int] = field(default_factory=dict)
     most_groups: Callable[[Mapping[str, Any]], int] | None = None
 
@@ -231,9 +233,11 @@ class Registry(Mapping[str, Method]):
             raise ArgumentError(
                 "name", f"wanted types that are known where it is defined, in {name}: {error}"
             ) from None
-        for option in method.most:
-            if type(method.options.get(option)) is not int:
-                raise ArgumentError("most", f"wanted bounds of options that are whole numbers, got {option} in {name}")
+        for bound, bounds in (("least", method.least), ("most", method.most)):
+            for option in bounds:
+                if type(method.options.get(option)) is not int:
+                    wanted = "wanted bounds of options that are whole numbers"
+                    raise ArgumentError(bound, f"{wanted}, got {option} in {name}")
         for option, default in method.options.items():
             if type(default) not in PLAIN:
                 raise ArgumentError(option, f"wanted a default of a plain type, got {default!r} in {name}")
@@ -277,6 +281,7 @@ def register(
     own_draws: int = 0,
     tried_by: str | None = None,
     peer: Peer | None = None,
+    least: Mapping[str, int] | None = None,
     most: Mapping[str, int] | None = None,
     most_groups: Callable[[Mapping[str, Any]], int] | None = None,
 ) -> Callable[[F], F]:
@@ -308,6 +313,7 @@ def register(
                 own_draws=own_draws,
                 tried_by=tried_by,
                 peer=peer,
+                least=least or {},
                 most=most or {},
                 most_groups=most_groups,
             )

@@ -25,6 +25,7 @@
  * @property {string[]} own  Names of the options that it reads itself.
  * @property {string[]} options  Names of all options that it takes and others do not.
  * @property {Record<string, any>} defaults  Options where a request says nothing, where they are the method's own.
+ * @property {Record<string, number>} minima  Smallest values of options, where the method's own are larger.
  * @property {Record<string, number>} maxima  Largest values of options, where the method's own are smaller.
  * @property {string[]} outputs  Outputs that it alone gives.
  */

@@ -52,8 +52,10 @@ export function controls(document, model, method, endpoint = "explanation") {
         .map(([name, schema]) => {
             const control = controlOf(name, schema);
             if (name in defaults) control.default = defaults[name];
-            const bounds = names.map((each) => methodOf(document, each).maxima[name]).filter((most) => most !== undefined);
-            if (bounds.length) control.maximum = Math.min(control.maximum ?? Infinity, ...bounds);
+            const bounds = (kind) => names.map((each) => methodOf(document, each)[kind][name]).filter((own) => own !== undefined);
+            const [minima, maxima] = [bounds("minima"), bounds("maxima")];
+            if (minima.length) control.minimum = Math.max(control.minimum ?? -Infinity, ...minima);
+            if (maxima.length) control.maximum = Math.min(control.maximum ?? Infinity, ...maxima);
             if (ownOptions.includes(name)) control.needs = null;
             const told = names.map((each) => helpOf(schema.description ?? "", each)).filter(Boolean);
             if (told.length) control.help = told.join(" ");

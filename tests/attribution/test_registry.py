@@ -105,5 +105,8 @@ def test_methods_that_share_an_option_and_one_that_says_no_types(registry: Regis
 
 @pytest.mark.parametrize("bounded", ["gain", "name", "speed"])
 def test_a_bound_is_of_an_option_that_is_a_whole_number(registry: Registry, bounded: str) -> None:
-    with pytest.raises(ArgumentError, match=f"most: wanted bounds of options that are whole numbers, got {bounded} in"):
+    wanted = f"wanted bounds of options that are whole numbers, got {bounded} in"
+    with pytest.raises(ArgumentError, match=f"least: {wanted}"):
+        registry.add(Method(untyped, "gradients", least={bounded: 3}))
+    with pytest.raises(ArgumentError, match=f"most: {wanted}"):
         registry.add(Method(untyped, "gradients", most={bounded: 3}))

@@ -489,7 +489,8 @@ def test_controls_have_bounds_defaults_and_words(core: Modules) -> None:
     assert controls(core, "bit", "rise")["outputs"]["choices"] == ["photo_masks", "photo_runs"]
     shap = controls(core, "bit", "gaussian_shap")
     assert (shap["samples"]["maximum"], shap["n_segments"]["maximum"]) == (4096, 256)
-    assert controls(core, "bit", "kernel_shap")["samples"]["maximum"] == 20_000
+    kernel_shap = controls(core, "bit", "kernel_shap")["samples"]
+    assert (kernel_shap["minimum"], kernel_shap["maximum"]) == (2, 20_000)
     assert found["baseline_image"]["kind"] == "file"
     assert found["blur"]["needs"] == {"option": "baseline", "values": ["blur"]}
     assert [field["name"] for field in found["smooth"]["fields"]] == ["samples", "std", "seed", "statistic"]

@@ -143,9 +143,10 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 def beside(schema: Schema, name: str, company: Mapping[str, Any]) -> Schema:
-    """An option's schema beside a method, whose own largest value the document has apart."""
-    maxima = METHODS_TOLD.get(company.get("method", ""), {}).get("maxima", {})
-    return {**schema, "maximum": maxima[name]} if name in maxima else schema
+    """An option's schema beside a method, whose own bounds the document has apart."""
+    own = METHODS_TOLD.get(company.get("method", ""), {})
+    bounds = {"minimum": own.get("minima", {}), "maximum": own.get("maxima", {})}
+    return {**schema, **{bound: values[name] for bound, values in bounds.items() if name in values}}
 
 
 def check(model: Interface, endpoint: Kind, name: str, schema: Schema, value: Any) -> None:

@@ -66,6 +66,14 @@ def test_a_method_takes_the_options_that_are_said_to_go_with_it(method: str) -> 
         assert bool(found) == (name not in about["options"]), (name, found)
 
 
+def test_the_smallest_values_that_are_a_methods_own() -> None:
+    found = {name: about["minima"] for name, about in KNOWN.items() if about["minima"]}
+    assert found == {name: {"samples": 2} for name in ("gaussian_shap", "kernel_shap", "lime")}
+    for first in ({"method": "lime"}, {"combine": ["lime", "grad_cam"]}):
+        assert refused({**first, "samples": 2}) == "" and refused({**first, "samples": 1}) == "samples"
+    assert refused({"method": "rise", "samples": 1}) == ""
+
+
 def test_the_largest_values_that_are_a_methods_own() -> None:
     found = {name: about["maxima"] for name, about in KNOWN.items() if about["maxima"]}
     assert found == {"gaussian_shap": {"samples": 4096, "n_segments": 256}}

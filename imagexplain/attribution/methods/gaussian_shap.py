@@ -47,6 +47,7 @@ def _regression_operations(work: Workload) -> float:
     family="perturbation",
     forward_passes=lambda work: work.options["samples"] * work.draws,
     operations=_regression_operations,
+    least={"samples": 2},
     most={"samples": MOST_SAMPLES},
     most_groups=lambda options: MOST_GROUPS,
 )

@@ -46,6 +46,7 @@ def _most_groups(samples: int) -> int:
     forward_passes=lambda work: work.options["samples"] * work.draws,
     operations=_regression_operations,
     peer=Peer("Captum", "KernelShap", "draws differ"),
+    least={"samples": 2},
     most_groups=lambda options: _most_groups(options["samples"]),
 )
 @isolated

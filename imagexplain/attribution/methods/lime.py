@@ -34,6 +34,7 @@ def _regression_operations(work: Workload) -> float:
     forward_passes=lambda work: work.options["samples"] * work.draws,
     operations=_regression_operations,
     peer=Peer("Captum", "Lime", "draws differ, and Captum fits a lasso by the cosine of images"),
+    least={"samples": 2},
     most_groups=lambda options: MOST_MEMBERS // options["samples"],
 )
 @isolated
