@@ -1,7 +1,9 @@
+import os
 import subprocess
 import sys
 from importlib import import_module, metadata
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +132,29 @@ def test_without_mmcv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmcv_ext, "find_spec", absent)
     with pytest.raises(ModuleNotFoundError, match=r"wanted mmcv-lite==2\.1\.0"):
         mmcv_ext.install()
+
+
+@pytest.mark.parametrize("users", [True, False], ids=["XDG_CACHE_HOME", "HOME"])
+def test_a_damaged_cache_of_yapfs_is_no_obstacle(tmp_path: Path, users: bool) -> None:
+    """It is what a process finds whose neighbour, or predecessor, has begun to write it."""
+    caches = tmp_path if users else tmp_path / ".cache"
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    environment.pop("XDG_CACHE_HOME", None)
+    if users:
+        environment["XDG_CACHE_HOME"] = str(caches)
+
+    def run(program: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+
+    run("import yapf")
+    grammars = list((caches / "YAPF").rglob("*.pickle"))
+    assert len(grammars) == 2
+    for grammar in grammars:
+        grammar.write_bytes(b"")
+    assert "EOFError" in run("import yapf").stderr
+    install = "from imagexplain.models.segmenters import mmcv_ext; mmcv_ext.install()"
+    found = run(f"import os; {install}; import mmdet.models; print(os.environ.get('XDG_CACHE_HOME'))")
+    assert found.stdout.split() == [environment.get("XDG_CACHE_HOME", "None")], found.stderr
 
 
 def test_only_the_headless_opencv() -> None:

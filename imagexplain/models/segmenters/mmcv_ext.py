@@ -10,10 +10,13 @@ operators are torchvision's (BSD-3-Clause). No code of mmcv's is here.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -58,6 +61,7 @@ def install() -> bool:
     """
     if NAME not in sys.modules:
         try:
+            _import_yapf()
             compiled = find_spec(NAME)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
@@ -66,6 +70,24 @@ def install() -> bool:
         if compiled is None:
             sys.modules[NAME] = _module()
     return isinstance(sys.modules.get(NAME), _StandIn)
+
+
+def _import_yapf() -> None:
+    """Import yapf, which mmengine does, too, with a cache of its own.
+
+    yapf 0.43 keeps its grammar in the user's cache, under the final name before it is written out: of two processes
+    that start together one finds an empty file there, and so does each later one if the writer was killed.
+    """
+    users = os.environ.get("XDG_CACHE_HOME")
+    with TemporaryDirectory() as own:
+        os.environ["XDG_CACHE_HOME"] = own
+        try:
+            import_module("yapf")
+        finally:
+            if users is None:
+                del os.environ["XDG_CACHE_HOME"]
+            else:
+                os.environ["XDG_CACHE_HOME"] = users
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
