@@ -4,7 +4,9 @@ A relation of the tokens after a layer to those before it is a matrix for each l
 the rows of the tokens that are read are wanted, so that one row is carried back through the layers, and no product of
 matrices is needed; attention within windows stays so. Which tokens are read, the class token or patches, is seen from
 the gradient of the scores with respect to the last layer's attention: the map is the mean of their rows, without
-prefix tokens. Swin merges 2 × 2 tokens between stages: a merged token is the mean of those that it is made of.
+prefix tokens. Swin merges 2 × 2 tokens between stages: a merged token is the mean of those that it is made of. Where
+attention with learned queries pools the tokens (SigLIP), the row is that of the queries, which are no tokens: they have
+the relation to the tokens alone, without the identity.
 
 Own, for Captum has neither method.
 """
@@ -30,16 +32,23 @@ class AttentionPass:
     Attributes:
         images: Images (B, C, H, W).
         scores: Scores (B, classes), which autograd knows as a function of the layers' outputs.
-        layers: Layers of attention, in order.
+        layers: Layers of attention among the tokens, in order.
+        pooling: Layer of attention after these that pools the tokens; None where there is none.
         classes: Classes (B,) to explain.
-        row: Weights (B, tokens) of the tokens that the scores are read from.
+        row: Weights (B, tokens) of the tokens that the scores are read from; with pooling (B, Q), of its queries.
     """
 
     images: Tensor
     scores: Tensor
     layers: list[AttentionLayer]
+    pooling: AttentionLayer | None
     classes: Tensor
     row: Tensor
+
+    @property
+    def attention(self) -> list[AttentionLayer]:
+        """All layers of attention, in order."""
+        return self.layers if self.pooling is None else [*self.layers, self.pooling]
 
 
 Rule = Callable[[AttentionPass], Tensor]
@@ -54,17 +63,23 @@ def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets,
     for rows in torch.arange(len(images), device=images.device).split(chunk):
         scores, layers = attention_layers(model, images[rows])
         classes = classes_of(scores, None if given is None else given[rows])
-        row = rule(AttentionPass(images[rows], scores, layers, classes, _read(scores, layers[-1])))
+        read = _read(scores, layers[-1])
+        pooling = layers.pop() if layers[-1].pools else None
+        row = rule(AttentionPass(images[rows], scores, layers, pooling, classes, read))
         maps.append(row[:, layers[0].prefix :].unflatten(1, (1, *layers[0].grid)))
     return shown(torch.cat(maps), images, upsample)
 
 
 def _read(scores: Tensor, last: AttentionLayer) -> Tensor:
-    """Weights (B, tokens) of the tokens after the last attention that the scores are read from, each image's sum 1."""
+    """Weights (B, tokens) of the tokens after the last attention that the scores are read from, each image's sum 1.
+
+    Where it pools, they are the queries' (B, Q).
+    """
     # Weights that differ, for the sum of the scores itself is constant in some models.
     weights = torch.arange(1, scores.shape[1] + 1, device=scores.device).expand_as(scores)
     (gradient,) = attention_gradients(scores, weights, [last])
-    read = to_row(split_heads(last, gradient).ne(0).any(-1).any(2).to(scores), last)
+    rows = split_heads(last, gradient).ne(0).any(-1).any(2).to(scores)  # (B, windows, Q)
+    read = rows.squeeze(1) if last.pools else to_row(rows, last)
     if not read.any(1).all():
         raise UnsupportedModelError(
             "model", "wanted scores that depend on the last layer's attention, got ones that do not"
@@ -83,20 +98,30 @@ def relevance_row(seen: AttentionPass, relevance: Sequence[Tensor]) -> Tensor:
 
     Args:
         seen: Pass whose row the first one is.
-        relevance: Relevance of each layer's attention, of its output's shape.
+        relevance: Relevance of each layer's attention, of its output's shape, the pooling one's last.
+
+    With pooling the row is that of Ā R, which has no part of its own.
     """
-    row, attended = seen.row, torch.zeros_like(seen.row)  # row · (R − I); the row itself is only merged
+    row = seen.row
+    if seen.pooling is not None:
+        row = pooled(row, split_heads(seen.pooling, relevance[-1]).relu().mean(2), seen.pooling)
+    attended = torch.zeros_like(row)  # row · (R − I); the row itself is only merged
     for index in reversed(range(len(seen.layers))):
         layer = seen.layers[index]
         relation = split_heads(layer, relevance[index]).relu().mean(2)
         here = to_windows(row + attended, layer)
         attended = attended + to_row(times(here, without_padding(relation, layer)), layer)
         row, attended = (unmerged(part, seen.layers, index) for part in (row, attended))
-    return attended
+    return attended if seen.pooling is None else row + attended
+
+
+def pooled(row: Tensor, relation: Tensor, layer: AttentionLayer) -> Tensor:
+    """Carry a row (B, Q) of the queries of a layer that pools to the tokens, by their relation (B, 1, Q, T)."""
+    return to_row(times(row.unsqueeze(1), relation), layer)
 
 
 def split_heads(layer: AttentionLayer, values: Tensor) -> Tensor:
-    """Attention (B, windows, heads, T, T) from the values of a layer's attention."""
+    """Attention (B, windows, heads, Q, T) from the values of a layer's attention."""
     return values.reshape(layer.shape)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,6 +62,19 @@ def test_attention_is_seen_in_steps_and_fused(implementation: str, pairs: dict[s
     images = pictures(2)
     expected, found = (library.attention_rollout(model, images, 0) for model in (ours, theirs))
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method", [library.attention_rollout, library.gradient_rollout, library.transformer_attribution, library.legrad]
+)
+def test_pooling_by_attention_that_nobody_reads(method: Callable[..., Tensor]) -> None:
+    """SigLIP's classifier reads the mean of the patches, beside which the pooling runs."""
+    model, images = Logits(huggingface_folders.network("siglip")), huggingface_folders.images("siglip")
+    vision: Any = model.get_submodule("vision_model")
+    found = method(model, images, 1)
+    assert vision.use_head
+    vision.use_head = False
+    torch.testing.assert_close(method(model, images, 1), found)
 
 
 @pytest.mark.parametrize("family", ["swin", "swinv2"])

@@ -13,6 +13,7 @@ from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.registry import register
 from imagexplain.attribution.rollout import (
     AttentionPass,
+    pooled,
     rollout_maps,
     split_heads,
     times,
@@ -50,8 +51,8 @@ def attention_rollout(
 
     Args:
         model: Transformer in ``eval()`` that turns (B, C, H, W) into scores (B, classes): one that attends to all its
-            tokens in every layer (ViT, DeiT, BEiT, torchvision's), or a Swin of timm or transformers, first or second
-            version.
+            tokens in every layer (ViT, DeiT, BEiT, torchvision's) and may pool them by attention (SigLIP), or a Swin
+            of timm or transformers, first or second version.
         images: Images (B, C, H, W) in model-input space.
         targets: Classes, which are only checked.
         head_fusion: Reduction of a layer's heads to one matrix, a key of :data:`FUSIONS`.
@@ -89,6 +90,9 @@ def attention_rollout(
 
 def _rollout(seen: AttentionPass, fuse: Callable[[Tensor], Tensor], discard: float) -> Tensor:
     row = seen.row
+    if seen.pooling is not None:
+        attention = _stronger(fuse(split_heads(seen.pooling, seen.pooling.output.detach())), seen.pooling, discard)
+        row = pooled(row, attention / attention.sum(-1, keepdim=True), seen.pooling)
     for index in reversed(range(len(seen.layers))):
         layer = seen.layers[index]
         attention = _stronger(without_padding(fuse(split_heads(layer, layer.output.detach())), layer), layer, discard)

@@ -24,8 +24,8 @@ def gradient_rollout(
     """Relevance by attention and its gradient: R ← R + Ā R, with Ā the mean over heads of (∇A ⊙ A)⁺, from R = I.
 
     The map is R − I: what came through attention. For a class token that is the same, for its own part is not a
-    patch's; with pooling it is a constant less. Unlike the "gradient rollout" of some code there is no mean with the
-    identity and no scaling of rows.
+    patch's; with a mean over patches it is a constant less. Of learned queries, which pool by attention, it is Ā R.
+    Unlike the "gradient rollout" of some code there is no mean with the identity and no scaling of rows.
 
     Args:
         model, images, upsample, chunk: Arguments as for
@@ -54,6 +54,6 @@ def gradient_rollout(
 
 
 def _gradient_rollout(seen: AttentionPass) -> Tensor:
-    gradients = attention_gradients(seen.scores, F.one_hot(seen.classes, seen.scores.shape[1]), seen.layers)
-    pairs = zip(gradients, seen.layers, strict=True)
+    gradients = attention_gradients(seen.scores, F.one_hot(seen.classes, seen.scores.shape[1]), seen.attention)
+    pairs = zip(gradients, seen.attention, strict=True)
     return relevance_row(seen, [gradient * layer.output.detach() for gradient, layer in pairs])

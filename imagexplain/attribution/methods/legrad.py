@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from imagexplain.attribution.class_activation_maps import shown
-from imagexplain.attribution.network.attention_capture import attention_layers
+from imagexplain.attribution.network.attention_capture import AttentionWatch, attention_layers
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.network.layers import main_tensor
 from imagexplain.attribution.network.partial_forward import split_at
 from imagexplain.attribution.network.token_blocks import TokenBlocks, token_blocks
 from imagexplain.attribution.registry import register
-from imagexplain.attribution.rollout import split_heads
+from imagexplain.attribution.rollout import split_heads, to_row
 from imagexplain.attribution.targets import Targets, check, classes_of, classes_to_explain, target_scores
 from imagexplain.errors import ArgumentError
 
@@ -42,15 +42,17 @@ def legrad(
     """LeGrad: the mean over layers, heads and queries of (∂s/∂A)⁺, s the class's score by the layer's own tokens.
 
     s is what the model's head, with the norm before it, makes of the tokens after the layer, as if it were the last.
+    Where attention with learned queries pools the tokens, as SigLIP's does, A is the attention of the pooling.
 
     Args:
         model: Transformer in ``eval()`` that turns (B, C, H, W) into scores (B, classes), whose blocks keep one row of
-            tokens (ViT, DeiT, BEiT, DINOv2, EVA, torchvision's).
+            tokens (ViT, DeiT, BEiT, DINOv2, EVA, SigLIP, torchvision's).
         images: Images (B, C, H, W) in model-input space.
         targets: Classes to explain: one for all images, one for each, or None for the predicted ones.
         layers: Number of layers, from the last one; 0 for all. The authors' code takes 2 where nothing is said.
         reading: Tokens that the head reads: "mean" gives it the mean of all tokens in the place of each, as the
-            authors' code does; "model" the tokens as they are, of which it takes those that it always takes.
+            authors' code does; "model" the tokens as they are, of which it takes those that it always takes, and as
+            attention that pools always has them.
         upsample: Size of the map: the images' (bilinear, ``align_corners=False``) if True, else the patches' grid.
         chunk: Largest number of images evaluated at once.
 
@@ -105,12 +107,17 @@ def _sensitivity(
         scores, found = attention_layers(model, images)
     classes = classes_of(scores, targets)
     after = split_at(model, images, blocks.modules[-1])
-    with torch.enable_grad():
+    pooling: list[Tensor] = []
+    last = found.pop() if found[-1].pools else None
+    with torch.enable_grad(), AttentionWatch(lambda output, _: pooling.append(output)):
         tokens = torch.cat([output.detach() for output in outputs]).requires_grad_()  # (layers · B, tokens, K)
-        read = tokens.mean(1, keepdim=True).expand_as(tokens) if reading == "mean" else tokens
+        read = tokens if last is not None or reading == "model" else tokens.mean(1, keepdim=True).expand_as(tokens)
         by_layer = after.run(torch.arange(len(images), device=images.device).repeat(len(chosen)), read)
         score = target_scores(by_layer, classes.repeat(len(chosen))).sum()
-        (flow,) = torch.autograd.grad(score, tokens)
+        (flow,) = torch.autograd.grad(score, tokens if last is None else pooling[-1])
+    if last is not None:
+        heads = flow.reshape(len(chosen), *last.shape)  # (layers, B, 1, heads, Q, T)
+        return to_row(heads.relu().mean((0, 3, 4)), last)
     total = torch.zeros(len(images), blocks.tokens).to(tokens)
     for layer, output, gradient in zip(found[-len(chosen) :], outputs, flow.chunk(len(chosen)), strict=True):
         (own,) = torch.autograd.grad(output, layer.output, gradient, retain_graph=True)

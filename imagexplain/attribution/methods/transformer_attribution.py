@@ -32,7 +32,7 @@ def transformer_attribution(
     r(A) is the relevance of a layer's attention by layer-wise relevance propagation from the class's score, by the
     rules of :mod:`imagexplain.attribution.network.relevance_rules`, where
     :func:`~imagexplain.attribution.methods.gradient_rollout.gradient_rollout`, the same authors' later method, has A
-    itself. The map is R − I, for the tokens that the scores are read from.
+    itself. The map is R − I, for the tokens that the scores are read from, or Ā R for learned queries that pool them.
 
     Args:
         model, images, upsample, chunk: Arguments as for
@@ -63,14 +63,14 @@ def transformer_attribution(
 
 def _relevance_rollout(model: nn.Module, seen: AttentionPass) -> Tensor:
     wanted = F.one_hot(seen.classes, seen.scores.shape[1])
-    gradients = attention_gradients(seen.scores, wanted, seen.layers)
+    gradients = attention_gradients(seen.scores, wanted, seen.attention)
     if _images_first(seen):
         relevance = _relevance(model, seen.images, wanted, RelevanceRules)
     else:
         each = zip(seen.images.split(1), wanted.split(1), strict=True)
         rows = [_relevance(model, *one, partial(RelevanceRules, alone=True)) for one in each]
         relevance = [torch.cat(layer) for layer in zip(*rows, strict=True)]
-    pairs = zip(seen.layers, gradients, relevance, strict=True)
+    pairs = zip(seen.attention, gradients, relevance, strict=True)
     return relevance_row(seen, [split_heads(layer, by) * of for layer, by, of in pairs])
 
 

@@ -26,7 +26,7 @@ WINDOWED = {
 """Blocks with attention within windows, by library, whose ``window_size`` and ``shift_size`` say what :func:`_windows`
 reads. By name: importing a library takes a hundred megabytes, which other models need not have."""
 Note = Callable[[Tensor, Sequence[int]], None]
-"""Function of a softmax's output and its shape (B, heads, T, T)."""
+"""Function of a softmax's output and its shape (B, heads, Q, T)."""
 
 PADS_FIRST = "transformers"
 """Library whose blocks pad the grid before they roll it; in the other the padding stays at the end."""
@@ -38,8 +38,9 @@ class AttentionLayer:
 
     Attributes:
         output: Output of the softmax, as the model goes on with it, so that scores can be differentiated by it.
-        shape: Shape (B, windows, heads, T, T) of the output; T tokens to a window, a query to a row. Where there are no
-            windows, one holds all tokens.
+        shape: Shape (B, windows, heads, Q, T) of the output; T tokens to a window, a query to a row. Where there are no
+            windows, one holds all tokens. The queries are the tokens, Q = T, but where a last layer pools them: there
+            the model has learned them.
         places: Places (windows, T), int64, of each window's tokens in the row of tokens; ``tokens`` for padding.
         grid: Height and width (h, w) of the grid of patch tokens.
         prefix: Number of tokens before them.
@@ -58,6 +59,11 @@ class AttentionLayer:
     def tokens(self) -> int:
         return self.prefix + self.grid[0] * self.grid[1]
 
+    @property
+    def pools(self) -> bool:
+        """Test whether its queries are other than its tokens."""
+        return self.shape[3] != self.shape[4]
+
 
 def attention_layers(
     model: nn.Module, images: Tensor, watching: Callable[[Note], AttentionWatch] | None = None
@@ -75,7 +81,8 @@ def attention_layers(
 
     Returns:
         (B, classes) scores, which autograd knows as a function of each layer's output, and the layers in order. All
-        relate the tokens of one grid, or each next grid is the last one with 2 × 2 tokens merged.
+        relate the tokens of one grid, or each next grid is the last one with 2 × 2 tokens merged. After these one may
+        pool the tokens, or the patches alone.
 
     Raises:
         ValueError: no attention, or one whose tokens are not known to be an image's patches: not square, in windows of
@@ -98,19 +105,25 @@ def attention_layers(
     def note(output: Tensor, shape: Sequence[int]) -> None:
         if _library(running[-1][0], {"timm": ("DiffAttention",)}):
             raise _not_such("differences of attention")
-        if len(shape) != 4 or shape[2] != shape[3]:
+        last = layers[-1] if layers else None
+        if last is not None and last.pools:
+            raise _not_such(f"attention of shape {(len(images), *last.shape[2:])} before another")
+        pools = last is not None and len(shape) == 4 and shape[2] != shape[3] and shape[0] == len(images)
+        if len(shape) != 4 or not (pools or shape[2] == shape[3]):
             raise _not_such(f"attention of shape {tuple(shape)}")
         if not output.requires_grad:
             raise _not_such("attention that is not differentiable")
-        if layers and not depends(output, layers[-1].output):
+        if last is not None and not depends(output, last.output):
             raise _not_such("layers of attention side by side")
         block = next((call for call in reversed(running) if _library(call[0], WINDOWED)), None)
-        if block is None:
+        if last is not None and pools:
+            layer = _pooling(output, shape, last)
+        elif block is None:
             layer = _whole(output, shape, images, prefix, grids)
         else:
             layer = _windowed(output, shape, len(images), *block)
-        if layers and not _follows(layer, layers[-1], merging=block is not None):
-            raise _not_such(f"tokens {layers[-1].prefix} + {layers[-1].grid} before {layer.prefix} + {layer.grid}")
+        if last is not None and not _follows(layer, last, merging=block is not None):
+            raise _not_such(f"tokens {last.prefix} + {last.grid} before {layer.prefix} + {layer.grid}")
         layers.append(replace(layer, callers=tuple((module, _shape(given)) for module, given in running)))
 
     with ExitStack() as stack:
@@ -127,6 +140,8 @@ def attention_layers(
         raise _not_such("convolutions after attention")
     if not scores.requires_grad:
         raise _not_such("scores that are not differentiable")
+    if layers[-1].pools and not depends(scores, layers[-1].output):
+        layers.pop()  # transformers' SigLIP pools for nobody: it classifies by the mean of the patches
     return scores, layers
 
 
@@ -134,7 +149,7 @@ class AttentionWatch(AttentionSteps):
     """Recorder of what each attention's softmax puts out, and of convolutions that come after one.
 
     Args:
-        note: Function that is called with each such output and its shape (B, heads, T, T).
+        note: Function that is called with each such output and its shape (B, heads, Q, T).
     """
 
     def __init__(self, note: Note) -> None:
@@ -204,6 +219,15 @@ def _whole(
     places = torch.arange(tokens, device=output.device).unsqueeze(0)
     grid = (layout.height, layout.width)
     return AttentionLayer(output, (count, 1, heads, tokens, tokens), places, grid, layout.prefix)
+
+
+def _pooling(output: Tensor, shape: Sequence[int], last: AttentionLayer) -> AttentionLayer:
+    """Layer whose queries, which are no tokens, read the tokens of the last one, or those that are patches."""
+    count, heads, queries, tokens = shape
+    if tokens not in (last.tokens, last.tokens - last.prefix):
+        raise _not_such(f"attention of shape {tuple(shape)} to {last.tokens} tokens")
+    places = torch.arange(last.tokens - tokens, last.tokens, device=output.device).unsqueeze(0)
+    return AttentionLayer(output, (count, 1, heads, queries, tokens), places, last.grid, last.prefix)
 
 
 def _windowed(output: Tensor, shape: Sequence[int], count: int, block: Any, inputs: tuple[Any, ...]) -> AttentionLayer:

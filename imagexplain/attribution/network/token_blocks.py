@@ -57,7 +57,7 @@ def token_blocks(model: nn.Module, images: Tensor) -> TokenBlocks:
         for child in module.children()
     }
     blocks = []
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(layer for layer in layers if not layer.pools):
         around = [module for module, shape in layer.callers if counts[module] == 1 and _is_row(shape, layer)]
         found = next((module for module in around if module in members), around[0] if around else None)
         if found is None or layer.grid != layers[0].grid or layer.shape[1] > 1:
