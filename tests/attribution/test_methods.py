@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -88,6 +91,42 @@ def test_given_classes_cost_no_evaluation(name: str, models: dict[bool, nn.Modul
         *(other for other in library.METHODS if "_cam" in other),
     }
     assert sum(rows) - given == (0 if name in own_scores else 3)
+
+
+TOO_LARGE: dict[str, dict[str, Any]] = {
+    "blur_ig": {"max_sigma": 101.0, "grad_step": 101.0},
+    "occlusion": {"size": 9, "stride": 4},
+    "rise": {"cells": 9},
+}
+"""Values that are too large for images of 8 × 8 pixels."""
+
+
+def unfit(name: str) -> Iterator[tuple[str, Any]]:
+    """Yield values that no image fits, of each argument of a method that is not a class or a number of rows."""
+    for argument, parameter in inspect.signature(getattr(library, name)).parameters.items():
+        words = library.METHODS[name].words
+        if argument in ("baselines", "fill", "references", "pictures", "attributions"):
+            yield argument, torch.zeros(3, 3, 9, 8)
+        elif argument in ("groups", "segments"):
+            yield argument, torch.zeros(3, 9, 8, dtype=torch.int64)
+        elif argument == "layer":
+            yield argument, "nowhere"
+        elif argument in words:
+            yield argument, "nothing"
+        elif type(parameter.default) is float:
+            yield from ((argument, number) for number in (-1.0, float("nan")))
+        elif type(parameter.default) is int and argument != "seed":
+            yield argument, -1
+    yield from TOO_LARGE.get(name, {}).items()
+
+
+@pytest.mark.parametrize("name", library.METHODS)
+def test_arguments_are_checked_before_the_model_runs(name: str, models: dict[bool, nn.Module]) -> None:
+    model, options = models[name in OF_ATTENTION], OPTIONS.get(name, {})
+    for argument, value in unfit(name):
+        with rows_through(model) as rows, pytest.raises(ValueError, match=f"^{argument}: "):
+            getattr(library, name)(model, float_images(), **{**options, argument: value})
+        assert not rows, (argument, value)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import isolated, rows_at_once, scores_of_copy
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 from imagexplain.attribution.registry import Peer, Workload, register
-from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.attribution.targets import Targets, check, classes_to_explain
 from imagexplain.errors import ArgumentError
 
 Score = Literal["logit", "probability"]
@@ -88,16 +88,16 @@ def blur_ig(
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")
+    check(images, chunk)
+    most = max(100, 10 * max(images.shape[2:]))  # A kernel is as long as four of its σ.
     for name, pixels in (("max_sigma", max_sigma), ("grad_step", grad_step)):
         if not pixels > 0:
             raise ArgumentError(name, f"wanted a positive number of pixels, got {pixels}")
+        if pixels > most:
+            raise ArgumentError(name, f"wanted at most {most} pixels for images of this size, got {pixels}")
     if score not in get_args(Score):
         raise ArgumentError("score", f"wanted one of {', '.join(get_args(Score))}, got {score!r}")
     classes = classes_to_explain(model, images, targets, chunk)
-    most = max(100, 10 * max(images.shape[2:]))  # A kernel is as long as four of its σ.
-    for name, pixels in (("max_sigma", max_sigma), ("grad_step", grad_step)):
-        if pixels > most:
-            raise ArgumentError(name, f"wanted at most {most} pixels for images of this size, got {pixels}")
     sigmas = torch.arange(steps + 1, dtype=torch.float64, device=images.device) * (max_sigma / steps)
     if sqrt:
         sigmas = sigmas.sqrt()

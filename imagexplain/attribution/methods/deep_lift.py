@@ -17,7 +17,7 @@ from imagexplain.attribution.network.function_calls import FunctionCalls
 from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.registry import Peer, register
-from imagexplain.attribution.targets import Targets, classes_to_explain, target_scores
+from imagexplain.attribution.targets import Targets, check_images, classes_to_explain, target_scores
 from imagexplain.errors import UnsupportedModelError
 
 ELEMENTWISE = {
@@ -93,9 +93,10 @@ def deep_lift(model: Forward, images: Tensor, targets: Targets = None, *, baseli
         True
     """
     check_visible(model, "nonlinearities")
-    classes = classes_to_explain(model, images, targets, max(1, len(images)))
+    check_images(images)
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
-    check_ends(images, begin, classes)
+    check_ends(images, begin)
+    classes = classes_to_explain(model, images, targets, max(1, len(images)))
     with torch.no_grad(), _Noting() as baseline:
         begin_scores = target_scores(class_scores(model, begin), classes)
     with _Rescaling(baseline.calls):

@@ -8,7 +8,7 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward, score_gradients
 from imagexplain.attribution.registry import Peer, register
-from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.attribution.targets import Targets, check, classes_to_explain
 from imagexplain.errors import ArgumentError
 
 
@@ -68,11 +68,12 @@ def expected_gradients(
     """
     if samples < 1:
         raise ArgumentError("samples", f"wanted at least 1, got {samples}")
-    classes = classes_to_explain(model, images, targets, chunk)
+    check(images, chunk)
     if references.shape[1:] != images.shape[1:] or len(references) == 0:
         raise ArgumentError(
             "references", f"wanted (N, {', '.join(map(str, images.shape[1:]))}), got {tuple(references.shape)}"
         )
+    classes = classes_to_explain(model, images, targets, chunk)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(references), (samples,), generator=generator).to(references.device)
     alpha = torch.rand(samples, 1, 1, 1, generator=generator, dtype=torch.float64).to(images.detach())

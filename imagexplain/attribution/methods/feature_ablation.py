@@ -12,7 +12,7 @@ from imagexplain.attribution.network.forward import class_scores, isolated, rows
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values, numbered
 from imagexplain.attribution.registry import Peer, register
-from imagexplain.attribution.targets import Targets, check_classes, classes_to_explain
+from imagexplain.attribution.targets import Targets, check, check_classes, classes_to_explain
 
 
 @register(
@@ -57,6 +57,8 @@ def feature_ablation(
     """
     from captum.attr import FeatureAblation  # takes seconds
 
+    check(images, chunk)
+    absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
     classes = classes_to_explain(model, images, targets, chunk)
 
     def scores_of(rows: Tensor) -> Tensor:
@@ -64,7 +66,6 @@ def feature_ablation(
         check_classes(scores, classes)
         return scores
 
-    absent, numbers = fill_values("baselines", baselines, images), numbered(groups, images)
     chunk = rows_at_once(len(images) * int(numbers.max() + 1), chunk, images) if numbers.numel() else chunk
     parts = (tensor.split(chunk) for tensor in (images.detach(), absent, numbers.unsqueeze(1), classes))
     maps = [

@@ -11,7 +11,7 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import isolated
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.registry import Peer, register
-from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.attribution.targets import Targets, check_images, classes_to_explain
 from imagexplain.errors import ArgumentError
 
 TOLERANCE = 1e-9
@@ -77,9 +77,10 @@ def guided_ig(
     for name, share in (("fraction", fraction), ("max_dist", max_dist)):
         if not 0 <= share <= 1:
             raise ArgumentError(name, f"wanted 0..1, got {share}")
-    classes = classes_to_explain(model, images, targets, max(1, len(images)))
+    check_images(images)
     begin = torch.zeros_like(images) if baselines is None else baselines.detach()
-    check_ends(images, begin, classes)
+    check_ends(images, begin)
+    classes = classes_to_explain(model, images, targets, max(1, len(images)))
 
     # One image at a time: which values rank lowest is a choice that the rounding of a batched kernel would tip.
     rows = zip(images.detach().split(1), begin.split(1), classes.split(1), strict=True)

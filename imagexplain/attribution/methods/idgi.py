@@ -8,7 +8,7 @@ from torch import Tensor
 from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.registry import register
-from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.attribution.targets import Targets, check, classes_to_explain
 from imagexplain.errors import ArgumentError
 
 
@@ -65,10 +65,11 @@ def idgi(
     """
     if steps < 1:
         raise ArgumentError("steps", f"wanted at least 1, got {steps}")
-    classes = classes_to_explain(model, images, targets, chunk)
+    check(images, chunk)
     ends = images if create_graph else images.detach()
     begin = torch.zeros_like(ends) if baselines is None else baselines.detach()
-    check_ends(ends, begin, classes)
+    check_ends(ends, begin)
+    classes = classes_to_explain(model, images, targets, chunk)
     nodes = torch.linspace(0, 1, steps + 1, dtype=images.dtype, device=images.device).view(-1, 1, 1, 1)
     return torch.stack(
         [

@@ -12,7 +12,7 @@ from imagexplain.attribution.network.forward import isolated, rows_at_once
 from imagexplain.attribution.paths.path_integral import Forward, check_ends, score_gradients
 from imagexplain.attribution.paths.quadrature import quadrature
 from imagexplain.attribution.registry import Peer, register
-from imagexplain.attribution.targets import Targets, classes_to_explain
+from imagexplain.attribution.targets import Targets, check, classes_to_explain
 
 
 @register(
@@ -65,11 +65,12 @@ def integrated_gradients(
         >>> allclose(maps.sum((1, 2, 3)), (network(images) - network(0 * images))[:, 3], atol=1e-2)
         True
     """
-    classes = classes_to_explain(model, images, targets, chunk)
+    check(images, chunk)
     end = images if create_graph else images.detach()
     begin = torch.zeros_like(end) if baselines is None else baselines.detach()
-    check_ends(end, begin, classes)
+    check_ends(end, begin)
     chosen = quadrature(rule, steps)
+    classes = classes_to_explain(model, images, targets, chunk)
     nodes = chosen.nodes.to(end).view(-1, 1, 1, 1)
     total = torch.zeros_like(begin, dtype=torch.promote_types(end.dtype, torch.float32))
     weights = chosen.weights.to(total).view(-1, 1, 1, 1)

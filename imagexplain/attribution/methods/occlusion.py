@@ -15,7 +15,7 @@ from imagexplain.attribution.network.forward import isolated, rows_at_once, scor
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import Peer, Workload, register
-from imagexplain.attribution.targets import Targets, classes_and_scores, target_scores
+from imagexplain.attribution.targets import Targets, check, classes_and_scores, target_scores
 from imagexplain.errors import ArgumentError
 
 
@@ -71,13 +71,14 @@ def occlusion(
         >>> occlusion(brightness, ones(1, 3, 4, 4), size=2, stride=2).unique()  # a window covers 2 · 2 · 3 ones
         tensor([12.])
     """
-    classes, scores = classes_and_scores(model, images, targets, chunk)
+    check(images, chunk)
     covers = fill_values("fill", fill, images)
     height, width = images.shape[2:]
     if not 1 <= size <= min(height, width):
         raise ArgumentError("size", f"wanted 1..{min(height, width)}, the image's shorter side, got {size}")
     if not 1 <= stride <= size:
         raise ArgumentError("stride", f"wanted 1..{size}, the window's side, got {stride}")
+    classes, scores = classes_and_scores(model, images, targets, chunk)
     tops, lefts = (torch.arange(0, side - size + stride, stride, device=images.device) for side in (height, width))
     windows = torch.cartesian_prod(tops, lefts)
     total = images.new_zeros((len(images), height, width), dtype=torch.promote_types(images.dtype, torch.float32))

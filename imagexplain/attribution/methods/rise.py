@@ -13,7 +13,7 @@ from imagexplain.attribution.network.forward import isolated, rows_at_once, scor
 from imagexplain.attribution.paths.path_integral import Forward
 from imagexplain.attribution.perturbation import fill_values
 from imagexplain.attribution.registry import register
-from imagexplain.attribution.targets import Targets, classes_to_explain, target_scores
+from imagexplain.attribution.targets import Targets, check, classes_to_explain, target_scores
 from imagexplain.errors import ArgumentError
 
 Scores = Literal["probabilities", "logits"]
@@ -72,10 +72,11 @@ def rise(
         >>> maps.shape, 0 <= maps.min().item() <= maps.max().item() <= 1  # probabilities
         (torch.Size([2, 1, 8, 8]), True)
     """
-    classes = classes_to_explain(model, images, targets, chunk)
+    check(images, chunk)
     hidden = fill_values("baselines", baselines, images)
     height, width = images.shape[2:]
     _check(min(height, width), samples, cells, keep, scores)
+    classes = classes_to_explain(model, images, targets, chunk)
     accumulate = torch.promote_types(images.dtype, torch.float32)
     total = torch.zeros(len(images), height, width, dtype=accumulate, device=images.device)
     shown = torch.zeros_like(total[:1])

@@ -231,13 +231,13 @@ def nan_where_the_score_is(scores: Tensor, gradients: Tensor) -> Tensor:
     return gradients.masked_fill(_per_row(unknown), torch.nan) if unknown.any() else gradients
 
 
-def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor) -> None:
-    """Raise ArgumentError unless these are (B, C, H, W) ends of paths, their beginnings and (B,) class indices."""
+def check_ends(inputs: Tensor, baselines: Tensor, targets: Tensor | None = None) -> None:
+    """Raise ArgumentError unless these are (B, C, H, W) ends of paths, their beginnings and, if any, (B,) classes."""
     if inputs.ndim != 4:
         raise ArgumentError("inputs", f"wanted (B, C, H, W), got {tuple(inputs.shape)}")
     if baselines.shape != inputs.shape:
         raise ArgumentError("baselines", f"wanted {tuple(inputs.shape)} like inputs, got {tuple(baselines.shape)}")
-    if targets.shape != (len(inputs),) or targets.is_floating_point():
+    if targets is not None and (targets.shape != (len(inputs),) or targets.is_floating_point()):
         raise ArgumentError(
             "targets", f"wanted {len(inputs)} class indices, got {tuple(targets.shape)} {targets.dtype}"
         )
