@@ -30,7 +30,9 @@ GIVEN = {"size": (32, 32), "mean": (0.5,) * 3, "std": (0.5,) * 3}
 
 OF_ATTENTION = {"attention_rollout", "gradient_rollout"}
 OF_RELUS = {"guided_backprop", "guided_grad_cam"}
-WHOLE_ATTENTION = ("vit", "deit", "deit_distilled", "swin", "swinv2", "dinov2", "dinov2_with_registers", "beit", "clip")
+WHOLE_ATTENTION = (
+    *("vit", "deit", "deit_distilled", "swin", "swinv2", "dinov2", "dinov2_with_registers", "beit", "clip", "siglip"),
+)
 RELUS = ("resnet", "regnet", "bit", "swinv2", "mobilenet_v1", "mobilenet_v2", "mobilevitv2")
 LINEAR_IN_PIECES = ("resnet", "mobilenet_v1", "mobilenet_v2")
 CLASSES_ONLY = ("data2vec-vision",)
