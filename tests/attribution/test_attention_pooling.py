@@ -185,6 +185,30 @@ def test_classes_chunks_and_footprints(method: Callable[..., Tensor], options: d
     assert_untouched(before, network)
 
 
+class OfTokens(nn.Module):
+    """A pooling whose query is the mean of the tokens, or one of them, as last layers are that compute no other row."""
+
+    def __init__(self, pool: Any, mean: bool) -> None:
+        super().__init__()
+        self.pooling, self.mean = TorchPooling(pool), mean
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query = tokens.mean(1, keepdim=True) if self.mean else tokens[:, :1]
+        return self.pooling.attention(query, tokens, tokens)[0][:, 0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_queries_that_are_tokens_are_refused(method: Callable[..., Tensor], mean: bool, frozen: bool) -> None:
+    """For they have a part of their own beside what they attend to."""
+    network = pooled()
+    network.attn_pool = OfTokens(network.attn_pool, mean).eval()
+    network.requires_grad_(not frozen)
+    with pytest.raises(UnsupportedModelError, match=r"got attention of shape \(1, 3, 1, 16\) with queries from tokens"):
+        method(network, pictures(1), 0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_attention_after_pooling_is_refused(method: Callable[..., Tensor]) -> None:
     network = vit("map", class_token=False)

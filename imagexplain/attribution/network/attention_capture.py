@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from imagexplain.attribution.network.attention_steps import AttentionSteps
 from imagexplain.attribution.network.forward import class_scores
 from imagexplain.attribution.network.function_kinds import CONVOLUTIONS
-from imagexplain.attribution.network.layers import SOFTMAXES, depends
+from imagexplain.attribution.network.layers import SOFTMAXES, depends, reaches
 from imagexplain.attribution.network.tokens import layout_of, stated_grids, stated_prefix
 from imagexplain.attribution.network.visibility import check_visible
 from imagexplain.errors import UnsupportedModelError
@@ -117,6 +118,9 @@ def attention_layers(
             raise _not_such("layers of attention side by side")
         block = next((call for call in reversed(running) if _library(call[0], WINDOWED)), None)
         if last is not None and pools:
+            # rules have functions of their own, and a model that has been seen without them
+            if watching is None and not _queries_are_learned(output, last.output):
+                raise _not_such(f"attention of shape {tuple(shape)} with queries from tokens")
             layer = _pooling(output, shape, last)
         elif block is None:
             layer = _whole(output, shape, images, prefix, grids)
@@ -219,6 +223,16 @@ def _whole(
     places = torch.arange(tokens, device=output.device).unsqueeze(0)
     grid = (layout.height, layout.width)
     return AttentionLayer(output, (count, 1, heads, tokens, tokens), places, grid, layout.prefix)
+
+
+def _queries_are_learned(output: Tensor, earlier: Tensor) -> bool:
+    """Test whether one factor alone of the product that a softmax was given is a function of an earlier tensor."""
+    goal, node = get_gradient_edge(earlier).node, get_gradient_edge(output).node
+    while True:
+        ways = [before for before, _ in node.next_functions if before is not None and reaches(before, goal)]
+        if len(ways) != 1 or "bmm" in node.name().lower():
+            return len(ways) == 1
+        node = ways[0]
 
 
 def _pooling(output: Tensor, shape: Sequence[int], last: AttentionLayer) -> AttentionLayer:

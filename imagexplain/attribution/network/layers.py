@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, is_dataclass
 from itertools import islice
@@ -207,8 +207,13 @@ def depends(output: Tensor, earlier: Tensor, without: Tensor | None = None) -> b
     """Test whether autograd knows the output as a function of the earlier one, by a way that does not pass a third."""
     if not output.requires_grad or not earlier.requires_grad:
         return False
-    goal, start = get_gradient_edge(earlier).node, get_gradient_edge(output).node
     seen = set() if without is None else {get_gradient_edge(without).node}
+    return reaches(get_gradient_edge(output).node, get_gradient_edge(earlier).node, seen)
+
+
+def reaches(start: Node, goal: Node, without: Collection[Node] = ()) -> bool:
+    """Test whether a way back through autograd's graph leads from one node to another and passes none of some."""
+    seen = set(without)
     waiting: list[Node | None] = [start]
     while waiting:
         node = waiting.pop()
