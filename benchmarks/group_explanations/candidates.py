@@ -123,6 +123,8 @@ def trees(rows: Array, scores: Array, both: Array) -> Surrogate:
 def boosted_trees(game: Game, budget: int, seed: int) -> Estimate:
     """Shapley values of boosted trees fitted to all coalitions, without a correction.
 
+    The coalitions are those of :func:`leverage_shap`.
+
     Source: Butler et al. 2025, "ProxySPEX", arXiv 2505.17495, with shap's exact values in place of a sparse transform.
     """
     players = game.players

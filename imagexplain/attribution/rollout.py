@@ -32,23 +32,26 @@ class AttentionPass:
     Attributes:
         images: Images (B, C, H, W).
         scores: Scores (B, classes), which autograd knows as a function of the layers' outputs.
-        layers: Layers of attention among the tokens, in order.
-        pooling: Layer of attention after these that pools the tokens; None where there is none.
+        attention: All layers of attention, in order.
         classes: Classes (B,) to explain.
         row: Weights (B, tokens) of the tokens that the scores are read from; with pooling (B, Q), of its queries.
     """
 
     images: Tensor
     scores: Tensor
-    layers: list[AttentionLayer]
-    pooling: AttentionLayer | None
+    attention: list[AttentionLayer]
     classes: Tensor
     row: Tensor
 
     @property
-    def attention(self) -> list[AttentionLayer]:
-        """All layers of attention, in order."""
-        return self.layers if self.pooling is None else [*self.layers, self.pooling]
+    def layers(self) -> list[AttentionLayer]:
+        """Layers among the tokens."""
+        return self.attention if self.pooling is None else self.attention[:-1]
+
+    @property
+    def pooling(self) -> AttentionLayer | None:
+        """Last layer if it pools the tokens."""
+        return self.attention[-1] if self.attention[-1].pools else None
 
 
 Rule = Callable[[AttentionPass], Tensor]
@@ -63,9 +66,7 @@ def rollout_maps(rule: Rule, model: nn.Module, images: Tensor, targets: Targets,
     for rows in torch.arange(len(images), device=images.device).split(chunk):
         scores, layers = attention_layers(model, images[rows])
         classes = classes_of(scores, None if given is None else given[rows])
-        read = _read(scores, layers[-1])
-        pooling = layers.pop() if layers[-1].pools else None
-        row = rule(AttentionPass(images[rows], scores, layers, pooling, classes, read))
+        row = rule(AttentionPass(images[rows], scores, layers, classes, _read(scores, layers[-1])))
         maps.append(row[:, layers[0].prefix :].unflatten(1, (1, *layers[0].grid)))
     return shown(torch.cat(maps), images, upsample)
 
@@ -96,11 +97,11 @@ def attention_gradients(scores: Tensor, weights: Tensor, layers: list[AttentionL
 def relevance_row(seen: AttentionPass, relevance: Sequence[Tensor]) -> Tensor:
     """Row of R − I by R ← R + Ā R from R = I, with Ā the mean over heads of each layer's positive relevance.
 
+    Queries that pool have no part of their own: their row is that of Ā R.
+
     Args:
         seen: Pass whose row the first one is.
-        relevance: Relevance of each layer's attention, of its output's shape, the pooling one's last.
-
-    With pooling the row is that of Ā R, which has no part of its own.
+        relevance: Relevance of each layer's attention, of its output's shape.
     """
     row = seen.row
     if seen.pooling is not None:

@@ -51,10 +51,10 @@ def by_hand(network: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return attention, network.head(network.fc_norm(mixed.mean(1) if pool.pool == "avg" else mixed[:, 0]))
 
 
-def relevance_of(network: Any, images: Tensor, relevance: list[Tensor]) -> Tensor:
+def relevance_of(relevance: list[Tensor]) -> Tensor:
     """The queries' Ā R (B, Q, T), with R ← R + Ā R over the blocks from R = I, of relevance (B, heads, Q, T)."""
     relations = [layer.relu().mean(1) for layer in relevance]
-    found = torch.eye(16, dtype=images.dtype).expand(len(images), 16, 16)
+    found = torch.eye(16).to(relations[0])
     for relation in relations[:-1]:
         found = found + relation @ found
     return relations[-1] @ found
@@ -84,7 +84,7 @@ def test_rollouts_by_hand(queries: int, read: str, rows: list[int]) -> None:
 
     gradients = torch.autograd.grad(scores[:, 3].sum(), [layer.output for layer in layers])
     products = [gradient * layer.output.detach() for gradient, layer in zip(gradients, layers, strict=True)]
-    wanted = relevance_of(network, images, products)[:, rows].mean(1)
+    wanted = relevance_of(products)[:, rows].mean(1)
     found = gradient_rollout(network, images, 3, upsample=False).flatten(1)
     assert wanted.max() > 0
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-14)
@@ -92,14 +92,14 @@ def test_rollouts_by_hand(queries: int, read: str, rows: list[int]) -> None:
 
 @KINDS
 def test_transformer_attribution_by_hand(queries: int, read: str, rows: list[int]) -> None:
-    """But for the relevance, of which all of the score reaches the pooled tokens."""
+    """But for the relevance of attention, of which the rules that give it have tests of their own."""
     network, images = pooled(queries, read), pictures(2)
     scores, layers = attention_layers(network, images)
     gradients = torch.autograd.grad(scores[:, 3].sum(), [layer.output for layer in layers])
     scores, layers = attention_layers(network, images, RelevanceRules)
     torch.testing.assert_close(scores, network(images), rtol=1e-9, atol=1e-12)
     relevance = torch.autograd.grad(scores[:, 3].sum(), [layer.output for layer in layers])
-    wanted = relevance_of(network, images, [g * r for g, r in zip(gradients, relevance, strict=True)])[:, rows].mean(1)
+    wanted = relevance_of([g * r for g, r in zip(gradients, relevance, strict=True)])[:, rows].mean(1)
     found = transformer_attribution(network, images, 3, upsample=False).flatten(1)
     assert wanted.max() > 0
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-14)

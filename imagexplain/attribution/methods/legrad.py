@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Literal
 
 import torch
@@ -107,17 +107,18 @@ def _sensitivity(
         scores, found = attention_layers(model, images)
     classes = classes_of(scores, targets)
     after = split_at(model, images, blocks.modules[-1])
-    pooling: list[Tensor] = []
-    last = found.pop() if found[-1].pools else None
-    with torch.enable_grad(), AttentionWatch(lambda output, _: pooling.append(output)):
+    pooling = found.pop() if found[-1].pools else None
+    attention: list[Tensor] = []
+    watch = nullcontext() if pooling is None else AttentionWatch(lambda output, _: attention.append(output))
+    with torch.enable_grad(), watch:
         tokens = torch.cat([output.detach() for output in outputs]).requires_grad_()  # (layers · B, tokens, K)
-        read = tokens if last is not None or reading == "model" else tokens.mean(1, keepdim=True).expand_as(tokens)
+        read = tokens.mean(1, keepdim=True).expand_as(tokens) if reading == "mean" and pooling is None else tokens
         by_layer = after.run(torch.arange(len(images), device=images.device).repeat(len(chosen)), read)
         score = target_scores(by_layer, classes.repeat(len(chosen))).sum()
-        (flow,) = torch.autograd.grad(score, tokens if last is None else pooling[-1])
-    if last is not None:
-        heads = flow.reshape(len(chosen), *last.shape)  # (layers, B, 1, heads, Q, T)
-        return to_row(heads.relu().mean((0, 3, 4)), last)
+        (flow,) = torch.autograd.grad(score, tokens if pooling is None else attention[-1])
+    if pooling is not None:
+        heads = flow.reshape(len(chosen), *pooling.shape)  # (layers, B, 1, heads, Q, T)
+        return to_row(heads.relu().mean((0, 3, 4)), pooling)
     total = torch.zeros(len(images), blocks.tokens).to(tokens)
     for layer, output, gradient in zip(found[-len(chosen) :], outputs, flow.chunk(len(chosen)), strict=True):
         (own,) = torch.autograd.grad(output, layer.output, gradient, retain_graph=True)

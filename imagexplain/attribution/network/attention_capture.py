@@ -86,9 +86,9 @@ def attention_layers(
         pool the tokens, or the patches alone.
 
     Raises:
-        ValueError: no attention, or one whose tokens are not known to be an image's patches: not square, in windows of
-            a kind that is not known, over another number of tokens, of layers side by side, or with convolutions after
-            it. Those before it make the patches.
+        ValueError: no attention, or one whose tokens are not known to be an image's patches: not square unless it pools
+            last and by learned queries, in windows of a kind that is not known, over another number of tokens, of
+            layers side by side, or with convolutions after it. Those before it make the patches.
     """
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError("model", f"wanted a module with attention layers, got {type(model).__name__}")
@@ -109,8 +109,9 @@ def attention_layers(
         last = layers[-1] if layers else None
         if last is not None and last.pools:
             raise _not_such(f"attention of shape {(len(images), *last.shape[2:])} before another")
-        pools = last is not None and len(shape) == 4 and shape[2] != shape[3] and shape[0] == len(images)
-        if len(shape) != 4 or not (pools or shape[2] == shape[3]):
+        square = len(shape) == 4 and shape[2] == shape[3]
+        pools = len(shape) == 4 and not square and last is not None and shape[0] == len(images)
+        if not (square or pools):
             raise _not_such(f"attention of shape {tuple(shape)}")
         if not output.requires_grad:
             raise _not_such("attention that is not differentiable")
